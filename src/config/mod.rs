@@ -1,0 +1,228 @@
+//! The configuration, as meant.
+//!
+//! `raw` is what was written, `check` turns it into [`Config`] and reports every mistake at once. Code outside this
+//! module sees only values that make sense.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::AppId;
+use crate::secret::Secret;
+
+/// Everything the sidecar was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Who we are at WeChat.
+    pub app: App,
+    /// The side that faces the Mini Program.
+    pub inbound: Inbound,
+    /// Rules by path, first match wins.
+    pub routes: Vec<Route>,
+    /// Our own tokens.
+    pub session: Session,
+    /// Where and how WeChat is called.
+    pub wechat: Wechat,
+    /// Where state lives.
+    pub store: Store,
+    /// The side that faces operators.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `[app]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// The Mini Program's AppID.
+    pub appid: AppId,
+    /// The AppSecret, newest first; more than one during a rotation.
+    pub secrets: Vec<Secret>,
+    /// The value of `X-WX-ENV`, CloudRun's environment id.
+    pub env: String,
+}
+
+/// `[inbound]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inbound {
+    /// Where the Mini Program's traffic comes in.
+    pub listen: SocketAddr,
+    /// The app.
+    pub upstream: Upstream,
+    /// The path under which the sidecar's own endpoints live; begins with `/`, ends without.
+    pub prefix: String,
+    /// Who may pass where no route says otherwise.
+    pub auth: Auth,
+    /// How many threads serve; one runtime, listener and pool each. At least 1.
+    pub workers: usize,
+    /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The largest body a client may send, in bytes.
+    pub body_limit: u64,
+    /// The largest header section, in bytes.
+    pub header_limit: usize,
+    /// How long the app may be silent while we wait for it.
+    pub timeout: Duration,
+    /// How long a connection to the app may take.
+    pub connect_timeout: Duration,
+    /// How long a client may take to send a header section.
+    pub header_timeout: Duration,
+    /// How long a connection may stay without a request, and a body without a byte.
+    pub idle_timeout: Duration,
+    /// How many client connections are held at once; more wait in the listener's queue.
+    pub max_connections: usize,
+    /// How long the sidecar says "not ready" before it stops accepting.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that.
+    pub drain_timeout: Duration,
+    /// What becomes of `%2F` and `%5C` in paths.
+    pub escaped_slashes: EscapedSlashes,
+}
+
+/// Where the app listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Upstream {
+    /// `http://host:port`
+    Tcp {
+        /// A name or an address (IPv6 without brackets).
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `unix:/path/to.sock`
+    Unix(PathBuf),
+}
+
+/// Who may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Only with a good token.
+    Required,
+    /// With a good token or with none.
+    Optional,
+    /// Everybody, anonymously.
+    None,
+}
+
+/// What becomes of an escaped slash in a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// 400.
+    Reject,
+    /// Forwarded as it came, as an ordinary character of its segment.
+    Keep,
+}
+
+/// A network, such as `10.0.0.0/8`; an address alone is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The network's address.
+    pub addr: IpAddr,
+    /// How many leading bits count.
+    pub prefix: u8,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The pattern as written, such as `/api/**`; also the route's name in metrics.
+    pub path: String,
+    /// The methods it is for, upper-case; empty for all.
+    pub methods: Vec<String>,
+    /// Who may pass.
+    pub auth: Auth,
+    /// The app's own login path: the JSON field `code` is exchanged on the way.
+    pub login: bool,
+    /// Instead of `[inbound] timeout`.
+    pub timeout: Duration,
+    /// Instead of `[inbound] body_limit`.
+    pub body_limit: u64,
+    /// Instead of `[inbound] upstream`.
+    pub upstream: Upstream,
+}
+
+/// `[session]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// How long an access token lives.
+    pub access_ttl: Duration,
+    /// How long a refresh token lives.
+    pub refresh_ttl: Duration,
+    /// How long after a refresh the spent token may be shown again by a client that lost the answer.
+    pub refresh_grace: Duration,
+    /// Keys the tokens are sealed with, newest first; empty: derived from the app's secrets.
+    pub keys: Vec<Secret>,
+}
+
+/// `[wechat]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wechat {
+    /// Base URLs without a path, such as `https://api.weixin.qq.com`; later ones are for when the first cannot be reached.
+    pub endpoints: Vec<Endpoint>,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a whole call may take.
+    pub timeout: Duration,
+}
+
+/// A base URL of WeChat's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// TLS or (for simulators) not.
+    pub tls: bool,
+    /// A name or an address (IPv6 without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// `[store]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In this process.
+    Memory,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Where operators, the kubelet and Prometheus come in.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// JSON lines or text for people.
+    pub format: LogFormat,
+    /// The least level that is written.
+    pub level: tracing::Level,
+    /// Whether each request gets a line.
+    pub access: bool,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Pretty,
+}
+
+impl Cidr {
+    /// Whether `addr` lies in this network. An IPv4 address in IPv6 clothes counts as IPv4.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        match (self.addr, addr.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(addr)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                shift == 32 || (net.to_bits() ^ addr.to_bits()) >> shift == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(addr)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                shift == 128 || (net.to_bits() ^ addr.to_bits()) >> shift == 0
+            }
+            _ => false,
+        }
+    }
+}

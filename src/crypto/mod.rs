@@ -1,0 +1,119 @@
+//! Bytes in, bytes out: the cryptography that the rest builds on, by aws-lc-rs.
+//!
+//! Nothing here knows of WeChat, tokens or time.
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{digest, hkdf};
+
+/// Length of an AEAD nonce in bytes.
+pub const NONCE_LEN: usize = 12;
+/// Length of an AEAD authentication tag in bytes.
+pub const TAG_LEN: usize = 16;
+
+/// Compares without telling by its duration where the two differ. Only the lengths may leak.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+/// SHA-256.
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    out
+}
+
+/// HKDF-SHA256 (RFC 5869): a 32-byte key for `purpose` from key material of any length.
+pub fn derive_key(material: &[u8], salt: &[u8], purpose: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+        .extract(material)
+        .expand(&[purpose], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(&mut out))
+        .expect("32 bytes are within HKDF-SHA256's output limit");
+    out
+}
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// If the system has no entropy source; nothing secure can be done then.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    getrandom::fill(&mut out).expect("the operating system has an entropy source");
+    out
+}
+
+/// Authenticated encryption with AES-256-GCM-SIV (RFC 8452).
+///
+/// The SIV mode because replicas seal under one long-lived key with random nonces and never coordinate: plain GCM's
+/// bound of 2^32 messages would be reached within weeks on a busy app, and a repeated nonce would be fatal.
+pub struct Aead(LessSafeKey);
+
+impl Aead {
+    /// A sealing and opening key.
+    pub fn new(key: &[u8; 32]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key).expect("the key is 32 bytes");
+        Self(LessSafeKey::new(key))
+    }
+
+    /// Encrypts `plaintext` in place and appends the tag.
+    pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plaintext: &mut Vec<u8>) {
+        self.0
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                plaintext,
+            )
+            .expect("sealing fails only beyond the cipher's length limit of 64 GiB");
+    }
+
+    /// Decrypts ciphertext and tag in place; `None` if they were not made with this key, nonce and `aad`.
+    pub fn open<'a>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Option<&'a mut [u8]> {
+        self.0
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed)
+            .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_opens_only_with_the_same_key_nonce_and_aad() {
+        let (key, other) = (Aead::new(&[1; 32]), Aead::new(&[2; 32]));
+        let mut sealed = b"attack at dawn".to_vec();
+        key.seal([7; NONCE_LEN], b"aad", &mut sealed);
+        assert_eq!(sealed.len(), 14 + TAG_LEN);
+        assert_eq!(
+            key.open([7; NONCE_LEN], b"aad", &mut sealed.clone()),
+            Some(&mut b"attack at dawn"[..].to_vec()[..])
+        );
+        assert_eq!(key.open([7; NONCE_LEN], b"aaD", &mut sealed.clone()), None);
+        assert_eq!(key.open([8; NONCE_LEN], b"aad", &mut sealed.clone()), None);
+        assert_eq!(
+            other.open([7; NONCE_LEN], b"aad", &mut sealed.clone()),
+            None
+        );
+    }
+
+    #[test]
+    fn sha256_agrees_with_fips_180_4() {
+        assert_eq!(sha256(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+
+    #[test]
+    fn derive_key_agrees_with_rfc_5869_case_1() {
+        let salt: Vec<u8> = (0..=0x0c).collect();
+        let info: Vec<u8> = (0xf0..=0xf9).collect();
+        assert_eq!(
+            derive_key(&[0x0b; 22], &salt, &info)[..4],
+            [0x3c, 0xb2, 0x5f, 0x25]
+        );
+    }
+}

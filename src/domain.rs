@@ -1,0 +1,210 @@
+//! The domain's values. Parse, don't validate: a value that exists is valid, so no code downstream checks it again.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+/// A Mini Program's AppID: `wx` and 16 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AppId(String);
+
+/// A user's openid, unique per user and Mini Program: 6 to 64 characters of `[A-Za-z0-9_-]`.
+///
+/// WeChat's are 28 characters. The charset is checked because the value becomes a header that apps trust: a CR or LF
+/// from a hostile or broken peer must never get that far.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OpenId(String);
+
+/// A user's unionid across the apps of one Open Platform account; the same shape as an [`OpenId`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnionId(String);
+
+/// A `wx.login` code: 1 to 512 visible ASCII characters. Single use, lives five minutes; a secret until it is used.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LoginCode(Zeroizing<String>);
+
+/// A user's session_key: 16 bytes, in WeChat's answers as base64. Never leaves the sidecar in clear.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionKey(Zeroizing<[u8; 16]>);
+
+/// Why a text is not the value it was meant to be; the message has no part of the text in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
+
+impl AppId {
+    /// Parses an AppID; it is case-sensitive, as WeChat's check is.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let digits = text
+            .strip_prefix("wx")
+            .ok_or(Malformed("an appid begins with `wx`"))?;
+        if digits.len() != 16
+            || !digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            return Err(Malformed(
+                "an appid is `wx` followed by 16 lower-case hexadecimal digits",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl OpenId {
+    /// Parses an openid.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        user_id(text).map(Self).ok_or(Malformed(
+            "an openid is 6 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
+        ))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl UnionId {
+    /// Parses a unionid.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        user_id(text).map(Self).ok_or(Malformed(
+            "a unionid is 6 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
+        ))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl LoginCode {
+    /// Parses a login code. WeChat documents no shape; what is refused here could only be an attack on its URL or log.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if text.is_empty() || text.len() > 512 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Malformed(
+                "a login code is 1 to 512 visible ASCII characters",
+            ));
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The code itself, for the call to WeChat.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl SessionKey {
+    /// From the raw 16 bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// From the base64 text of WeChat's answer.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let malformed = Malformed("a session_key is the base64 of 16 bytes");
+        let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| malformed)?);
+        let bytes: [u8; 16] = bytes.as_slice().try_into().map_err(|_| malformed)?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// The raw bytes.
+    pub fn expose(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for AppId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for LoginCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoginCode(***)")
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey(***)")
+    }
+}
+
+fn user_id(text: &str) -> Option<String> {
+    let fits = (6..=64).contains(&text.len());
+    let clean = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    (fits && clean).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appids_have_one_shape() {
+        assert!(AppId::parse("wx0123456789abcdef").is_ok());
+        for bad in [
+            "",
+            "wx",
+            "wx0123456789ABCDEF",
+            "gh0123456789abcdef",
+            "wx0123456789abcde",
+            "wx0123456789abcdef0",
+        ] {
+            assert!(AppId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_openid_that_could_split_a_header_is_refused() {
+        assert!(OpenId::parse("o6zAJs1Zf_WpsZ3G8vVC-xxxxxxx").is_ok());
+        for bad in [
+            "oA\r\nX-Admin: 1",
+            "openid with space",
+            "short",
+            "ünïcödé",
+            "a,b,c,d",
+            "",
+        ] {
+            assert!(OpenId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(OpenId::parse(&"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn a_login_code_cannot_carry_a_newline_or_run_long() {
+        assert!(
+            LoginCode::parse("0a1b2c&appid=x").is_ok(),
+            "harmless: it is percent-encoded on its way out"
+        );
+        for bad in ["", "a b", "a\nb", "é", &"x".repeat(513)] {
+            assert!(LoginCode::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_session_key_is_sixteen_bytes() {
+        assert!(SessionKey::parse("HyVFkGl5F5OQWJZZaNzBBg==").is_ok());
+        for bad in [
+            "",
+            "HyVFkGl5F5OQWJZZaNzBBg",
+            "HyVFkGl5F5OQWJZZaNzBBgAA",
+            "!!!",
+        ] {
+            assert!(SessionKey::parse(bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! What can go wrong with a request, and how it is told.
+//!
+//! One [`Error`] for the whole request path: a kind (ours), the side that is at fault, what WeChat said if it was WeChat,
+//! and the cause for the log. It becomes HTTP in one place, as problem+json (RFC 9457), in English or Chinese. The
+//! `detail` is written for the caller and never holds a secret, a token or a piece of WeChat's raw answer; the cause is
+//! for the log only.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::wechat::errcode::{self, Meaning};
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client that sent the request.
+    Downstream,
+    /// The app behind the sidecar.
+    Upstream,
+    /// WeChat's servers, or the way to them.
+    Wechat,
+    /// The sidecar itself or its configuration.
+    Us,
+}
+
+/// The language of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// English, the default.
+    #[default]
+    English,
+    /// Simplified Chinese.
+    Chinese,
+}
+
+/// Our own kinds of failure. Each is a row of [`Kind::row`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request cannot be parsed or breaks a rule of HTTP.
+    BadRequest,
+    /// The path has no single meaning.
+    AmbiguousPath,
+    /// A token is needed and none came.
+    TokenMissing,
+    /// The token is not one of ours, was tampered with, or was revoked.
+    TokenInvalid,
+    /// The token was good once.
+    TokenExpired,
+    /// The refresh token was already spent, and its successor is in use: the session has been revoked.
+    RefreshReused,
+    /// Another call with the same refresh token has just won.
+    RefreshConflict,
+    /// The path lies under the sidecar's prefix but is none of its endpoints.
+    NotFound,
+    /// The endpoint exists, the method does not.
+    MethodNotAllowed,
+    /// The client took too long to send its request.
+    RequestTimeout,
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The header section is larger than the limit.
+    HeaderTooLarge,
+    /// The endpoint takes JSON and got something else.
+    UnsupportedMediaType,
+    /// The client asked for a transfer coding or protocol that we do not have.
+    NotImplemented,
+    /// An HTTP version that is not 1.0 or 1.1.
+    VersionNotSupported,
+    /// The app cannot be reached, or broke off before it answered.
+    UpstreamUnreachable,
+    /// The app answered with something that is not HTTP.
+    UpstreamInvalid,
+    /// The app did not answer in time.
+    UpstreamTimeout,
+    /// WeChat answered with an errcode; the row of that errcode governs.
+    WechatRefused,
+    /// WeChat cannot be reached, or broke off.
+    WechatUnreachable,
+    /// WeChat did not answer in time.
+    WechatTimeout,
+    /// WeChat's answer is not what its documentation says.
+    WechatInvalid,
+    /// More requests than the sidecar is configured to carry.
+    Overloaded,
+    /// A defect of the sidecar.
+    Internal,
+}
+
+/// How a [`Kind`] is told: stable slug, HTTP status, title in both languages, whether the same request may be sent again.
+pub struct Row {
+    /// Part of the problem's `type`, stable for ever.
+    pub slug: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// English title.
+    pub en: &'static str,
+    /// Chinese title.
+    pub zh: &'static str,
+    /// Whether repeating the request unchanged can help.
+    pub retryable: bool,
+}
+
+impl Kind {
+    /// The row of the table.
+    pub const fn row(self) -> Row {
+        const fn row(
+            slug: &'static str,
+            status: u16,
+            retryable: bool,
+            en: &'static str,
+            zh: &'static str,
+        ) -> Row {
+            Row {
+                slug,
+                status,
+                en,
+                zh,
+                retryable,
+            }
+        }
+        match self {
+            Self::BadRequest => row("bad-request", 400, false, "Bad request", "请求有误"),
+            Self::AmbiguousPath => row(
+                "ambiguous-path",
+                400,
+                false,
+                "The path is ambiguous",
+                "路径有歧义",
+            ),
+            Self::TokenMissing => row(
+                "token-missing",
+                401,
+                false,
+                "An access token is required",
+                "需要登录凭证",
+            ),
+            Self::TokenInvalid => row(
+                "token-invalid",
+                401,
+                false,
+                "The token is not valid",
+                "登录凭证无效",
+            ),
+            Self::TokenExpired => row(
+                "token-expired",
+                401,
+                false,
+                "The token has expired",
+                "登录凭证已过期",
+            ),
+            Self::RefreshReused => row(
+                "refresh-reused",
+                401,
+                false,
+                "The refresh token was used before; the session has been revoked",
+                "刷新凭证被重复使用，会话已注销",
+            ),
+            Self::RefreshConflict => row(
+                "refresh-conflict",
+                409,
+                true,
+                "The refresh token was used by another call a moment ago",
+                "刷新凭证刚刚被另一个请求使用",
+            ),
+            Self::NotFound => row("not-found", 404, false, "No such endpoint", "没有这个接口"),
+            Self::MethodNotAllowed => row(
+                "method-not-allowed",
+                405,
+                false,
+                "Method not allowed",
+                "不支持这种请求方法",
+            ),
+            Self::RequestTimeout => row(
+                "request-timeout",
+                408,
+                true,
+                "The request took too long to arrive",
+                "接收请求超时",
+            ),
+            Self::BodyTooLarge => row(
+                "body-too-large",
+                413,
+                false,
+                "The body is too large",
+                "请求体过大",
+            ),
+            Self::HeaderTooLarge => row(
+                "header-too-large",
+                431,
+                false,
+                "The header section is too large",
+                "请求头过大",
+            ),
+            Self::UnsupportedMediaType => row(
+                "unsupported-media-type",
+                415,
+                false,
+                "A JSON body is required",
+                "请求体须为 JSON",
+            ),
+            Self::NotImplemented => row("not-implemented", 501, false, "Not implemented", "未实现"),
+            Self::VersionNotSupported => row(
+                "version-not-supported",
+                505,
+                false,
+                "HTTP version not supported",
+                "不支持这个 HTTP 版本",
+            ),
+            Self::UpstreamUnreachable => row(
+                "upstream-unreachable",
+                502,
+                true,
+                "The app cannot be reached",
+                "无法连接后端应用",
+            ),
+            Self::UpstreamInvalid => row(
+                "upstream-invalid",
+                502,
+                false,
+                "The app's answer is not valid HTTP",
+                "后端应用的响应无效",
+            ),
+            Self::UpstreamTimeout => row(
+                "upstream-timeout",
+                504,
+                true,
+                "The app did not answer in time",
+                "后端应用响应超时",
+            ),
+            Self::WechatRefused => row(
+                "wechat-refused",
+                502,
+                false,
+                "WeChat refused the call",
+                "微信拒绝了请求",
+            ),
+            Self::WechatUnreachable => row(
+                "wechat-unreachable",
+                502,
+                true,
+                "WeChat cannot be reached",
+                "无法连接微信服务器",
+            ),
+            Self::WechatTimeout => row(
+                "wechat-timeout",
+                504,
+                true,
+                "WeChat did not answer in time",
+                "微信服务器响应超时",
+            ),
+            Self::WechatInvalid => row(
+                "wechat-invalid",
+                502,
+                true,
+                "WeChat's answer cannot be understood",
+                "无法理解微信服务器的响应",
+            ),
+            Self::Overloaded => row(
+                "overloaded",
+                503,
+                true,
+                "The sidecar is at its limit",
+                "边车已达上限",
+            ),
+            Self::Internal => row("internal", 500, false, "Internal error", "内部错误"),
+        }
+    }
+}
+
+/// An errcode of WeChat's, as it came, with its meaning from the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WechatFault {
+    /// The row of the errcode table; unknown codes get one too.
+    pub meaning: Meaning,
+    /// WeChat's `errmsg` without the rid.
+    pub errmsg: String,
+    /// WeChat's request id, which its support and `/cgi-bin/openapi/rid/get` understand.
+    pub rid: Option<String>,
+}
+
+/// A failed request.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    side: Side,
+    detail: Cow<'static, str>,
+    hint: Option<Cow<'static, str>>,
+    wechat: Option<Box<WechatFault>>,
+    retry_after: Option<Duration>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure of `kind`, with a sentence for the caller that says what about this request.
+    pub fn new(kind: Kind, side: Side, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            side,
+            detail: detail.into(),
+            hint: None,
+            wechat: None,
+            retry_after: None,
+            cause: None,
+        }
+    }
+
+    /// A failure that the client caused.
+    pub fn downstream(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(kind, Side::Downstream, detail)
+    }
+
+    /// A failure that the app caused.
+    pub fn upstream(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(kind, Side::Upstream, detail)
+    }
+
+    /// WeChat answered with an errcode. `hint` is what the caller should do, if more is known than the table says.
+    pub fn wechat(fault: WechatFault, hint: Option<&'static str>) -> Self {
+        let detail = Cow::Owned(fault.meaning.en.to_owned());
+        let side = match fault.meaning.class {
+            errcode::Class::AuthConfig => Side::Us,
+            errcode::Class::UserInput => Side::Downstream,
+            _ => Side::Wechat,
+        };
+        let mut error = Self::new(Kind::WechatRefused, side, detail);
+        error.hint = hint.map(Cow::Borrowed);
+        error.wechat = Some(Box::new(fault));
+        error
+    }
+
+    /// Adds what the caller should do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds when to try again.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Adds what caused it, for the log.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Our kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Who is at fault.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What WeChat said, if it was WeChat.
+    pub fn fault(&self) -> Option<&WechatFault> {
+        self.wechat.as_deref()
+    }
+
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> u16 {
+        self.wechat
+            .as_ref()
+            .map_or(self.kind.row().status, |fault| fault.meaning.status)
+    }
+
+    /// When to try again, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The answer's body: RFC 9457 members, and `errcode`, `errmsg`, `rid`, `class`, `retryable`, `hint` where they apply.
+    pub fn to_problem(&self, request_id: &str, language: Language) -> Vec<u8> {
+        let row = self.kind.row();
+        let mut problem = Map::new();
+        problem.insert(
+            "type".into(),
+            json!(format!("urn:wx-sidecar:problem:{}", row.slug)),
+        );
+        problem.insert("title".into(), json!(pick(language, row.en, row.zh)));
+        problem.insert("status".into(), json!(self.status()));
+        problem.insert("detail".into(), json!(self.detail(language)));
+        problem.insert("instance".into(), json!(request_id));
+        if let Some(fault) = &self.wechat {
+            problem.insert("errcode".into(), json!(fault.meaning.code));
+            problem.insert("errmsg".into(), json!(fault.errmsg));
+            if let Some(rid) = &fault.rid {
+                problem.insert("rid".into(), json!(rid));
+            }
+            problem.insert("class".into(), json!(fault.meaning.class.as_str()));
+        }
+        problem.insert("retryable".into(), json!(self.retryable()));
+        if let Some(after) = self.retry_after {
+            problem.insert("retry_after".into(), json!(after.as_secs().max(1)));
+        }
+        if let Some(hint) = &self.hint {
+            problem.insert("hint".into(), json!(hint));
+        }
+        serde_json::to_vec(&Value::Object(problem))
+            .expect("a map of strings and numbers serialises")
+    }
+
+    /// Whether sending the same request again can help.
+    pub fn retryable(&self) -> bool {
+        self.wechat
+            .as_ref()
+            .map_or(self.kind.row().retryable, |fault| fault.meaning.retryable)
+    }
+
+    fn detail(&self, language: Language) -> &str {
+        match (&self.wechat, language) {
+            (Some(fault), Language::Chinese) => fault.meaning.zh,
+            _ => &self.detail,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    /// For the log: slug, detail, errcode and the chain of causes. Never a secret, because none of the parts holds one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.row().slug, self.detail)?;
+        if let Some(fault) = &self.wechat {
+            write!(f, " (errcode {})", fault.meaning.code)?;
+        }
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            write!(f, ": {inner}")?;
+            cause = inner.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+fn pick(language: Language, en: &'static str, zh: &'static str) -> &'static str {
+    match language {
+        Language::English => en,
+        Language::Chinese => zh,
+    }
+}

@@ -1,0 +1,114 @@
+//! Every metric family in one place.
+//!
+//! Rare events (logins, calls to WeChat) count in shared families here. What happens on every request is counted by
+//! each worker for itself, in cells that only it writes, and summed when somebody scrapes: a shared histogram would cost more than
+//! verifying a token.
+
+use std::time::Duration;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+/// The families, and the registry they are exposed from.
+pub struct Metrics {
+    registry: Registry,
+    logins: IntCounterVec,
+    wechat_calls: IntCounterVec,
+    wechat_seconds: HistogramVec,
+}
+
+/// How a call to WeChat ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// An answer with this errcode; 0 is success. Numbers that are not in the errcode table count as `other`.
+    Errcode(i64),
+    /// No connection, or it broke.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// An answer that nobody understands.
+    Invalid,
+}
+
+impl Metrics {
+    /// Registers all families.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let logins = IntCounterVec::new(
+            Opts::new("wx_sidecar_login_total", "Logins by result."),
+            &["result"],
+        );
+        let wechat_calls = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_wx_api_requests_total",
+                "Calls to WeChat by API path and errcode (0 is success).",
+            ),
+            &["cgi_path", "errcode"],
+        );
+        let wechat_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "wx_sidecar_wx_api_duration_seconds",
+                "How long calls to WeChat took.",
+            )
+            .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
+            &["cgi_path"],
+        );
+        let (logins, wechat_calls, wechat_seconds) = match (logins, wechat_calls, wechat_seconds) {
+            (Ok(a), Ok(b), Ok(c)) => (a, b, c),
+            _ => unreachable!("the names and labels above are valid"),
+        };
+        for family in [Box::new(logins.clone()) as Box<dyn prometheus::core::Collector>] {
+            registry
+                .register(family)
+                .expect("each family is registered once");
+        }
+        registry
+            .register(Box::new(wechat_calls.clone()))
+            .expect("each family is registered once");
+        registry
+            .register(Box::new(wechat_seconds.clone()))
+            .expect("each family is registered once");
+        Self {
+            registry,
+            logins,
+            wechat_calls,
+            wechat_seconds,
+        }
+    }
+
+    /// Counts a login: `ok`, `replayed` (the same code again), or the slug or errcode class of what stopped it.
+    pub fn login(&self, result: &'static str) {
+        self.logins.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a call to WeChat. `path` is one of the sidecar's own constants, so the label is bounded.
+    pub fn wechat_call(&self, path: &'static str, outcome: CallOutcome, took: Duration) {
+        let number;
+        let label = match outcome {
+            CallOutcome::Errcode(code)
+                if code == 0 || crate::wechat::errcode::find(code).is_some() =>
+            {
+                number = code.to_string();
+                number.as_str()
+            }
+            CallOutcome::Errcode(_) => "other",
+            CallOutcome::Unreachable => "unreachable",
+            CallOutcome::Timeout => "timeout",
+            CallOutcome::Invalid => "invalid",
+        };
+        self.wechat_calls.with_label_values(&[path, label]).inc();
+        self.wechat_seconds
+            .with_label_values(&[path])
+            .observe(took.as_secs_f64());
+    }
+
+    /// The registry, for the scrape and for further collectors.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,3 @@
+//! What the sidecar tells its operators: metrics and logs.
+
+pub mod metrics;
