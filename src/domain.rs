@@ -21,6 +21,15 @@ pub struct OpenId(String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnionId(String);
 
+/// Who a request comes from, as the app is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's openid.
+    pub openid: OpenId,
+    /// The user's unionid, if the Mini Program is bound to an Open Platform account.
+    pub unionid: Option<UnionId>,
+}
+
 /// A `wx.login` code: 1 to 512 visible ASCII characters. Single use, lives five minutes; a secret until it is used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LoginCode(Zeroizing<String>);

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -64,8 +65,6 @@ pub enum Kind {
     BodyTooLarge,
     /// The header section is larger than the limit.
     HeaderTooLarge,
-    /// The endpoint takes JSON and got something else.
-    UnsupportedMediaType,
     /// The client asked for a transfer coding or protocol that we do not have.
     NotImplemented,
     /// An HTTP version that is not 1.0 or 1.1.
@@ -195,13 +194,6 @@ impl Kind {
                 "The header section is too large",
                 "请求头过大",
             ),
-            Self::UnsupportedMediaType => row(
-                "unsupported-media-type",
-                415,
-                false,
-                "A JSON body is required",
-                "请求体须为 JSON",
-            ),
             Self::NotImplemented => row("not-implemented", 501, false, "Not implemented", "未实现"),
             Self::VersionNotSupported => row(
                 "version-not-supported",
@@ -282,16 +274,17 @@ pub struct WechatFault {
     pub rid: Option<String>,
 }
 
-/// A failed request.
-#[derive(Debug)]
+/// A failed request. Clones share the cause, because callers of one flight share its failure.
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: Kind,
     side: Side,
     detail: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
+    hint_zh: Option<Cow<'static, str>>,
     wechat: Option<Box<WechatFault>>,
     retry_after: Option<Duration>,
-    cause: Option<Box<dyn StdError + Send + Sync>>,
+    cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -302,6 +295,7 @@ impl Error {
             side,
             detail: detail.into(),
             hint: None,
+            hint_zh: None,
             wechat: None,
             retry_after: None,
             cause: None,
@@ -332,10 +326,23 @@ impl Error {
         error
     }
 
-    /// Adds what the caller should do about it.
+    /// Adds what the caller should do about it; told in English to all.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = Some(hint.into());
+        self.hint_zh = None;
+        self
+    }
+
+    /// Adds what the caller should do about it, in both languages.
+    #[must_use]
+    pub fn with_hints(
+        mut self,
+        en: impl Into<Cow<'static, str>>,
+        zh: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.hint = Some(en.into());
+        self.hint_zh = Some(zh.into());
         self
     }
 
@@ -349,7 +356,7 @@ impl Error {
     /// Adds what caused it, for the log.
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
+        self.cause = Some(Arc::from(cause.into()));
         self
     }
 
@@ -404,7 +411,7 @@ impl Error {
         if let Some(after) = self.retry_after {
             problem.insert("retry_after".into(), json!(after.as_secs().max(1)));
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint(language) {
             problem.insert("hint".into(), json!(hint));
         }
         serde_json::to_vec(&Value::Object(problem))
@@ -416,6 +423,15 @@ impl Error {
         self.wechat
             .as_ref()
             .map_or(self.kind.row().retryable, |fault| fault.meaning.retryable)
+    }
+
+    /// A hint in English is better than none.
+    fn hint(&self, language: Language) -> Option<&str> {
+        let zh = self
+            .hint_zh
+            .as_deref()
+            .filter(|_| language == Language::Chinese);
+        zh.or(self.hint.as_deref())
     }
 
     fn detail(&self, language: Language) -> &str {

@@ -1,9 +1,39 @@
-//! wx-sidecar
+//! wx-sidecar: a sidecar that does all that WeChat demands of a Mini Program's server, so that the app behind it gets plain
+//! HTTP requests that already say who the user is.
+//!
+//! This page is the map. Modules stand on floors and use only floors below their own; features never see each other. A
+//! test reads `src/` and holds that (`tests/floors.rs`).
+//!
+//! | floor | modules |
+//! | --- | --- |
+//! | 6 | [`cli`]: one file per command |
+//! | 5 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated |
+//! | 4 | features: `session` (login, tokens, revocation), `proxy` (forwarding to the app) |
+//! | 3 | [`gateway`]: calling WeChat |
+//! | 2 | `wire`: HTTP/1.1 on the wire; `resilience`: timeouts, single flight |
+//! | 1 | `net`: sockets; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
+//! | 0 | [`config`]; [`wechat`]: the protocol as data; [`domain`]; [`crypto`]; [`secret`]; [`clock`] |
+
+mod answer;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod domain;
 pub mod error;
+pub mod gateway;
+mod net;
+mod path;
+mod proxy;
+mod resilience;
 pub mod secret;
+pub mod server;
+mod session;
+pub mod sim;
 pub mod telemetry;
 pub mod wechat;
+mod wire;
+
+pub use config::Config;
+pub use error::Error;
+pub use server::Sidecar;

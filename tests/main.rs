@@ -1,1 +1,4 @@
+//! One integration-test binary: real sockets, real apps, the real process.
 
+mod backends;
+mod http_client;

@@ -3,12 +3,22 @@
 //! `raw` is what was written, `check` turns it into [`Config`] and reports every mistake at once. Code outside this
 //! module sees only values that make sense.
 
+mod check;
+mod diagnostic;
+mod mask;
+mod raw;
+mod source;
+mod values;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::AppId;
 use crate::secret::Secret;
+
+pub use diagnostic::{Diagnostic, Level, Position, Report};
+pub use source::Loaded;
 
 /// Everything the sidecar was told.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// The families, and the registry they are exposed from.
 pub struct Metrics {
@@ -34,7 +35,10 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let logins = IntCounterVec::new(
-            Opts::new("wx_sidecar_login_total", "Logins by result."),
+            Opts::new(
+                "wx_sidecar_login_total",
+                "Logins by result: ok, replayed, or what stopped them.",
+            ),
             &["result"],
         );
         let wechat_calls = IntCounterVec::new(
@@ -52,26 +56,24 @@ impl Metrics {
             .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
             &["cgi_path"],
         );
-        let (logins, wechat_calls, wechat_seconds) = match (logins, wechat_calls, wechat_seconds) {
-            (Ok(a), Ok(b), Ok(c)) => (a, b, c),
-            _ => unreachable!("the names and labels above are valid"),
-        };
-        for family in [Box::new(logins.clone()) as Box<dyn prometheus::core::Collector>] {
-            registry
-                .register(family)
-                .expect("each family is registered once");
-        }
-        registry
-            .register(Box::new(wechat_calls.clone()))
-            .expect("each family is registered once");
-        registry
-            .register(Box::new(wechat_seconds.clone()))
-            .expect("each family is registered once");
+        let build = IntGaugeVec::new(
+            Opts::new(
+                "wx_sidecar_build_info",
+                "1, with the version of this build.",
+            ),
+            &["version"],
+        );
+        build_info(&registry, build);
+        #[cfg(target_os = "linux")]
+        register(
+            &registry,
+            prometheus::process_collector::ProcessCollector::for_self(),
+        );
         Self {
+            logins: registered(&registry, logins),
+            wechat_calls: registered(&registry, wechat_calls),
+            wechat_seconds: registered(&registry, wechat_seconds),
             registry,
-            logins,
-            wechat_calls,
-            wechat_seconds,
         }
     }
 
@@ -105,6 +107,27 @@ impl Metrics {
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
+}
+
+fn build_info(registry: &Registry, family: prometheus::Result<IntGaugeVec>) {
+    registered(registry, family)
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    family: prometheus::Result<C>,
+) -> C {
+    let family = family.expect("names and labels are constants that prometheus accepts");
+    register(registry, family.clone());
+    family
+}
+
+fn register(registry: &Registry, collector: impl Collector + 'static) {
+    registry
+        .register(Box::new(collector))
+        .expect("each family is registered once");
 }
 
 impl Default for Metrics {

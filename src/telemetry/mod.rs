@@ -1,3 +1,6 @@
 //! What the sidecar tells its operators: metrics and logs.
 
+pub(crate) mod ids;
+pub mod logs;
 pub mod metrics;
+pub(crate) mod requests;

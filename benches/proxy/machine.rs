@@ -1,0 +1,158 @@
+//! The machine the figures are from, and which of its cores does what.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+
+pub(crate) struct Machine {
+    cpus: Vec<usize>,
+    taskset: Option<PathBuf>,
+    pub(crate) nginx: Option<Tool>,
+    pub(crate) haproxy: Option<Tool>,
+    pub(crate) valgrind: Option<Tool>,
+    model: String,
+    kernel: String,
+    load_average: String,
+}
+
+/// A program that is installed.
+pub(crate) struct Tool {
+    pub(crate) path: PathBuf,
+    version: String,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Machine {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_once(':'))
+                .map(|(_, value)| value.trim().to_owned())
+                .unwrap_or_default()
+        };
+        Machine {
+            cpus: parse_cpu_list(&field(&read("/proc/self/status"), "Cpus_allowed_list")),
+            taskset: find("taskset"),
+            nginx: Tool::find("nginx", "-v"),
+            haproxy: Tool::find("haproxy", "-v"),
+            valgrind: Tool::find("valgrind", "--version"),
+            model: field(&read("/proc/cpuinfo"), "model name"),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_average: read("/proc/loadavg")
+                .split(' ')
+                .take(3)
+                .collect::<Vec<_>>()
+                .join(" "),
+        }
+    }
+
+    /// The command that runs `program` on the proxy's core.
+    pub(crate) fn on_proxy_core(&self, program: &str) -> Command {
+        self.pinned(program, 0)
+    }
+
+    /// The command that runs `program` on the core of the app and the generator.
+    pub(crate) fn on_load_core(&self, program: &str) -> Command {
+        self.pinned(program, 1)
+    }
+
+    fn pinned(&self, program: &str, which: usize) -> Command {
+        match (&self.taskset, self.cpus.get(which)) {
+            (Some(taskset), Some(cpu)) if self.cpus.len() > 1 => {
+                let mut command = Command::new(taskset);
+                command.args(["-c", &cpu.to_string(), program]);
+                command
+            }
+            _ => Command::new(program),
+        }
+    }
+
+    /// For the record beside the figures.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let version = |tool: &Option<Tool>| tool.as_ref().map(|tool| tool.version.clone());
+        serde_json::json!({
+            "cpus": self.cpus.len(),
+            "model": self.model,
+            "kernel": self.kernel,
+            "load_average": self.load_average,
+            "nginx": version(&self.nginx),
+            "haproxy": version(&self.haproxy),
+            "valgrind": version(&self.valgrind),
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = |tool: &Option<Tool>| {
+            tool.as_ref()
+                .map_or("not installed", |tool| &tool.version)
+                .to_owned()
+        };
+        writeln!(
+            f,
+            "machine   {} CPUs, {}; Linux {}; load {}",
+            self.cpus.len(),
+            self.model,
+            self.kernel,
+            self.load_average
+        )?;
+        match (&self.taskset, self.cpus.as_slice()) {
+            (Some(_), [proxy, load, ..]) => {
+                writeln!(f, "cores     proxy on {proxy}, app and generator on {load}")?;
+            }
+            (None, _) => writeln!(
+                f,
+                "cores     NOT PINNED: taskset is missing (apt-get install util-linux)"
+            )?,
+            (Some(_), _) => writeln!(
+                f,
+                "cores     NOT PINNED: only one CPU; proxy, app and generator share it"
+            )?,
+        }
+        writeln!(f, "nginx     {}", version(&self.nginx))?;
+        writeln!(f, "haproxy   {}", version(&self.haproxy))?;
+        write!(f, "valgrind  {}", version(&self.valgrind))
+    }
+}
+
+impl Tool {
+    fn find(name: &str, version_flag: &str) -> Option<Tool> {
+        let path = find(name)?;
+        let output = Command::new(&path).arg(version_flag).output().ok()?;
+        // nginx says its version on stderr.
+        let said = if output.stdout.is_empty() {
+            output.stderr
+        } else {
+            output.stdout
+        };
+        let version = String::from_utf8_lossy(&said)
+            .lines()
+            .next()
+            .unwrap_or("")
+            .to_owned();
+        Some(Tool { path, version })
+    }
+}
+
+/// Debian keeps servers in `/usr/sbin`, which is not on everybody's path.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let extra = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(extra)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+/// `0-2,5` as the kernel writes it.
+fn parse_cpu_list(text: &str) -> Vec<usize> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
+            cpus.extend(first..=last);
+        }
+    }
+    cpus
+}

@@ -1,0 +1,229 @@
+//! `wx-sidecar dev`: the whole thing on one machine, with nothing to configure and no WeChat account.
+//!
+//! A simulator of WeChat, the sidecar, and a sample app that knows nothing of either: it reads the headers that any
+//! CloudRun app reads. With `--upstream` your own app takes the sample's place.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use super::run::until_told_to_stop;
+use crate::config::Config;
+use crate::domain::AppId;
+use crate::net::bind;
+use crate::secret::Secret;
+use crate::server::Sidecar;
+use crate::sim::{Options, Simulator};
+use crate::telemetry::logs;
+
+/// The appid and secret that simulator and sidecar share; they are worth nothing anywhere else.
+const APPID: &str = "wx0123456789abcdef";
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Arguments of `wx-sidecar dev`.
+#[derive(Debug, clap::Args)]
+pub struct DevArgs {
+    /// Where the sidecar listens.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where the simulator of WeChat listens.
+    #[arg(long, default_value = "127.0.0.1:9902")]
+    sim: SocketAddr,
+    /// Where the admin side listens.
+    #[arg(long, default_value = "127.0.0.1:9901")]
+    admin: SocketAddr,
+    /// Your own app, such as http://127.0.0.1:3000, in place of the sample.
+    #[arg(long)]
+    upstream: Option<String>,
+}
+
+/// Runs all three until a signal.
+pub fn run(args: &DevArgs) -> ExitCode {
+    let began = Instant::now();
+    match start(args) {
+        Ok(dev) => {
+            println!("{}", dev.welcome(began.elapsed().as_millis()));
+            until_told_to_stop(dev.sidecar.shutdown())
+        }
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything that runs.
+struct Dev {
+    simulator: Simulator,
+    sidecar: Sidecar,
+    upstream: String,
+    sample: bool,
+}
+
+fn start(args: &DevArgs) -> Result<Dev, String> {
+    let appid = AppId::parse(APPID).expect("the appid above is one");
+    let options = Options {
+        listen: args.sim,
+        ..Options::local(appid, Secret::new(SECRET))
+    };
+    let simulator = Simulator::start(options).map_err(|cause| {
+        format!(
+            "the simulator cannot listen on {} (--sim): {cause}",
+            args.sim
+        )
+    })?;
+    let upstream = match &args.upstream {
+        Some(url) => url.clone(),
+        None => format!(
+            "http://{}",
+            start_sample().map_err(|cause| format!("the sample app: {cause}"))?
+        ),
+    };
+    let config = Config::from_toml(&format!(
+        r#"
+        [app]
+        appid = "{APPID}"
+        secret = "{SECRET}"
+        env = "dev"
+        [inbound]
+        listen = "{}"
+        upstream = {upstream:?}
+        drain_delay = "0s"
+        drain_timeout = "1s"
+        [[route]]
+        path = "/public/**"
+        auth = "none"
+        [[route]]
+        path = "/auth/login"
+        methods = ["POST"]
+        login = true
+        [wechat]
+        endpoints = ["{}"]
+        [admin]
+        listen = "{}"
+        [log]
+        format = "pretty"
+        access = true
+        "#,
+        args.listen,
+        simulator.url(),
+        args.admin,
+    ))
+    .map_err(|report| report.to_string())?;
+    logs::init(&config.log);
+    let sidecar = Sidecar::start(config)
+        .map_err(|cause| format!("{cause}; choose other ports with --listen and --admin"))?;
+    Ok(Dev {
+        simulator,
+        sidecar,
+        upstream,
+        sample: args.upstream.is_none(),
+    })
+}
+
+impl Dev {
+    fn welcome(&self, millis: u128) -> String {
+        let (sidecar, sim) = (self.sidecar.inbound_addr(), self.simulator.addr());
+        let (admin, upstream) = (self.sidecar.admin_addr(), &self.upstream);
+        let app = if self.sample {
+            "a sample app; --upstream puts yours here"
+        } else {
+            "your app"
+        };
+        format!(
+            r#"
+wx-sidecar dev is ready ({millis} ms)
+
+  sidecar    http://{sidecar}   the phone's requests go here
+  app        {upstream}   {app}
+  simulator  http://{sim}   plays WeChat; GET /_sim/ tells what it can do
+  admin      http://{admin}   /readyz /metrics
+
+Try it, in another terminal:
+
+  # 1. The phone: wx.login() gives a code.
+  CODE=$(curl -s 'http://{sim}/_sim/code?user=alice&format=text')
+
+  # 2. The code becomes a session. No WeChat code in your app, no session_key on the phone.
+  TOKEN=$(curl -s http://{sidecar}/wx/login -d "{{\"code\":\"$CODE\"}}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+
+  # 3. The app is told who is calling.
+  curl -s http://{sidecar}/api/whoami -H "Authorization: Bearer $TOKEN"
+
+And what goes wrong:
+
+  curl -s http://{sidecar}/api/whoami                                  # no token: the app sees nothing
+  curl -s http://{sidecar}/public/hello -H 'X-WX-OPENID: somebody'     # a forged identity does not arrive
+  curl -s http://{sidecar}/wx/login -d '{{"code":"made-up"}}' -H 'Accept-Language: zh'
+
+Ctrl-C ends it."#
+        )
+    }
+}
+
+/// The sample app, on a thread of its own; ends with the process.
+fn start_sample() -> io::Result<SocketAddr> {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), false)?;
+    let addr = listener.local_addr()?;
+    thread::Builder::new()
+        .name("sample-app".to_owned())
+        .spawn(move || serve_sample(listener))?;
+    Ok(addr)
+}
+
+fn serve_sample(listener: std::net::TcpListener) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let service =
+                service_fn(|request| async move { Ok::<_, Infallible>(sample_answer(&request)) });
+            let serving = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move {
+                // A connection that breaks is the sidecar's business to report.
+                let _broken = serving.await;
+            });
+        }
+    })
+}
+
+/// What a CloudRun app does: it believes its headers.
+fn sample_answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let said = |name: &str| -> Value {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map_or(Value::Null, Value::from)
+    };
+    let body = json!({
+        "message": if said("x-wx-openid").is_null() { "hello, whoever you are" } else { "hello, I know you" },
+        "openid": said("x-wx-openid"),
+        "unionid": said("x-wx-unionid"),
+        "appid": said("x-wx-appid"),
+        "source": said("x-wx-source"),
+        "env": said("x-wx-env"),
+        "method": request.method().as_str(),
+        "path": request.uri().path(),
+        "request_id": said("x-request-id"),
+    });
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    let kind = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,73 @@
+//! The commands of the binary, one file each: every one parses its own arguments and ends in an exit code.
+
+pub mod check;
+pub mod dev;
+pub mod errcode;
+pub mod run;
+mod signals;
+pub mod sim;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::error::Language;
+
+/// What the binary is asked to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Run the sidecar.
+    Run {
+        /// The configuration file.
+        #[arg(short, long, default_value = "sidecar.toml")]
+        config: PathBuf,
+    },
+    /// Check a configuration file; opens no socket. Exit code 0: valid, 1: not.
+    Check {
+        /// The configuration file.
+        #[arg(short, long, default_value = "sidecar.toml")]
+        config: PathBuf,
+        /// How to report: for people on standard error, or as JSON on standard output.
+        #[arg(long, value_enum, default_value_t)]
+        format: check::Format,
+    },
+    /// Simulate WeChat's servers.
+    Sim(sim::SimArgs),
+    /// Simulator, sidecar and a sample app in one process: everything to try, no WeChat account.
+    Dev(dev::DevArgs),
+    /// Tell what one of WeChat's errcodes means and what to do about it.
+    Errcode {
+        /// The number, such as 40029.
+        #[arg(allow_negative_numbers = true)]
+        code: i64,
+        /// Answer in Chinese.
+        #[arg(long)]
+        zh: bool,
+    },
+    /// Print the version.
+    Version,
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self) -> ExitCode {
+        match self {
+            Self::Run { config } => run::run(&config),
+            Self::Check { config, format } => check::check(&config, format),
+            Self::Sim(args) => sim::run(args),
+            Self::Dev(args) => dev::run(&args),
+            Self::Errcode { code, zh } => {
+                let language = if zh {
+                    Language::Chinese
+                } else {
+                    Language::English
+                };
+                print!("{}", errcode::errcode(code, language));
+                ExitCode::SUCCESS
+            }
+            Self::Version => {
+                println!("wx-sidecar {}", env!("CARGO_PKG_VERSION"));
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}

@@ -1,0 +1,747 @@
+//! From what was written to what is meant.
+//!
+//! Every key is checked even if others are wrong, so that one run tells all: a faulty value becomes `None`, the next key
+//! is looked at, and only at the end do the pieces become a [`Config`] or not. Rules between keys stand in
+//! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::path::Path;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use toml::Spanned;
+use tracing::Level;
+
+use super::diagnostic::{Fault, Sink, nearest};
+use super::mask::is_suspect;
+use super::raw::{self, Field, Raw, Text, Texts, Workers};
+use super::source::secret_file;
+use super::values::{self, one_of};
+use super::{
+    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Log, LogFormat, Route,
+    Session, Store, Upstream, Wechat,
+};
+use crate::domain::AppId;
+use crate::secret::Secret;
+
+const INBOUND_LISTEN: &str = "0.0.0.0:8080";
+const ADMIN_LISTEN: &str = "127.0.0.1:9901";
+const PREFIX: &str = "/wx";
+const ACCESS_TTL: &str = "2h";
+const REFRESH_TTL: &str = "30d";
+
+const MOST_WORKERS: i64 = 256;
+const MOST_CONNECTIONS: i64 = 1_000_000;
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
+
+/// The least a session key may have, in bytes.
+const SHORTEST_KEY: usize = 16;
+
+const AUTH: &[(&str, Auth)] = &[
+    ("required", Auth::Required),
+    ("optional", Auth::Optional),
+    ("none", Auth::None),
+];
+
+const KNOWN_METHODS: &[&str] = &[
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
+
+/// Checks everything; `None` if an error was reported. Secret files are relative to `directory`.
+pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Config> {
+    let mut check = Check { directory, sink };
+    let app = check.app(&raw.app);
+    let inbound = check.inbound(&raw.inbound);
+    let routes = check.routes(&raw.routes, inbound.as_ref());
+    let session = check.session(&raw.session);
+    let wechat = check.wechat(&raw.wechat);
+    let store = check.store(&raw.store);
+    let admin = check.admin(&raw.admin);
+    let log = check.log(&raw.log);
+    check.across(raw);
+    Some(Config {
+        app: app?,
+        inbound: inbound?,
+        routes: routes?,
+        session: session?,
+        wechat: wechat?,
+        store: store?,
+        admin: admin?,
+        log: log?,
+    })
+}
+
+struct Check<'a> {
+    directory: &'a Path,
+    sink: &'a mut Sink,
+}
+
+/// The two ways to give a secret, and what they are called.
+struct SecretKeys<'a> {
+    literal: (&'static str, &'a Field<Texts>),
+    file: (&'static str, &'a Field<Texts>),
+}
+
+impl Check<'_> {
+    fn app(&mut self, raw: &raw::App) -> Option<App> {
+        let appid = self.required(&raw.appid, app_id, || {
+            let fault = Fault::new("`[app] appid` is missing")
+                .help("write appid = \"wx0123456789abcdef\" below `[app]`, with your Mini Program's AppID");
+            (raw.header.clone(), fault)
+        });
+        let keys = SecretKeys {
+            literal: ("secret", &raw.secret),
+            file: ("secret_file", &raw.secret_file),
+        };
+        let secrets = self.secrets(&keys, app_secret);
+        if let Some([]) = secrets.as_deref() {
+            let fault = Fault::new("`[app] secret` is missing").help(
+                "write secret = \"${WX_APP_SECRET}\" or secret_file = \"/path\" below `[app]`",
+            );
+            self.sink.missing(raw.header.clone(), fault);
+        }
+        let env = self.text(&raw.env, "prod", values::env);
+        Some(App {
+            appid: appid?,
+            secrets: secrets.filter(|s| !s.is_empty())?,
+            env: env?,
+        })
+    }
+
+    fn inbound(&mut self, raw: &raw::Inbound) -> Option<Inbound> {
+        let listen = self.text(&raw.listen, INBOUND_LISTEN, values::listen);
+        let upstream = self.required(&raw.upstream, values::upstream, || {
+            let fault = Fault::new("`[inbound] upstream` is missing")
+                .help("write upstream = \"http://127.0.0.1:3000\" below `[inbound]`, with your app's port");
+            (raw.header.clone(), fault)
+        });
+        let prefix = self.text(&raw.prefix, PREFIX, values::prefix);
+        let auth = self.text(&raw.auth, "required", |text| one_of(text, AUTH));
+        let workers = self.workers(&raw.workers);
+        let trusted_proxies = self.trusted_proxies(&raw.trusted_proxies);
+        let body_limit = self.text(&raw.body_limit, "10MiB", values::size);
+        let header_limit = self.text(&raw.header_limit, "64KiB", values::header_limit);
+        let timeout = self.text(&raw.timeout, "30s", values::duration);
+        let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
+        let header_timeout = self.text(&raw.header_timeout, "10s", values::duration);
+        let idle_timeout = self.text(&raw.idle_timeout, "60s", values::duration);
+        let max_connections = self.value(
+            &raw.max_connections,
+            || Ok(10_000),
+            |n| whole_within(*n, MOST_CONNECTIONS),
+        );
+        let drain_delay = self.text(&raw.drain_delay, "5s", values::duration_or_zero);
+        let drain_timeout = self.text(&raw.drain_timeout, "25s", values::duration);
+        let escaped_slashes = self.text(&raw.escaped_slashes, "reject", |text| {
+            let choices = [
+                ("reject", EscapedSlashes::Reject),
+                ("keep", EscapedSlashes::Keep),
+            ];
+            one_of(text, &choices)
+        });
+        Some(Inbound {
+            listen: listen?,
+            upstream: upstream?,
+            prefix: prefix?,
+            auth: auth?,
+            workers: workers?,
+            trusted_proxies: trusted_proxies?,
+            body_limit: body_limit?,
+            header_limit: header_limit?,
+            timeout: timeout?,
+            connect_timeout: connect_timeout?,
+            header_timeout: header_timeout?,
+            idle_timeout: idle_timeout?,
+            max_connections: max_connections?,
+            drain_delay: drain_delay?,
+            drain_timeout: drain_timeout?,
+            escaped_slashes: escaped_slashes?,
+        })
+    }
+
+    fn routes(&mut self, raws: &[raw::Route], inbound: Option<&Inbound>) -> Option<Vec<Route>> {
+        let routes: Vec<Option<Route>> = raws.iter().map(|raw| self.route(raw, inbound)).collect();
+        routes.into_iter().collect()
+    }
+
+    /// A route, with what it leaves out taken from `[inbound]`.
+    fn route(&mut self, raw: &raw::Route, inbound: Option<&Inbound>) -> Option<Route> {
+        let path = self.required(&raw.path, values::pattern, || {
+            let fault = Fault::new("a `[[route]]` needs a `path`")
+                .help("write path = \"/api/**\" below `[[route]]`");
+            (raw.header.clone(), fault)
+        });
+        let methods = self.methods(&raw.methods);
+        let login = self.value(&raw.login, || Ok(false), |login| Ok(*login));
+        let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
+        let timeout = self.given(&raw.timeout, values::duration);
+        let body_limit = self.given(&raw.body_limit, values::size);
+        let upstream = self.given(&raw.upstream, values::upstream);
+        if login == Some(true) && auth == Some(Some(Auth::Required)) {
+            let fault = Fault::new("who logs in has no token yet, and this route asks for one")
+                .help("leave `auth` out: it is \"none\" where `login` is true");
+            self.sink.warn(raw.auth.span(), fault);
+        }
+        let inbound = inbound?;
+        let login = login?;
+        let usual_auth = if login { Auth::None } else { inbound.auth };
+        Some(Route {
+            path: path?,
+            methods: methods?,
+            auth: auth?.unwrap_or(usual_auth),
+            login,
+            timeout: timeout?.unwrap_or(inbound.timeout),
+            body_limit: body_limit?.unwrap_or(inbound.body_limit),
+            upstream: upstream?.unwrap_or_else(|| inbound.upstream.clone()),
+        })
+    }
+
+    fn session(&mut self, raw: &raw::Session) -> Option<Session> {
+        let access_ttl = self.text(&raw.access_ttl, ACCESS_TTL, values::duration);
+        let refresh_ttl = self.text(&raw.refresh_ttl, REFRESH_TTL, values::duration);
+        let refresh_grace = self.text(&raw.refresh_grace, "10s", |text| {
+            let grace = values::duration_or_zero(text)?;
+            if grace > LONGEST_GRACE {
+                return Err(Fault::new(
+                    "this must be \"60s\" at the most: a stolen token works that long",
+                ));
+            }
+            Ok(grace)
+        });
+        let keys = SecretKeys {
+            literal: ("key", &raw.key),
+            file: ("key_file", &raw.key_file),
+        };
+        let keys = self.secrets(&keys, session_key);
+        Some(Session {
+            access_ttl: access_ttl?,
+            refresh_ttl: refresh_ttl?,
+            refresh_grace: refresh_grace?,
+            keys: keys?,
+        })
+    }
+
+    fn wechat(&mut self, raw: &raw::Wechat) -> Option<Wechat> {
+        let endpoints = self.endpoints(&raw.endpoints);
+        let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
+        let timeout = self.text(&raw.timeout, "8s", values::duration);
+        Some(Wechat {
+            endpoints: endpoints?,
+            connect_timeout: connect_timeout?,
+            timeout: timeout?,
+        })
+    }
+
+    fn store(&mut self, raw: &raw::Store) -> Option<Store> {
+        self.text(&raw.kind, "memory", |text| match text {
+            "redis" => {
+                Err(Fault::new("the store \"redis\" is not in this version")
+                    .help("write \"memory\""))
+            }
+            _ => one_of(text, &[("memory", Store::Memory)]),
+        })
+    }
+
+    fn admin(&mut self, raw: &raw::Admin) -> Option<Admin> {
+        let listen = self.text(&raw.listen, ADMIN_LISTEN, values::listen)?;
+        Some(Admin { listen })
+    }
+
+    fn log(&mut self, raw: &raw::Log) -> Option<Log> {
+        let format = self.text(&raw.format, "json", |text| {
+            one_of(
+                text,
+                &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
+            )
+        });
+        let level = self.text(&raw.level, "info", |text| {
+            let levels = [
+                ("trace", Level::TRACE),
+                ("debug", Level::DEBUG),
+                ("info", Level::INFO),
+                ("warn", Level::WARN),
+                ("error", Level::ERROR),
+            ];
+            one_of(text, &levels)
+        });
+        let access = self.value(&raw.access, || Ok(false), |access| Ok(*access));
+        Some(Log {
+            format: format?,
+            level: level?,
+            access: access?,
+        })
+    }
+
+    fn workers(&mut self, field: &Field<Workers>) -> Option<usize> {
+        let advice = "write a number from 1 to 256 without quotes, or \"auto\"";
+        let auto = || Ok(available_parallelism().map_or(1, usize::from));
+        self.value(field, auto, |workers| match workers {
+            Workers::Number(n) => whole_within(*n, MOST_WORKERS),
+            Workers::Text(text) if text.value == "auto" => auto(),
+            Workers::Text(_) => {
+                Err(Fault::new("`workers` takes a whole number or \"auto\"").help(advice))
+            }
+        })
+    }
+
+    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<Vec<Cidr>> {
+        let networks = self.list(field, &[], values::cidr)?;
+        let mut checked = Vec::new();
+        for (written, span) in networks {
+            let network = Cidr {
+                addr: masked(written),
+                prefix: written.prefix,
+            };
+            if network.prefix == 0 {
+                let fault = Fault::new("everybody is trusted here to say who the client is")
+                    .help("name the addresses of your proxies only");
+                self.sink.warn(span, fault);
+            } else if network.addr != written.addr {
+                let fault = Fault::new("this address has bits beyond those that count");
+                self.sink.warn(span, fault);
+            }
+            checked.push(network);
+        }
+        Some(checked)
+    }
+
+    fn endpoints(&mut self, field: &Field<Texts>) -> Option<Vec<Endpoint>> {
+        let endpoints = self.list(field, &["https://api.weixin.qq.com"], values::endpoint)?;
+        if endpoints.is_empty() {
+            let fault = Fault::new("there must be one endpoint at least")
+                .help("leave `endpoints` out for \"https://api.weixin.qq.com\"");
+            self.sink.error(field.span(), fault);
+            return None;
+        }
+        for (endpoint, span) in &endpoints {
+            if !endpoint.tls {
+                let fault = Fault::new("AppSecret and tokens go over the network in clear here")
+                    .help("`http://` is for simulators; WeChat's servers are at \"https://...\"");
+                self.sink.warn(span.clone(), fault);
+            }
+        }
+        Some(
+            endpoints
+                .into_iter()
+                .map(|(endpoint, _)| endpoint)
+                .collect(),
+        )
+    }
+
+    fn methods(&mut self, field: &Field<Texts>) -> Option<Vec<String>> {
+        let methods = self.list(field, &[], values::method)?;
+        if methods.is_empty() && matches!(field, Field::Given(_)) {
+            let fault = Fault::new("a route for no method never matches")
+                .help("leave `methods` out for all methods");
+            self.sink.error(field.span(), fault);
+            return None;
+        }
+        let mut checked = Vec::new();
+        for (method, span) in methods {
+            let known = KNOWN_METHODS.contains(&method.as_str());
+            if !known && let Some(near) = nearest(&method, KNOWN_METHODS.iter().copied()) {
+                let fault = Fault::new("this is not one of HTTP's own methods");
+                self.sink
+                    .warn(span, fault.help(format!("did you mean \"{near}\"?")));
+            }
+            if !checked.contains(&method) {
+                checked.push(method);
+            }
+        }
+        Some(checked)
+    }
+
+    /// The secrets of a pair of keys, in order; none if neither is given.
+    fn secrets(
+        &mut self,
+        keys: &SecretKeys<'_>,
+        judge: fn(&str) -> Result<Option<Fault>, Fault>,
+    ) -> Option<Vec<Secret>> {
+        let (literal_name, literal) = keys.literal;
+        let (file_name, file) = keys.file;
+        let mut both = false;
+        if let (Some(a), Some(b)) = (literal.span(), file.span()) {
+            let second = if a.start > b.start { a } else { b };
+            let fault = Fault::new(format!(
+                "`{literal_name}` and `{file_name}` exclude each other"
+            ))
+            .help("keep one of the two");
+            self.sink.error(Some(second), fault);
+            both = true;
+        }
+        let literals = self.each(literal, |check, text, span| {
+            check.secret(text.value.as_str(), span, judge)
+        });
+        let files = self.each(file, |check, text, span| {
+            let path = check.directory.join(&text.value);
+            // Somebody may have put the secret itself where its file belongs.
+            let shown = match is_suspect(text.shown()) {
+                true => "***",
+                false => text.shown(),
+            };
+            match secret_file(&path, shown) {
+                Ok(file) => {
+                    if file.world_readable {
+                        let fault = Fault::new(format!(
+                            "the file `{shown}` can be read by every user of this machine"
+                        ));
+                        check.sink.warn(
+                            span.clone(),
+                            fault.help("chmod o-r, or `defaultMode: 0440` on a Kubernetes volume"),
+                        );
+                    }
+                    check.secret(&file.text, span, judge)
+                }
+                Err(fault) => {
+                    check.sink.error(span, fault);
+                    None
+                }
+            }
+        });
+        let (mut secrets, files) = (literals?, files?);
+        secrets.extend(files);
+        (!both).then_some(secrets)
+    }
+
+    fn secret(
+        &mut self,
+        text: &str,
+        span: Option<Range<usize>>,
+        judge: fn(&str) -> Result<Option<Fault>, Fault>,
+    ) -> Option<Secret> {
+        match judge(text) {
+            Ok(None) => {}
+            Ok(Some(doubt)) => self.sink.warn(span, doubt),
+            Err(fault) => {
+                self.sink.error(span, fault);
+                return None;
+            }
+        }
+        Some(Secret::new(text))
+    }
+
+    /// Each text of a list of secrets or of their files; an empty list is a mistake.
+    fn each<T>(
+        &mut self,
+        field: &Field<Texts>,
+        mut read: impl FnMut(&mut Self, &Text, Option<Range<usize>>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        match field {
+            Field::Absent => Some(Vec::new()),
+            Field::Faulty => None,
+            Field::Given(texts) if texts.get_ref().is_empty() => {
+                let fault = Fault::new("this list is empty").help("write one value, or [new, old]");
+                self.sink.error(field.span(), fault);
+                None
+            }
+            Field::Given(texts) => {
+                let read: Vec<Option<T>> = texts
+                    .get_ref()
+                    .iter()
+                    .map(|text| read(self, text.get_ref(), Some(text.span())))
+                    .collect();
+                read.into_iter().collect()
+            }
+        }
+    }
+
+    /// The rules that more than one key has a part in.
+    fn across(&mut self, raw: &Raw) {
+        self.lifetimes(&raw.session);
+        let inbound = peek(&raw.inbound.listen, INBOUND_LISTEN, values::listen);
+        let admin = peek(&raw.admin.listen, ADMIN_LISTEN, values::listen);
+        self.listeners(raw, inbound, admin);
+        let listeners = [("[inbound] listen", inbound), ("[admin] listen", admin)];
+        let upstreams = raw.routes.iter().map(|route| &route.upstream);
+        for field in std::iter::once(&raw.inbound.upstream).chain(upstreams) {
+            self.upstream_loop(field, &listeners);
+        }
+        self.unreachable_routes(raw);
+    }
+
+    fn lifetimes(&mut self, raw: &raw::Session) {
+        let access = peek(&raw.access_ttl, ACCESS_TTL, values::duration);
+        let refresh = peek(&raw.refresh_ttl, REFRESH_TTL, values::duration);
+        if let (Some(access), Some(refresh)) = (access, refresh)
+            && refresh <= access
+        {
+            let fault = Fault::new("a refresh token must live longer than an access token")
+                .help("`refresh_ttl` is more than `access_ttl`");
+            let span = raw.refresh_ttl.span().or(raw.access_ttl.span());
+            self.sink.error(span, fault);
+        }
+    }
+
+    fn listeners(&mut self, raw: &Raw, inbound: Option<SocketAddr>, admin: Option<SocketAddr>) {
+        let (Some(inbound), Some(admin)) = (inbound, admin) else {
+            return;
+        };
+        let same_ip = inbound.ip() == admin.ip()
+            || inbound.ip().is_unspecified()
+            || admin.ip().is_unspecified();
+        if inbound.port() != admin.port() || inbound.port() == 0 || !same_ip {
+            return;
+        }
+        // `None` is less than any place in the file: a default counts as the first of the two.
+        let (inbound_at, admin_at) = (
+            raw.inbound.listen.span().map(|s| s.start),
+            raw.admin.listen.span().map(|s| s.start),
+        );
+        let (second, first) = if admin_at > inbound_at {
+            (raw.admin.listen.span(), "[inbound] listen")
+        } else {
+            (raw.inbound.listen.span(), "[admin] listen")
+        };
+        let fault = Fault::new(format!("this is where `{first}` listens already"))
+            .help("each listener needs a port of its own");
+        self.sink.error(second, fault);
+    }
+
+    fn upstream_loop(
+        &mut self,
+        field: &Field<Text>,
+        listeners: &[(&'static str, Option<SocketAddr>)],
+    ) {
+        let Field::Given(text) = field else {
+            return;
+        };
+        let Ok(Upstream::Tcp { host, port }) = values::upstream(&text.get_ref().value) else {
+            return;
+        };
+        for (name, listener) in listeners {
+            if listener.is_some_and(|l| l.port() == port && reaches(&host, l.ip())) {
+                let fault = Fault::new(format!(
+                    "this is `{name}`: the sidecar would send requests to itself"
+                ))
+                .help("an upstream is where the app listens");
+                self.sink.error(field.span(), fault);
+            }
+        }
+    }
+
+    fn unreachable_routes(&mut self, raw: &Raw) {
+        let prefix = peek(&raw.inbound.prefix, PREFIX, values::prefix);
+        let mut earlier: Vec<(&str, Vec<&str>)> = Vec::new();
+        for route in &raw.routes {
+            let Field::Given(path) = &route.path else {
+                continue;
+            };
+            let pattern = path.get_ref().value.as_str();
+            let methods: Vec<&str> = match &route.methods {
+                Field::Absent => Vec::new(),
+                Field::Faulty => continue,
+                Field::Given(texts) => texts
+                    .get_ref()
+                    .iter()
+                    .map(|t| t.get_ref().value.as_str())
+                    .collect(),
+            };
+            if values::pattern(pattern).is_err() {
+                continue;
+            }
+            let shadow = earlier.iter().any(|(path, its)| {
+                let takes_methods = its.is_empty()
+                    || (!methods.is_empty() && methods.iter().all(|m| its.contains(m)));
+                takes_methods && values::covers(path, pattern)
+            });
+            if prefix
+                .as_ref()
+                .is_some_and(|p| values::lies_below(pattern, p))
+            {
+                let fault =
+                    Fault::new("this route never matches: the sidecar's own endpoints are here")
+                        .help("choose another path, or another `[inbound] prefix`");
+                self.sink.warn(Some(path.span()), fault);
+            } else if shadow {
+                let fault =
+                    Fault::new("this route never matches: an earlier one takes all its requests")
+                        .help("the first route that matches wins; move this one up");
+                self.sink.warn(Some(path.span()), fault);
+            }
+            earlier.push((pattern, methods));
+        }
+    }
+
+    /// A text's value; `default` is read like one that was written.
+    fn text<T>(
+        &mut self,
+        field: &Field<Text>,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        match field {
+            Field::Absent => self.read(parse(default), None),
+            Field::Faulty => None,
+            Field::Given(text) => self.parse(text, parse),
+        }
+    }
+
+    /// A text's value, if it is written.
+    fn given<T>(
+        &mut self,
+        field: &Field<Text>,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<Option<T>> {
+        match field {
+            Field::Absent => Some(None),
+            Field::Faulty => None,
+            Field::Given(text) => self.parse(text, parse).map(Some),
+        }
+    }
+
+    /// A text's value, which must be written.
+    fn required<T>(
+        &mut self,
+        field: &Field<Text>,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+        missing: impl FnOnce() -> (Option<Range<usize>>, Fault),
+    ) -> Option<T> {
+        match field {
+            Field::Absent => {
+                let (span, fault) = missing();
+                self.sink.missing(span, fault);
+                None
+            }
+            Field::Faulty => None,
+            Field::Given(text) => self.parse(text, parse),
+        }
+    }
+
+    /// Each value of a list, with its place.
+    fn list<T>(
+        &mut self,
+        field: &Field<Texts>,
+        default: &[&str],
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<Vec<(T, Option<Range<usize>>)>> {
+        let values: Vec<Option<(T, Option<Range<usize>>)>> = match field {
+            Field::Absent => default
+                .iter()
+                .map(|text| self.read(parse(text), None).map(|value| (value, None)))
+                .collect(),
+            Field::Faulty => return None,
+            Field::Given(texts) => texts
+                .get_ref()
+                .iter()
+                .map(|text| {
+                    let value = self.parse(text, &parse)?;
+                    Some((value, Some(text.span())))
+                })
+                .collect(),
+        };
+        values.into_iter().collect()
+    }
+
+    /// A value that is not a text.
+    fn value<T, U>(
+        &mut self,
+        field: &Field<T>,
+        default: impl FnOnce() -> Result<U, Fault>,
+        parse: impl FnOnce(&T) -> Result<U, Fault>,
+    ) -> Option<U> {
+        match field {
+            Field::Absent => self.read(default(), None),
+            Field::Faulty => None,
+            Field::Given(value) => self.read(parse(value.get_ref()), Some(value.span())),
+        }
+    }
+
+    fn parse<T>(
+        &mut self,
+        text: &Spanned<Text>,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let result = parse(&text.get_ref().value).map_err(|fault| match &text.get_ref().written {
+            None => fault,
+            // Advice may quote the value, and this one came from the environment.
+            Some(_) => Fault::new(fault.message)
+                .help("the value comes from the environment; look at what the variable holds"),
+        });
+        self.read(result, Some(text.span()))
+    }
+
+    fn read<T>(&mut self, result: Result<T, Fault>, span: Option<Range<usize>>) -> Option<T> {
+        result.map_err(|fault| self.sink.error(span, fault)).ok()
+    }
+}
+
+/// A value as the rules between keys see it: no report, as that has been made.
+fn peek<T>(
+    field: &Field<Text>,
+    default: &str,
+    parse: impl Fn(&str) -> Result<T, Fault>,
+) -> Option<T> {
+    match field {
+        Field::Absent => parse(default).ok(),
+        Field::Faulty => None,
+        Field::Given(text) => parse(&text.get_ref().value).ok(),
+    }
+}
+
+fn app_id(text: &str) -> Result<AppId, Fault> {
+    AppId::parse(text).map_err(|malformed| {
+        Fault::new(malformed.to_string())
+            .help("it is shown at mp.weixin.qq.com, under 开发管理, as AppID(小程序ID)")
+    })
+}
+
+/// An AppSecret's shape; one that WeChat would not give out is doubtful.
+fn app_secret(text: &str) -> Result<Option<Fault>, Fault> {
+    if text.is_empty() {
+        return Err(Fault::new("the AppSecret is empty"));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Fault::new(
+            "an AppSecret is of visible ASCII characters, without spaces",
+        ));
+    }
+    let usual = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    Ok((!usual).then(|| {
+        Fault::new("this does not look like an AppSecret, which is 32 hexadecimal digits")
+    }))
+}
+
+fn session_key(text: &str) -> Result<Option<Fault>, Fault> {
+    if text.len() < SHORTEST_KEY {
+        return Err(Fault::new(format!(
+            "a session key has {SHORTEST_KEY} bytes at the least"
+        ))
+        .help("openssl rand -base64 32 makes a good one"));
+    }
+    Ok(None)
+}
+
+fn whole_within(n: i64, most: i64) -> Result<usize, Fault> {
+    usize::try_from(n)
+        .ok()
+        .filter(|_| (1..=most).contains(&n))
+        .ok_or_else(|| Fault::new(format!("this must be from 1 to {most}")))
+}
+
+/// The network's first address.
+fn masked(network: Cidr) -> IpAddr {
+    let prefix = u32::from(network.prefix);
+    match network.addr {
+        IpAddr::V4(addr) => {
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            Ipv4Addr::from_bits(addr.to_bits() & mask).into()
+        }
+        IpAddr::V6(addr) => {
+            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+            Ipv6Addr::from_bits(addr.to_bits() & mask).into()
+        }
+    }
+}
+
+/// Whether who connects to `host` may arrive at a listener on `ip`; no name but `localhost` is looked up.
+fn reaches(host: &str, ip: IpAddr) -> bool {
+    if host == "localhost" {
+        return ip.is_loopback() || ip.is_unspecified();
+    }
+    let Ok(host) = host.parse::<IpAddr>() else {
+        return false;
+    };
+    let local = host.is_loopback() || host.is_unspecified();
+    host == ip || (local && ip.is_unspecified()) || (host.is_unspecified() && ip.is_loopback())
+}

@@ -1,0 +1,770 @@
+//! The configuration, as written.
+//!
+//! [`SECTIONS`] is the one list of what may be written; the reader, the mask and the tests of `sidecar.toml` go by it. The
+//! file is read by hand from toml's tree and not by serde, which stops at the first mistake and would print the value it
+//! stumbled over. Here every key is looked at, whatever the others are like, and a message never holds a value.
+//! `${NAME}` is replaced while reading: afterwards nobody has to know that there is an environment.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Fault, Sink, nearest};
+
+/// A section of the file.
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    /// `[[name]]` rather than `[name]`.
+    pub(super) repeated: bool,
+    pub(super) keys: &'static [Key],
+}
+
+/// A key of a section.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    /// Text, or a list of it; never shown.
+    Secret,
+    /// Text, or a list of it.
+    Files,
+    List,
+    Duration,
+    Size,
+    Number,
+    /// A number or `"auto"`.
+    Workers,
+    Flag,
+}
+
+/// Every section and every key there is.
+pub(super) const SECTIONS: &[Section] = &[
+    Section {
+        name: "app",
+        repeated: false,
+        keys: &[
+            Key::new("appid", Kind::Text),
+            Key::new("secret", Kind::Secret),
+            Key::new("secret_file", Kind::Files),
+            Key::new("env", Kind::Text),
+        ],
+    },
+    Section {
+        name: "inbound",
+        repeated: false,
+        keys: &[
+            Key::new("listen", Kind::Text),
+            Key::new("upstream", Kind::Text),
+            Key::new("prefix", Kind::Text),
+            Key::new("auth", Kind::Text),
+            Key::new("workers", Kind::Workers),
+            Key::new("trusted_proxies", Kind::List),
+            Key::new("body_limit", Kind::Size),
+            Key::new("header_limit", Kind::Size),
+            Key::new("timeout", Kind::Duration),
+            Key::new("connect_timeout", Kind::Duration),
+            Key::new("header_timeout", Kind::Duration),
+            Key::new("idle_timeout", Kind::Duration),
+            Key::new("max_connections", Kind::Number),
+            Key::new("drain_delay", Kind::Duration),
+            Key::new("drain_timeout", Kind::Duration),
+            Key::new("escaped_slashes", Kind::Text),
+        ],
+    },
+    Section {
+        name: "route",
+        repeated: true,
+        keys: &[
+            Key::new("path", Kind::Text),
+            Key::new("methods", Kind::List),
+            Key::new("auth", Kind::Text),
+            Key::new("login", Kind::Flag),
+            Key::new("timeout", Kind::Duration),
+            Key::new("body_limit", Kind::Size),
+            Key::new("upstream", Kind::Text),
+        ],
+    },
+    Section {
+        name: "session",
+        repeated: false,
+        keys: &[
+            Key::new("access_ttl", Kind::Duration),
+            Key::new("refresh_ttl", Kind::Duration),
+            Key::new("refresh_grace", Kind::Duration),
+            Key::new("key", Kind::Secret),
+            Key::new("key_file", Kind::Files),
+        ],
+    },
+    Section {
+        name: "wechat",
+        repeated: false,
+        keys: &[
+            Key::new("endpoints", Kind::List),
+            Key::new("connect_timeout", Kind::Duration),
+            Key::new("timeout", Kind::Duration),
+        ],
+    },
+    Section {
+        name: "store",
+        repeated: false,
+        keys: &[Key::new("kind", Kind::Text)],
+    },
+    Section {
+        name: "admin",
+        repeated: false,
+        keys: &[Key::new("listen", Kind::Text)],
+    },
+    Section {
+        name: "log",
+        repeated: false,
+        keys: &[
+            Key::new("format", Kind::Text),
+            Key::new("level", Kind::Text),
+            Key::new("access", Kind::Flag),
+        ],
+    },
+];
+
+/// The file.
+#[derive(Default)]
+pub(super) struct Raw {
+    pub(super) app: App,
+    pub(super) inbound: Inbound,
+    pub(super) routes: Vec<Route>,
+    pub(super) session: Session,
+    pub(super) wechat: Wechat,
+    pub(super) store: Store,
+    pub(super) admin: Admin,
+    pub(super) log: Log,
+}
+
+/// `[app]`
+#[derive(Default)]
+pub(super) struct App {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) appid: Field<Text>,
+    pub(super) secret: Field<Texts>,
+    pub(super) secret_file: Field<Texts>,
+    pub(super) env: Field<Text>,
+}
+
+/// `[inbound]`
+#[derive(Default)]
+pub(super) struct Inbound {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) listen: Field<Text>,
+    pub(super) upstream: Field<Text>,
+    pub(super) prefix: Field<Text>,
+    pub(super) auth: Field<Text>,
+    pub(super) workers: Field<Workers>,
+    pub(super) trusted_proxies: Field<Texts>,
+    pub(super) body_limit: Field<Text>,
+    pub(super) header_limit: Field<Text>,
+    pub(super) timeout: Field<Text>,
+    pub(super) connect_timeout: Field<Text>,
+    pub(super) header_timeout: Field<Text>,
+    pub(super) idle_timeout: Field<Text>,
+    pub(super) max_connections: Field<i64>,
+    pub(super) drain_delay: Field<Text>,
+    pub(super) drain_timeout: Field<Text>,
+    pub(super) escaped_slashes: Field<Text>,
+}
+
+/// `[[route]]`
+pub(super) struct Route {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) path: Field<Text>,
+    pub(super) methods: Field<Texts>,
+    pub(super) auth: Field<Text>,
+    pub(super) login: Field<bool>,
+    pub(super) timeout: Field<Text>,
+    pub(super) body_limit: Field<Text>,
+    pub(super) upstream: Field<Text>,
+}
+
+/// `[session]`
+#[derive(Default)]
+pub(super) struct Session {
+    pub(super) access_ttl: Field<Text>,
+    pub(super) refresh_ttl: Field<Text>,
+    pub(super) refresh_grace: Field<Text>,
+    pub(super) key: Field<Texts>,
+    pub(super) key_file: Field<Texts>,
+}
+
+/// `[wechat]`
+#[derive(Default)]
+pub(super) struct Wechat {
+    pub(super) endpoints: Field<Texts>,
+    pub(super) connect_timeout: Field<Text>,
+    pub(super) timeout: Field<Text>,
+}
+
+/// `[store]`
+#[derive(Default)]
+pub(super) struct Store {
+    pub(super) kind: Field<Text>,
+}
+
+/// `[admin]`
+#[derive(Default)]
+pub(super) struct Admin {
+    pub(super) listen: Field<Text>,
+}
+
+/// `[log]`
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) format: Field<Text>,
+    pub(super) level: Field<Text>,
+    pub(super) access: Field<bool>,
+}
+
+/// What was written for a key.
+#[derive(Default)]
+pub(super) enum Field<T> {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// Something that has been reported already.
+    Faulty,
+    /// A value of the right type.
+    Given(Spanned<T>),
+}
+
+/// A string. Has no `Debug`: it may be a secret.
+pub(super) struct Text {
+    /// With `${NAME}` replaced.
+    pub(super) value: String,
+    /// As written, if something was replaced: what a message may call it by.
+    pub(super) written: Option<String>,
+}
+
+/// A list of strings.
+pub(super) type Texts = Vec<Spanned<Text>>;
+
+/// `workers`
+pub(super) enum Workers {
+    Number(i64),
+    Text(Text),
+}
+
+/// The environment: a variable's value by its name.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads the whole tree; what cannot be read is reported and left out.
+pub(super) fn read(text: &str, root: DeTable<'_>, env: Env<'_>, sink: &mut Sink) -> Raw {
+    let mut reader = Reader { text, env, sink };
+    let mut raw = Raw::default();
+    for (name, value) in root {
+        match SECTIONS.iter().find(|s| s.name == name.get_ref().as_ref()) {
+            None => reader.unknown_section(&name, &value),
+            Some(section) if section.repeated => {
+                for table in reader.tables(section, value) {
+                    raw.routes.push(Route::read(table, &mut reader));
+                }
+            }
+            Some(section) => {
+                if let Some(table) = reader.table(section, name.span(), value) {
+                    raw.read_section(table, &mut reader);
+                }
+            }
+        }
+    }
+    raw
+}
+
+impl Section {
+    /// The key of that name.
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|k| k.name == name)
+    }
+
+    fn header(&self) -> String {
+        if self.repeated {
+            format!("[[{}]]", self.name)
+        } else {
+            format!("[{}]", self.name)
+        }
+    }
+}
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind }
+    }
+}
+
+impl Kind {
+    fn description(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Duration => "a duration, which is a string with a unit",
+            Self::Size => "a size, which is a string with a unit",
+            Self::Secret | Self::Files => "a string or a list of strings",
+            Self::List => "a list of strings",
+            Self::Number => "a whole number",
+            Self::Workers => "a whole number or \"auto\"",
+            Self::Flag => "true or false",
+        }
+    }
+
+    /// What to write instead of `value`, where that can be told.
+    fn advice(self, value: &DeValue<'_>) -> Option<String> {
+        match (self, value) {
+            (Self::Duration, DeValue::Integer(n)) => Some(format!("write \"{}s\"", n.as_str())),
+            (Self::Duration, _) => Some("write it like \"30s\"".to_owned()),
+            (Self::Size, DeValue::Integer(n)) => Some(format!("write \"{}B\"", n.as_str())),
+            (Self::Size, _) => Some("write it like \"10MiB\"".to_owned()),
+            (Self::List, DeValue::String(_)) => Some("put it in brackets: [\"...\"]".to_owned()),
+            (Self::Text, DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
+                Some("put it in quotes".to_owned())
+            }
+            (Self::Number | Self::Workers | Self::Flag, DeValue::String(_)) => {
+                Some("write it without quotes".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<T> Field<T> {
+    /// Where it is written.
+    pub(super) fn span(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Given(value) => Some(value.span()),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+}
+
+impl Text {
+    /// What a message may call it by.
+    pub(super) fn shown(&self) -> &str {
+        self.written.as_deref().unwrap_or(&self.value)
+    }
+}
+
+impl Raw {
+    fn read_section(&mut self, mut table: Table<'_>, r: &mut Reader<'_>) {
+        match table.section.name {
+            "app" => {
+                self.app = App {
+                    header: table.header.clone(),
+                    appid: table.text("appid", r),
+                    secret: table.text_or_list("secret", r),
+                    secret_file: table.text_or_list("secret_file", r),
+                    env: table.text("env", r),
+                }
+            }
+            "inbound" => self.inbound = Inbound::read(&mut table, r),
+            "session" => {
+                self.session = Session {
+                    access_ttl: table.text("access_ttl", r),
+                    refresh_ttl: table.text("refresh_ttl", r),
+                    refresh_grace: table.text("refresh_grace", r),
+                    key: table.text_or_list("key", r),
+                    key_file: table.text_or_list("key_file", r),
+                }
+            }
+            "wechat" => {
+                self.wechat = Wechat {
+                    endpoints: table.list("endpoints", r),
+                    connect_timeout: table.text("connect_timeout", r),
+                    timeout: table.text("timeout", r),
+                }
+            }
+            "store" => self.store.kind = table.text("kind", r),
+            "admin" => self.admin.listen = table.text("listen", r),
+            "log" => {
+                self.log = Log {
+                    format: table.text("format", r),
+                    level: table.text("level", r),
+                    access: table.flag("access", r),
+                }
+            }
+            name => debug_assert!(false, "section {name} is in the table and not read"),
+        }
+        table.finish(r);
+    }
+}
+
+impl Inbound {
+    fn read(table: &mut Table<'_>, r: &mut Reader<'_>) -> Self {
+        Self {
+            header: table.header.clone(),
+            listen: table.text("listen", r),
+            upstream: table.text("upstream", r),
+            prefix: table.text("prefix", r),
+            auth: table.text("auth", r),
+            workers: table.workers("workers", r),
+            trusted_proxies: table.list("trusted_proxies", r),
+            body_limit: table.text("body_limit", r),
+            header_limit: table.text("header_limit", r),
+            timeout: table.text("timeout", r),
+            connect_timeout: table.text("connect_timeout", r),
+            header_timeout: table.text("header_timeout", r),
+            idle_timeout: table.text("idle_timeout", r),
+            max_connections: table.number("max_connections", r),
+            drain_delay: table.text("drain_delay", r),
+            drain_timeout: table.text("drain_timeout", r),
+            escaped_slashes: table.text("escaped_slashes", r),
+        }
+    }
+}
+
+impl Route {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let route = Self {
+            header: table.header.clone(),
+            path: table.text("path", r),
+            methods: table.list("methods", r),
+            auth: table.text("auth", r),
+            login: table.flag("login", r),
+            timeout: table.text("timeout", r),
+            body_limit: table.text("body_limit", r),
+            upstream: table.text("upstream", r),
+        };
+        table.finish(r);
+        route
+    }
+}
+
+/// One section's keys; each is taken out as it is read, so that what is left is unknown.
+struct Table<'i> {
+    section: &'static Section,
+    header: Option<Range<usize>>,
+    entries: BTreeMap<String, (Range<usize>, Spanned<DeValue<'i>>)>,
+}
+
+impl<'i> Table<'i> {
+    fn new(section: &'static Section, header: Range<usize>, table: DeTable<'i>) -> Self {
+        let entries = table
+            .into_iter()
+            .map(|(name, value)| (name.get_ref().to_string(), (name.span(), value)))
+            .collect();
+        Self {
+            section,
+            header: Some(header),
+            entries,
+        }
+    }
+
+    fn text(&mut self, name: &str, r: &mut Reader<'_>) -> Field<Text> {
+        self.take(name, r, |value, span, r| match value {
+            DeValue::String(text) => Read::of(r.text(&text, span)),
+            other => Read::WrongType(other),
+        })
+    }
+
+    fn text_or_list(&mut self, name: &str, r: &mut Reader<'_>) -> Field<Texts> {
+        self.take(name, r, |value, span, r| match value {
+            DeValue::String(text) => Read::of(
+                r.text(&text, span.clone())
+                    .map(|text| vec![Spanned::new(span, text)]),
+            ),
+            DeValue::Array(_) => r.texts(value),
+            other => Read::WrongType(other),
+        })
+    }
+
+    fn list(&mut self, name: &str, r: &mut Reader<'_>) -> Field<Texts> {
+        self.take(name, r, |value, _, r| r.texts(value))
+    }
+
+    fn flag(&mut self, name: &str, r: &mut Reader<'_>) -> Field<bool> {
+        self.take(name, r, |value, _, _| match value {
+            DeValue::Boolean(flag) => Read::Value(flag),
+            other => Read::WrongType(other),
+        })
+    }
+
+    fn number(&mut self, name: &str, r: &mut Reader<'_>) -> Field<i64> {
+        self.take(name, r, |value, _, _| match whole_number(&value) {
+            Some(number) => Read::Value(number),
+            None => Read::WrongType(value),
+        })
+    }
+
+    fn workers(&mut self, name: &str, r: &mut Reader<'_>) -> Field<Workers> {
+        self.take(name, r, |value, span, r| match value {
+            DeValue::String(text) => Read::of(r.text(&text, span).map(Workers::Text)),
+            other => match whole_number(&other) {
+                Some(number) => Read::Value(Workers::Number(number)),
+                None => Read::WrongType(other),
+            },
+        })
+    }
+
+    fn take<T>(
+        &mut self,
+        name: &str,
+        r: &mut Reader<'_>,
+        read: impl FnOnce(DeValue<'i>, Range<usize>, &mut Reader<'_>) -> Read<'i, T>,
+    ) -> Field<T> {
+        let Some((_, value)) = self.entries.remove(name) else {
+            return Field::Absent;
+        };
+        let span = value.span();
+        // What toml could not read has no place in the file; that has been reported as a fault of syntax.
+        if span.is_empty() {
+            return Field::Faulty;
+        }
+        match read(value.into_inner(), span.clone(), r) {
+            Read::Value(value) => Field::Given(Spanned::new(span, value)),
+            Read::Reported => Field::Faulty,
+            Read::WrongType(value) => {
+                let key = self.section.key(name);
+                r.wrong_type(name, key.map_or(Kind::Text, |k| k.kind), &value, span);
+                Field::Faulty
+            }
+        }
+    }
+
+    fn finish(self, r: &mut Reader<'_>) {
+        for (name, (span, _)) in self.entries {
+            let header = self.section.header();
+            let fault = Fault::new(format!("unknown key `{}` in `{header}`", brief(&name)));
+            let keys = self.section.keys.iter().map(|k| k.name);
+            let fault = match (nearest(&name, keys.clone()), home_of(&name)) {
+                (None, Some(home)) => fault.help(format!("`{name}` belongs in `{home}`")),
+                _ => fault.suggest(&name, keys, '`'),
+            };
+            r.sink.error(Some(span), fault);
+        }
+    }
+}
+
+enum Read<'i, T> {
+    Value(T),
+    Reported,
+    WrongType(DeValue<'i>),
+}
+
+impl<T> Read<'_, T> {
+    fn of(value: Option<T>) -> Self {
+        value.map_or(Self::Reported, Self::Value)
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    env: Env<'a>,
+    sink: &'a mut Sink,
+}
+
+impl Reader<'_> {
+    fn table<'i>(
+        &mut self,
+        section: &'static Section,
+        name: Range<usize>,
+        value: Spanned<DeValue<'i>>,
+    ) -> Option<Table<'i>> {
+        let span = value.span();
+        let header = section.header();
+        match value.into_inner() {
+            DeValue::Table(table) => Some(Table::new(section, span, table)),
+            DeValue::Array(_) => {
+                let fault = Fault::new(format!("there is one `{header}` only"));
+                self.sink
+                    .error(Some(name), fault.help(format!("write `{header}`")));
+                None
+            }
+            _ => {
+                let fault = Fault::new(format!("`{}` is a section", section.name));
+                self.sink
+                    .error(Some(name), fault.help(format!("write `{header}`")));
+                None
+            }
+        }
+    }
+
+    fn tables<'i>(
+        &mut self,
+        section: &'static Section,
+        value: Spanned<DeValue<'i>>,
+    ) -> Vec<Table<'i>> {
+        let header = section.header();
+        let fault = || {
+            Fault::new(format!("`{}` is a list of sections", section.name))
+                .help(format!("write `{header}`"))
+        };
+        let span = value.span();
+        let DeValue::Array(elements) = value.into_inner() else {
+            self.sink.error(Some(span), fault());
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for element in elements {
+            let span = element.span();
+            match element.into_inner() {
+                DeValue::Table(table) => tables.push(Table::new(section, span, table)),
+                _ => self.sink.error(Some(span), fault()),
+            }
+        }
+        tables
+    }
+
+    fn unknown_section(
+        &mut self,
+        name: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
+        let written = name.get_ref();
+        let shown = brief(written);
+        let sections = SECTIONS.iter().map(|s| s.name);
+        let is_section = match value.get_ref() {
+            DeValue::Table(_) => true,
+            DeValue::Array(array) => array.iter().any(|e| e.get_ref().is_table()),
+            _ => false,
+        };
+        let fault = match (is_section, home_of(written)) {
+            (false, Some(home)) => Fault::new(format!("`{shown}` stands outside of its section"))
+                .help(format!("`{shown}` belongs in `{home}`")),
+            (false, None) => {
+                Fault::new(format!("unknown key `{shown}`")).suggest(written, sections, '`')
+            }
+            (true, _) => {
+                Fault::new(format!("unknown section `{shown}`")).suggest(written, sections, '`')
+            }
+        };
+        self.sink.error(Some(name.span()), fault);
+    }
+
+    fn wrong_type(&mut self, name: &str, kind: Kind, value: &DeValue<'_>, span: Range<usize>) {
+        let found = match value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a number",
+            DeValue::Float(_) => "a number with a fraction",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let message = format!("`{name}` takes {}, and this is {found}", kind.description());
+        let help = kind.advice(value);
+        self.sink.error(Some(span), Fault { message, help });
+    }
+
+    fn texts<'i>(&mut self, value: DeValue<'i>) -> Read<'i, Texts> {
+        let DeValue::Array(array) = value else {
+            return Read::WrongType(value);
+        };
+        let mut texts = Vec::new();
+        let mut complete = true;
+        for element in array {
+            let span = element.span();
+            let text = match element.into_inner() {
+                DeValue::String(text) => self.text(&text, span.clone()),
+                _ => {
+                    let fault = Fault::new("this list holds strings only");
+                    self.sink.error(Some(span.clone()), fault);
+                    None
+                }
+            };
+            match text {
+                Some(text) => texts.push(Spanned::new(span, text)),
+                None => complete = false,
+            }
+        }
+        Read::of(complete.then_some(texts))
+    }
+
+    /// Replaces `${NAME}`; `$${` stands for `${`.
+    fn text(&mut self, written: &str, span: Range<usize>) -> Option<Text> {
+        let mut value = String::new();
+        let mut expanded = false;
+        let mut complete = true;
+        let mut references = 0;
+        let mut rest = written;
+        while let Some(dollar) = rest.find('$') {
+            value.push_str(&rest[..dollar]);
+            rest = &rest[dollar..];
+            if let Some(after) = rest.strip_prefix("$${") {
+                value.push_str("${");
+                rest = after;
+                references += 1;
+            } else if let Some(after) = rest.strip_prefix("${") {
+                expanded = true;
+                let name = after.split('}').next().unwrap_or(after);
+                match self.variable(name, after.len() > name.len()) {
+                    Ok(variable) => value.push_str(&variable),
+                    Err(fault) => {
+                        let at = self.reference(written, &span, references);
+                        self.sink.error(Some(at), fault);
+                        complete = false;
+                    }
+                }
+                let end = after.len().min(name.len() + 1);
+                rest = &after[end..];
+                references += 1;
+            } else {
+                value.push('$');
+                rest = &rest[1..];
+            }
+        }
+        value.push_str(rest);
+        let written = expanded.then(|| written.to_owned());
+        complete.then_some(Text { value, written })
+    }
+
+    fn variable(&self, name: &str, closed: bool) -> Result<String, Fault> {
+        let escape = "`${NAME}` reads the environment; write `$${` for a literal `${`";
+        if !closed {
+            return Err(Fault::new("`${` without `}`").help(escape));
+        }
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if name.is_empty() || !plain || name.as_bytes()[0].is_ascii_digit() {
+            return Err(Fault::new("not the name of an environment variable").help(escape));
+        }
+        (self.env)(name).ok_or_else(|| {
+            Fault::new(format!("the environment variable `{name}` is not set")).help(format!(
+                "start the sidecar with `{name}` in its environment"
+            ))
+        })
+    }
+
+    /// The place of a value's `n`th `${`; the whole value if escapes hide it.
+    fn reference(&self, written: &str, span: &Range<usize>, n: usize) -> Range<usize> {
+        let literal = &self.text[span.clone()];
+        let same = literal.matches("${").count() == written.matches("${").count();
+        match literal.match_indices("${").nth(n) {
+            Some((at, _)) if same => {
+                let len = literal[at..].find('}').map_or(2, |i| i + 1);
+                span.start + at..span.start + at + len
+            }
+            _ => span.clone(),
+        }
+    }
+}
+
+fn whole_number(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// The sections that have such a key, if any.
+fn home_of(name: &str) -> Option<String> {
+    let homes: Vec<String> = SECTIONS
+        .iter()
+        .filter(|s| s.key(name).is_some())
+        .map(Section::header)
+        .collect();
+    (!homes.is_empty()).then(|| homes.join("` or `"))
+}
+
+/// A key as it is named in a message; a very long one is cut.
+fn brief(name: &str) -> String {
+    const LONGEST: usize = 40;
+    match name.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}...", &name[..cut]),
+        None => name.to_owned(),
+    }
+}

@@ -1,0 +1,838 @@
+//! Where a configuration comes from: a file, or a text at hand.
+//!
+//! The same steps serve the start, a reload and `check`: text, tree, raw, [`Config`]. Faults of syntax do not end the
+//! reading, as toml goes on behind them; what is then told about the rest is what holds whatever the broken line was meant
+//! to be.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use toml::de::DeTable;
+use zeroize::Zeroizing;
+
+use super::Config;
+use super::check::check;
+use super::diagnostic::{Fault, Report, Sink};
+use super::mask::Mask;
+use super::raw;
+
+/// Larger than any configuration, and small enough to read at once.
+const FILE_LIMIT: usize = 1 << 20;
+
+/// Larger than any secret.
+const SECRET_LIMIT: usize = 64 << 10;
+
+/// A configuration that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What should be looked at all the same.
+    pub warnings: Report,
+}
+
+/// What a secret's file holds.
+pub(super) struct SecretFile {
+    pub(super) text: Zeroizing<String>,
+    pub(super) world_readable: bool,
+}
+
+impl Config {
+    /// Reads and checks a file. Secret files are relative to its directory, `${NAME}` is the process's environment.
+    /// All that is wrong comes in one report.
+    pub fn load(path: &Path) -> Result<Loaded, Report> {
+        let name = path.display().to_string();
+        let refuse = |fault| Report::whole_file(&name, fault);
+        let bytes = read(path, FILE_LIMIT).map_err(|e| refuse(unreadable("this file", &e)))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            let offset = e.valid_up_to();
+            refuse(Fault::new(format!(
+                "this file is not UTF-8 text: the byte at offset {offset} (counted from 0) cannot stand there"
+            )))
+        })?;
+        Self::parse_in(text, &name, path.parent(), &environment)
+    }
+
+    /// Checks a text. `file_name` is what reports call it, and its directory is where secret files are relative to;
+    /// `env` is what `${NAME}` reads.
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Loaded, Report> {
+        Self::parse_in(text, file_name, Path::new(file_name).parent(), env)
+    }
+
+    /// Checks a text with the process's environment, for embedding. Secret files are relative to the working directory;
+    /// warnings are dropped.
+    pub fn from_toml(text: &str) -> Result<Self, Report> {
+        Self::parse(text, "sidecar.toml", &environment).map(|loaded| loaded.config)
+    }
+
+    fn parse_in(
+        text: &str,
+        file_name: &str,
+        directory: Option<&Path>,
+        env: raw::Env<'_>,
+    ) -> Result<Loaded, Report> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (root, faults) = DeTable::parse_recoverable(text);
+        let root = root.into_inner();
+        let mask = if faults.is_empty() {
+            Mask::of_table(text, &root)
+        } else {
+            Mask::of_lines(text)
+        };
+        let mut sink = Sink::default();
+        let lines = LineStarts::of(text);
+        let broken = report_syntax(text, &lines, &faults, &mut sink);
+        let syntax = std::mem::take(&mut sink.diagnostics);
+        let raw = raw::read(text, root, env, &mut sink);
+        let config = check(&raw, directory.unwrap_or(Path::new("")), &mut sink);
+        sink.diagnostics.retain(|d| match &d.span {
+            Some(span) => broken.leaves(lines.number(span.start)),
+            None => true,
+        });
+        sink.diagnostics.extend(syntax);
+        let report = Report::new(file_name, text, &mask, sink.diagnostics);
+        match config {
+            Some(config) if !report.has_errors() => Ok(Loaded {
+                config,
+                warnings: report,
+            }),
+            _ => Err(report),
+        }
+    }
+}
+
+/// Reads a secret's file, less the newlines at its end. The fault names the file as `shown`, and nothing of its content.
+pub(super) fn secret_file(path: &Path, shown: &str) -> Result<SecretFile, Fault> {
+    let name = format!("the file `{shown}`");
+    let bytes = read(path, SECRET_LIMIT).map_err(|e| unreadable(&name, &e))?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Fault::new(format!("{name} is not UTF-8 text")))?
+        .trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Fault::new(format!("{name} is empty")));
+    }
+    let world_readable =
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
+    Ok(SecretFile {
+        text: Zeroizing::new(text.to_owned()),
+        world_readable,
+    })
+}
+
+fn read(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::NotFound => Fault::new(format!("{name} does not exist")),
+        io::ErrorKind::IsADirectory => Fault::new(format!("{name} is a directory")),
+        io::ErrorKind::PermissionDenied => {
+            Fault::new(format!("{name} may not be read by this user"))
+        }
+        io::ErrorKind::FileTooLarge => Fault::new(format!("{name} is too large")),
+        _ => Fault::new(format!("{name} cannot be read: {error}")),
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What of a file cannot be judged because of faults of syntax.
+struct Broken {
+    /// The lines with a fault; each is told of once.
+    lines: BTreeSet<usize>,
+    /// The first broken section header: nobody knows what section the keys below it are in.
+    header: Option<usize>,
+}
+
+impl Broken {
+    fn leaves(&self, line: usize) -> bool {
+        !self.lines.contains(&line) && self.header.is_none_or(|header| line < header)
+    }
+}
+
+/// Reports what toml could not read, one fault a line.
+fn report_syntax(
+    text: &str,
+    lines: &LineStarts,
+    faults: &[toml::de::Error],
+    sink: &mut Sink,
+) -> Broken {
+    let mut broken = Broken {
+        lines: BTreeSet::new(),
+        header: None,
+    };
+    for fault in faults {
+        let span = fault.span().unwrap_or(0..0);
+        let line = lines.number(span.start);
+        if !broken.lines.insert(line) {
+            continue;
+        }
+        let is_header = text[lines.start(line)..].trim_start().starts_with('[');
+        let message = fault.message();
+        let unquoted = message.starts_with("string values must be quoted");
+        let twice = message == "duplicate key";
+        // toml keeps one of two keys and all of an unquoted value; anything else may have taken more with it.
+        sink.partial |= is_header || !(unquoted || twice);
+        if is_header && !twice {
+            broken.header = broken.header.or(Some(line));
+        }
+        let fault = match message {
+            _ if twice => Fault::new("this stands in the file twice").help("keep one of the two"),
+            _ if unquoted => {
+                Fault::new("this value needs quotes").help("write it like timeout = \"30s\"")
+            }
+            _ => Fault::new(format!("this is not TOML: {message}")),
+        };
+        sink.error(Some(span), fault);
+    }
+    broken
+}
+
+/// Finds lines fast: a file may be nothing but mistakes.
+struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    fn of(text: &str) -> Self {
+        let after_newlines = text.match_indices('\n').map(|(i, _)| i + 1);
+        Self(std::iter::once(0).chain(after_newlines).collect())
+    }
+
+    fn number(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset) - 1
+    }
+
+    fn start(&self, line: usize) -> usize {
+        self.0[line]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+
+    use proptest::prelude::*;
+
+    use super::super::raw::{Kind, SECTIONS};
+    use super::*;
+
+    const SECRET: &str = "5ec3e75ec3e75ec3e75ec3e75ec3e75e";
+
+    fn env(name: &str) -> Option<String> {
+        match name {
+            "WX_APP_SECRET" => Some(SECRET.to_owned()),
+            "UPSTREAM" => Some("http://from-env:3000/hidden".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Loaded, Report> {
+        Config::parse(text, "sidecar.toml", &env)
+    }
+
+    /// The smallest useful file, with more lines in `[app]`, in `[inbound]` and at its end.
+    fn good(app: &str, inbound: &str, rest: &str) -> String {
+        let secret = match app.contains("secret") {
+            true => "",
+            false => "secret = \"${WX_APP_SECRET}\"",
+        };
+        let upstream = match inbound.contains("upstream") {
+            true => "",
+            false => "upstream = \"http://127.0.0.1:3000\"",
+        };
+        format!(
+            "[app]\n{app}\n{secret}\nappid = \"wx0123456789abcdef\"\n[inbound]\n{inbound}\n{upstream}\n{rest}\n"
+        )
+    }
+
+    fn report(text: &str) -> Report {
+        match parse(text) {
+            Ok(_) => panic!("this should have been refused:\n{text}"),
+            Err(report) => report,
+        }
+    }
+
+    fn loaded(text: &str) -> Loaded {
+        parse(text).unwrap_or_else(|report| panic!("{report}"))
+    }
+
+    fn lines(report: &Report) -> Vec<String> {
+        report
+            .diagnostics()
+            .map(|(d, at)| {
+                let at = at.map_or("-".to_owned(), |p| format!("{}:{}", p.line, p.column));
+                let help = d.help.as_deref().unwrap_or("");
+                format!("{at} {}: {} | {help}", d.level.name(), d.message)
+            })
+            .collect()
+    }
+
+    /// The one diagnostic of a text that has one mistake.
+    fn only(text: &str) -> String {
+        let report = report(text);
+        let mut lines = lines(&report);
+        assert_eq!(lines.len(), 1, "{report}");
+        lines.remove(0)
+    }
+
+    #[test]
+    fn the_smallest_useful_file_has_the_documented_defaults() {
+        let config = loaded(&good("", "", "")).config;
+        assert_eq!(config.inbound.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.inbound.prefix, "/wx");
+        assert_eq!(config.inbound.body_limit, 10 << 20);
+        assert_eq!(config.inbound.max_connections, 10_000);
+        assert!(config.inbound.workers >= 1);
+        assert_eq!(config.session.refresh_ttl.as_secs(), 30 * 24 * 60 * 60);
+        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
+        assert_eq!(config.wechat.endpoints[0].host, "api.weixin.qq.com");
+        assert_eq!(config.app.secrets[0].expose(), SECRET);
+        assert!(config.routes.is_empty());
+    }
+
+    #[test]
+    fn the_reference_file_says_the_defaults() {
+        let reference = loaded(include_str!("../../sidecar.toml"));
+        assert!(reference.warnings.is_empty(), "{}", reference.warnings);
+        assert_eq!(reference.config, loaded(&good("", "", "")).config);
+    }
+
+    #[test]
+    fn the_reference_file_names_every_key() {
+        let reference = include_str!("../../sidecar.toml");
+        let mut section = "";
+        let mut named = BTreeSet::new();
+        for line in reference.lines() {
+            let line = line.trim_start_matches(['#', ' ']);
+            if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                section = header.trim_matches(['[', ']']);
+            } else if let Some((key, _)) = line.split_once(" = ") {
+                named.insert((section, key));
+            }
+        }
+        for section in SECTIONS {
+            for key in section.keys {
+                let found = named.contains(&(section.name, key.name));
+                assert!(found, "[{}] {}", section.name, key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_table_is_read() {
+        for section in SECTIONS {
+            for key in section.keys {
+                // A date fits no key, so a key that is read at all is one of the wrong type.
+                let header = match section.repeated {
+                    true => format!("[[{}]]", section.name),
+                    false => format!("[{}]", section.name),
+                };
+                let text = format!("{header}\n{} = 2020-01-01\n", key.name);
+                let expected = format!("2:{} error: `{}` takes", key.name.len() + 4, key.name);
+                let report = report(&text);
+                let lines = lines(&report);
+                assert!(lines.iter().any(|l| l.starts_with(&expected)), "{report}");
+                assert!(key.kind != Kind::Flag || report.to_string().contains("true or false"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_file_lists_what_is_missing() {
+        for text in ["", "\u{feff}", "# nothing\r\n"] {
+            let lines = lines(&report(text));
+            let messages: Vec<&str> = lines
+                .iter()
+                .map(|l| l.split(" | ").next().unwrap())
+                .collect();
+            assert_eq!(
+                messages,
+                [
+                    "- error: `[app] appid` is missing",
+                    "- error: `[app] secret` is missing",
+                    "- error: `[inbound] upstream` is missing",
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn several_mistakes_come_in_one_report_at_their_places() {
+        let text = "[app]\nappid = \"gh1\"\n\n[inbound]\nupstrem = \"http://app:3000\"\ntimeout = 30\nauth = \"requierd\"\n\n[lgo]\nlevel = 1\n";
+        assert_eq!(
+            lines(&report(text)),
+            [
+                "1:1 error: `[app] secret` is missing | write secret = \"${WX_APP_SECRET}\" or secret_file = \"/path\" below `[app]`",
+                "2:9 error: an appid begins with `wx` | it is shown at mp.weixin.qq.com, under 开发管理, as AppID(小程序ID)",
+                "4:1 error: `[inbound] upstream` is missing | write upstream = \"http://127.0.0.1:3000\" below `[inbound]`, with your app's port",
+                "5:1 error: unknown key `upstrem` in `[inbound]` | did you mean `upstream`?",
+                "6:11 error: `timeout` takes a duration, which is a string with a unit, and this is a number | write \"30s\"",
+                "7:8 error: this is not one of the words that can stand here | did you mean \"required\"?",
+                "9:2 error: unknown section `lgo` | did you mean `log`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_mistake_has_its_message() {
+        for (app, inbound, rest, expected) in [
+            (
+                "",
+                "colour = 1",
+                "",
+                "unknown key `colour` in `[inbound]` | there is `listen`",
+            ),
+            ("", "level = \"info\"", "", "`level` belongs in `[log]`"),
+            ("", "timeout = \"30\"", "", "write \"30s\""),
+            ("", "body_limit = 10", "", "write \"10B\""),
+            (
+                "",
+                "workers = \"4\"",
+                "",
+                "write a number from 1 to 256 without quotes",
+            ),
+            ("", "workers = 0", "", "this must be from 1 to 256"),
+            ("", "workers = 1.5", "", "takes a whole number or \"auto\""),
+            (
+                "",
+                "max_connections = 99999999999999999999",
+                "",
+                "takes a whole number",
+            ),
+            (
+                "",
+                "trusted_proxies = \"10.0.0.0/8\"",
+                "",
+                "put it in brackets",
+            ),
+            (
+                "",
+                "trusted_proxies = [1]",
+                "",
+                "this list holds strings only",
+            ),
+            ("", "listen = \"8080\"", "", "write \":8080\""),
+            (
+                "",
+                "upstream = \"https://app:3000\"",
+                "",
+                "write \"http://app:3000\"",
+            ),
+            (
+                "",
+                "upstream = \"http://app:3000/api\"",
+                "",
+                "takes no path | write \"http://app:3000\"",
+            ),
+            (
+                "",
+                "upstream = \"http://127.0.0.1:8080\"",
+                "",
+                "this is `[inbound] listen`",
+            ),
+            (
+                "",
+                "upstream = \"http://localhost:9901\"",
+                "",
+                "this is `[admin] listen`",
+            ),
+            (
+                "",
+                "listen = \"0.0.0.0:9901\"",
+                "",
+                "this is where `[admin] listen` listens already",
+            ),
+            (
+                "",
+                "",
+                "[admin]\nlisten = \"127.0.0.1:8080\"",
+                "this is where `[inbound] listen` listens",
+            ),
+            (
+                "",
+                "",
+                "[session]\nrefresh_ttl = \"1h\"",
+                "must live longer",
+            ),
+            (
+                "",
+                "",
+                "[session]\nrefresh_grace = \"61s\"",
+                "\"60s\" at the most",
+            ),
+            (
+                "",
+                "",
+                "[session]\nkey = \"short\"",
+                "16 bytes at the least",
+            ),
+            ("", "", "[store]\nkind = \"redis\"", "not in this version"),
+            ("", "", "[wechat]\nendpoints = []", "one endpoint at least"),
+            ("", "", "[log]\nlevel = \"warning\"", "there is \"trace\""),
+            ("", "", "[route]\npath = \"/a\"", "write `[[route]]`"),
+            ("", "", "[[log]]\nlevel = \"info\"", "write `[log]`"),
+            ("", "", "[[route]]\n", "needs a `path`"),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\nmethods = [\"get\"]",
+                "write \"GET\"",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\nmethods = []",
+                "never matches",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\nmethods = \"GET\"",
+                "put it in brackets",
+            ),
+            ("env = \"a b\"", "", "", "1 to 64 characters"),
+            ("secret = \"\"", "", "", "the AppSecret is empty"),
+            ("secret = \"${EMPTY}\"", "", "", "the AppSecret is empty"),
+            ("secret = \"a b\"", "", "", "without spaces"),
+            ("secret = []", "", "", "this list is empty"),
+            ("secret = \"${NOPE}\"", "", "", "`NOPE` is not set"),
+            ("secret = \"${NOPE\"", "", "", "`${` without `}`"),
+            (
+                "secret = \"${A-B}\"",
+                "",
+                "",
+                "not the name of an environment variable",
+            ),
+        ] {
+            let line = only(&good(app, inbound, rest));
+            assert!(line.contains(expected), "{line}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn what_is_doubtful_is_a_warning() {
+        for (app, inbound, rest, expected) in [
+            (
+                "secret = \"abc\"",
+                "",
+                "",
+                "does not look like an AppSecret",
+            ),
+            (
+                "",
+                "",
+                "[wechat]\nendpoints = [\"http://127.0.0.1:1\"]",
+                "in clear",
+            ),
+            (
+                "",
+                "trusted_proxies = [\"0.0.0.0/0\"]",
+                "",
+                "everybody is trusted",
+            ),
+            ("", "trusted_proxies = [\"10.1.0.0/8\"]", "", "bits beyond"),
+            ("", "", "[[route]]\npath = \"/wx/login\"", "own endpoints"),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\n[[route]]\npath = \"/a\"",
+                "an earlier one",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/**\"\n[[route]]\npath = \"/a\"",
+                "an earlier one",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\nmethods = [\"GTE\"]",
+                "did you mean \"GET\"?",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\nlogin = true\nauth = \"required\"",
+                "no token yet",
+            ),
+        ] {
+            let warnings = loaded(&good(app, inbound, rest)).warnings;
+            assert!(!warnings.has_errors());
+            let lines = lines(&warnings);
+            assert_eq!(lines.len(), 1, "{warnings}");
+            assert!(lines[0].contains(expected), "{warnings}");
+        }
+    }
+
+    #[test]
+    fn routes_take_what_they_leave_out_from_inbound() {
+        let rest = "[[route]]\npath = \"/login\"\nlogin = true\n[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\ntimeout = \"1s\"\nauth = \"none\"\n[[route]]\npath = \"/a\"\nmethods = [\"POST\"]";
+        let Loaded { config, warnings } = loaded(&good("", "auth = \"optional\"", rest));
+        assert!(warnings.is_empty(), "{warnings}");
+        let [login, first, second] = config.routes.as_slice() else {
+            panic!("three routes");
+        };
+        assert_eq!((login.auth, login.login), (super::super::Auth::None, true));
+        assert_eq!(first.timeout.as_secs(), 1);
+        assert_eq!(second.auth, super::super::Auth::Optional);
+        assert_eq!(second.timeout, config.inbound.timeout);
+        assert_eq!(second.upstream, config.inbound.upstream);
+    }
+
+    #[test]
+    fn two_listeners_may_both_ask_for_any_port() {
+        let text = good(
+            "",
+            "listen = \"127.0.0.1:0\"",
+            "[admin]\nlisten = \"127.0.0.1:0\"",
+        );
+        assert!(parse(&text).is_ok());
+    }
+
+    #[test]
+    fn a_clash_points_at_the_second_listener_in_the_file() {
+        let text = "[admin]\nlisten = \":7000\"\n[inbound]\nupstream = \"http://a\"\nlisten = \"127.0.0.1:7000\"\n[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"${WX_APP_SECRET}\"\n";
+        let line = only(text);
+        assert!(
+            line.starts_with("5:10 error: this is where `[admin] listen`"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_environment_is_read_and_never_shown() {
+        let line = only(&good("", "upstream = \"${UPSTREAM}\"", ""));
+        assert!(line.contains("takes no path"), "{line}");
+        assert!(!line.contains("from-env"), "{line}");
+        let config = loaded(&good("env = \"a\"", "", "[log]\nlevel = \"info\"")).config;
+        assert_eq!(config.app.env, "a");
+        let escaped = loaded(&good("secret = \"$${x}$\"", "", "")).config;
+        assert_eq!(escaped.app.secrets[0].expose(), "${x}$");
+        let text = good("", "upstream = \"http://é${NOPE}:1\"", "");
+        let line = only(&text);
+        assert!(
+            line.starts_with("7:21 error") || line.contains(":21 error"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_secret_never_appears_in_a_report() {
+        let wrap = |line: &str| {
+            format!("[app]\nappid = \"x\"\n{line}\n[inbound]\nupstream = \"http://a:1/b\"\n")
+        };
+        for line in [
+            format!("secret = \"{SECRET} \""),
+            format!("secret = \"{SECRET}\u{1}\""),
+            format!("secret = \"{SECRET}${{NOPE}}\""),
+            format!("secret = \"{SECRET}\" x"),
+            format!("secret = \"{SECRET}"),
+            format!("secret = {SECRET}"),
+            format!("secret {SECRET}"),
+            format!("secret = '{SECRET}'\nsecret = '{SECRET}'"),
+            format!("secert = \"{SECRET}\""),
+            format!("secret = {{ a = \"{SECRET}\" }}"),
+            format!("secret = [\"{SECRET}\", 1, \"\", [\"{SECRET}\"]]"),
+            format!("secret = \"\"\"\n{SECRET} x\n\"\"\""),
+            format!("secret = \"\"\"\n{SECRET}\n\"\""),
+            format!("secret = \"a b\" # was {SECRET}"),
+            format!("appid = \"{SECRET}\""),
+            format!("\"{SECRET}\" = 1 = 2"),
+            format!("session.key = \"{}\"", &SECRET[..15]),
+        ] {
+            let report = report(&wrap(&line));
+            for out in [
+                report.to_string(),
+                report.to_json().to_string(),
+                format!("{report:?}"),
+            ] {
+                assert!(!out.contains(&SECRET[..12]), "{line}\n{out}");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked_where_they_would_be_shown() {
+        let text =
+            format!("[app]\nappid = \"wx0123456789abcdef\"\nsecert = \"{SECRET}\" # {SECRET}\n");
+        let report = report(&text).to_string();
+        assert!(
+            report.contains("3 | secert = \"***\" ***\n  | ^^^^^^\n"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn broken_syntax_does_not_hide_other_mistakes() {
+        let text = "[app]\nappid = \"gh1\"\nsecret = \"abc\n[inbound]\ntimeout = 30s\ntimeout = \"1s\"\nupstrem = 1\n";
+        let lines = lines(&report(text));
+        let starts: Vec<&str> = lines.iter().map(|l| l.split(' ').next().unwrap()).collect();
+        assert_eq!(starts, ["2:9", "3:14", "5:11", "6:1", "7:1"], "{lines:#?}");
+    }
+
+    #[test]
+    fn keys_below_a_broken_header_are_not_judged() {
+        let line = only(
+            "[app]\nappid = \"wx0123456789abcdef\"\n[inbound\nupstream = \"http://a\"\nx = 1\n",
+        );
+        assert!(line.starts_with("3:9 error: this is not TOML"), "{line}");
+    }
+
+    #[test]
+    fn a_secret_in_place_of_its_file_is_not_named() {
+        let report = report(&good(&format!("secret_file = \"{SECRET}\""), "", ""));
+        assert!(!report.to_string().contains(SECRET), "{report}");
+        assert!(report.to_string().contains("does not exist"), "{report}");
+    }
+
+    #[test]
+    fn windows_line_ends_and_wide_characters_do_not_move_positions() {
+        let text = good("", "tiemout = \"1s\"", "").replace('\n', "\r\n");
+        assert!(only(&text).starts_with("6:1 "), "{}", only(&text));
+        let inline = "app = { secret = \"é中文\", evn = 1 }\n";
+        let report = report(inline);
+        let lines = lines(&report);
+        assert!(
+            lines
+                .iter()
+                .any(|l| l.starts_with("1:25 error: unknown key `evn`")),
+            "{lines:?}"
+        );
+        assert!(
+            report.to_string().contains("sidecar.toml:1:25\n"),
+            "{report}"
+        );
+        assert!(
+            report.to_string().contains("secret = \"***\", evn"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn secret_files_are_read_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sidecar.toml");
+        let secret = dir.path().join("secret");
+        let write = |content: &[u8], mode: u32| {
+            std::fs::write(&secret, content).unwrap();
+            std::fs::set_permissions(&secret, Permissions::from_mode(mode)).unwrap();
+        };
+        std::fs::write(
+            &path,
+            good("secret_file = [\"secret\", \"secret\"]", "", ""),
+        )
+        .unwrap();
+
+        write(format!("{SECRET}\r\n").as_bytes(), 0o600);
+        let Loaded { config, warnings } = Config::load(&path).unwrap();
+        assert!(warnings.is_empty(), "{warnings}");
+        assert_eq!(config.app.secrets.len(), 2);
+        assert_eq!(config.app.secrets[1].expose(), SECRET);
+
+        write(SECRET.as_bytes(), 0o644);
+        let warnings = Config::load(&path).unwrap().warnings.to_string();
+        assert!(
+            warnings.contains("`secret` can be read by every user"),
+            "{warnings}"
+        );
+
+        for (content, expected) in [
+            (&b"\n"[..], "the file `secret` is empty"),
+            (b"hunter2\xff", "the file `secret` is not UTF-8"),
+            (b"hunter2 x", "without spaces"),
+            (&[b'x'; 70_000], "the file `secret` is too large"),
+        ] {
+            write(content, 0o600);
+            let report = Config::load(&path).unwrap_err().to_string();
+            assert!(report.contains(expected), "{report}");
+            assert!(!report.contains("hunter2"), "{report}");
+        }
+        std::fs::remove_file(&secret).unwrap();
+        let report = Config::load(&path).unwrap_err().to_string();
+        assert!(
+            report.contains("the file `secret` does not exist"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn a_secret_and_its_file_exclude_each_other() {
+        let text = good("secret = \"a\"\nsecret_file = \"/nonexistent\"", "", "");
+        let lines = lines(&report(&text));
+        assert!(
+            lines
+                .iter()
+                .any(|l| l.starts_with("3:15 error: `secret` and `secret_file`")),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sidecar.toml");
+        let load = |path: &Path| Config::load(path).unwrap_err().to_string();
+        assert!(load(&path).contains("does not exist"));
+        assert!(load(dir.path()).contains("is a directory"));
+        std::fs::write(&path, b"[app]\n\xff\xfe").unwrap();
+        let report = load(&path);
+        assert!(report.contains("the byte at offset 6"), "{report}");
+        assert!(report.contains("sidecar.toml"), "{report}");
+        std::fs::write(&path, vec![b'#'; FILE_LIMIT + 1]).unwrap();
+        assert!(load(&path).contains("too large"));
+    }
+
+    #[test]
+    fn nesting_and_floods_do_no_harm() {
+        let n = 10_000;
+        for text in [
+            format!("a = {}1{}", "[".repeat(n), "]".repeat(n)),
+            format!("a = {}1{}", "{a=".repeat(n), "}".repeat(n)),
+            format!("{}a = 1", "a.".repeat(n)),
+            format!("[{}a]", "a.".repeat(n)),
+            "x y\n".repeat(n),
+            (0..n).map(|i| format!("k{i} = 1\n")).collect(),
+        ] {
+            let report = report(&text);
+            assert!(report.diagnostics().count() <= 101);
+            let _ = (report.to_string(), report.to_json());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>()) {
+            if let Err(report) = parse(&text) {
+                let _ = (report.render(true), report.to_json());
+            }
+        }
+
+        #[test]
+        fn no_mixture_of_pieces_makes_it_panic(pieces in prop::collection::vec(prop::sample::select(vec![
+            "[app]", "[[route]]", "[inbound]", "\n", "\r\n", " = ", "secret", "appid", "path", "upstream",
+            "\"", "'", "\"\"\"", "${", "}", "$${", "[", "]", "{", ",", "é", "#", "1", "true", ".", "\u{0}", "\\",
+        ]), 0..40)) {
+            let text = pieces.concat();
+            if let Err(report) = parse(&text) {
+                let _ = (report.render(false), report.to_json());
+            }
+        }
+    }
+}

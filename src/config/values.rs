@@ -1,0 +1,742 @@
+//! From text to one value.
+//!
+//! Each function takes what was written and gives the value or a [`Fault`]. A fault's message says what is expected and
+//! never quotes the text; its help is the text as it should have been, where that can be guessed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostic::Fault;
+use super::{Cidr, Endpoint, Upstream};
+
+/// The longest duration: far beyond any use, and near enough that adding it to a point in time cannot overflow.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+
+/// The longest path a Unix socket may have (`sun_path` without its closing zero).
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// A duration such as `30s`; not zero.
+pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
+    let duration = duration_or_zero(text)?;
+    if duration.is_zero() {
+        return Err(Fault::new("this must be more than zero"));
+    }
+    Ok(duration)
+}
+
+/// A duration such as `30s`, or `0s`.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, Fault> {
+    const UNITS: &[(&str, u64)] = &[
+        ("ms", 1),
+        ("s", 1000),
+        ("m", 60 * 1000),
+        ("h", 60 * 60 * 1000),
+        ("d", 24 * 60 * 60 * 1000),
+    ];
+    let quantity = Quantity::parse(text);
+    let expected = "a duration is a whole number and a unit: ms, s, m, h or d";
+    let Some(quantity) = quantity else {
+        return Err(Fault::new(expected).help("write it like \"30s\""));
+    };
+    let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == quantity.unit) else {
+        let unit = match quantity.unit.trim().to_ascii_lowercase().as_str() {
+            "" | "s" | "sec" | "secs" | "second" | "seconds" => "s",
+            "ms" | "msec" | "millis" | "millisecond" | "milliseconds" => "ms",
+            "m" | "min" | "mins" | "minute" | "minutes" => "m",
+            "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+            "d" | "day" | "days" => "d",
+            _ => return Err(Fault::new(expected).help("write it like \"30s\"")),
+        };
+        return Err(Fault::new(expected).help(format!("write \"{}{unit}\"", quantity.digits)));
+    };
+    quantity
+        .scaled(*scale)
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| Fault::new("this is too long; ten years are the most"))
+}
+
+/// A number of bytes such as `10MiB`; not zero.
+pub(super) fn size(text: &str) -> Result<u64, Fault> {
+    const UNITS: &[(&str, u64)] = &[
+        ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let expected = "a size is a whole number and a unit: B, KiB, MiB, GiB, KB, MB or GB";
+    let Some(quantity) = Quantity::parse(text) else {
+        return Err(Fault::new(expected).help("write it like \"10MiB\""));
+    };
+    let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == quantity.unit) else {
+        let written = quantity.unit.trim();
+        let unit = match written.to_ascii_lowercase().as_str() {
+            "" => "B",
+            "k" => "KiB",
+            "m" => "MiB",
+            "g" => "GiB",
+            lower => UNITS
+                .iter()
+                .map(|(name, _)| *name)
+                .find(|name| name.to_ascii_lowercase() == lower)
+                .ok_or_else(|| Fault::new(expected).help("write it like \"10MiB\""))?,
+        };
+        return Err(Fault::new(expected).help(format!("write \"{}{unit}\"", quantity.digits)));
+    };
+    match quantity.scaled(*scale) {
+        Some(0) => Err(Fault::new("this must be more than zero")),
+        Some(bytes) => Ok(bytes),
+        None => Err(Fault::new("this is more than a 64-bit number can say")),
+    }
+}
+
+/// The size of a header section.
+pub(super) fn header_limit(text: &str) -> Result<usize, Fault> {
+    let bytes = size(text)?;
+    if !(1 << 10..=1 << 20).contains(&bytes) {
+        return Err(Fault::new("this must be from \"1KiB\" to \"1MiB\""));
+    }
+    usize::try_from(bytes).map_err(|_| Fault::new("this must be from \"1KiB\" to \"1MiB\""))
+}
+
+/// The address of a listener: `ip:port`, `:port` or `localhost:port`.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
+    let expected = "a listener is an address and a port, such as \"0.0.0.0:8080\"";
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && let Some(port) = port_number(port)
+    {
+        match host {
+            "" => return Ok((Ipv4Addr::UNSPECIFIED, port).into()),
+            "localhost" => return Ok((Ipv4Addr::LOCALHOST, port).into()),
+            "*" => return Err(Fault::new(expected).help(format!("write \":{port}\""))),
+            _ => {}
+        }
+        if host.parse::<Ipv6Addr>().is_ok() {
+            return Err(Fault::new(expected).help(format!("write \"[{host}]:{port}\"")));
+        }
+    }
+    let without_scheme = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("tcp://"))
+        .map(|rest| rest.trim_end_matches('/'));
+    if let Some(rest) = without_scheme
+        && listen(rest).is_ok()
+    {
+        return Err(Fault::new(expected).help(format!("write \"{rest}\"")));
+    }
+    if let Some(port) = port_number(text) {
+        return Err(Fault::new(expected).help(format!("write \":{port}\"")));
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        let with_port = SocketAddr::new(ip, 8080);
+        return Err(Fault::new(expected).help(format!("write \"{with_port}\"")));
+    }
+    Err(Fault::new(expected)
+        .help("names are not looked up here; \":8080\" listens on every IPv4 address"))
+}
+
+/// Where the app listens: `http://host[:port]` or `unix:/path`.
+pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
+    let expected = "an upstream is \"http://host:port\" or \"unix:/path/to.sock\"";
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix_socket(path);
+    }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => return Err(without_scheme(text, expected)),
+    };
+    let base = Base::parse(rest, 80);
+    let suggestion = base
+        .as_ref()
+        .ok()
+        .map(|base| format!("write \"http://{}\"", base.authority));
+    let fault = match scheme.as_str() {
+        "http" => {
+            let base = base?;
+            if let Some(what) = base.excess {
+                return Err(Fault {
+                    message: format!("an upstream takes no {what}"),
+                    help: suggestion,
+                });
+            }
+            return Ok(Upstream::Tcp {
+                host: base.host,
+                port: base.port,
+            });
+        }
+        "https" => Fault::new(
+            "TLS to the app is not supported: it runs beside the sidecar, on the same machine",
+        ),
+        _ => Fault::new(expected),
+    };
+    Err(Fault {
+        help: suggestion,
+        ..fault
+    })
+}
+
+/// A base URL of WeChat's: `https://host[:port]`, or `http://` for a simulator.
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
+    let expected = "an endpoint is \"https://host\", without a path";
+    let (tls, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+        other => {
+            let rest = other.map_or(text, |(_, rest)| rest).trim_start_matches('/');
+            let fault = Fault::new(expected);
+            return Err(match Base::parse(rest, 443) {
+                Ok(base) => fault.help(format!("write \"https://{}\"", base.authority)),
+                Err(_) => fault.help("write it like \"https://api.weixin.qq.com\""),
+            });
+        }
+    };
+    let base = Base::parse(rest, if tls { 443 } else { 80 })?;
+    if let Some(what) = base.excess {
+        let scheme = if tls { "https" } else { "http" };
+        return Err(Fault::new(format!("an endpoint takes no {what}"))
+            .help(format!("write \"{scheme}://{}\"", base.authority)));
+    }
+    Ok(Endpoint {
+        tls,
+        host: base.host,
+        port: base.port,
+    })
+}
+
+/// A network, or an address alone.
+pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
+    let expected = "a trusted proxy is an address or a network, such as \"10.0.0.0/8\"";
+    let (addr, prefix) = match text.split_once('/') {
+        Some((addr, prefix)) => (addr, Some(prefix)),
+        None => (text, None),
+    };
+    let addr: IpAddr = addr
+        .parse()
+        .map_err(|_| Fault::new(expected).help("names are not looked up here"))?;
+    let widest = if addr.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => widest,
+        Some(digits) => decimal(digits)
+            .and_then(|n| u8::try_from(n).ok())
+            .filter(|n| *n <= widest)
+            .ok_or_else(|| {
+                Fault::new(format!(
+                    "the number after the slash counts bits, from 0 to {widest}"
+                ))
+            })?,
+    };
+    if addr.to_canonical().is_ipv4() && addr.is_ipv6() {
+        return Err(
+            Fault::new("an IPv4 network is written as IPv4").help(format!(
+                "write \"{}/{}\"",
+                addr.to_canonical(),
+                prefix.saturating_sub(96)
+            )),
+        );
+    }
+    Ok(Cidr { addr, prefix })
+}
+
+/// The path of the sidecar's own endpoints.
+pub(super) fn prefix(text: &str) -> Result<String, Fault> {
+    let expected = "a prefix is a path such as \"/wx\", of plain segments";
+    let trimmed = text.trim_matches('/');
+    let plain = trimmed.split('/').all(|segment| {
+        !matches!(segment, "" | "." | "..")
+            && segment
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'))
+    });
+    match plain {
+        true if text.len() == trimmed.len() + 1 && text.starts_with('/') => Ok(text.to_owned()),
+        true => Err(Fault::new(expected).help(format!("write \"/{trimmed}\""))),
+        false => Err(Fault::new(expected).help("write it like \"/wx\"")),
+    }
+}
+
+/// The value of `X-WX-ENV`.
+pub(super) fn env(text: &str) -> Result<String, Fault> {
+    let fits = (1..=64).contains(&text.len());
+    let clean = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if !fits || !clean {
+        return Err(Fault::new(
+            "an environment id is 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A method's name.
+pub(super) fn method(text: &str) -> Result<String, Fault> {
+    let is_token = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if !is_token || text == "*" {
+        return Err(Fault::new("a method is a word such as \"GET\"")
+            .help("leave `methods` out for a route that is for all of them"));
+    }
+    let upper = text.to_ascii_uppercase();
+    if upper != text {
+        return Err(
+            Fault::new("methods are case-sensitive, and written in capitals")
+                .help(format!("write \"{upper}\"")),
+        );
+    }
+    Ok(upper)
+}
+
+/// A route's pattern.
+pub(super) fn pattern(text: &str) -> Result<String, Fault> {
+    let Some(path) = text.strip_prefix('/') else {
+        return Err(Fault::new("a path begins with `/`").help(format!("write \"/{text}\"")));
+    };
+    let segments: Vec<&str> = path.split('/').collect();
+    for (i, segment) in segments.iter().enumerate() {
+        pattern_segment(segment, i + 1 == segments.len())?;
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether every path that `later` matches is matched by `earlier` too.
+pub(super) fn covers(earlier: &str, later: &str) -> bool {
+    let mut earlier = earlier.split('/').skip(1);
+    let mut later = later.split('/').skip(1);
+    loop {
+        match (earlier.next(), later.next()) {
+            (Some("**"), _) | (None, None) => return true,
+            (Some("*"), Some(segment)) if !matches!(segment, "**" | "") => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether `pattern` matches only paths at or below `prefix`.
+pub(super) fn lies_below(pattern: &str, prefix: &str) -> bool {
+    pattern
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// One of a few words; `choices` pairs each with what it means.
+pub(super) fn one_of<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, Fault> {
+    choices
+        .iter()
+        .find(|(word, _)| *word == text)
+        .map(|(_, meaning)| meaning.clone())
+        .ok_or_else(|| {
+            Fault::new("this is not one of the words that can stand here").suggest(
+                text,
+                choices.iter().map(|(word, _)| *word),
+                '"',
+            )
+        })
+}
+
+/// A number with what stands behind it.
+struct Quantity<'a> {
+    digits: &'a str,
+    unit: &'a str,
+}
+
+impl<'a> Quantity<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (digits, unit) = text.split_at(end);
+        // A number nobody would write is not repeated in the help either.
+        (1..=20)
+            .contains(&digits.len())
+            .then_some(Self { digits, unit })
+    }
+
+    fn scaled(&self, scale: u64) -> Option<u64> {
+        self.digits.parse::<u64>().ok()?.checked_mul(scale)
+    }
+}
+
+/// What follows the `://` of a URL.
+struct Base<'a> {
+    host: String,
+    port: u16,
+    /// Host and port as written, without what is in excess.
+    authority: &'a str,
+    /// What a base URL has no place for, if it is there.
+    excess: Option<&'static str>,
+}
+
+impl<'a> Base<'a> {
+    fn parse(rest: &'a str, default_port: u16) -> Result<Self, Fault> {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at(end);
+        let (userinfo, authority) = match authority.rsplit_once('@') {
+            Some((userinfo, authority)) => (Some(userinfo), authority),
+            None => (None, authority),
+        };
+        let (host, port) = match authority.rfind(':') {
+            Some(colon) if !authority[colon..].contains(']') => {
+                (&authority[..colon], Some(&authority[colon + 1..]))
+            }
+            _ => (authority, None),
+        };
+        let port = match port {
+            None => default_port,
+            Some(digits) => port_number(digits)
+                .filter(|port| *port != 0)
+                .ok_or_else(|| Fault::new("the port is a number from 1 to 65535"))?,
+        };
+        let excess = match tail.chars().next() {
+            _ if userinfo.is_some() => Some("user or password"),
+            Some('/') => Some("path"),
+            Some('?') => Some("query"),
+            Some(_) => Some("fragment"),
+            None => None,
+        };
+        Ok(Self {
+            host: host_name(host)?,
+            port,
+            authority,
+            excess,
+        })
+    }
+}
+
+fn host_name(host: &str) -> Result<String, Fault> {
+    let fault =
+        || Fault::new("the host is a name, an IPv4 address, or an IPv6 address in brackets");
+    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        let addr: Ipv6Addr = inner.parse().map_err(|_| fault())?;
+        return Ok(addr.to_string());
+    }
+    let is_name = !host.is_empty()
+        && host.len() <= 253
+        && host.trim_end_matches('.').split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        });
+    if !is_name {
+        return Err(fault());
+    }
+    // Resolvers read `127.1` and `2130706433` as addresses too; who reads the file should not have to.
+    let last = host.trim_end_matches('.').rsplit('.').next();
+    let numeric = last.is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    if numeric && host.parse::<Ipv4Addr>().is_err() {
+        return Err(fault());
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+fn unix_socket(path: &str) -> Result<Upstream, Fault> {
+    if let Some(rest) = path.strip_prefix("//") {
+        let rest = rest.trim_start_matches('/');
+        return Err(Fault::new("`unix:` is followed by the path at once")
+            .help(format!("write \"unix:/{rest}\"")));
+    }
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err(Fault::new("the path of a socket is absolute")
+            .help("write it like \"unix:/run/app.sock\""));
+    }
+    if path.len() > SOCKET_PATH_LIMIT {
+        return Err(Fault::new(format!(
+            "the path of a socket has {SOCKET_PATH_LIMIT} bytes at the most"
+        )));
+    }
+    Ok(Upstream::Unix(PathBuf::from(path)))
+}
+
+/// The fault of an upstream that has no `://`.
+fn without_scheme(text: &str, expected: &'static str) -> Fault {
+    let fault = Fault::new(expected);
+    if text.starts_with('/') {
+        return fault.help(format!("write \"unix:{text}\""));
+    }
+    let rest = match text.split_once(":/") {
+        Some((_, rest)) => rest.trim_start_matches('/'),
+        None => text.strip_prefix("http:").unwrap_or(text),
+    };
+    let rest = match (rest.strip_prefix(':'), port_number(rest)) {
+        (Some(port), _) if port_number(port).is_some() => format!("127.0.0.1:{port}"),
+        (_, Some(port)) => format!("127.0.0.1:{port}"),
+        _ => rest.to_owned(),
+    };
+    match Base::parse(&rest, 80) {
+        Ok(base) => fault.help(format!("write \"http://{}\"", base.authority)),
+        Err(_) => fault.help("write it like \"http://127.0.0.1:3000\""),
+    }
+}
+
+fn pattern_segment(segment: &str, last: bool) -> Result<(), Fault> {
+    let fault = match segment {
+        "*" => return Ok(()),
+        "**" if last => return Ok(()),
+        "" if last => return Ok(()),
+        "**" => Fault::new("`**` stands for the rest of a path, so nothing can follow it")
+            .help("`*` stands for one segment"),
+        "" => Fault::new("a path has no empty segments").help("write one `/` only"),
+        "." | ".." => {
+            Fault::new("a path has no `.` or `..` segments: requests are matched without")
+        }
+        _ if segment.contains('*') => Fault::new("`*` stands for one whole segment")
+            .help("write \"/a/*\" for one segment and \"/a/**\" for all below `/a`"),
+        _ if segment.contains(['?', '#']) => {
+            Fault::new("a path ends before `?` and `#`: the query is not matched")
+        }
+        _ if segment.contains('%') => {
+            Fault::new("a path is written without `%`").help("use `*` for this segment")
+        }
+        _ => match segment.chars().find(|c| !is_path_char(*c)) {
+            None => return Ok(()),
+            Some(_) => Fault::new("a path's segments are of visible ASCII characters")
+                .help("use `*` for this segment"),
+        },
+    };
+    Err(fault)
+}
+
+/// RFC 3986 `pchar` without percent-encoding and without our `*`.
+fn is_path_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(c)
+}
+
+fn port_number(digits: &str) -> Option<u16> {
+    decimal(digits).and_then(|n| u16::try_from(n).ok())
+}
+
+/// A number of digits only: `parse` alone would take a plus sign.
+fn decimal(digits: &str) -> Option<u32> {
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help<T>(result: Result<T, Fault>) -> String {
+        match result {
+            Ok(_) => panic!("this should have been refused"),
+            Err(fault) => fault.help.unwrap_or(fault.message),
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_an_end() {
+        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(duration("30d").unwrap(), Duration::from_secs(2_592_000));
+        assert_eq!(duration_or_zero("0s").unwrap(), Duration::ZERO);
+        for (bad, advice) in [
+            ("30", "write \"30s\""),
+            ("30 s", "write \"30s\""),
+            ("5min", "write \"5m\""),
+            ("", "write it like \"30s\""),
+            ("s", "write it like \"30s\""),
+            ("-1s", "write it like \"30s\""),
+            ("1.5h", "write it like \"30s\""),
+            ("0s", "this must be more than zero"),
+            ("3651d", "this is too long; ten years are the most"),
+            (
+                "18446744073709551615d",
+                "this is too long; ten years are the most",
+            ),
+            (
+                "99999999999999999999s",
+                "this is too long; ten years are the most",
+            ),
+        ] {
+            assert_eq!(help(duration(bad)), advice, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_unit_and_an_end() {
+        assert_eq!(size("10MiB").unwrap(), 10 << 20);
+        assert_eq!(size("10MB").unwrap(), 10_000_000);
+        assert_eq!(header_limit("1KiB").unwrap(), 1024);
+        for (bad, advice) in [
+            ("10", "write \"10B\""),
+            ("10mb", "write \"10MB\""),
+            ("10M", "write \"10MiB\""),
+            ("10 kib", "write \"10KiB\""),
+            ("ten", "write it like \"10MiB\""),
+            ("0B", "this must be more than zero"),
+            (
+                "99999999999GiB",
+                "this is more than a 64-bit number can say",
+            ),
+        ] {
+            assert_eq!(help(size(bad)), advice, "{bad}");
+        }
+        assert!(header_limit("1023B").is_err());
+        assert!(header_limit("2MiB").is_err());
+    }
+
+    #[test]
+    fn listeners_are_addresses() {
+        assert_eq!(listen(":8080").unwrap().to_string(), "0.0.0.0:8080");
+        assert_eq!(listen("localhost:1").unwrap().to_string(), "127.0.0.1:1");
+        assert_eq!(listen("[::1]:0").unwrap().to_string(), "[::1]:0");
+        for (bad, advice) in [
+            ("8080", "write \":8080\""),
+            ("127.0.0.1", "write \"127.0.0.1:8080\""),
+            ("::1", "write \"[::1]:8080\""),
+            ("*:80", "write \":80\""),
+            ("http://0.0.0.0:80/", "write \"0.0.0.0:80\""),
+        ] {
+            assert_eq!(help(listen(bad)), advice, "{bad}");
+        }
+        for bad in ["app:8080", "localhost:+1", ":65536", "", ":"] {
+            assert!(listen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_a_host_or_a_socket() {
+        let tcp = |host: &str, port| Upstream::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        assert_eq!(upstream("http://app").unwrap(), tcp("app", 80));
+        assert_eq!(upstream("http://my_app:3000").unwrap(), tcp("my_app", 3000));
+        assert_eq!(upstream("http://[::1]:3000").unwrap(), tcp("::1", 3000));
+        assert_eq!(
+            upstream("unix:/run/a.sock").unwrap(),
+            Upstream::Unix("/run/a.sock".into())
+        );
+        for (bad, advice) in [
+            ("http://app:3000/api", "write \"http://app:3000\""),
+            ("http://app:3000/", "write \"http://app:3000\""),
+            ("http://app:3000?x=1", "write \"http://app:3000\""),
+            ("http://user:pw@app:3000", "write \"http://app:3000\""),
+            ("https://app:3000", "write \"http://app:3000\""),
+            ("htp://app:3000", "write \"http://app:3000\""),
+            ("http:/app", "write \"http://app\""),
+            ("http:app", "write \"http://app\""),
+            ("localhost:3000", "write \"http://localhost:3000\""),
+            (":3000", "write \"http://127.0.0.1:3000\""),
+            ("3000", "write \"http://127.0.0.1:3000\""),
+            ("unix:///run/a.sock", "write \"unix:/run/a.sock\""),
+            ("/run/a.sock", "write \"unix:/run/a.sock\""),
+            ("unix:a.sock", "write it like \"unix:/run/app.sock\""),
+            ("", "write it like \"http://127.0.0.1:3000\""),
+        ] {
+            assert_eq!(help(upstream(bad)), advice, "{bad}");
+        }
+        for bad in [
+            "http://",
+            "http://:80",
+            "http://a:0",
+            "http://a:99999",
+            "http://a:",
+            "http://a b",
+            "http://127.1",
+            "http://2130706433",
+            "http://[::1",
+            "http://::1:80",
+            "http://a..b",
+            "http://a\r\nb",
+        ] {
+            assert!(upstream(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_have_no_path() {
+        assert_eq!(
+            endpoint("https://api.weixin.qq.com").unwrap(),
+            Endpoint {
+                tls: true,
+                host: "api.weixin.qq.com".to_owned(),
+                port: 443
+            }
+        );
+        assert_eq!(endpoint("http://127.0.0.1:9000").unwrap().port, 9000);
+        assert_eq!(
+            help(endpoint("https://api.weixin.qq.com/sns")),
+            "write \"https://api.weixin.qq.com\""
+        );
+        assert_eq!(
+            help(endpoint("api.weixin.qq.com")),
+            "write \"https://api.weixin.qq.com\""
+        );
+    }
+
+    #[test]
+    fn networks_count_their_bits() {
+        assert_eq!(cidr("10.1.2.3").unwrap().prefix, 32);
+        assert_eq!(cidr("fd00::/8").unwrap().prefix, 8);
+        assert_eq!(help(cidr("::ffff:10.0.0.0/104")), "write \"10.0.0.0/8\"");
+        for bad in [
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "::/129",
+            "10.0.0.0/",
+            "lb",
+            "10.0.0.0/+8",
+        ] {
+            assert!(cidr(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_plain() {
+        assert_eq!(prefix("/wx").unwrap(), "/wx");
+        assert_eq!(prefix("/a/b-c").unwrap(), "/a/b-c");
+        assert_eq!(help(prefix("wx")), "write \"/wx\"");
+        assert_eq!(help(prefix("/wx/")), "write \"/wx\"");
+        for bad in ["/", "", "/a//b", "/..", "/a b", "/*", "/é", "/%2f"] {
+            assert!(prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_literal_but_for_whole_segment_stars() {
+        for good in ["/", "/**", "/*", "/api/*/x", "/api/**", "/a/", "/a.b~c:d"] {
+            assert!(pattern(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "", "api", "/a//b", "/a*", "/*.js", "/***", "/**/a", "/a?b", "/a#b", "/%41", "/a/../b",
+            "/.", "/a b", "/é", "/a\\b", "/{id}",
+        ] {
+            assert!(pattern(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_and_no_more() {
+        for (earlier, later) in [
+            ("/**", "/a/b"),
+            ("/**", "/"),
+            ("/a/**", "/a"),
+            ("/a/**", "/a/*/b"),
+            ("/a/*", "/a/b"),
+            ("/a/*", "/a/*"),
+            ("/a", "/a"),
+        ] {
+            assert!(covers(earlier, later), "{earlier} {later}");
+        }
+        for (earlier, later) in [
+            ("/a/*", "/a/**"),
+            ("/a", "/a/"),
+            ("/a/b", "/a/*"),
+            ("/a/*", "/a"),
+            ("/a", "/b"),
+            ("/a/*", "/a/"),
+            ("/a/**", "/**"),
+        ] {
+            assert!(!covers(earlier, later), "{earlier} {later}");
+        }
+    }
+}

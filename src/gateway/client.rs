@@ -1,0 +1,198 @@
+//! HTTP to WeChat: one request, one answer, bounded in time and size.
+//!
+//! A `wx.login` code works once, so a request that may have reached WeChat is never sent again: the next endpoint is
+//! tried only while there has been no connection to send on. Redirects are not followed, because the query carries the
+//! AppSecret. Errors carry no URL for the same reason.
+
+use std::error::Error as StdError;
+use std::future;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::USER_AGENT;
+use http::{Request, Uri};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config;
+use crate::wechat::answer;
+
+/// How long a connection waits for its next use. Short, because a connection that WeChat closes at the moment it is
+/// used again costs somebody a login.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How many connections wait for their next use.
+const MAX_IDLE: usize = 32;
+
+/// The largest header section of an answer, in bytes.
+const MAX_HEADER: usize = 64 * 1024;
+
+const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// A pool of connections to WeChat's endpoints.
+pub(super) struct Client {
+    pool: legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    endpoints: Vec<config::Endpoint>,
+    connect_timeout: Duration,
+    timeout: Duration,
+}
+
+/// What came back, complete.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+}
+
+/// Why nothing usable came back.
+pub(super) enum Failure {
+    /// No endpoint could be connected to; WeChat has not seen the request.
+    NotConnected(Cause),
+    /// The connection broke before the answer was complete; WeChat may have seen the request.
+    BrokeOff(Cause),
+    /// No complete answer in time; WeChat may have seen the request.
+    Timeout,
+    /// The answer is not HTTP.
+    NotHttp(Cause),
+    /// The answer's body is larger than [`answer::MAX_LEN`].
+    TooLarge,
+}
+
+impl Client {
+    pub(super) fn new(wechat: &config::Wechat) -> Self {
+        Self {
+            pool: legacy::Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(MAX_IDLE)
+                .pool_timer(TokioTimer::new())
+                .http1_max_buf_size(MAX_HEADER)
+                .build(connector(wechat.connect_timeout)),
+            endpoints: wechat.endpoints.clone(),
+            connect_timeout: wechat.connect_timeout,
+            timeout: wechat.timeout,
+        }
+    }
+
+    /// `GET path?query` at the first endpoint that can be connected to.
+    pub(super) async fn get(&self, path: &'static str, query: &str) -> Result<Reply, Failure> {
+        tokio::time::timeout(self.timeout, self.first_reachable(path, query))
+            .await
+            .unwrap_or(Err(Failure::Timeout))
+    }
+
+    async fn first_reachable(&self, path: &'static str, query: &str) -> Result<Reply, Failure> {
+        let Some((last, earlier)) = self.endpoints.split_last() else {
+            return Err(Failure::NotConnected("no endpoint is configured".into()));
+        };
+        for endpoint in earlier {
+            match self.ask(endpoint, path, query).await {
+                Err(Failure::NotConnected(cause)) => tracing::warn!(
+                    endpoint = endpoint.host,
+                    port = endpoint.port,
+                    cause,
+                    "no connection to this endpoint of WeChat's; trying the next"
+                ),
+                outcome => return outcome,
+            }
+        }
+        self.ask(last, path, query).await
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &config::Endpoint,
+        path: &'static str,
+        query: &str,
+    ) -> Result<Reply, Failure> {
+        let mut request = request(endpoint, path, query)
+            .map_err(|error| Failure::NotConnected(Box::new(error)))?;
+        let connection = capture_connection(&mut request);
+        let mut response = pin!(self.pool.request(request));
+        let response = tokio::select! {
+            biased;
+            response = &mut response => response.map_err(failure)?,
+            () = unconnected_after(self.connect_timeout, connection) => {
+                return Err(Failure::NotConnected("connecting took too long".into()));
+            }
+        };
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), answer::MAX_LEN)
+            .collect()
+            .await
+            .map_err(body_failure)?
+            .to_bytes();
+        Ok(Reply { status, body })
+    }
+}
+
+/// Returns when there still is no connection after `timeout`; once there is one, never.
+///
+/// The connector's own timeout covers TCP only. This one covers name lookup and the TLS handshake too, before which
+/// nothing has been sent either.
+async fn unconnected_after(timeout: Duration, connection: CaptureConnection) {
+    tokio::time::sleep(timeout).await;
+    let connected = connection.connection_metadata().is_some();
+    if connected {
+        future::pending::<()>().await;
+    }
+}
+
+fn connector(connect_timeout: Duration) -> HttpsConnector<HttpConnector> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(connect_timeout));
+    HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
+        .expect("aws-lc-rs has the default TLS versions and cipher suites")
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp)
+}
+
+fn request(
+    endpoint: &config::Endpoint,
+    path: &'static str,
+    query: &str,
+) -> Result<Request<Empty<Bytes>>, http::Error> {
+    let config::Endpoint { tls, host, port } = endpoint;
+    let scheme = if *tls { "https" } else { "http" };
+    let authority = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(format!("{path}?{query}"))
+        .build()?;
+    Request::get(uri)
+        .header(USER_AGENT, AGENT)
+        .body(Empty::new())
+}
+
+fn failure(error: legacy::Error) -> Failure {
+    if error.is_connect() {
+        return Failure::NotConnected(Box::new(error));
+    }
+    let http = error
+        .source()
+        .and_then(|source| source.downcast_ref::<hyper::Error>());
+    if http.is_some_and(hyper::Error::is_parse) {
+        return Failure::NotHttp(Box::new(error));
+    }
+    Failure::BrokeOff(Box::new(error))
+}
+
+fn body_failure(error: Cause) -> Failure {
+    if error.is::<LengthLimitError>() {
+        return Failure::TooLarge;
+    }
+    Failure::BrokeOff(error)
+}

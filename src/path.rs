@@ -1,0 +1,294 @@
+//! The canonical path: decided on and forwarded as one and the same string.
+//!
+//! If the sidecar decides on `/public/../admin` and the app serves `/admin`, authentication has been walked around. So a
+//! request-target becomes canonical once, before anything looks at it. What has one meaning everywhere is normalised (RFC
+//! 3986 §6.2.2: dot segments, case of escapes, escaped unreserved characters, and doubled slashes). What servers disagree
+//! about (`;`, escaped slashes, backslashes, NUL, double escapes, fragments) is refused, never guessed.
+
+use std::borrow::Cow;
+
+use crate::config::EscapedSlashes;
+
+/// A path that begins with `/`, has no dot segments and one spelling; the query follows as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CanonicalPath<'a> {
+    path: Cow<'a, str>,
+    query: Option<&'a str>,
+}
+
+/// Why a request-target is refused; told to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Ambiguous(pub(crate) &'static str);
+
+impl<'a> CanonicalPath<'a> {
+    /// Parses a request-target in origin-form (RFC 9112 §3.2.1); no other form is for an app.
+    pub(crate) fn parse(target: &'a [u8], slashes: EscapedSlashes) -> Result<Self, Ambiguous> {
+        if !target.iter().all(u8::is_ascii_graphic) {
+            return Err(Ambiguous(
+                "the request-target has a space, control or non-ASCII character",
+            ));
+        }
+        let text = std::str::from_utf8(target)
+            .map_err(|_| Ambiguous("the request-target is not ASCII"))?;
+        if !text.starts_with('/') {
+            return Err(Ambiguous("the request-target must begin with a slash"));
+        }
+        if text.contains('#') {
+            return Err(Ambiguous("a fragment has no place in a request-target"));
+        }
+        let (path, query) = match text.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (text, None),
+        };
+        let path = if is_plain(path.as_bytes()) {
+            Cow::Borrowed(path)
+        } else {
+            Cow::Owned(remove_dot_segments(&unescape(path, slashes)?)?)
+        };
+        Ok(Self { path, query })
+    }
+
+    /// The path, without the query.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.path
+    }
+
+    /// The query, without its `?`.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.query
+    }
+}
+
+/// Whether a path is canonical as it stands; almost all are, and those cost one pass and no copy.
+fn is_plain(path: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in path {
+        let plain = match byte {
+            b'/' | b'.' => previous != b'/',
+            _ => is_unreserved(byte),
+        };
+        if !plain {
+            return false;
+        }
+        previous = byte;
+    }
+    true
+}
+
+/// Decodes what need not be escaped, and makes all other escapes upper-case.
+fn unescape(path: &str, slashes: EscapedSlashes) -> Result<String, Ambiguous> {
+    let mut out = String::with_capacity(path.len());
+    let mut decoded = Vec::new();
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match first {
+            b'\\' => return Err(Ambiguous("the path has a backslash")),
+            b';' => {
+                return Err(Ambiguous(
+                    "the path has a semicolon, which some servers cut at",
+                ));
+            }
+            b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                return Err(Ambiguous("the path has a character that must be escaped"));
+            }
+            b'%' => {
+                let (byte, tail) = escape(rest)?;
+                check_escape(byte, tail, slashes)?;
+                decoded.push(byte);
+                if is_unreserved(byte) {
+                    out.push(char::from(byte));
+                } else {
+                    out.push_str(&format!("%{byte:02X}"));
+                }
+                rest = tail;
+            }
+            &byte => {
+                decoded.push(byte);
+                out.push(char::from(byte));
+            }
+        }
+    }
+    if std::str::from_utf8(&decoded).is_err() {
+        return Err(Ambiguous("the path does not decode to UTF-8"));
+    }
+    Ok(out)
+}
+
+fn escape(rest: &[u8]) -> Result<(u8, &[u8]), Ambiguous> {
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    match rest {
+        [high, low, tail @ ..] => match (digit(*high), digit(*low)) {
+            (Some(high), Some(low)) => Ok((high << 4 | low, tail)),
+            _ => Err(Ambiguous("the path has a malformed escape")),
+        },
+        _ => Err(Ambiguous("the path has a malformed escape")),
+    }
+}
+
+fn check_escape(byte: u8, rest: &[u8], slashes: EscapedSlashes) -> Result<(), Ambiguous> {
+    match byte {
+        0..=0x1f | 0x7f => Err(Ambiguous("the path has an escaped control character")),
+        b'/' | b'\\' if slashes == EscapedSlashes::Reject => Err(Ambiguous(
+            "the path has an escaped slash; see [inbound] escaped_slashes",
+        )),
+        // `%252e` is a dot to whoever decodes twice.
+        b'%' if rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit) => {
+            Err(Ambiguous("the path is escaped twice"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// RFC 3986 §5.2.4, with empty segments merged; above the root there is nothing.
+fn remove_dot_segments(path: &str) -> Result<String, Ambiguous> {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments
+                    .pop()
+                    .ok_or(Ambiguous("the path leads above the root"))?;
+            }
+            _ => segments.push(segment),
+        }
+    }
+    let directory = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
+    let mut out = String::with_capacity(path.len());
+    for segment in &segments {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if out.is_empty() || directory {
+        out.push('/');
+    }
+    Ok(out)
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(target: &str) -> Result<String, Ambiguous> {
+        CanonicalPath::parse(target.as_bytes(), EscapedSlashes::Reject)
+            .map(|path| path.as_str().to_owned())
+    }
+
+    #[test]
+    fn what_has_one_meaning_is_normalised() {
+        for (target, canonical) in [
+            ("/", "/"),
+            ("/api/users/1", "/api/users/1"),
+            ("/api/", "/api/"),
+            ("//api", "/api"),
+            ("/api//users", "/api/users"),
+            ("/./api", "/api"),
+            ("/a/b/../c", "/a/c"),
+            ("/public/../admin", "/admin"),
+            ("/public/%2e%2e/admin", "/admin"),
+            ("/public/.%2E/admin", "/admin"),
+            ("/a/..", "/"),
+            ("/a/.", "/a/"),
+            ("/%41pi", "/Api"),
+            ("/%e4%bd%a0", "/%E4%BD%A0"),
+            ("/a%20b", "/a%20b"),
+            ("/a:b@c,d=e+f(g)!*'$&", "/a:b@c,d=e+f(g)!*'$&"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/file.txt", "/file.txt"),
+            ("/100%25", "/100%25"),
+        ] {
+            assert_eq!(parse(target).as_deref(), Ok(canonical), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_servers_disagree_about_is_refused() {
+        for target in [
+            "",
+            "*",
+            "api",
+            "http://evil/",
+            "example.com:80",
+            "/..",
+            "/a/../..",
+            "/a%2fb",
+            "/a%5Cb",
+            "/a\\b",
+            "/admin;x=1",
+            "/..;/admin",
+            "/a%00",
+            "/a%0a",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%252e%252e/admin",
+            "/a%252fb",
+            "/%c0%ae%c0%ae/",
+            "/%ff",
+            "/public#/../admin",
+            "/a b",
+            "/\u{4f60}",
+            "/a?b c",
+            "/a?b#c",
+            "/a\u{7f}",
+        ] {
+            assert!(
+                parse(target).is_err(),
+                "{target:?} became {:?}",
+                parse(target)
+            );
+        }
+    }
+
+    #[test]
+    fn an_escaped_slash_is_kept_where_the_operator_wants_it() {
+        let path = CanonicalPath::parse(b"/a%2fb", EscapedSlashes::Keep).unwrap();
+        assert_eq!(path.as_str(), "/a%2Fb");
+    }
+
+    #[test]
+    fn the_query_is_no_part_of_the_path() {
+        let path = CanonicalPath::parse(b"/api?x=/public/../y", EscapedSlashes::Reject).unwrap();
+        assert_eq!(
+            (path.as_str(), path.query()),
+            ("/api", Some("x=/public/../y"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_is_a_fixed_point(target in "/[a-z0-9./%;?#_~A-F-]{0,40}") {
+            if let Ok(path) = parse(&target) {
+                prop_assert_eq!(parse(&path), Ok(path.clone()));
+                prop_assert!(!path.contains("//") && !path.contains("/../") && !path.contains("/./"));
+                prop_assert!(!path.ends_with("/..") && !path.ends_with("/."));
+            }
+        }
+
+        #[test]
+        fn the_fast_path_agrees_with_the_slow_one(target in "/[a-z0-9./_~-]{0,40}") {
+            if is_plain(target.as_bytes()) {
+                let slow = remove_dot_segments(&unescape(&target, EscapedSlashes::Reject).unwrap());
+                prop_assert_eq!(slow, Ok(target));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_without_a_panic(target in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = CanonicalPath::parse(&target, EscapedSlashes::Keep);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What is forwarded, what is dropped, what is added.
+//!
+//! The property to hold: no client byte can influence what the app believes about `X-WX-*`. Names are compared after
+//! folding, because CGI, WSGI, Rack and PHP turn `-` into `_` and older servers fold more (RFC 3875 §4.1.18). Lines that a
+//! `Connection` header names are dropped before identity is added, so that a client cannot have our lines removed.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use super::{Forward, Origin};
+use crate::config::Upstream;
+use crate::domain::UnionId;
+use crate::wire::{Field, Fields, Method, Name, RequestHead, Responder};
+
+/// How the request's body is announced to the app.
+pub(super) enum BodyLength {
+    Nothing,
+    Exact(u64),
+    Chunked,
+}
+
+/// Names that apps or their frameworks trust as if a proxy had set them, in folded form. A proxy that does not drop
+/// them lets clients choose their address, URL or method. `X-Forwarded-*` is dropped as a whole.
+const PROXY_NAMES: &[&[u8]] = &[
+    b"forwarded",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"true-client-ip",
+    b"x-original-forwarded-for",
+    b"x-original-host",
+    b"x-original-url",
+    b"x-original-uri",
+    b"x-rewrite-url",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-request-id",
+    b"traceparent",
+    b"tracestate",
+];
+
+/// The longest of our names; longer ones are compared by their beginning.
+const MAX_FOLDED: usize = 32;
+
+/// Encodes the whole head of the request to the app.
+pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut Vec<u8>) {
+    let head = forward.head;
+    out.extend_from_slice(head.method_text());
+    out.push(b' ');
+    out.extend_from_slice(forward.path.as_str().as_bytes());
+    if let Some(query) = forward.path.query() {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    encode_authority(forward.upstream, out);
+    out.extend_from_slice(b"\r\n");
+    for field in head.fields.iter() {
+        if is_forwarded(head, &field) {
+            line(out, field.name, field.value);
+        }
+    }
+    match body {
+        BodyLength::Exact(length) => write_line(out, format_args!("content-length: {length}\r\n")),
+        BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        BodyLength::Nothing
+            if matches!(head.method, Method::Post | Method::Put | Method::Patch) =>
+        {
+            out.extend_from_slice(b"content-length: 0\r\n");
+        }
+        BodyLength::Nothing => {}
+    }
+    if head.expects_continue {
+        out.extend_from_slice(b"expect: 100-continue\r\n");
+    }
+    encode_origin(&forward.origin, head, out);
+    line(out, b"x-request-id", forward.request_id.as_bytes());
+    line(out, b"traceparent", forward.trace.as_bytes());
+    if forward.origin.trusted
+        && let Ok(Some(state)) = head.fields.only(Name::Tracestate)
+    {
+        line(out, b"tracestate", state);
+    }
+    if let Some(user) = forward.user {
+        line(out, b"X-WX-OPENID", user.openid.as_str().as_bytes());
+        if let Some(unionid) = user.unionid.as_ref().map(UnionId::as_str) {
+            line(out, b"X-WX-UNIONID", unionid.as_bytes());
+        }
+        out.extend_from_slice(forward.app_lines);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Adds the app's field lines to the answer, less those that belong to its connection or to us.
+pub(super) fn encode_answer(forward: &Forward<'_>, fields: &Fields, responder: &mut Responder<'_>) {
+    for field in fields.iter() {
+        let ours = match field.known {
+            Name::ContentLength | Name::XRequestId => true,
+            Name::Other => is_reserved(field.name),
+            known => known.is_hop_by_hop(),
+        };
+        if !ours && !is_named_by_connection(fields, &field) {
+            responder.field(field.name, field.value);
+        }
+    }
+    responder.field(b"x-request-id", forward.request_id.as_bytes());
+}
+
+fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
+    let dropped = match field.known {
+        Name::Host
+        | Name::ContentLength
+        | Name::Expect
+        | Name::XForwardedFor
+        | Name::XForwardedHost
+        | Name::XForwardedProto
+        | Name::XRequestId
+        | Name::Traceparent
+        | Name::Tracestate
+        | Name::XWxCode => true,
+        Name::Authorization => is_our_token(field.value),
+        Name::Other => is_claimed(field.name),
+        known => known.is_hop_by_hop(),
+    };
+    !dropped && !is_named_by_connection(&head.fields, field)
+}
+
+/// Our own tokens are between the client and us: an app that logs its headers must not log them.
+fn is_our_token(value: &[u8]) -> bool {
+    let text = value.split(|&b| b == b' ').next_back().unwrap_or_default();
+    text.starts_with(b"wxat_") || text.starts_with(b"wxrt_")
+}
+
+fn is_named_by_connection(fields: &Fields, field: &Field<'_>) -> bool {
+    fields
+        .list(Name::Connection)
+        .any(|option| option.eq_ignore_ascii_case(field.name))
+}
+
+/// Whether a name lies in the `X-WX-*` namespace, however it is spelt.
+fn is_reserved(name: &[u8]) -> bool {
+    let mut buffer = [0; MAX_FOLDED];
+    may_be_ours(name) && in_namespace(fold(name, &mut buffer), b"x-wx")
+}
+
+/// Whether a name is one that only the sidecar may set.
+fn is_claimed(name: &[u8]) -> bool {
+    if !may_be_ours(name) {
+        return false;
+    }
+    let mut buffer = [0; MAX_FOLDED];
+    let folded = fold(name, &mut buffer);
+    in_namespace(folded, b"x-wx")
+        || in_namespace(folded, b"x-forwarded")
+        || PROXY_NAMES.contains(&folded)
+}
+
+/// A quick no for nearly all names: ours begin with F, T or X once leading separators are skipped.
+fn may_be_ours(name: &[u8]) -> bool {
+    let first = name.iter().find(|b| b.is_ascii_alphanumeric());
+    matches!(first, Some(b'f' | b'F' | b't' | b'T' | b'x' | b'X'))
+}
+
+fn in_namespace(folded: &[u8], namespace: &[u8]) -> bool {
+    folded
+        .strip_prefix(namespace)
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'-')
+}
+
+/// Lower case, every run of other characters one `-`, none at the ends; cut off where it no longer matters.
+fn fold<'a>(name: &[u8], buffer: &'a mut [u8; MAX_FOLDED]) -> &'a [u8] {
+    let mut len = 0;
+    let mut gap = false;
+    for &byte in name {
+        if !byte.is_ascii_alphanumeric() {
+            gap = len > 0;
+            continue;
+        }
+        if gap && len < MAX_FOLDED {
+            buffer[len] = b'-';
+            len += 1;
+        }
+        gap = false;
+        if len == MAX_FOLDED {
+            break;
+        }
+        buffer[len] = byte.to_ascii_lowercase();
+        len += 1;
+    }
+    &buffer[..len]
+}
+
+/// `X-Forwarded-*`, built from the socket; what a trusted peer says of those before it is kept.
+fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"x-forwarded-for: ");
+    if origin.trusted {
+        for hop in head.fields.list(Name::XForwardedFor) {
+            out.extend_from_slice(hop);
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(origin.peer_text.as_bytes());
+    let believed = |name| match head.fields.only(name) {
+        Ok(Some(value)) if origin.trusted => Some(value),
+        _ => None,
+    };
+    out.extend_from_slice(b"\r\nx-forwarded-proto: ");
+    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(b"http"));
+    out.extend_from_slice(b"\r\n");
+    let host = match believed(Name::XForwardedHost) {
+        Some(host) => Some(host),
+        None => head.fields.all(Name::Host).next(),
+    };
+    if let Some(host) = host {
+        line(out, b"x-forwarded-host", host);
+    }
+}
+
+fn encode_authority(upstream: &Upstream, out: &mut Vec<u8>) {
+    match upstream {
+        Upstream::Tcp { host, port } => match host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(_)) => write_line(out, format_args!("[{host}]:{port}")),
+            _ => write_line(out, format_args!("{host}:{port}")),
+        },
+        Upstream::Unix(_) => out.extend_from_slice(b"localhost"),
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_line(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory succeeds");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_identity_namespace_is_ours_in_every_spelling() {
+        for name in [
+            "X-WX-OPENID",
+            "x-wx-openid",
+            "X_WX_OPENID",
+            "x-wx_openid",
+            "X.WX.OPENID",
+            "x~wx~openid",
+            "X--WX-OPENID",
+            "X-WX-OPENID-",
+            "X-WX-OPENID_",
+            "_X_WX_OPENID",
+            "x-wx",
+            "X-WX-",
+            "X|WX|Anything",
+            "X-WX-CLOUDBASE-ACCESS-TOKEN",
+            "x-wx-some-name-that-is-longer-than-the-buffer-for-folding",
+        ] {
+            assert!(is_reserved(name.as_bytes()), "{name}");
+            assert!(is_claimed(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "X-WXYZ",
+            "XWX-OPENID",
+            "Content-Type",
+            "WX-OPENID",
+            "X-W-X",
+            "",
+        ] {
+            assert!(!is_reserved(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_frameworks_trust_are_claimed() {
+        for name in [
+            "Forwarded",
+            "X_Forwarded_For",
+            "x-forwarded-uri",
+            "X-Real-IP",
+            "X-ORIGINAL-URL",
+            "Traceparent",
+        ] {
+            assert!(is_claimed(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "X-Requested-With",
+            "Transfer",
+            "From",
+            "X-Forwardedness",
+            "X-Api-Key",
+        ] {
+            assert!(!is_claimed(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn our_own_tokens_are_recognised_whatever_the_scheme() {
+        assert!(is_our_token(b"Bearer wxat_AAAA"));
+        assert!(is_our_token(b"bearer  wxrt_AAAA"));
+        assert!(!is_our_token(b"Bearer eyJhbGciOi"));
+        assert!(!is_our_token(b"Basic d3hhdF8="));
+    }
+
+    proptest! {
+        /// Every server that folds separators must see what we see.
+        #[test]
+        fn any_separators_and_case_fold_to_the_same_name(
+            separators in proptest::collection::vec("[-_.~!#$%&'*+^`|]{1,3}", 2),
+            upper in any::<[bool; 9]>(),
+        ) {
+            let spell = |text: &str, from: usize| text.chars().enumerate()
+                .map(|(i, c)| if upper[from + i] { c.to_ascii_uppercase() } else { c }).collect::<String>();
+            let name = format!("{}{}{}{}{}", spell("x", 0), separators[0], spell("wx", 1), separators[1], spell("openid", 3));
+            prop_assert!(is_reserved(name.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! Forwarding: a request goes to the app, its answer goes to the client, both streamed.
+//!
+//! Nothing is buffered. Bytes that were read are lent to the writer of the other side and dropped when it has taken
+//! them, so a slow reader slows the sender down and memory stays flat.
+
+mod headers;
+mod pool;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+pub(crate) use pool::Pool;
+
+use crate::config::Upstream;
+use crate::domain::User;
+use crate::error::{Error, Kind, Side};
+use crate::path::CanonicalPath;
+use crate::resilience::Timers;
+use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::wire::{
+    AnswerReader, BodyError, Framing, HeadError, HeadLimits, Length, NoHead, Reader, RequestHead,
+    Responder, UpstreamConnection, Writer,
+};
+
+/// The largest head that an app may answer with.
+const ANSWER_HEAD: HeadLimits = HeadLimits { bytes: 64 * 1024 };
+/// How many interim answers (1xx) an app may send before its answer.
+const MAX_INTERIM: usize = 16;
+
+/// A request as it is to reach the app.
+pub(crate) struct Forward<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) path: &'a CanonicalPath<'a>,
+    pub(crate) upstream: &'a Upstream,
+    /// Who the app is told that the request comes from; `None` is anonymous.
+    pub(crate) user: Option<&'a User>,
+    /// The identity lines that are the same for all users, ready to be sent.
+    pub(crate) app_lines: &'a [u8],
+    pub(crate) origin: Origin<'a>,
+    pub(crate) request_id: RequestId,
+    pub(crate) trace: TraceParent,
+    pub(crate) limits: Limits,
+    /// Lines for the client, added to the app's answer.
+    pub(crate) granted: Option<&'a dyn Fn(u16) -> Vec<(&'static str, String)>>,
+}
+
+/// Where a request came from, for `X-Forwarded-*`.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    /// The peer's address in text.
+    pub(crate) peer_text: &'a str,
+    /// Whether the peer's own `X-Forwarded-*` are believed.
+    pub(crate) trusted: bool,
+}
+
+/// How long and how large.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// How long the app may be silent.
+    pub(crate) upstream: Duration,
+    /// How long a connection to the app may take.
+    pub(crate) connect: Duration,
+    /// How long the client may be silent within a body, or not take what is sent to it.
+    pub(crate) downstream: Duration,
+    /// The largest request body, in bytes.
+    pub(crate) body: u64,
+}
+
+/// The request's body: still on the wire, or read for a look inside.
+pub(crate) enum Body<'a, 'c> {
+    Wire(&'a mut Reader<'c>),
+    Buffered(&'a [u8]),
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// The connection was dead before a byte of an answer came; on a pooled one that says nothing about the app.
+    Dead(Error),
+    /// Final.
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// Forwards, with one more attempt on a fresh connection if a pooled one turns out dead and repeating is safe.
+pub(crate) async fn forward(
+    forward: &Forward<'_>,
+    pool: &Pool,
+    timers: &Timers,
+    mut body: Body<'_, '_>,
+    responder: &mut Responder<'_>,
+) -> Result<(), Error> {
+    let repeatable = forward.head.method.is_idempotent() && body.is_at_hand();
+    let pooled = pool.take(forward.upstream, forward.head.method.is_idempotent());
+    if let Some(connection) = pooled {
+        match attempt(forward, pool, timers, connection, &mut body, responder).await {
+            Err(Failure::Dead(_)) if repeatable => {}
+            outcome => return outcome.map_err(Failure::into_error),
+        }
+    }
+    let connection = pool
+        .connect(forward.upstream, forward.limits.connect)
+        .await?;
+    let outcome = attempt(forward, pool, timers, connection, &mut body, responder).await;
+    outcome.map_err(Failure::into_error)
+}
+
+async fn attempt(
+    forward: &Forward<'_>,
+    pool: &Pool,
+    timers: &Timers,
+    mut connection: UpstreamConnection,
+    body: &mut Body<'_, '_>,
+    responder: &mut Responder<'_>,
+) -> Result<(), Failure> {
+    let (mut writer, mut answer) = connection.split(body.framing(forward.head));
+    headers::encode_request(forward, &body.length(forward.head), writer.pending());
+    let exchange = Exchange { forward, timers };
+    let sent = match body.at_hand() {
+        Some(bytes) => {
+            exchange
+                .send_at_once(&mut writer, bytes, &mut answer)
+                .await?;
+            exchange.await_answer(&mut answer, responder).await?;
+            body.consume();
+            exchange.relay(&mut answer, responder).await?;
+            true
+        }
+        None => {
+            exchange
+                .stream(&mut writer, body.wire(), &mut answer, responder)
+                .await?
+        }
+    };
+    if sent && connection.is_reusable() {
+        connection.release();
+        pool.put(forward.upstream, connection);
+    }
+    Ok(())
+}
+
+/// One exchange with the app, over one connection.
+struct Exchange<'a> {
+    forward: &'a Forward<'a>,
+    timers: &'a Timers,
+}
+
+impl Exchange<'_> {
+    /// Sends head and body in one go.
+    async fn send_at_once(
+        &self,
+        writer: &mut Writer<'_>,
+        body: &[u8],
+        answer: &mut AnswerReader<'_>,
+    ) -> Result<(), Failure> {
+        match self
+            .timers
+            .within(self.forward.limits.upstream, writer.send(body, true))
+            .await
+        {
+            Ok(Ok(())) => Ok(()),
+            // The app may have answered and closed without reading on; then the answer is what counts.
+            Ok(Err(_)) if !answer.is_untouched() => Ok(()),
+            Ok(Err(cause)) => Err(Failure::Dead(unreachable(cause))),
+            Err(_) => Err(Failure::Final(timed_out(
+                "the app did not take the request in time",
+            ))),
+        }
+    }
+
+    /// Sends head and body as the body comes, and relays the answer, which may come before the body's end. Says whether
+    /// the whole body was sent.
+    async fn stream(
+        &self,
+        writer: &mut Writer<'_>,
+        body: &mut Reader<'_>,
+        answer: &mut AnswerReader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<bool, Failure> {
+        let mut upload = pin!(self.upload(writer, body));
+        let mut uploaded = None;
+        {
+            let mut head = pin!(self.read_answer(answer, responder, true));
+            let raced = alongside(upload.as_mut(), &mut uploaded, head.as_mut()).await;
+            match raced {
+                Raced::Main(outcome) => outcome?,
+                Raced::Upload => {
+                    if let Some(Err(Upload::Downstream(_))) = &uploaded {
+                        let error = uploaded.take().and_then(Result::err);
+                        return Err(Failure::Final(
+                            error.expect("it was just looked at").into_error(),
+                        ));
+                    }
+                    // Also when the app stopped reading: it may have answered before that.
+                    match self.timers.within(self.forward.limits.upstream, head).await {
+                        Ok(outcome) => outcome?,
+                        Err(_) => {
+                            return Err(Failure::Final(timed_out("the app did not answer in time")));
+                        }
+                    }
+                }
+            }
+        }
+        let complete = matches!(uploaded, Some(Ok(())));
+        if !complete {
+            // The client's remaining bytes must not be taken for its next request.
+            responder.close();
+        }
+        self.start_answer(answer, responder);
+        let mut relay = pin!(self.relay_body(answer, responder));
+        loop {
+            if uploaded.is_some() {
+                relay.await?;
+                return Ok(complete);
+            }
+            if let Raced::Main(outcome) =
+                alongside(upload.as_mut(), &mut uploaded, relay.as_mut()).await
+            {
+                outcome?;
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn upload(&self, writer: &mut Writer<'_>, body: &mut Reader<'_>) -> Result<(), Upload> {
+        let limits = &self.forward.limits;
+        let mut total: u64 = 0;
+        if self.forward.head.expects_continue {
+            // The client may be waiting for the app's word before it sends anything.
+            self.upload_within(writer.send(b"", false)).await?;
+        }
+        loop {
+            let count = match self.timers.within(limits.downstream, body.ready()).await {
+                Ok(Ok(count)) => count,
+                Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),
+                Err(_) => {
+                    let detail = "the body stopped arriving";
+                    return Err(Upload::Downstream(Error::downstream(
+                        Kind::RequestTimeout,
+                        detail,
+                    )));
+                }
+            };
+            total += count as u64;
+            if total > limits.body {
+                return Err(Upload::Downstream(too_large(limits.body)));
+            }
+            self.upload_within(writer.send(body.chunk(), count == 0))
+                .await?;
+            body.consume(count);
+            if count == 0 {
+                return Ok(());
+            }
+            if body.is_done() {
+                return self.upload_within(writer.finish()).await;
+            }
+        }
+    }
+
+    async fn upload_within(
+        &self,
+        sending: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), Upload> {
+        match self
+            .timers
+            .within(self.forward.limits.upstream, sending)
+            .await
+        {
+            Ok(sent) => sent.map_err(|cause| Upload::Upstream(unreachable(cause))),
+            Err(_) => Err(Upload::Upstream(timed_out(
+                "the app stopped taking the body",
+            ))),
+        }
+    }
+
+    async fn await_answer(
+        &self,
+        answer: &mut AnswerReader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(), Failure> {
+        let reading = self.read_answer(answer, responder, false);
+        match self
+            .timers
+            .within(self.forward.limits.upstream, reading)
+            .await
+        {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::Final(timed_out("the app did not answer in time"))),
+        }
+    }
+
+    /// Reads heads until the final one; 100 is passed on to a client that waits for it.
+    async fn read_answer(
+        &self,
+        answer: &mut AnswerReader<'_>,
+        responder: &mut Responder<'_>,
+        body_pending: bool,
+    ) -> Result<(), Failure> {
+        for _ in 0..MAX_INTERIM {
+            answer
+                .read_head(ANSWER_HEAD, self.forward.head.method)
+                .await
+                .map_err(no_answer)?;
+            match answer.head().status {
+                100 if body_pending && self.forward.head.expects_continue => {
+                    responder.go_on().await.map_err(client_gone)?;
+                }
+                101 => {
+                    return Err(Failure::Final(invalid(
+                        "the app switched protocols unasked",
+                    )));
+                }
+                100..=199 => {}
+                _ => return Ok(()),
+            }
+        }
+        Err(Failure::Final(invalid(
+            "the app sent interim answers without end",
+        )))
+    }
+
+    async fn relay(
+        &self,
+        answer: &mut AnswerReader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(), Error> {
+        self.start_answer(answer, responder);
+        self.relay_body(answer, responder).await
+    }
+
+    fn start_answer(&self, answer: &AnswerReader<'_>, responder: &mut Responder<'_>) {
+        let head = answer.head();
+        let length = match (head.framing, head.declared_length) {
+            (Framing::Length(length), _) => Length::Exact(length),
+            (Framing::Chunked | Framing::UntilClose, _) => Length::Unknown,
+            (Framing::Empty, Some(length)) => Length::Exact(length),
+            (Framing::Empty, None) => Length::Absent,
+        };
+        responder.start(head.status, head.reason(), length);
+        headers::encode_answer(self.forward, &head.fields, responder);
+        if let Some(granted) = self.forward.granted {
+            for (name, value) in granted(head.status) {
+                responder.field(name.as_bytes(), value.as_bytes());
+            }
+        }
+        responder.end_head(self.forward.head.persistent);
+    }
+
+    async fn relay_body(
+        &self,
+        answer: &mut AnswerReader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(), Error> {
+        let limits = &self.forward.limits;
+        let body = &mut answer.body;
+        loop {
+            let count = if body.is_done() || !body.chunk().is_empty() {
+                body.chunk().len()
+            } else {
+                match self.timers.within(limits.upstream, body.ready()).await {
+                    Ok(read) => read.map_err(|error| broken_answer(&error))?,
+                    Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
+                }
+            };
+            let last = count == 0 || body.ends_after(count);
+            let sending = responder.send(body.chunk(), last);
+            match self.timers.within(limits.downstream, sending).await {
+                Ok(sent) => sent.map_err(|cause| client_gone(cause).into_error())?,
+                Err(_) => {
+                    return Err(Error::downstream(
+                        Kind::RequestTimeout,
+                        "the client stopped reading",
+                    ));
+                }
+            }
+            body.consume(count);
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Why an upload stopped.
+enum Upload {
+    Downstream(Error),
+    Upstream(Error),
+}
+
+impl Upload {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Downstream(error) | Self::Upstream(error) => error,
+        }
+    }
+}
+
+/// Which of two futures came first.
+enum Raced<T> {
+    Main(T),
+    Upload,
+}
+
+/// Runs an upload, if it still runs, and a main future, until either is done.
+async fn alongside<U, UO, M, MO>(
+    mut upload: Pin<&mut U>,
+    uploaded: &mut Option<UO>,
+    mut main: Pin<&mut M>,
+) -> Raced<MO>
+where
+    U: Future<Output = UO>,
+    M: Future<Output = MO>,
+{
+    poll_fn(|cx| {
+        if uploaded.is_none()
+            && let Poll::Ready(outcome) = upload.as_mut().poll(cx)
+        {
+            *uploaded = Some(outcome);
+            return Poll::Ready(Raced::Upload);
+        }
+        main.as_mut().poll(cx).map(Raced::Main)
+    })
+    .await
+}
+
+impl<'c> Body<'_, 'c> {
+    fn framing(&self, head: &RequestHead) -> Framing {
+        match self {
+            Self::Wire(_) => head.framing,
+            Self::Buffered([]) => Framing::Empty,
+            Self::Buffered(bytes) => Framing::Length(bytes.len() as u64),
+        }
+    }
+
+    fn length(&self, head: &RequestHead) -> headers::BodyLength {
+        match self.framing(head) {
+            Framing::Chunked => headers::BodyLength::Chunked,
+            Framing::Length(length) => headers::BodyLength::Exact(length),
+            // A POST without a body says so, as clients do; for a GET silence says it.
+            Framing::Empty | Framing::UntilClose => headers::BodyLength::Nothing,
+        }
+    }
+
+    fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Wire(reader) => reader.is_at_hand(),
+            Self::Buffered(_) => true,
+        }
+    }
+
+    /// The whole body, if it has been read already.
+    fn at_hand(&self) -> Option<&[u8]> {
+        match self {
+            Self::Wire(reader) if reader.is_at_hand() => Some(reader.chunk()),
+            Self::Wire(_) => None,
+            Self::Buffered(bytes) => Some(bytes),
+        }
+    }
+
+    /// Drops the body at hand; until then it can be sent again.
+    fn consume(&mut self) {
+        if let Self::Wire(reader) = self {
+            let count = reader.chunk().len();
+            reader.consume(count);
+        }
+    }
+
+    fn wire(&mut self) -> &mut Reader<'c> {
+        match self {
+            Self::Wire(reader) => reader,
+            Self::Buffered(_) => unreachable!("a buffered body is always at hand"),
+        }
+    }
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Dead(error) | Self::Final(error) => error,
+        }
+    }
+}
+
+fn no_answer(cause: NoHead) -> Failure {
+    match cause {
+        NoHead::Closed => Failure::Dead(Error::upstream(
+            Kind::UpstreamUnreachable,
+            "the app closed the connection without an answer",
+        )),
+        NoHead::Io(cause) => Failure::Dead(unreachable(cause)),
+        NoHead::Truncated => Failure::Final(Error::upstream(
+            Kind::UpstreamUnreachable,
+            "the app broke off in the middle of its answer's head",
+        )),
+        NoHead::Invalid(HeadError::TooLarge) => {
+            Failure::Final(invalid("the head of the app's answer is too large"))
+        }
+        NoHead::Invalid(cause) => {
+            Failure::Final(invalid("the app's answer is not valid HTTP").with_cause(cause))
+        }
+    }
+}
+
+fn unreachable(cause: io::Error) -> Error {
+    Error::upstream(Kind::UpstreamUnreachable, "the connection to the app broke").with_cause(cause)
+}
+
+fn timed_out(detail: &'static str) -> Error {
+    Error::upstream(Kind::UpstreamTimeout, detail)
+}
+
+fn invalid(detail: &'static str) -> Error {
+    Error::upstream(Kind::UpstreamInvalid, detail)
+}
+
+fn broken_answer(cause: &BodyError) -> Error {
+    invalid("the app broke off in the middle of its answer").with_cause(cause.to_string())
+}
+
+fn client_gone(cause: io::Error) -> Failure {
+    Failure::Final(
+        Error::new(Kind::BadRequest, Side::Downstream, "the client went away").with_cause(cause),
+    )
+}
+
+/// A request body that cannot be read to its end.
+pub(crate) fn broken_body(error: BodyError) -> Error {
+    match error {
+        BodyError::Malformed(detail) => Error::downstream(Kind::BadRequest, detail),
+        BodyError::Truncated => {
+            Error::downstream(Kind::BadRequest, "the body is shorter than announced")
+        }
+        BodyError::Io(cause) => {
+            Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause)
+        }
+    }
+}
+
+/// A request body beyond the limit.
+pub(crate) fn too_large(limit: u64) -> Error {
+    Error::downstream(
+        Kind::BodyTooLarge,
+        format!("the body is larger than {limit} bytes"),
+    )
+    .with_hint("raise body_limit for this route in sidecar.toml")
+}

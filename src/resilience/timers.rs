@@ -1,0 +1,266 @@
+//! Coarse timeouts for the request path.
+//!
+//! A proxied request waits four times, each time under a timeout that almost never fires. Registering each wait with the
+//! runtime's timer wheel costs more than parsing the head. Here a wait is one entry in a table; a single sweep every 100 ms
+//! wakes whoever has waited too long. A timeout fires up to two ticks late, never early.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// The waits of one worker. Clones share the table.
+#[derive(Clone, Default)]
+pub(crate) struct Timers(Rc<Table>);
+
+/// The wait was longer than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Elapsed;
+
+#[derive(Default)]
+struct Table {
+    /// Counts sweeps, not time: it stands still while nobody waits.
+    tick: Cell<u64>,
+    waits: RefCell<Waits>,
+    first_wait: Notify,
+}
+
+#[derive(Default)]
+struct Waits {
+    slots: Vec<Option<Wait>>,
+    free: Vec<usize>,
+}
+
+struct Wait {
+    /// The tick at which it is over.
+    until: u64,
+    idle: bool,
+    waker: Waker,
+}
+
+/// A wait in the table; leaves it when dropped.
+struct Armed<'a> {
+    table: &'a Table,
+    slot: usize,
+}
+
+impl Timers {
+    /// Runs `future`, but not for longer than `limit`.
+    pub(crate) async fn within<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        self.wait(limit, false, future).await
+    }
+
+    /// As [`Timers::within`], for a wait that also ends when [`Timers::interrupt_idle`] is called.
+    pub(crate) async fn within_idle<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        self.wait(limit, true, future).await
+    }
+
+    /// Ends all idle waits as if their time were up.
+    pub(crate) fn interrupt_idle(&self) {
+        for wait in self.0.waits.borrow_mut().slots.iter_mut().flatten() {
+            if wait.idle {
+                wait.until = 0;
+                wait.waker.wake_by_ref();
+            }
+        }
+    }
+
+    async fn wait<F: Future>(
+        &self,
+        limit: Duration,
+        idle: bool,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        let mut armed: Option<Armed<'_>> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            match &armed {
+                None => armed = Some(self.0.arm(limit, idle, cx.waker())),
+                Some(wait) if wait.is_over(cx.waker()) => return Poll::Ready(Err(Elapsed)),
+                Some(_) => {}
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sweeps for ever; one task per worker runs this.
+    pub(crate) async fn run(self) {
+        loop {
+            while self.0.waits.borrow().is_empty() {
+                self.0.first_wait.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            let now = self.0.tick.get() + 1;
+            self.0.tick.set(now);
+            self.0.waits.borrow().wake_overdue(now);
+        }
+    }
+}
+
+impl Table {
+    fn arm(&self, limit: Duration, idle: bool, waker: &Waker) -> Armed<'_> {
+        // One tick more, because the current one may be nearly over.
+        let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
+        let until = self
+            .tick
+            .get()
+            .saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        let mut waits = self.waits.borrow_mut();
+        if waits.is_empty() {
+            self.first_wait.notify_one();
+        }
+        let slot = waits.insert(Wait {
+            until,
+            idle,
+            waker: waker.clone(),
+        });
+        Armed { table: self, slot }
+    }
+}
+
+impl Waits {
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    fn insert(&mut self, wait: Wait) -> usize {
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot] = Some(wait);
+            slot
+        } else {
+            self.slots.push(Some(wait));
+            self.slots.len() - 1
+        }
+    }
+
+    fn wake_overdue(&self, now: u64) {
+        for wait in self.slots.iter().flatten().filter(|wait| wait.until <= now) {
+            wait.waker.wake_by_ref();
+        }
+    }
+}
+
+impl Armed<'_> {
+    /// Whether the wait is over; if not, the wake-up follows the future, which may have moved to another task.
+    fn is_over(&self, waker: &Waker) -> bool {
+        match &mut self.table.waits.borrow_mut().slots[self.slot] {
+            Some(wait) => {
+                wait.waker.clone_from(waker);
+                wait.until <= self.table.tick.get()
+            }
+            None => true,
+        }
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.table.waits.borrow_mut();
+        waits.slots[self.slot] = None;
+        waits.free.push(self.slot);
+        // A burst of connections must not keep its table for ever.
+        if waits.is_empty() && waits.slots.len() > 1024 {
+            *waits = Waits::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(test: impl FnOnce(Timers) -> F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime.unwrap(), async {
+            let timers = Timers::default();
+            tokio::task::spawn_local(timers.clone().run());
+            test(timers).await
+        })
+    }
+
+    #[test]
+    fn a_wait_that_is_long_enough_yields_its_output() {
+        let out = run(|timers| async move {
+            let nap = tokio::time::sleep(Duration::from_millis(900));
+            timers.within(Duration::from_secs(1), nap).await
+        });
+        assert_eq!(out, Ok(()));
+    }
+
+    #[test]
+    fn a_wait_ends_after_its_limit_and_never_before() {
+        let took = run(|timers| async move {
+            let start = tokio::time::Instant::now();
+            assert_eq!(
+                timers
+                    .within(Duration::from_secs(1), std::future::pending::<()>())
+                    .await,
+                Err(Elapsed)
+            );
+            start.elapsed()
+        });
+        assert!(
+            (Duration::from_secs(1)..=Duration::from_millis(1200)).contains(&took),
+            "{took:?}"
+        );
+    }
+
+    #[test]
+    fn an_interruption_ends_idle_waits_only() {
+        run(|timers| async move {
+            let idle = timers.within_idle(Duration::from_secs(60), std::future::pending::<()>());
+            let busy = timers.within(
+                Duration::from_secs(60),
+                tokio::time::sleep(Duration::from_secs(30)),
+            );
+            let interrupt = async {
+                tokio::task::yield_now().await;
+                timers.interrupt_idle();
+            };
+            let start = tokio::time::Instant::now();
+            let idle = async { (idle.await, start.elapsed()) };
+            let ((idle, after), busy, ()) = tokio::join!(idle, busy, interrupt);
+            assert_eq!((idle, after), (Err(Elapsed), Duration::ZERO));
+            assert_eq!(busy, Ok(()));
+        });
+    }
+
+    #[test]
+    fn many_waits_end_each_in_its_own_time_and_leave_the_table_empty() {
+        run(|timers| async move {
+            let waits = (1..=50u64).map(|n| {
+                let timers = timers.clone();
+                tokio::task::spawn_local(async move {
+                    let limit = Duration::from_millis(100 * n);
+                    timers.within(limit, std::future::pending::<()>()).await
+                })
+            });
+            for wait in waits.collect::<Vec<_>>() {
+                assert_eq!(wait.await.unwrap(), Err(Elapsed));
+            }
+            assert!(timers.0.waits.borrow().is_empty());
+        });
+    }
+}

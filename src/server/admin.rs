@@ -1,0 +1,126 @@
+//! The operators' listener: health, readiness, metrics.
+//!
+//! It has its own thread and an HTTP library's server, because nothing here is fast or public. `/livez` depends on nobody;
+//! `/readyz` tells whether traffic should come here.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::TextEncoder;
+use tokio::sync::watch;
+
+use super::drain::Phase;
+use crate::telemetry::metrics::Metrics;
+
+/// What the admin side looks at.
+pub(super) struct Admin {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+impl Admin {
+    /// Serves until dropped.
+    pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .expect("a non-blocking listener joins the control thread's runtime");
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let admin = Arc::clone(&self);
+                    tokio::task::spawn_local(async move {
+                        let service = service_fn(move |request| {
+                            let admin = Arc::clone(&admin);
+                            async move { Ok::<_, Infallible>(admin.answer(&request)) }
+                        });
+                        let serving = hyper::server::conn::http1::Builder::new()
+                            .timer(TokioTimer::new())
+                            .serve_connection(TokioIo::new(stream), service);
+                        if let Err(error) = serving.await {
+                            tracing::debug!(%error, "admin connection");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "admin: cannot accept connections; pausing");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        }
+        let verbose = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.split('&').any(|q| q == "verbose"));
+        match request.uri().path() {
+            "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readiness(verbose),
+            "/metrics" => self.metrics(),
+            "/" => text(
+                StatusCode::OK,
+                "wx-sidecar admin: /livez /readyz?verbose /metrics\n",
+            ),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "not found; there are /livez /readyz?verbose /metrics\n",
+            ),
+        }
+    }
+
+    fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
+        let serving = *self.phase.borrow() == Phase::Serving;
+        let (status, mark, verdict) = if serving {
+            (StatusCode::OK, "[+]serving ok", "readyz check passed")
+        } else {
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "[-]serving failed: shutting down",
+                "readyz check failed",
+            )
+        };
+        match (verbose, serving) {
+            (false, true) => text(status, "ok\n"),
+            _ => text(
+                status,
+                format!("[+]config ok\n[+]listener ok\n{mark}\n{verdict}\n"),
+            ),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match TextEncoder::new().encode_to_string(&self.metrics.registry().gather()) {
+            Ok(page) => {
+                let mut response = text(StatusCode::OK, page);
+                let kind = header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                response
+            }
+            Err(error) => {
+                tracing::error!(%error, "metrics cannot be encoded");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "metrics cannot be encoded; see the log\n",
+                )
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

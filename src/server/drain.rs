@@ -1,0 +1,46 @@
+//! The end of a sidecar, in order: say "not ready", wait until the news has spread, stop accepting, finish what is in
+//! flight, stop.
+//!
+//! The order is in one ordered enum and one watch channel; everybody waits for the phase that concerns them.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// In service.
+    Serving,
+    /// Still serving, but load balancers are told to look elsewhere.
+    Leaving,
+    /// No new connections; requests in flight go on.
+    Draining,
+    /// Whatever is still in flight is cut off.
+    Stopped,
+}
+
+/// Walks through the phases. `idle` ends when nothing is in flight any more.
+pub(super) async fn drain(
+    phase: &watch::Sender<Phase>,
+    delay: Duration,
+    timeout: Duration,
+    idle: impl Future<Output = ()>,
+) {
+    tracing::info!(
+        delay_ms = millis(delay),
+        "leaving: not ready any more, still serving"
+    );
+    phase.send_replace(Phase::Leaving);
+    tokio::time::sleep(delay).await;
+    tracing::info!(timeout_ms = millis(timeout), "draining: no new connections");
+    phase.send_replace(Phase::Draining);
+    if tokio::time::timeout(timeout, idle).await.is_err() {
+        tracing::warn!("requests still in flight after drain_timeout are cut off");
+    }
+    phase.send_replace(Phase::Stopped);
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

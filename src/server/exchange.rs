@@ -1,0 +1,612 @@
+//! THE request: what happens to it, from its head to the record of its end.
+//!
+//! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
+//! way comes back to `exchange`, where it becomes HTTP in one place.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::router::{Action, Endpoint, Rule};
+use super::snapshot::Snapshot;
+use super::worker::{Peer, Settings, Worker};
+use crate::answer::{Answer, reason};
+use crate::config::Auth;
+use crate::domain::{LoginCode, UnionId, User};
+use crate::error::{Error, Kind, Language, Side};
+use crate::path::CanonicalPath;
+use crate::proxy::{self, Body, Forward, Limits, Origin};
+use crate::session::{Claims, Granted};
+use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::wire::{
+    Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder, ServerConnection,
+};
+
+/// The largest body of our own endpoints; a code and a token fit many times.
+const OWN_BODY_LIMIT: u64 = 16 * 1024;
+/// The largest body that is looked into for a login code on its way to the app.
+const LOGIN_BODY_LIMIT: u64 = 1024 * 1024;
+/// The status that is recorded when the client went away before it could be answered (nginx's convention).
+const CLIENT_GONE: u16 = 499;
+
+/// A request under way.
+struct Exchange<'a> {
+    worker: &'a Worker,
+    snapshot: &'a Snapshot,
+    peer: &'a Peer,
+    head: &'a RequestHead,
+    request_id: RequestId,
+    /// Whether the peer's `X-Forwarded-*` and ids are believed.
+    trusted: bool,
+}
+
+/// Who a request comes from, and what its client is given on the way.
+#[derive(Default)]
+struct Caller {
+    claims: Option<Claims>,
+    grant: Option<Grant>,
+}
+
+/// Tokens that ride on the app's answer.
+struct Grant {
+    granted: Granted,
+    /// Whether the app has a say: on its own login route, only its 2xx makes a session.
+    on_success_only: bool,
+}
+
+/// Which route a request is counted under.
+#[derive(Clone, Copy)]
+pub(super) enum Counted {
+    Unrouted,
+    Own(Endpoint),
+    Rule(usize),
+}
+
+/// Deals with the request whose head has just been read.
+pub(super) async fn exchange(
+    worker: &Worker,
+    settings: &Settings,
+    peer: &Peer,
+    connection: &mut ServerConnection,
+) {
+    let began = Instant::now();
+    worker.cells.in_flight.add(1);
+    let (head, mut body, mut responder) = connection.parts();
+    if worker.is_draining() {
+        responder.close();
+    }
+    let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
+    let mut counted = Counted::Unrouted;
+    let outcome = exchange
+        .handle(&mut body, &mut responder, &mut counted)
+        .await;
+    if let Err(error) = &outcome {
+        exchange.tell(error, &body, &mut responder).await;
+    }
+    worker.cells.in_flight.sub(1);
+    let took = began.elapsed();
+    let status = responder.status().unwrap_or(CLIENT_GONE);
+    settings
+        .recorder(counted)
+        .record(head.method.as_str(), status, took);
+    exchange.log(&outcome, status, responder.bytes(), took);
+}
+
+/// Answers a head that is not one, and ends the connection.
+pub(super) async fn refuse(
+    worker: &Worker,
+    settings: &Settings,
+    cause: &HeadError,
+    connection: &mut ServerConnection,
+) {
+    let kind = match cause {
+        HeadError::Malformed(_) => Kind::BadRequest,
+        HeadError::TooLarge => Kind::HeaderTooLarge,
+        HeadError::Version => Kind::VersionNotSupported,
+        HeadError::TransferCoding => Kind::NotImplemented,
+    };
+    refuse_with(
+        worker,
+        settings,
+        &Error::downstream(kind, cause.to_string()),
+        connection,
+    )
+    .await;
+}
+
+/// Answers a client that did not finish its head in time.
+pub(super) async fn refuse_slow(
+    worker: &Worker,
+    settings: &Settings,
+    connection: &mut ServerConnection,
+) {
+    let error = Error::downstream(
+        Kind::RequestTimeout,
+        "the request's head did not arrive in time",
+    );
+    refuse_with(worker, settings, &error, connection).await;
+}
+
+async fn refuse_with(
+    worker: &Worker,
+    settings: &Settings,
+    error: &Error,
+    connection: &mut ServerConnection,
+) {
+    let request_id = worker.ids.request_id(worker.clock().now());
+    let mut responder = connection.refuse();
+    let answer = problem(error, &request_id, Language::English);
+    let limit = settings.snapshot.config.inbound.idle_timeout;
+    let _gone = worker
+        .timers
+        .within(limit, send(&mut responder, &answer, &request_id, false))
+        .await;
+    settings
+        .recorder(Counted::Unrouted)
+        .record("other", error.status(), Duration::ZERO);
+    tracing::debug!(request_id = request_id.as_str(), status = error.status(), error = %error, "refused");
+}
+
+impl<'a> Exchange<'a> {
+    fn begin(
+        worker: &'a Worker,
+        snapshot: &'a Snapshot,
+        peer: &'a Peer,
+        head: &'a RequestHead,
+    ) -> Self {
+        let proxies = &snapshot.config.inbound.trusted_proxies;
+        let trusted = proxies
+            .iter()
+            .any(|network| network.contains(peer.addr.ip()));
+        let given = match head.fields.only(Name::XRequestId) {
+            Ok(Some(id)) if trusted => RequestId::parse(id),
+            _ => None,
+        };
+        let request_id = given.unwrap_or_else(|| worker.ids.request_id(worker.clock().now()));
+        Self {
+            worker,
+            snapshot,
+            peer,
+            head,
+            request_id,
+            trusted,
+        }
+    }
+
+    async fn handle(
+        &self,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
+        counted: &mut Counted,
+    ) -> Result<(), Error> {
+        let escaped_slashes = self.snapshot.config.inbound.escaped_slashes;
+        let path = CanonicalPath::parse(self.head.target(), escaped_slashes)
+            .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;
+        if matches!(self.head.method, Method::Connect | Method::Trace) {
+            return Err(Error::downstream(
+                Kind::MethodNotAllowed,
+                "this method is never forwarded",
+            ));
+        }
+        match self
+            .snapshot
+            .router
+            .route(path.as_str(), self.head.method_text())
+        {
+            Action::Own(endpoint) => {
+                *counted = Counted::Own(endpoint);
+                let answer = self.answer(endpoint, body, responder).await?;
+                self.respond(&answer, body, responder).await
+            }
+            Action::Forward(rule) => {
+                *counted = Counted::Rule(rule.index);
+                self.forward(rule, &path, body, responder).await
+            }
+            Action::Nothing => Err(Error::downstream(
+                Kind::NotFound,
+                "the sidecar has no such endpoint",
+            )
+            .with_hint("paths below [inbound] prefix belong to the sidecar")),
+            Action::WrongMethod(allowed) => Err(Error::downstream(
+                Kind::MethodNotAllowed,
+                format!("this endpoint takes {allowed}"),
+            )),
+        }
+    }
+
+    /// One of our own endpoints.
+    async fn answer(
+        &self,
+        endpoint: Endpoint,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<Answer, Error> {
+        let sessions = &self.snapshot.sessions;
+        match endpoint {
+            Endpoint::Login => {
+                let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
+                Ok(sessions.login(login_code(&request)?).await?.to_answer())
+            }
+            Endpoint::Refresh => {
+                let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
+                let token = text_member(&request, "refresh_token")?;
+                Ok(sessions.refresh(token.as_bytes()).await?.to_answer())
+            }
+            Endpoint::Logout => {
+                let claims = self.required_token()?;
+                let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
+                sessions.logout(&claims, wants_everywhere(&request)?).await;
+                Ok(Answer::empty(204))
+            }
+            Endpoint::Session => Ok(sessions.describe(&self.required_token()?)),
+            Endpoint::Verify => Ok(self.identity_answer(&self.required_token()?.user)),
+        }
+    }
+
+    async fn forward(
+        &self,
+        rule: &Rule,
+        path: &CanonicalPath<'_>,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(), Error> {
+        let mut caller = self.authenticate(rule).await?;
+        self.admit(rule)?;
+        let mut buffered = None;
+        if rule.login && caller.grant.is_none() {
+            let request = self
+                .read_all(rule.body_limit.min(LOGIN_BODY_LIMIT), body, responder)
+                .await?;
+            let granted = self.snapshot.sessions.login(login_code(&request)?).await?;
+            caller = Caller {
+                claims: Some(granted.claims.clone()),
+                grant: Some(Grant {
+                    granted,
+                    on_success_only: true,
+                }),
+            };
+            buffered = Some(request);
+        }
+        let inbound = &self.snapshot.config.inbound;
+        let lines = |status| {
+            caller
+                .grant
+                .as_ref()
+                .map_or_else(Vec::new, |grant| grant.lines(status))
+        };
+        let forward = Forward {
+            head: self.head,
+            path,
+            upstream: &rule.upstream,
+            user: caller.claims.as_ref().map(|claims| &claims.user),
+            app_lines: &self.snapshot.app_lines,
+            origin: Origin {
+                peer_text: &self.peer.text,
+                trusted: self.trusted,
+            },
+            request_id: self.request_id,
+            trace: self.trace(),
+            limits: Limits {
+                upstream: rule.timeout,
+                connect: inbound.connect_timeout,
+                downstream: inbound.idle_timeout,
+                body: rule.body_limit,
+            },
+            granted: caller
+                .grant
+                .as_ref()
+                .map(|_| &lines as &dyn Fn(u16) -> Vec<_>),
+        };
+        let body = match &buffered {
+            Some(bytes) => Body::Buffered(bytes),
+            None => Body::Wire(body),
+        };
+        proxy::forward(
+            &forward,
+            &self.worker.pool,
+            &self.worker.timers,
+            body,
+            responder,
+        )
+        .await
+    }
+
+    async fn authenticate(&self, rule: &Rule) -> Result<Caller, Error> {
+        if let Some(code) = self.only(Name::XWxCode)? {
+            let text = std::str::from_utf8(code).unwrap_or_default();
+            let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
+            let claims = Some(granted.claims.clone());
+            return Ok(Caller {
+                claims,
+                grant: Some(Grant {
+                    granted,
+                    on_success_only: false,
+                }),
+            });
+        }
+        if rule.auth == Auth::None || rule.login {
+            return Ok(Caller::default());
+        }
+        match (self.bearer_token()?, rule.auth) {
+            (Some(token), _) => Ok(Caller {
+                claims: Some(self.snapshot.sessions.verify(token)?),
+                grant: None,
+            }),
+            (None, Auth::Required) => Err(token_missing()),
+            (None, _) => Ok(Caller::default()),
+        }
+    }
+
+    /// Refuses what is known to be too much before the app sees any of it.
+    fn admit(&self, rule: &Rule) -> Result<(), Error> {
+        match self.head.framing {
+            Framing::Length(length) if length > rule.body_limit => {
+                Err(proxy::too_large(rule.body_limit))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn required_token(&self) -> Result<Claims, Error> {
+        let token = self.bearer_token()?.ok_or_else(token_missing)?;
+        self.snapshot.sessions.verify(token)
+    }
+
+    /// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's own.
+    fn bearer_token(&self) -> Result<Option<&'a [u8]>, Error> {
+        let Some(value) = self.only(Name::Authorization)? else {
+            return Ok(None);
+        };
+        let Some((scheme, token)) = value.split_at_checked(7) else {
+            return Ok(None);
+        };
+        Ok(scheme
+            .eq_ignore_ascii_case(b"bearer ")
+            .then(|| token.trim_ascii()))
+    }
+
+    fn only(&self, name: Name) -> Result<Option<&'a [u8]>, Error> {
+        self.head.fields.only(name).map_err(|_repeated| {
+            Error::downstream(
+                Kind::BadRequest,
+                "a header that may stand only once stands twice",
+            )
+        })
+    }
+
+    fn trace(&self) -> TraceParent {
+        let ids = &self.worker.ids;
+        let parent = match self.head.fields.only(Name::Traceparent) {
+            Ok(Some(parent)) if self.trusted => TraceParent::continued(parent, ids),
+            _ => None,
+        };
+        parent.unwrap_or_else(|| ids.trace())
+    }
+
+    fn identity_answer(&self, user: &User) -> Answer {
+        let app = &self.snapshot.config.app;
+        let answer = Answer::empty(204)
+            .with("cache-control", "no-store")
+            .with("X-WX-OPENID", user.openid.as_str())
+            .with("X-WX-APPID", app.appid.as_str())
+            .with("X-WX-SOURCE", "wx_client")
+            .with("X-WX-ENV", app.env.as_str());
+        match user.unionid.as_ref().map(UnionId::as_str) {
+            Some(unionid) => answer.with("X-WX-UNIONID", unionid),
+            None => answer,
+        }
+    }
+
+    async fn read_all(
+        &self,
+        limit: u64,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        if matches!(self.head.framing, Framing::Length(length) if length > limit) {
+            return Err(proxy::too_large(limit));
+        }
+        if self.head.expects_continue {
+            let gone = |cause| {
+                Error::new(Kind::BadRequest, Side::Downstream, "the client went away")
+                    .with_cause(cause)
+            };
+            responder.go_on().await.map_err(gone)?;
+        }
+        let mut all = Vec::new();
+        loop {
+            let idle = self.snapshot.config.inbound.idle_timeout;
+            let count = match self.worker.timers.within(idle, body.ready()).await {
+                Ok(read) => read.map_err(proxy::broken_body)?,
+                Err(_) => {
+                    return Err(Error::downstream(
+                        Kind::RequestTimeout,
+                        "the body stopped arriving",
+                    ));
+                }
+            };
+            if count == 0 {
+                return Ok(all);
+            }
+            all.extend_from_slice(body.chunk());
+            body.consume(count);
+            if all.len() as u64 > limit {
+                return Err(proxy::too_large(limit));
+            }
+        }
+    }
+
+    async fn respond(
+        &self,
+        answer: &Answer,
+        body: &Reader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(), Error> {
+        if !responder.can_outlive(self.head, body) {
+            responder.close();
+        }
+        let sending = send(responder, answer, &self.request_id, self.head.persistent);
+        let limit = self.snapshot.config.inbound.idle_timeout;
+        match self.worker.timers.within(limit, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => {
+                Err(Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause))
+            }
+            Err(_) => Err(Error::downstream(
+                Kind::RequestTimeout,
+                "the client stopped reading",
+            )),
+        }
+    }
+
+    /// Turns an error into an answer. Once an answer has been begun nothing can be told any more: the connection is
+    /// dropped, so that the client sees a broken answer and not a short one.
+    async fn tell(&self, error: &Error, body: &Reader<'_>, responder: &mut Responder<'_>) {
+        if responder.has_started() {
+            responder.close();
+            return;
+        }
+        let answer = problem(error, &self.request_id, self.language());
+        let _gone = self.respond(&answer, body, responder).await;
+    }
+
+    fn language(&self) -> Language {
+        for range in self.head.fields.list(Name::AcceptLanguage) {
+            match range.get(..2).map(<[u8]>::to_ascii_lowercase).as_deref() {
+                Some(b"zh") => return Language::Chinese,
+                Some(b"en") => return Language::English,
+                _ => {}
+            }
+        }
+        Language::English
+    }
+
+    fn log(&self, outcome: &Result<(), Error>, status: u16, bytes: u64, took: Duration) {
+        let request_id = self.request_id.as_str();
+        if let Err(error) = outcome {
+            let side = format!("{:?}", error.side()).to_lowercase();
+            if status >= 500 {
+                tracing::warn!(request_id, status, side, error = %error, "request failed");
+            } else {
+                tracing::debug!(request_id, status, side, error = %error, "request refused");
+            }
+        }
+        if self.snapshot.config.log.access {
+            let method = self.head.method.as_str();
+            let target = self.head.target();
+            let path =
+                String::from_utf8_lossy(target.split(|&b| b == b'?').next().unwrap_or_default());
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            tracing::info!(target: "access", request_id, method, path = &*path, status, bytes, micros);
+        }
+    }
+}
+
+impl Grant {
+    fn lines(&self, status: u16) -> Vec<(&'static str, String)> {
+        if self.on_success_only && !(200..300).contains(&status) {
+            return Vec::new();
+        }
+        vec![
+            (
+                "X-WX-Access-Token",
+                self.granted.access_token.expose().to_owned(),
+            ),
+            (
+                "X-WX-Refresh-Token",
+                self.granted.refresh_token.expose().to_owned(),
+            ),
+            (
+                "X-WX-Expires-In",
+                self.granted.expires_in.as_secs().to_string(),
+            ),
+            ("cache-control", "no-store".to_owned()),
+        ]
+    }
+}
+
+async fn send(
+    responder: &mut Responder<'_>,
+    answer: &Answer,
+    request_id: &RequestId,
+    persistent: bool,
+) -> std::io::Result<()> {
+    let length = match answer.status {
+        204 => Length::Absent,
+        _ => Length::Exact(answer.body.len() as u64),
+    };
+    responder.start(answer.status, reason(answer.status).as_bytes(), length);
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    responder.field(b"date", date.as_bytes());
+    for (name, value) in &answer.fields {
+        responder.field(name.as_bytes(), value.as_bytes());
+    }
+    responder.field(b"x-request-id", request_id.as_bytes());
+    responder.end_head(persistent);
+    responder.send(&answer.body, true).await
+}
+
+fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer {
+    let mut answer = Answer::empty(error.status())
+        .with("content-type", "application/problem+json")
+        .with("cache-control", "no-store")
+        .body(error.to_problem(request_id.as_str(), language));
+    if matches!(
+        error.kind(),
+        Kind::TokenMissing | Kind::TokenInvalid | Kind::TokenExpired | Kind::RefreshReused
+    ) {
+        answer = answer.with("www-authenticate", "Bearer error=\"invalid_token\"");
+    }
+    if let Some(after) = error.retry_after() {
+        answer = answer.with("retry-after", after.as_secs().max(1).to_string());
+    }
+    answer
+}
+
+fn token_missing() -> Error {
+    Error::downstream(Kind::TokenMissing, "the request has no access token")
+        .with_hint("log in with POST /wx/login and send `Authorization: Bearer <access_token>`")
+}
+
+fn login_code(request: &[u8]) -> Result<LoginCode, Error> {
+    parse_code(&text_member(request, "code")?)
+}
+
+fn parse_code(text: &str) -> Result<LoginCode, Error> {
+    LoginCode::parse(text).map_err(|cause| Error::downstream(Kind::BadRequest, cause.0))
+}
+
+/// A text member of a JSON object.
+fn text_member(request: &[u8], name: &'static str) -> Result<String, Error> {
+    match json_object(request)?.get_mut(name).map(Value::take) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(bad_body(format!("the member `{name}` must be a string"))),
+        None => Err(bad_body(format!("the member `{name}` is missing"))),
+    }
+}
+
+/// Whether a logout is for all of the user's sessions; without a body it is for this one.
+fn wants_everywhere(request: &[u8]) -> Result<bool, Error> {
+    if request.is_empty() {
+        return Ok(false);
+    }
+    match json_object(request)?.get("everywhere") {
+        None => Ok(false),
+        Some(Value::Bool(everywhere)) => Ok(*everywhere),
+        Some(_) => Err(bad_body(
+            "the member `everywhere` must be true or false".to_owned(),
+        )),
+    }
+}
+
+fn json_object(request: &[u8]) -> Result<Value, Error> {
+    match serde_json::from_slice(request) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        _ => Err(bad_body("the body must be a JSON object".to_owned())),
+    }
+}
+
+fn bad_body(detail: String) -> Error {
+    Error::downstream(Kind::BadRequest, detail)
+}

@@ -1,0 +1,305 @@
+//! The assembly: listeners, workers, the admin side, and their common end.
+//!
+//! Each worker is a thread with a single-threaded runtime. One more thread, control, has the admin side and conducts the
+//! drain.
+
+mod admin;
+mod drain;
+mod exchange;
+mod router;
+mod snapshot;
+mod worker;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::net::{bind, bind_group};
+use crate::session::{MemoryStore, SessionState, Store};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::requests::{RequestCollector, WorkerCells};
+use admin::Admin;
+use drain::Phase;
+use snapshot::Snapshot;
+use worker::Worker;
+
+/// A running sidecar.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = wx_sidecar::Config::from_toml(r#"
+///     [app]
+///     appid = "wx0123456789abcdef"
+///     secret = "0123456789abcdef0123456789abcdef"
+///     [inbound]
+///     listen = "127.0.0.1:0"
+///     upstream = "http://127.0.0.1:3000"
+///     [admin]
+///     listen = "127.0.0.1:0"
+/// "#)?;
+/// let sidecar = wx_sidecar::Sidecar::start(config)?;
+/// println!("send the Mini Program to http://{}", sidecar.inbound_addr());
+/// sidecar.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it without [`Sidecar::shutdown`] cuts off whatever is in flight.
+pub struct Sidecar {
+    inbound: SocketAddr,
+    admin: SocketAddr,
+    current: Arc<ArcSwap<Snapshot>>,
+    state: Arc<SessionState>,
+    metrics: Arc<Metrics>,
+    orders: mpsc::UnboundedSender<Order>,
+    phase: watch::Receiver<Phase>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// Why a sidecar cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be bound.
+    #[error("cannot listen on {addr} ([{section}] listen): {cause}")]
+    Listen {
+        /// The section of the configuration.
+        section: &'static str,
+        /// The address as configured.
+        addr: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// A thread or its runtime cannot be had.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// A configuration that a running sidecar cannot change to.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` cannot change while the sidecar runs; restart it")]
+pub struct NeedsRestart(pub &'static str);
+
+/// What the control thread is told.
+enum Order {
+    Drain,
+    Stop,
+}
+
+impl Sidecar {
+    /// Binds all listeners, starts all threads and returns; requests are served from then on.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_at(config, Clock::System)
+    }
+
+    /// As [`Sidecar::start`], with a clock that a test can turn.
+    pub fn start_at(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let workers = config.inbound.workers;
+        let listen = |section, addr| {
+            move |cause| StartError::Listen {
+                section,
+                addr,
+                cause,
+            }
+        };
+        let listeners = bind_group(config.inbound.listen, workers)
+            .map_err(listen("inbound", config.inbound.listen))?;
+        let admin_listener =
+            bind(config.admin.listen, false).map_err(listen("admin", config.admin.listen))?;
+        let inbound = listeners[0].local_addr()?;
+        let admin = admin_listener.local_addr()?;
+
+        let metrics = Arc::new(Metrics::new());
+        let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
+        let state = Arc::new(SessionState::new(store, clock, Arc::clone(&metrics)));
+        let cells: Vec<_> = (0..workers)
+            .map(|_| Arc::<WorkerCells>::default())
+            .collect();
+        metrics
+            .registry()
+            .register(Box::new(RequestCollector::new(cells.clone())))
+            .expect("the request families are registered once");
+        let snapshot = Snapshot::build(config, &state, &metrics);
+        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let (phase_sender, phase) = watch::channel(Phase::Serving);
+        let (orders, inbox) = mpsc::unbounded_channel();
+
+        let mut threads = Vec::with_capacity(workers);
+        for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
+            let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
+            threads.push(spawn(format!("wx-worker-{index}"), move || {
+                let worker = Rc::new(Worker::new(current, state, cells));
+                worker.run(listener, phase)
+            })?);
+        }
+        let conductor = Conductor {
+            current: Arc::clone(&current),
+            phase: phase_sender,
+            inbox,
+            threads,
+        };
+        let admin_side = Arc::new(Admin {
+            metrics: Arc::clone(&metrics),
+            phase: phase.clone(),
+        });
+        let control = spawn("wx-control".to_owned(), move || {
+            conductor.run(admin_side, admin_listener)
+        })?;
+        tracing::info!(%inbound, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
+        Ok(Self {
+            inbound,
+            admin,
+            current,
+            state,
+            metrics,
+            orders,
+            phase,
+            control: Some(control),
+        })
+    }
+
+    /// Where the Mini Program's traffic comes in; with port 0 in the configuration, the port that was chosen.
+    pub fn inbound_addr(&self) -> SocketAddr {
+        self.inbound
+    }
+
+    /// Where the admin side listens.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Swaps the configuration. Requests in flight finish on the old one; none fails. Listeners, workers, the store and
+    /// logging stay as they were started.
+    pub fn reload(&self, config: Config) -> Result<(), NeedsRestart> {
+        let old = &self.current.load().config;
+        let fixed = [
+            (
+                "[inbound] listen",
+                old.inbound.listen == config.inbound.listen,
+            ),
+            (
+                "[inbound] workers",
+                old.inbound.workers == config.inbound.workers,
+            ),
+            ("[admin] listen", old.admin.listen == config.admin.listen),
+            ("[store]", old.store == config.store),
+            ("[log] format", old.log.format == config.log.format),
+            ("[log] level", old.log.level == config.log.level),
+        ];
+        if let Some((key, _)) = fixed.iter().find(|(_, same)| !same) {
+            return Err(NeedsRestart(key));
+        }
+        self.current.store(Arc::new(Snapshot::build(
+            config,
+            &self.state,
+            &self.metrics,
+        )));
+        Ok(())
+    }
+
+    /// Drains and stops: not ready, `drain_delay`, no new connections, requests in flight finish within `drain_timeout`.
+    pub async fn shutdown(mut self) {
+        // The control thread is gone only if it has stopped already.
+        let _stopped = self.orders.send(Order::Drain);
+        let _ended = self
+            .phase
+            .wait_for(|phase| *phase >= Phase::Stopped)
+            .await
+            .is_ok();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if self.control.take().is_some_and(|control| control.join().is_err()) {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _stopped = self.orders.send(Order::Stop);
+        self.join();
+    }
+}
+
+/// Runs the control thread: the admin side, until the end that it conducts.
+struct Conductor {
+    current: Arc<ArcSwap<Snapshot>>,
+    phase: watch::Sender<Phase>,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Conductor {
+    async fn run(mut self, admin: Arc<Admin>, listener: TcpListener) {
+        let serving = tokio::task::spawn_local(admin.run(listener));
+        if let Some(Order::Drain) = self.inbox.recv().await {
+            let inbound = self.current.load().config.inbound.clone();
+            let workers = join_all(std::mem::take(&mut self.threads));
+            drain::drain(
+                &self.phase,
+                inbound.drain_delay,
+                inbound.drain_timeout,
+                workers,
+            )
+            .await;
+        }
+        self.phase.send_replace(Phase::Stopped);
+        join_all(self.threads).await;
+        serving.abort();
+        tracing::info!("stopped");
+    }
+}
+
+/// Waits for threads without blocking the runtime.
+async fn join_all(threads: Vec<JoinHandle<()>>) {
+    let (done, mut all_done) = mpsc::channel::<()>(1);
+    let joiner = thread::Builder::new()
+        .name("wx-joiner".to_owned())
+        .spawn(move || {
+            let _done = done;
+            for worker in threads {
+                if worker.join().is_err() {
+                    tracing::error!("a worker thread panicked");
+                }
+            }
+        });
+    if joiner.is_ok() {
+        // Closed, because the joiner has ended.
+        all_done.recv().await;
+    }
+}
+
+/// A thread with a single-threaded runtime that runs one future.
+fn spawn<F: Future<Output = ()>>(
+    name: String,
+    main: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let (started, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(tokio::runtime::LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _starter_waits = started.send(Ok(()));
+                runtime.block_on(main());
+            }
+            Err(error) => {
+                let _starter_waits = started.send(Err(error));
+            }
+        }
+    })?;
+    outcome
+        .recv()
+        .map_err(|_| io::Error::other("the thread ended at once"))??;
+    Ok(thread)
+}

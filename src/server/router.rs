@@ -1,0 +1,242 @@
+//! Which action a request leads to: an endpoint of ours, or the app under some rule.
+
+use std::time::Duration;
+
+use crate::config::{Auth, Config, Upstream};
+
+/// The sidecar's own endpoints, below `[inbound] prefix`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Login,
+    Refresh,
+    Logout,
+    Session,
+    Verify,
+}
+
+/// What to do with a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Action<'a> {
+    /// Answer it ourselves.
+    Own(Endpoint),
+    /// The path is below our prefix, but nothing is there.
+    Nothing,
+    /// The endpoint exists, for another method.
+    WrongMethod(&'static str),
+    /// Forward it to the app.
+    Forward(&'a Rule),
+}
+
+/// The conditions under which a request is forwarded.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    /// The pattern as configured, for metrics; `default` where no route matches.
+    pub(crate) name: String,
+    pub(crate) auth: Auth,
+    pub(crate) login: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) body_limit: u64,
+    pub(crate) upstream: Upstream,
+    /// Its place among the rules, for metrics.
+    pub(crate) index: usize,
+}
+
+/// The routes in file order, then the default.
+pub(crate) struct Router {
+    prefix: String,
+    routes: Vec<(Pattern, Vec<String>, Rule)>,
+    default: Rule,
+}
+
+/// A path pattern: literal segments, `*` for one segment, `**` at the end for any rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    segments: Vec<Segment>,
+    /// Whether any rest matches.
+    open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Any,
+}
+
+impl Endpoint {
+    const ALL: [(&'static str, &'static str, Self); 5] = [
+        ("/login", "POST", Self::Login),
+        ("/refresh", "POST", Self::Refresh),
+        ("/logout", "POST", Self::Logout),
+        ("/session", "GET", Self::Session),
+        ("/verify", "GET", Self::Verify),
+    ];
+
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(|(_, _, endpoint)| endpoint)
+    }
+
+    /// The name in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Login => "wx:login",
+            Self::Refresh => "wx:refresh",
+            Self::Logout => "wx:logout",
+            Self::Session => "wx:session",
+            Self::Verify => "wx:verify",
+        }
+    }
+}
+
+impl Router {
+    pub(crate) fn new(config: &Config) -> Self {
+        let route = |(index, route): (usize, &crate::config::Route)| {
+            let rule = Rule {
+                name: route.path.clone(),
+                auth: route.auth,
+                login: route.login,
+                timeout: route.timeout,
+                body_limit: route.body_limit,
+                upstream: route.upstream.clone(),
+                index,
+            };
+            (Pattern::parse(&route.path), route.methods.clone(), rule)
+        };
+        let inbound = &config.inbound;
+        let default = Rule {
+            name: "default".to_owned(),
+            auth: inbound.auth,
+            login: false,
+            timeout: inbound.timeout,
+            body_limit: inbound.body_limit,
+            upstream: inbound.upstream.clone(),
+            index: config.routes.len(),
+        };
+        let routes = config.routes.iter().enumerate().map(route).collect();
+        Self {
+            prefix: inbound.prefix.clone(),
+            routes,
+            default,
+        }
+    }
+
+    /// The action for a canonical path. Decides on nothing but path and method.
+    pub(crate) fn route(&self, path: &str, method: &[u8]) -> Action<'_> {
+        if let Some(rest) = path.strip_prefix(&self.prefix)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return own(rest, method);
+        }
+        let matching = |(pattern, methods, _): &&(Pattern, Vec<String>, Rule)| {
+            let allowed = methods.is_empty() || methods.iter().any(|m| m.as_bytes() == method);
+            allowed && pattern.matches(path)
+        };
+        Action::Forward(
+            self.routes
+                .iter()
+                .find(matching)
+                .map_or(&self.default, |(_, _, rule)| rule),
+        )
+    }
+
+    /// The names of all rules, by their index.
+    pub(crate) fn rule_names(&self) -> impl Iterator<Item = &str> {
+        let default = std::iter::once(&self.default);
+        self.routes
+            .iter()
+            .map(|(_, _, rule)| rule)
+            .chain(default)
+            .map(|rule| rule.name.as_str())
+    }
+}
+
+fn own(rest: &str, method: &[u8]) -> Action<'static> {
+    let Some((_, expected, endpoint)) = Endpoint::ALL.iter().find(|(path, ..)| *path == rest)
+    else {
+        return Action::Nothing;
+    };
+    let head_for_get = *expected == "GET" && method == b"HEAD";
+    if method == expected.as_bytes() || head_for_get {
+        Action::Own(*endpoint)
+    } else {
+        Action::WrongMethod(expected)
+    }
+}
+
+impl Pattern {
+    /// `text` was checked with the configuration.
+    fn parse(text: &str) -> Self {
+        let (text, open) = match text.strip_suffix("/**") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let segment = |text: &str| match text {
+            "*" => Segment::Any,
+            literal => Segment::Literal(literal.to_owned()),
+        };
+        let segments = if open && text.is_empty() {
+            Vec::new()
+        } else {
+            text.split('/').skip(1).map(segment).collect()
+        };
+        Self { segments, open }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let mut given = path.split('/').skip(1);
+        for segment in &self.segments {
+            match (segment, given.next()) {
+                (Segment::Literal(literal), Some(text)) if literal == text => {}
+                (Segment::Any, Some(text)) if !text.is_empty() => {}
+                _ => return false,
+            }
+        }
+        self.open || given.next().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        for (pattern, path, matches) in [
+            ("/api/**", "/api", true),
+            ("/api/**", "/api/", true),
+            ("/api/**", "/api/users/1", true),
+            ("/api/**", "/apis", false),
+            ("/api/*", "/api/users", true),
+            ("/api/*", "/api/", false),
+            ("/api/*", "/api/users/1", false),
+            ("/api/*/posts", "/api/7/posts", true),
+            ("/**", "/", true),
+            ("/**", "/anything/at/all", true),
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/api/", "/api/", true),
+            ("/api/", "/api", false),
+            ("/Api", "/api", false),
+        ] {
+            assert_eq!(
+                Pattern::parse(pattern).matches(path),
+                matches,
+                "{pattern} on {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn our_endpoints_are_found_by_exact_path_and_method() {
+        assert!(matches!(
+            own("/login", b"POST"),
+            Action::Own(Endpoint::Login)
+        ));
+        assert!(matches!(
+            own("/session", b"HEAD"),
+            Action::Own(Endpoint::Session)
+        ));
+        assert!(matches!(own("/login", b"GET"), Action::WrongMethod("POST")));
+        assert!(matches!(own("/login/", b"POST"), Action::Nothing));
+        assert!(matches!(own("", b"GET"), Action::Nothing));
+    }
+}

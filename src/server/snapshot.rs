@@ -1,0 +1,46 @@
+//! The configuration in the form that requests use: built whole, swapped whole.
+//!
+//! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, metrics) hangs on the sidecar and
+//! is only referred to from here.
+
+use std::sync::Arc;
+
+use super::router::Router;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::session::{SessionState, Sessions};
+use crate::telemetry::metrics::Metrics;
+use crate::wire::HeadLimits;
+
+/// Everything a request needs to know.
+pub(crate) struct Snapshot {
+    pub(crate) config: Config,
+    pub(crate) router: Router,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) head_limits: HeadLimits,
+    /// The identity lines that are the same for all users.
+    pub(crate) app_lines: Vec<u8>,
+}
+
+impl Snapshot {
+    pub(crate) fn build(config: Config, state: &Arc<SessionState>, metrics: &Arc<Metrics>) -> Self {
+        let gateway = Arc::new(Gateway::new(
+            &config.app,
+            &config.wechat,
+            Arc::clone(metrics),
+        ));
+        let app_lines = format!(
+            "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
+            config.app.appid, config.app.env
+        );
+        Self {
+            router: Router::new(&config),
+            sessions: Arc::new(Sessions::new(&config, gateway, Arc::clone(state))),
+            head_limits: HeadLimits {
+                bytes: config.inbound.header_limit,
+            },
+            app_lines: app_lines.into_bytes(),
+            config,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Login and sessions: a code becomes a session, a session is refreshed, ends, and says who a request comes from.
+//!
+//! The functions here take parsed values and give values or an [`Error`]; they know nothing of HTTP heads. Endpoints and
+//! routes are wired to them in `server/`.
+
+mod store;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+pub(crate) use store::{MemoryStore, Store};
+pub(crate) use token::{Claims, Purpose};
+
+use crate::answer::Answer;
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::crypto;
+use crate::domain::{AppId, LoginCode};
+use crate::error::{Error, Kind};
+use crate::gateway::Gateway;
+use crate::resilience::SingleFlight;
+use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
+use crate::wechat::login::UserSession;
+use store::{CodeHash, Spent};
+use token::{SessionId, TokenKeys, Unusable};
+
+/// What a client is given when it logs in or refreshes. `Debug` does not print the tokens.
+#[derive(Clone)]
+pub(crate) struct Granted {
+    pub(crate) claims: Claims,
+    pub(crate) access_token: Secret,
+    pub(crate) refresh_token: Secret,
+    pub(crate) expires_in: Duration,
+}
+
+/// What sessions outlive: configuration changes. One per sidecar.
+pub(crate) struct SessionState {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    flights: SingleFlight<CodeHash, Result<Granted, Error>>,
+}
+
+/// Sessions under one configuration.
+pub(crate) struct Sessions {
+    appid: AppId,
+    keys: TokenKeys,
+    ttl: config::Session,
+    gateway: Arc<Gateway>,
+    state: Arc<SessionState>,
+}
+
+impl SessionState {
+    pub(crate) fn new(store: Store, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            clock,
+            metrics,
+            flights: SingleFlight::new(),
+        }
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        config: &config::Config,
+        gateway: Arc<Gateway>,
+        state: Arc<SessionState>,
+    ) -> Self {
+        let secrets = match config.session.keys.as_slice() {
+            [] => &config.app.secrets,
+            keys => keys,
+        };
+        Self {
+            appid: config.app.appid.clone(),
+            keys: TokenKeys::derive(&config.app.appid, secrets),
+            ttl: config.session.clone(),
+            gateway,
+            state,
+        }
+    }
+
+    /// Who an access token belongs to. No I/O.
+    pub(crate) fn verify(&self, access_token: &[u8]) -> Result<Claims, Error> {
+        self.open(Purpose::Access, access_token)
+    }
+
+    /// Exchanges a `wx.login` code for a session. The same code again, at once or within five minutes, gives the same
+    /// session: phones on bad networks retry, and WeChat lets a code be used only once.
+    pub(crate) async fn login(self: &Arc<Self>, code: LoginCode) -> Result<Granted, Error> {
+        let hash = self.hash(&code);
+        if let Some(granted) = self.replay(&hash).await? {
+            return Ok(granted);
+        }
+        let sessions = Arc::clone(self);
+        let exchange = move || async move {
+            // A flight that has just landed may have stored what this one was about to fetch.
+            if let Some(granted) = sessions.replay(&hash).await? {
+                return Ok(granted);
+            }
+            let granted = sessions.exchange(&code).await?;
+            sessions
+                .state
+                .store
+                .remember_login(hash, granted.clone())
+                .await;
+            Ok(granted)
+        };
+        let internal = || {
+            Error::new(
+                Kind::Internal,
+                crate::error::Side::Us,
+                "the login broke off",
+            )
+        };
+        let outcome = self.state.flights.run(hash, exchange).await;
+        outcome.unwrap_or_else(|| Err(internal()))
+    }
+
+    /// Exchanges a refresh token for a new pair.
+    pub(crate) async fn refresh(&self, refresh_token: &[u8]) -> Result<Granted, Error> {
+        let mut claims = self.open(Purpose::Refresh, refresh_token)?;
+        let now = self.state.clock.now();
+        let spent = self
+            .state
+            .store
+            .spend(
+                claims.session,
+                claims.generation,
+                now,
+                self.ttl.refresh_grace,
+            )
+            .await;
+        match spent {
+            Spent::Now(generation) | Spent::Again(generation) => {
+                claims.generation = generation;
+                Ok(self.grant(claims, now))
+            }
+            Spent::Simultaneous => {
+                let detail = "another call with this refresh token was answered a moment ago";
+                Err(Error::downstream(Kind::RefreshConflict, detail)
+                    .with_hint(
+                        "use the tokens of that answer; if it was lost, ask again in a second",
+                    )
+                    .with_retry_after(Duration::from_secs(1)))
+            }
+            Spent::Before => {
+                self.state.store.revoke(claims.session).await;
+                tracing::warn!(
+                    event = "refresh_reuse",
+                    "a spent refresh token was shown; its session is revoked"
+                );
+                let detail = "this refresh token was spent before, so somebody has a copy of it";
+                Err(Error::downstream(Kind::RefreshReused, detail).with_hint("call wx.login again"))
+            }
+        }
+    }
+
+    /// Ends the session that `claims` belong to, or all sessions of its user.
+    pub(crate) async fn logout(&self, claims: &Claims, everywhere: bool) {
+        if everywhere {
+            self.state
+                .store
+                .revoke_user(&claims.user.openid, self.state.clock.now())
+                .await;
+        } else {
+            self.state.store.revoke(claims.session).await;
+        }
+    }
+
+    /// Who am I, for `GET /wx/session`.
+    pub(crate) fn describe(&self, claims: &Claims) -> Answer {
+        let now = self.state.clock.now();
+        let mut session = json!({
+            "openid": claims.user.openid.as_str(),
+            "appid": self.appid.as_str(),
+            "expires_in": claims.left(now).as_secs(),
+            "started_at": claims.started.as_secs(),
+        });
+        if let Some(unionid) = &claims.user.unionid {
+            session["unionid"] = Value::from(unionid.as_str());
+        }
+        Answer::json(200, &session)
+    }
+
+    async fn exchange(&self, code: &LoginCode) -> Result<Granted, Error> {
+        match self.gateway.code2session(code).await {
+            Ok(user) => {
+                self.state.metrics.login("ok");
+                Ok(self.begin(user).await)
+            }
+            Err(error) => {
+                let class = error.fault().map(|fault| fault.meaning.class.as_str());
+                self.state
+                    .metrics
+                    .login(class.unwrap_or(error.kind().row().slug));
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, session: UserSession) -> Granted {
+        let now = self.state.clock.now();
+        let started = self
+            .state
+            .store
+            .start_after_revocations(&session.openid, now)
+            .await;
+        let claims = Claims {
+            session: SessionId::random(),
+            generation: 0,
+            started,
+            expires: now,
+            user: crate::domain::User {
+                openid: session.openid,
+                unionid: session.unionid,
+            },
+            session_key: session.session_key,
+        };
+        self.grant(claims, now)
+    }
+
+    /// The session that this code was exchanged for before, if it still lives.
+    async fn replay(&self, hash: &CodeHash) -> Result<Option<Granted>, Error> {
+        let Some(mut granted) = self.state.store.login(hash).await else {
+            return Ok(None);
+        };
+        if self.state.store.is_revoked(&granted.claims) {
+            let detail = "the session of this code has been ended";
+            return Err(
+                Error::downstream(Kind::TokenInvalid, detail).with_hint("call wx.login again")
+            );
+        }
+        self.state.metrics.login("replayed");
+        granted.expires_in = granted.claims.left(self.state.clock.now());
+        Ok(Some(granted))
+    }
+
+    fn grant(&self, claims: Claims, now: Timestamp) -> Granted {
+        let access = Claims {
+            expires: now.plus(self.ttl.access_ttl),
+            ..claims.clone()
+        };
+        let refresh = Claims {
+            expires: now.plus(self.ttl.refresh_ttl),
+            ..claims
+        };
+        Granted {
+            access_token: Secret::new(self.keys.mint(Purpose::Access, &access)),
+            refresh_token: Secret::new(self.keys.mint(Purpose::Refresh, &refresh)),
+            expires_in: self.ttl.access_ttl,
+            claims: access,
+        }
+    }
+
+    fn open(&self, purpose: Purpose, token: &[u8]) -> Result<Claims, Error> {
+        let claims = self.keys.verify(purpose, token, self.state.clock.now());
+        match claims {
+            Ok(claims) if !self.state.store.is_revoked(&claims) => Ok(claims),
+            Ok(_) | Err(Unusable::Invalid) => Err(Error::downstream(
+                Kind::TokenInvalid,
+                "the token is not valid, or its session has ended",
+            )
+            .with_hint("call wx.login again")),
+            Err(Unusable::Expired) => {
+                let hint = match purpose {
+                    Purpose::Access => "refresh it",
+                    Purpose::Refresh => "call wx.login again",
+                };
+                Err(Error::downstream(Kind::TokenExpired, "the token has expired").with_hint(hint))
+            }
+        }
+    }
+
+    fn hash(&self, code: &LoginCode) -> CodeHash {
+        crypto::sha256(format!("{}|{}", self.appid, code.expose()).as_bytes())
+    }
+}
+
+impl Granted {
+    /// The answer to a login or a refresh. The session_key is not in it and never will be.
+    pub(crate) fn to_answer(&self) -> Answer {
+        let mut body = json!({
+            "access_token": self.access_token.expose(),
+            "token_type": "Bearer",
+            "expires_in": self.expires_in.as_secs(),
+            "refresh_token": self.refresh_token.expose(),
+            "openid": self.claims.user.openid.as_str(),
+        });
+        if let Some(unionid) = &self.claims.user.unionid {
+            body["unionid"] = Value::from(unionid.as_str());
+        }
+        Answer::json(200, &body)
+    }
+}

@@ -1,0 +1,393 @@
+//! Access and refresh tokens: sealed, versioned, bound to the appid and to their purpose.
+//!
+//! A token carries everything that a replica needs to know of the user, the session_key included, encrypted and
+//! authenticated. So verifying takes no look-up, replicas share no state to agree, and a restart logs nobody out. What
+//! a token cannot carry, that it was revoked, is the store's business.
+//!
+//! ```text
+//! wxat_ base64url( version 1 | key id 4 | nonce 12 | AES-256-GCM-SIV( claims ) | tag 16 )
+//! ```
+//!
+//! The prefix (`wxat_` access, `wxrt_` refresh) lets people and secret scanners recognise a token. Appid and purpose are
+//! in the associated data: a token of another Mini Program, or a refresh token shown as an access token, does not open.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::clock::Timestamp;
+use crate::crypto::{self, Aead, NONCE_LEN, TAG_LEN};
+use crate::domain::{AppId, OpenId, SessionKey, UnionId, User};
+use crate::secret::Secret;
+
+const VERSION: u8 = 1;
+const KEY_ID_LEN: usize = 4;
+const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
+/// No token of ours is longer than this; anything longer is refused before it is looked at.
+const MAX_TOKEN: usize = 512;
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Shown with every request; short-lived.
+    Access,
+    /// Exchanged once for a new pair; long-lived.
+    Refresh,
+}
+
+/// Names a session, from its login to its end; the family of a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SessionId([u8; 16]);
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claims {
+    pub(crate) session: SessionId,
+    /// How many refreshes lie behind it.
+    pub(crate) generation: u32,
+    /// When the user logged in.
+    pub(crate) started: Timestamp,
+    /// When this token ends.
+    pub(crate) expires: Timestamp,
+    pub(crate) user: User,
+    pub(crate) session_key: SessionKey,
+}
+
+/// Why a token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// Not one of ours, or not as we made it.
+    Invalid,
+    /// Good once.
+    Expired,
+}
+
+/// The keys that tokens are sealed with.
+pub(crate) struct TokenKeys {
+    appid: AppId,
+    /// Newest first; the first one seals, all of them open.
+    keys: Vec<TokenKey>,
+}
+
+struct TokenKey {
+    id: [u8; KEY_ID_LEN],
+    aead: Aead,
+}
+
+impl Purpose {
+    pub(crate) const fn prefix(self) -> &'static str {
+        match self {
+            Self::Access => "wxat_",
+            Self::Refresh => "wxrt_",
+        }
+    }
+}
+
+impl SessionId {
+    pub(crate) fn random() -> Self {
+        Self(crypto::random())
+    }
+}
+
+impl TokenKeys {
+    /// Derives the keys from secrets, newest first. There is at least one secret.
+    pub(crate) fn derive(appid: &AppId, secrets: &[Secret]) -> Self {
+        let keys = secrets
+            .iter()
+            .map(|secret| TokenKey::derive(appid, secret))
+            .collect();
+        Self {
+            appid: appid.clone(),
+            keys,
+        }
+    }
+
+    /// Seals `claims` into a token.
+    pub(crate) fn mint(&self, purpose: Purpose, claims: &Claims) -> String {
+        let key = &self.keys[0];
+        let nonce = crypto::random();
+        let mut sealed = claims.encode();
+        key.aead
+            .seal(nonce, &self.associated_data(purpose), &mut sealed);
+        let mut token = Vec::with_capacity(HEADER_LEN + sealed.len());
+        token.push(VERSION);
+        token.extend_from_slice(&key.id);
+        token.extend_from_slice(&nonce);
+        token.extend_from_slice(&sealed);
+        let mut text = purpose.prefix().to_owned();
+        URL_SAFE_NO_PAD.encode_string(token, &mut text);
+        text
+    }
+
+    /// Opens a token. The caller still has to ask whether it was revoked.
+    pub(crate) fn verify(
+        &self,
+        purpose: Purpose,
+        token: &[u8],
+        now: Timestamp,
+    ) -> Result<Claims, Unusable> {
+        let claims = self.open(purpose, token).ok_or(Unusable::Invalid)?;
+        if claims.expires <= now {
+            Err(Unusable::Expired)
+        } else {
+            Ok(claims)
+        }
+    }
+
+    fn open(&self, purpose: Purpose, token: &[u8]) -> Option<Claims> {
+        let text = token.strip_prefix(purpose.prefix().as_bytes())?;
+        if text.len() > MAX_TOKEN {
+            return None;
+        }
+        let mut bytes = [0; MAX_TOKEN];
+        let len = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let (header, sealed) = bytes[..len].split_at_mut_checked(HEADER_LEN)?;
+        let (&mut version, rest) = header.split_first_mut()?;
+        let (id, nonce) = rest.split_first_chunk::<KEY_ID_LEN>()?;
+        let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
+        if version != VERSION || sealed.len() < TAG_LEN {
+            return None;
+        }
+        let key = self.keys.iter().find(|key| key.id == *id)?;
+        let plain = key
+            .aead
+            .open(nonce, &self.associated_data(purpose), sealed)?;
+        Claims::decode(plain)
+    }
+
+    fn associated_data(&self, purpose: Purpose) -> [u8; 32] {
+        let mut data = [0; 32];
+        let parts = [purpose.prefix().as_bytes(), self.appid.as_str().as_bytes()];
+        for (slot, byte) in data.iter_mut().zip(parts.concat()) {
+            *slot = byte;
+        }
+        data
+    }
+}
+
+impl TokenKey {
+    fn derive(appid: &AppId, secret: &Secret) -> Self {
+        let material = secret.expose().as_bytes();
+        let salt = appid.as_str().as_bytes();
+        let key = crypto::derive_key(material, salt, b"wx-sidecar token key 1");
+        let id = crypto::derive_key(material, salt, b"wx-sidecar token key id 1");
+        let [a, b, c, d, ..] = id;
+        Self {
+            id: [a, b, c, d],
+            aead: Aead::new(&key),
+        }
+    }
+}
+
+impl Claims {
+    /// How long the token has left.
+    pub(crate) fn left(&self, now: Timestamp) -> Duration {
+        self.expires.since(now)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(160);
+        out.extend_from_slice(&self.session.0);
+        out.extend_from_slice(&self.generation.to_be_bytes());
+        out.extend_from_slice(&self.started.as_millis().to_be_bytes());
+        out.extend_from_slice(&self.expires.as_millis().to_be_bytes());
+        out.extend_from_slice(self.session_key.expose());
+        for text in [
+            self.user.openid.as_str(),
+            self.user.unionid.as_ref().map_or("", UnionId::as_str),
+        ] {
+            out.push(u8::try_from(text.len()).expect("user ids have at most 64 characters"));
+            out.extend_from_slice(text.as_bytes());
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (session, rest) = bytes.split_first_chunk::<16>()?;
+        let (generation, rest) = rest.split_first_chunk::<4>()?;
+        let (started, rest) = rest.split_first_chunk::<8>()?;
+        let (expires, rest) = rest.split_first_chunk::<8>()?;
+        let (session_key, rest) = rest.split_first_chunk::<16>()?;
+        let (openid, rest) = split_text(rest)?;
+        let (unionid, rest) = split_text(rest)?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let unionid = match unionid {
+            "" => None,
+            text => Some(UnionId::parse(text).ok()?),
+        };
+        Some(Self {
+            session: SessionId(*session),
+            generation: u32::from_be_bytes(*generation),
+            started: Timestamp::from_millis(u64::from_be_bytes(*started)),
+            expires: Timestamp::from_millis(u64::from_be_bytes(*expires)),
+            user: User {
+                openid: OpenId::parse(openid).ok()?,
+                unionid,
+            },
+            session_key: SessionKey::from_bytes(*session_key),
+        })
+    }
+}
+
+fn split_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (&len, rest) = bytes.split_first()?;
+    let (text, rest) = rest.split_at_checked(usize::from(len))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn keys(appid: &str, secrets: &[&str]) -> TokenKeys {
+        let secrets: Vec<_> = secrets.iter().copied().map(Secret::new).collect();
+        TokenKeys::derive(&AppId::parse(appid).unwrap(), &secrets)
+    }
+
+    fn ours() -> TokenKeys {
+        keys("wx0123456789abcdef", &["secret"])
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            session: SessionId([7; 16]),
+            generation: 3,
+            started: NOW,
+            expires: NOW.plus(Duration::from_secs(60)),
+            user: User {
+                openid: OpenId::parse("o6zAJs1ZfWpsZ3G8vVCxxxxxxxxx").unwrap(),
+                unionid: Some(UnionId::parse("union-1").unwrap()),
+            },
+            session_key: SessionKey::from_bytes([9; 16]),
+        }
+    }
+
+    #[test]
+    fn a_token_says_what_was_sealed_into_it() {
+        let token = ours().mint(Purpose::Access, &claims());
+        assert_eq!(
+            ours().verify(Purpose::Access, token.as_bytes(), NOW),
+            Ok(claims())
+        );
+    }
+
+    #[test]
+    fn a_token_ends_at_its_expiry_to_the_millisecond() {
+        let token = ours().mint(Purpose::Access, &claims());
+        let at = |millis| {
+            ours().verify(
+                Purpose::Access,
+                token.as_bytes(),
+                NOW.plus(Duration::from_millis(millis)),
+            )
+        };
+        assert!(at(59_999).is_ok());
+        assert_eq!(at(60_000), Err(Unusable::Expired));
+    }
+
+    #[test]
+    fn a_token_of_another_purpose_app_or_secret_is_refused() {
+        let token = ours().mint(Purpose::Refresh, &claims());
+        let as_access = token.replace("wxrt_", "wxat_");
+        let refused = Err(Unusable::Invalid);
+        assert_eq!(
+            ours().verify(Purpose::Access, as_access.as_bytes(), NOW),
+            refused
+        );
+        assert_eq!(
+            ours().verify(Purpose::Access, token.as_bytes(), NOW),
+            refused
+        );
+        let other_app = keys("wxfedcba9876543210", &["secret"]);
+        assert_eq!(
+            other_app.verify(Purpose::Refresh, token.as_bytes(), NOW),
+            refused
+        );
+        let other_secret = keys("wx0123456789abcdef", &["secrets"]);
+        assert_eq!(
+            other_secret.verify(Purpose::Refresh, token.as_bytes(), NOW),
+            refused
+        );
+    }
+
+    #[test]
+    fn during_a_rotation_both_keys_open_and_the_new_one_seals() {
+        let (old, both, new) = (
+            ours(),
+            keys("wx0123456789abcdef", &["new", "secret"]),
+            keys("wx0123456789abcdef", &["new"]),
+        );
+        let from_old = old.mint(Purpose::Access, &claims());
+        let from_both = both.mint(Purpose::Access, &claims());
+        assert!(
+            both.verify(Purpose::Access, from_old.as_bytes(), NOW)
+                .is_ok()
+        );
+        assert!(
+            new.verify(Purpose::Access, from_both.as_bytes(), NOW)
+                .is_ok()
+        );
+        assert!(
+            new.verify(Purpose::Access, from_old.as_bytes(), NOW)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn every_single_changed_character_is_noticed() {
+        let token = ours().mint(Purpose::Access, &claims());
+        for at in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            assert!(
+                ours().verify(Purpose::Access, &bytes, NOW).is_err(),
+                "at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn truncated_padded_and_overlong_tokens_are_refused() {
+        let token = ours().mint(Purpose::Access, &claims());
+        for len in 0..token.len() {
+            assert!(
+                ours()
+                    .verify(Purpose::Access, &token.as_bytes()[..len], NOW)
+                    .is_err()
+            );
+        }
+        for text in [
+            format!("{token}="),
+            format!("{token}A"),
+            format!(" {token}"),
+            format!("{token}\n"),
+        ] {
+            assert!(
+                ours()
+                    .verify(Purpose::Access, text.as_bytes(), NOW)
+                    .is_err()
+            );
+        }
+        let huge = format!("wxat_{}", "A".repeat(1 << 20));
+        assert!(
+            ours()
+                .verify(Purpose::Access, huge.as_bytes(), NOW)
+                .is_err()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_token_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(ours().verify(Purpose::Access, &bytes, NOW).is_err());
+            let _ = Claims::decode(&bytes);
+        }
+    }
+}

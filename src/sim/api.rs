@@ -1,0 +1,277 @@
+//! WeChat's own endpoints: what is asked, in which order it is checked, how it is answered.
+
+use ::http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::exchange::{Answer, Request};
+use super::ids::base64_of;
+use super::refusal::Refusal;
+use super::state::State;
+use super::token::Grant;
+
+/// Answers a call.
+pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
+    let answered = match request.path.as_str() {
+        "/sns/jscode2session" => code_to_session(state, request),
+        "/cgi-bin/token" => token(state, request),
+        "/cgi-bin/stable_token" => stable_token(state, request),
+        "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request),
+        _ => Err(Refusal::PathUnknown),
+    };
+    match answered {
+        Ok(body) => Answer::success(&request.path, &body),
+        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+    }
+}
+
+/// `GET /sns/jscode2session`. A POST is taken too; its parameters are those of the URL all the same.
+fn code_to_session(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    if request.method != Method::GET && request.method != Method::POST {
+        return Err(Refusal::GetRequired);
+    }
+    let query = &request.query;
+    let app = state.authenticate(query.value("appid"), query.value("secret"))?;
+    if query.value("grant_type") != Some("authorization_code") {
+        return Err(Refusal::GrantTypeInvalid);
+    }
+    let code = query.value("js_code").ok_or(Refusal::CodeMissing)?;
+    let login = state.log_in(app, code)?;
+
+    let mut body = json!({
+        "session_key": base64_of(&login.session_key),
+        "openid": login.openid.as_str(),
+    });
+    if let Some(unionid) = login.unionid {
+        body["unionid"] = json!(unionid.as_str());
+    }
+    Ok(body)
+}
+
+/// `GET /cgi-bin/token`.
+fn token(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    if request.method != Method::GET {
+        return Err(Refusal::GetRequired);
+    }
+    let query = &request.query;
+    check_client_credential(query.value("grant_type"))?;
+    let app = state.authenticate(query.value("appid"), query.value("secret"))?;
+    Ok(granted(&state.token(app)))
+}
+
+/// `POST /cgi-bin/stable_token`.
+fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    struct Body {
+        grant_type: Option<String>,
+        appid: Option<String>,
+        secret: Option<String>,
+        force_refresh: Option<bool>,
+    }
+
+    if request.method != Method::POST {
+        return Err(Refusal::PostRequired);
+    }
+    if request.body.is_empty() {
+        return Err(Refusal::BodyEmpty);
+    }
+    let body: Body = serde_json::from_slice(&request.body).map_err(|_| Refusal::BodyMalformed)?;
+    check_client_credential(body.grant_type.as_deref())?;
+    let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+    let (appid, secret) = (given(&body.appid), given(&body.secret));
+    let app = state.authenticate(appid.as_deref(), secret.as_deref())?;
+    let grant = state.stable_token(app, body.force_refresh.unwrap_or(false))?;
+    Ok(granted(&grant))
+}
+
+/// `GET /cgi-bin/get_api_domain_ip`, the cheapest call that takes an access_token.
+fn api_domain_ips(state: &State, request: &Request) -> Result<Value, Refusal> {
+    state.check_access_token(request.query.value("access_token"))?;
+    Ok(json!({ "ip_list": ["101.89.78.82", "101.226.129.166", "183.3.226.35"] }))
+}
+
+fn check_client_credential(grant_type: Option<&str>) -> Result<(), Refusal> {
+    match grant_type {
+        Some("client_credential") => Ok(()),
+        _ => Err(Refusal::GrantTypeInvalid),
+    }
+}
+
+fn granted(grant: &Grant) -> Value {
+    json!({ "access_token": grant.access_token, "expires_in": grant.expires_in })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::domain::{AppId, SessionKey};
+    use crate::secret::Secret;
+    use crate::sim::exchange::Query;
+    use crate::sim::state::{CodeKind, SimApp, UserChange};
+
+    const APP: &str = "appid=wx0123456789abcdef";
+
+    fn state() -> State {
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_040_000));
+        let appid = AppId::parse("wx0123456789abcdef").unwrap();
+        State::new(clock, 0, vec![SimApp::new(appid, Secret::new("right"))])
+    }
+
+    fn call(state: &mut State, method: Method, target: &str, body: &str) -> (Option<i64>, Value) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request {
+            method,
+            path: path.to_owned(),
+            query: Query::parse(query),
+            wants_text: false,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let answer = answer(state, &request);
+        assert_eq!(answer.status, 200, "failures are HTTP 200 too");
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body.get("errcode").and_then(Value::as_i64), answer.errcode);
+        (answer.errcode, body)
+    }
+
+    fn get(state: &mut State, target: &str) -> Option<i64> {
+        call(state, Method::GET, target, "").0
+    }
+
+    fn post(state: &mut State, body: &str) -> (Option<i64>, Value) {
+        call(state, Method::POST, "/cgi-bin/stable_token", body)
+    }
+
+    #[test]
+    fn login_is_checked_in_wechats_order() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        let steps = [
+            ("", 41002),
+            ("appid=", 41002),
+            ("appid=wx", 40013),
+            (APP, 41004),
+            ("secret=wrong", 40125),
+            ("secret=right", 40002),
+            ("grant_type=client_credential", 40002),
+            ("grant_type=authorization_code", 41008),
+            ("js_code=0nosuchcode", 40029),
+        ];
+        // Each step stands before the ones it overrides, because the first value of a name counts.
+        let mut query = String::new();
+        for (step, errcode) in steps {
+            query = format!("{step}&{query}");
+            let target = format!("/sns/jscode2session?{query}");
+            assert_eq!(get(&mut state, &target), Some(errcode), "{target}");
+        }
+
+        let target = format!("/sns/jscode2session?js_code={code}&access_token=junk&{query}");
+        let (errcode, body) = call(&mut state, Method::POST, &target, "");
+        assert_eq!(errcode, None);
+        assert!(SessionKey::parse(body["session_key"].as_str().unwrap()).is_ok());
+        assert_eq!(body["openid"].as_str().unwrap().len(), 28);
+        assert_eq!(body["unionid"].as_str().unwrap().len(), 28);
+        assert_eq!(get(&mut state, &target), Some(40163));
+
+        let blocked = UserChange {
+            blocked: Some(true),
+            ..UserChange::default()
+        };
+        state.change_user("alice", &blocked);
+        assert_eq!(get(&mut state, &target), Some(40163), "used before blocked");
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        let target = format!("/sns/jscode2session?js_code={code}&{query}");
+        assert_eq!(get(&mut state, &target), Some(40226));
+    }
+
+    #[test]
+    fn a_refusal_carries_wechats_wording_and_a_rid_with_the_time() {
+        let mut state = state();
+        let (_, body) = call(&mut state, Method::GET, "/sns/jscode2session", "");
+        let errmsg = body["errmsg"].as_str().unwrap();
+        assert!(
+            errmsg.starts_with("appid missing rid: 6553f128-"),
+            "{errmsg}"
+        );
+    }
+
+    #[test]
+    fn the_classic_token_is_checked_and_new_each_time() {
+        let mut state = state();
+        let path = "/cgi-bin/token?grant_type=client_credential";
+        assert_eq!(get(&mut state, "/cgi-bin/token"), Some(40002));
+        assert_eq!(get(&mut state, path), Some(41002));
+        let target = format!("{path}&appid=wx");
+        assert_eq!(get(&mut state, &target), Some(40013));
+        let target = format!("{path}&{APP}");
+        assert_eq!(get(&mut state, &target), Some(41004));
+        assert_eq!(get(&mut state, &format!("{target}&secret=x")), Some(40125));
+        let target = format!("{target}&secret=right");
+        let (_, one) = call(&mut state, Method::GET, &target, "");
+        let (_, two) = call(&mut state, Method::GET, &target, "");
+        assert_eq!(one["expires_in"], json!(7200));
+        assert_ne!(one["access_token"], two["access_token"]);
+        assert_eq!(call(&mut state, Method::POST, &target, "").0, Some(43001));
+    }
+
+    #[test]
+    fn the_stable_token_takes_a_post_with_a_json_object() {
+        let mut state = state();
+        assert_eq!(get(&mut state, "/cgi-bin/stable_token"), Some(43002));
+        let refused = [
+            ("", 44002),
+            ("{", 47001),
+            ("[]x", 47001),
+            (r#"{"grant_type":1}"#, 47001),
+            ("{}", 40002),
+            (r#"{"grant_type":"client_credential"}"#, 41002),
+            (r#"{"grant_type":"client_credential","appid":"wx"}"#, 40013),
+            (
+                r#"{"grant_type":"client_credential","appid":"wx0123456789abcdef","secret":""}"#,
+                41004,
+            ),
+            (
+                r#"{"grant_type":"client_credential","appid":"wx0123456789abcdef","secret":"x"}"#,
+                40125,
+            ),
+        ];
+        for (body, errcode) in refused {
+            assert_eq!(post(&mut state, body).0, Some(errcode), "{body}");
+        }
+        let body = json!({
+            "grant_type": "client_credential",
+            "appid": "wx0123456789abcdef",
+            "secret": "right",
+            "force_refresh": false,
+        });
+        let (_, one) = post(&mut state, &body.to_string());
+        let (_, two) = post(&mut state, &body.to_string());
+        assert_eq!(one, two);
+        assert_eq!(one["expires_in"], json!(7200));
+    }
+
+    #[test]
+    fn an_endpoint_behind_a_token_opens_with_a_good_one_only() {
+        let mut state = state();
+        let path = "/cgi-bin/get_api_domain_ip";
+        assert_eq!(get(&mut state, path), Some(41001));
+        let junk = format!("{path}?access_token={}", "x".repeat(136));
+        assert_eq!(get(&mut state, &junk), Some(40001));
+        let token = state.token(0).access_token;
+        let (errcode, body) = call(
+            &mut state,
+            Method::GET,
+            &format!("{path}?access_token={token}"),
+            "",
+        );
+        assert_eq!(errcode, None);
+        assert!(body["ip_list"].is_array());
+    }
+
+    #[test]
+    fn an_unknown_path_is_an_invalid_url() {
+        assert_eq!(get(&mut state(), "/wxa/nothing"), Some(40066));
+    }
+}

@@ -1,0 +1,494 @@
+//! The control endpoints under `/_sim/`: what a test or a developer does to the simulated world. The list is in the
+//! module's header; `GET /_sim/` returns the same text.
+
+use std::time::Duration;
+
+use ::http::Method;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::exchange::{Answer, Request, percent_decode};
+use super::fault::{Effect, Fault};
+use super::ids::base64_of;
+use super::state::{CODE_LIFE, CodeKind, State, UserChange};
+
+const PREFIX: &str = "/_sim";
+const HELP: &str = include_str!("help.txt");
+/// A delay is for a client's timeout, and none is longer than this.
+const LONGEST_DELAY_MS: u64 = 600_000;
+/// Ten years: no rule of WeChat's takes longer, and the sum with any real date stays a date.
+const LONGEST_ADVANCE_S: u64 = 10 * 365 * 86_400;
+
+/// Whether a path is the simulator's own and not WeChat's.
+pub(super) fn owns(path: &str) -> bool {
+    path.strip_prefix(PREFIX)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Answers a control call.
+pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
+    let path = request.path.strip_prefix(PREFIX).unwrap_or_default();
+    let path = path.trim_matches('/');
+    let (place, name) = path.split_once('/').unwrap_or((path, ""));
+    let answered = match (&request.method, place, name) {
+        (&Method::GET, "", _) => return Answer::text(200, HELP),
+        (&Method::GET, "code", "") => {
+            query_code_order(request).and_then(|order| code(state, &order))
+        }
+        (&Method::POST, "code", "") => parse(&request.body).and_then(|order| code(state, &order)),
+        (&Method::GET, "users", "") => Ok(users(state, request)),
+        (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
+        (&Method::GET, "apps", "") => Ok(apps(state)),
+        (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
+        (&Method::GET, "faults", "") => Ok(faults(state)),
+        (&Method::POST, "faults", "") => queue_fault(state, request),
+        (&Method::DELETE, "faults", "") => {
+            state.faults.clear();
+            Ok(faults(state))
+        }
+        (&Method::GET, "calls", "") => {
+            Ok(serde_json::to_value(&state.calls).expect("strings and numbers serialise"))
+        }
+        (&Method::POST, "clock", "") => advance(state, request),
+        (&Method::POST, "reset", "") => {
+            state.reset();
+            Ok(json!({ "reset": true }))
+        }
+        (method, _, _) => {
+            let problem = format!("there is no {method} {}\n\n{HELP}", request.path);
+            return Answer::text(404, problem);
+        }
+    };
+    match answered {
+        Ok(body) if request.wants_text || request.query.value("format") == Some("text") => {
+            // Only a code has a bare form; whatever else is asked for as text is JSON, which is text as well.
+            match body["code"].as_str() {
+                Some(code) => Answer::text(200, format!("{code}\n")),
+                None => Answer::control(200, &body),
+            }
+        }
+        Ok(body) => Answer::control(200, &body),
+        Err(Wrong(why)) => Answer::control(400, &json!({ "error": why })),
+    }
+}
+
+/// Why a control call makes no sense.
+struct Wrong(String);
+
+/// What is asked of `/_sim/code`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CodeOrder {
+    user: String,
+    appid: Option<String>,
+    #[serde(default)]
+    kind: CodeKind,
+}
+
+fn query_code_order(request: &Request) -> Result<CodeOrder, Wrong> {
+    let text = |name| request.query.value(name).map(str::to_owned);
+    let kind = match request.query.value("kind") {
+        None | Some("login") => CodeKind::Login,
+        Some("phone") => CodeKind::Phone,
+        Some(_) => return Err(wrong("`kind` is `login` or `phone`")),
+    };
+    Ok(CodeOrder {
+        user: text("user").ok_or_else(|| wrong("`user` is missing: whose code, as ?user=alice"))?,
+        appid: text("appid"),
+        kind,
+    })
+}
+
+fn code(state: &mut State, order: &CodeOrder) -> Result<Value, Wrong> {
+    check_user_name(&order.user)?;
+    let app = match &order.appid {
+        Some(appid) => find_app(state, appid)?,
+        None if state.apps.len() == 1 => 0,
+        None => return Err(wrong("`appid` is missing, and there are several apps")),
+    };
+    Ok(json!({
+        "code": state.issue_code(app, &order.user, order.kind),
+        "openid": state.openid(app, &order.user).as_str(),
+        "expires_in": CODE_LIFE.as_secs(),
+    }))
+}
+
+fn users(state: &State, request: &Request) -> Value {
+    let reveal = request.query.value("reveal") == Some("1");
+    let names = state.users.keys();
+    json!({ "users": names.map(|name| user(state, name, reveal)).collect::<Vec<_>>() })
+}
+
+fn change_user(state: &mut State, request: &Request, name: &str) -> Result<Value, Wrong> {
+    let name = percent_decode(name);
+    check_user_name(&name)?;
+    let change: UserChange = parse(&request.body)?;
+    state.change_user(&name, &change);
+    Ok(user(state, &name, false))
+}
+
+fn user(state: &State, name: &str, reveal: bool) -> Value {
+    let Some(user) = state.users.get(name) else {
+        return Value::Null;
+    };
+    let apps: Vec<Value> = (0..state.apps.len())
+        .map(|app| {
+            let key = user
+                .sessions
+                .get(&app)
+                .and_then(|session| session.key.as_ref());
+            let mut shown = json!({
+                "appid": state.apps[app].known.appid.as_str(),
+                "openid": state.openid(app, name).as_str(),
+                "unionid": state.unionid(app, name).as_ref().map(|id| id.as_str()),
+                "logged_in": key.is_some(),
+            });
+            if reveal {
+                shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));
+            }
+            shown
+        })
+        .collect();
+    json!({
+        "name": name,
+        "blocked": user.blocked,
+        "unionid": user.unionid,
+        "logins_per_minute": user.logins_per_minute,
+        "apps": apps,
+    })
+}
+
+fn apps(state: &State) -> Value {
+    let shown: Vec<Value> = state
+        .apps
+        .iter()
+        .map(|app| {
+            json!({
+                "appid": app.known.appid.as_str(),
+                "unionid": app.known.unionid,
+                "session_key_period_s": app.known.session_key_period.as_secs(),
+            })
+        })
+        .collect();
+    json!({ "apps": shown })
+}
+
+fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Change {
+        unionid: Option<bool>,
+        session_key_period_s: Option<u64>,
+    }
+
+    let app = find_app(state, appid)?;
+    let change: Change = parse(&request.body)?;
+    let known = &mut state.apps[app].known;
+    known.unionid = change.unionid.unwrap_or(known.unionid);
+    if let Some(seconds) = change.session_key_period_s {
+        known.session_key_period = Duration::from_secs(seconds);
+    }
+    Ok(apps(state))
+}
+
+fn faults(state: &State) -> Value {
+    json!({ "faults": state.faults.to_json() })
+}
+
+fn queue_fault(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    state.faults.queue(parse_fault(&request.body)?);
+    Ok(faults(state))
+}
+
+fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        path: String,
+        count: Option<u32>,
+        fault: OrderedEffect,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct OrderedEffect {
+        errcode: Option<i64>,
+        errmsg: Option<String>,
+        delay_ms: Option<u64>,
+        #[serde(default)]
+        reset: bool,
+        #[serde(default)]
+        reset_mid_body: bool,
+        #[serde(default)]
+        garbage: bool,
+        #[serde(default)]
+        empty: bool,
+        status: Option<u16>,
+        body: Option<String>,
+    }
+
+    let order: Order = parse(body)?;
+    if !order.path.starts_with('/') || owns(&order.path) {
+        return Err(wrong("`path` is a path of WeChat's, such as /sns/*"));
+    }
+    let count = order.count.unwrap_or(1);
+    if count == 0 {
+        return Err(wrong("`count` is at least 1"));
+    }
+    let fault = order.fault;
+    if fault.errmsg.is_some() && fault.errcode.is_none() {
+        return Err(wrong("`errmsg` goes with `errcode`"));
+    }
+    if fault.body.is_some() && fault.status.is_none() {
+        return Err(wrong("`body` goes with `status`"));
+    }
+    if fault.status.is_some_and(|s| !(200..=599).contains(&s)) {
+        return Err(wrong("`status` is from 200 to 599"));
+    }
+    if fault.delay_ms.is_some_and(|ms| ms > LONGEST_DELAY_MS) {
+        return Err(wrong("`delay_ms` is at most 600000, ten minutes"));
+    }
+
+    let errcode = fault.errcode.map(|errcode| Effect::Errcode {
+        errcode,
+        errmsg: fault.errmsg,
+    });
+    let status = fault.status.map(|status| Effect::Status {
+        status,
+        body: fault.body,
+    });
+    let mut effects = [
+        errcode,
+        status,
+        fault.reset.then_some(Effect::Reset),
+        fault.reset_mid_body.then_some(Effect::ResetMidBody),
+        fault.garbage.then_some(Effect::Garbage),
+        fault.empty.then_some(Effect::Empty),
+    ]
+    .into_iter()
+    .flatten();
+    let effect = match (effects.next(), effects.next()) {
+        (Some(effect), None) => effect,
+        (None, _) if fault.delay_ms.is_some() => Effect::Answer,
+        _ => {
+            return Err(wrong(
+                "`fault` is one of errcode, delay_ms, reset, reset_mid_body, garbage, status, empty; \
+                 delay_ms may stand beside another",
+            ));
+        }
+    };
+    Ok(Fault {
+        path: order.path,
+        count,
+        delay: Duration::from_millis(fault.delay_ms.unwrap_or(0)),
+        effect,
+    })
+}
+
+fn advance(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Step {
+        advance_s: u64,
+    }
+
+    let step: Step = parse(&request.body)?;
+    if step.advance_s > LONGEST_ADVANCE_S {
+        return Err(wrong("`advance_s` is at most ten years"));
+    }
+    state.advance(Duration::from_secs(step.advance_s));
+    Ok(json!({ "now_s": state.now().as_secs() }))
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
+    serde_json::from_slice(body).map_err(|error| Wrong(format!("the body's JSON: {error}")))
+}
+
+fn find_app(state: &State, appid: &str) -> Result<usize, Wrong> {
+    state
+        .app_index(appid)
+        .ok_or_else(|| wrong("there is no app with this appid; GET /_sim/apps lists them"))
+}
+
+fn check_user_name(name: &str) -> Result<(), Wrong> {
+    if name.is_empty() || name.len() > 128 {
+        return Err(wrong("a user's name is 1 to 128 bytes"));
+    }
+    Ok(())
+}
+
+fn wrong(why: &str) -> Wrong {
+    Wrong(why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::domain::AppId;
+    use crate::secret::Secret;
+    use crate::sim::exchange::Query;
+    use crate::sim::state::SimApp;
+
+    fn state() -> State {
+        let apps = ["wx0123456789abcdef", "wxfedcba9876543210"]
+            .map(|appid| SimApp::new(AppId::parse(appid).unwrap(), Secret::new("hunter2")));
+        State::new(Clock::manual(Timestamp::from_millis(0)), 0, apps.into())
+    }
+
+    fn call(state: &mut State, method: Method, target: &str, body: &str) -> (u16, String) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request {
+            method,
+            path: path.to_owned(),
+            query: Query::parse(query),
+            wants_text: false,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let answer = answer(state, &request);
+        let body = std::str::from_utf8(&answer.body).unwrap().to_owned();
+        (answer.status, body)
+    }
+
+    fn post(state: &mut State, target: &str, body: &str) -> (u16, String) {
+        call(state, Method::POST, target, body)
+    }
+
+    #[test]
+    fn a_code_comes_as_json_or_bare() {
+        let mut state = state();
+        let body = r#"{"user":"alice","appid":"wxfedcba9876543210"}"#;
+        let (status, made) = post(&mut state, "/_sim/code", body);
+        let made: Value = serde_json::from_str(&made).unwrap();
+        assert_eq!((status, &made["expires_in"]), (200, &json!(300)));
+        let login = state.log_in(1, made["code"].as_str().unwrap()).unwrap();
+        assert_eq!(made["openid"], json!(login.openid.as_str()));
+
+        let target = "/_sim/code?user=%E4%BD%A0&appid=wx0123456789abcdef&format=text";
+        let (_, bare) = call(&mut state, Method::GET, target, "");
+        assert!(bare.len() == 33 && bare.ends_with('\n'));
+        assert!(state.users.contains_key("你"));
+    }
+
+    #[test]
+    fn a_wrong_call_is_told_what_is_wrong() {
+        let mut state = state();
+        let wrong = [
+            ("/_sim/code", "", "EOF"),
+            ("/_sim/code", r#"{"user":"alice"}"#, "several apps"),
+            ("/_sim/code", r#"{"user":""}"#, "name"),
+            ("/_sim/code", r#"{"usr":"alice"}"#, "unknown field `usr`"),
+            ("/_sim/users/alice", r#"{"blocked":"yes"}"#, "boolean"),
+            ("/_sim/apps/wx0", "{}", "no app"),
+            ("/_sim/clock", r#"{"advance_s":-1}"#, "u64"),
+            (
+                "/_sim/clock",
+                r#"{"advance_s":18446744073709551615}"#,
+                "ten years",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"x","fault":{"reset":true}}"#,
+                "path",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/_sim/*","fault":{"reset":true}}"#,
+                "path",
+            ),
+            ("/_sim/faults", r#"{"path":"/x","fault":{}}"#, "one of"),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"reset":true,"empty":true}}"#,
+                "one of",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"status":99}}"#,
+                "200 to 599",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"body":"x"}}"#,
+                "status",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","count":0,"fault":{"reset":true}}"#,
+                "count",
+            ),
+        ];
+        for (path, body, why) in wrong {
+            let (status, said) = post(&mut state, path, body);
+            assert_eq!(status, 400, "{path} {body}");
+            assert!(said.contains(why), "{path} {body}: {said}");
+        }
+    }
+
+    #[test]
+    fn every_fault_can_be_ordered_and_is_listed_as_ordered() {
+        let mut state = state();
+        let faults = [
+            json!({ "errcode": -1, "errmsg": "busy" }),
+            json!({ "delay_ms": 500 }),
+            json!({ "reset": true, "delay_ms": 20 }),
+            json!({ "reset_mid_body": true }),
+            json!({ "garbage": true }),
+            json!({ "status": 502, "body": "x" }),
+            json!({ "empty": true }),
+        ];
+        for fault in &faults {
+            let order = json!({ "path": "/sns/*", "count": 3, "fault": fault });
+            let (status, said) = post(&mut state, "/_sim/faults", &order.to_string());
+            assert_eq!(status, 200, "{said}");
+        }
+        let (_, listed) = call(&mut state, Method::GET, "/_sim/faults", "");
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let listed: Vec<_> = listed["faults"].as_array().unwrap().iter().collect();
+        assert_eq!(listed.len(), faults.len());
+        for (listed, ordered) in listed.iter().zip(&faults) {
+            assert_eq!(&listed["fault"], ordered);
+            assert_eq!(listed["count"], json!(3));
+        }
+        let (_, left) = call(&mut state, Method::DELETE, "/_sim/faults", "");
+        assert_eq!(left, "{\"faults\":[]}\n");
+    }
+
+    #[test]
+    fn session_keys_are_listed_only_when_revealed_and_secrets_never() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        let key = base64_of(&state.log_in(0, &code).unwrap().session_key);
+        for target in ["/_sim/users", "/_sim/users?reveal=0", "/_sim/apps"] {
+            let (_, listed) = call(&mut state, Method::GET, target, "");
+            assert!(!listed.contains(&key) && !listed.contains("hunter2"));
+        }
+        let (_, listed) = call(&mut state, Method::GET, "/_sim/users?reveal=1", "");
+        assert!(listed.contains(&key));
+    }
+
+    #[test]
+    fn a_user_is_changed_by_a_percent_encoded_name() {
+        let mut state = state();
+        let body = r#"{"blocked":true,"logins_per_minute":5}"#;
+        let (status, said) = post(&mut state, "/_sim/users/%E4%BD%A0%20x", body);
+        assert_eq!(status, 200, "{said}");
+        let user = &state.users["你 x"];
+        assert!(user.blocked && user.unionid);
+        assert_eq!(user.logins_per_minute, 5);
+    }
+
+    #[test]
+    fn help_is_at_the_root_and_in_every_404() {
+        let mut state = state();
+        for root in ["/_sim", "/_sim/"] {
+            let (status, said) = call(&mut state, Method::GET, root, "");
+            assert_eq!((status, said.as_str()), (200, HELP));
+        }
+        let (status, said) = call(&mut state, Method::PUT, "/_sim/users/alice", "");
+        assert_eq!(status, 404);
+        assert!(said.contains("PUT /_sim/users/alice") && said.contains(HELP));
+    }
+}

@@ -1,0 +1,363 @@
+//! One call, without its socket: the request as parsed, what is decided about it, and the decision itself.
+
+use std::time::Duration;
+
+use ::http::Method;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::fault::Effect;
+use super::refusal::{Refusal, wording};
+use super::state::State;
+use super::{api, control};
+
+const TEXT: &str = "text/plain";
+const CGI_JSON: &str = "application/json; encoding=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html";
+const GARBAGE: &[u8] = b"<xml>\xff\xfe not what you asked for \x00</xml>";
+const GATEWAY_PAGE: &str =
+    "<html><body><center><h1>Something went wrong</h1></center></body></html>";
+
+/// A request.
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// As it was sent, not decoded.
+    pub(super) path: String,
+    pub(super) query: Query,
+    /// Whether the client asked for `text/plain`.
+    pub(super) wants_text: bool,
+    pub(super) body: Bytes,
+}
+
+/// The parameters of a query string, decoded.
+#[derive(Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+/// What is to be sent, and when.
+pub(super) struct Reply {
+    pub(super) delay: Duration,
+    pub(super) outcome: Outcome,
+}
+
+/// What is to be sent.
+pub(super) enum Outcome {
+    Answer(Answer),
+    /// A TCP reset.
+    Reset,
+    /// Half of the answer, then a TCP reset.
+    Torn(Answer),
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) body: Bytes,
+    /// The errcode that the body tells, for the list of calls.
+    pub(super) errcode: Option<i64>,
+}
+
+/// Decides a call: the whole of the simulator, short of the network.
+pub(super) fn receive(state: &mut State, request: &Request) -> Reply {
+    if control::owns(&request.path) {
+        return Reply::at_once(Outcome::Answer(control::answer(state, request)));
+    }
+    let met = state.faults.meet(&request.path);
+    let fault = met.as_ref().map(|(_, effect)| effect.name());
+    let (delay, effect) = met.unwrap_or((Duration::ZERO, Effect::Answer));
+    let outcome = suffer(state, request, effect);
+    let errcode = match &outcome {
+        Outcome::Answer(answer) | Outcome::Torn(answer) => answer.errcode,
+        Outcome::Reset => None,
+    };
+    state.calls.record(state.now(), request, errcode, fault);
+    Reply { delay, outcome }
+}
+
+fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
+    Outcome::Answer(match effect {
+        Effect::Answer => api::answer(state, request),
+        Effect::Errcode { errcode, errmsg } => {
+            let errmsg =
+                errmsg.unwrap_or_else(|| format!("{} rid: {}", wording(errcode), state.rid()));
+            Answer::error(&request.path, errcode, &errmsg)
+        }
+        Effect::Reset => return Outcome::Reset,
+        Effect::ResetMidBody => return Outcome::Torn(api::answer(state, request)),
+        Effect::Garbage => Answer::new(200, HTML, GARBAGE),
+        Effect::Status { status, body } => {
+            let body = body.map_or(Bytes::from_static(GATEWAY_PAGE.as_bytes()), Bytes::from);
+            Answer::new(status, HTML, body)
+        }
+        Effect::Empty => Answer::new(200, content_type(&request.path), Bytes::new()),
+    })
+}
+
+impl Reply {
+    fn at_once(outcome: Outcome) -> Self {
+        Self {
+            delay: Duration::ZERO,
+            outcome,
+        }
+    }
+}
+
+impl Answer {
+    fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            content_type,
+            body: body.into(),
+            errcode: None,
+        }
+    }
+
+    /// A success of WeChat's.
+    pub(super) fn success(path: &str, body: &Value) -> Self {
+        Self::new(200, content_type(path), body.to_string())
+    }
+
+    /// A refusal of WeChat's: HTTP 200 all the same.
+    pub(super) fn refusal(state: &mut State, path: &str, refusal: Refusal) -> Self {
+        let errcode = refusal.errcode();
+        let errmsg = format!("{} rid: {}", wording(errcode), state.rid());
+        Self::error(path, errcode, &errmsg)
+    }
+
+    /// An answer of a control endpoint.
+    pub(super) fn control(status: u16, body: &Value) -> Self {
+        Self::new(status, JSON, format!("{body}\n"))
+    }
+
+    /// Text of a control endpoint.
+    pub(super) fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", body)
+    }
+
+    fn error(path: &str, errcode: i64, errmsg: &str) -> Self {
+        let body = json!({ "errcode": errcode, "errmsg": errmsg });
+        Self {
+            errcode: Some(errcode),
+            ..Self::success(path, &body)
+        }
+    }
+}
+
+/// WeChat's content types: `/sns/*` calls its JSON plain text.
+fn content_type(path: &str) -> &'static str {
+    if path.starts_with("/sns/") {
+        TEXT
+    } else {
+        CGI_JSON
+    }
+}
+
+impl Query {
+    /// Parses a query string. Never fails, as WeChat's own parser does not: a broken escape stands for itself, and
+    /// what is not UTF-8 becomes U+FFFD.
+    pub(super) fn parse(text: &str) -> Self {
+        Self(
+            text.split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    let decode = |part: &str| percent_decode(&part.replace('+', " "));
+                    (decode(name), decode(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of that name; an empty one is as good as none.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(known, value)| *known == name && !value.is_empty())
+            .map(|(_, value)| value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// Decodes `%XX`; see [`Query::parse`] for what is broken.
+pub(super) fn percent_decode(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        let escape = (*first == b'%').then(|| after.get(..2)).flatten();
+        match escape.and_then(hex_byte) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &after[2..];
+            }
+            None => decoded.push(*first),
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn hex_byte(digits: &[u8]) -> Option<u8> {
+    digits.iter().try_fold(0, |byte, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(byte << 4 | u8::try_from(digit).ok()?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::domain::AppId;
+    use crate::secret::Secret;
+    use crate::sim::fault::Fault;
+    use crate::sim::state::SimApp;
+
+    fn state() -> State {
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_040_000));
+        let appid = AppId::parse("wx0123456789abcdef").unwrap();
+        State::new(clock, 0, vec![SimApp::new(appid, Secret::new("s"))])
+    }
+
+    fn request(method: &str, target: &str, body: &[u8]) -> Request {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Request {
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            query: Query::parse(query),
+            wants_text: false,
+            body: Bytes::copy_from_slice(body),
+        }
+    }
+
+    fn answer(state: &mut State, method: &str, target: &str) -> Answer {
+        match receive(state, &request(method, target, b"")).outcome {
+            Outcome::Answer(answer) => answer,
+            _ => panic!("an answer was due"),
+        }
+    }
+
+    #[test]
+    fn a_query_is_decoded_and_survives_broken_escapes() {
+        let query = Query::parse("a=1&b=x%20y+z&c=%zz%4&%e4%bd%a0=%E5%A5%BD&empty=&bare&a=2&d=%ff");
+        let expected = [
+            ("a", "1"),
+            ("b", "x y z"),
+            ("c", "%zz%4"),
+            ("你", "好"),
+            ("d", "\u{fffd}"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(query.value(name), Some(value));
+        }
+        assert_eq!(query.value("empty"), None);
+        assert_eq!(query.value("bare"), None);
+    }
+
+    #[test]
+    fn calls_are_counted_and_listed_without_secrets() {
+        let mut state = state();
+        let target = "/sns/jscode2session?appid=wx0123456789abcdef&secret=hunter2&js_code=0abc&access_token=tok_en&x=1";
+        assert_eq!(answer(&mut state, "GET", target).errcode, Some(40125));
+        answer(&mut state, "GET", "/_sim/users");
+        let listed = answer(&mut state, "GET", "/_sim/calls").body;
+        let listed = std::str::from_utf8(&listed).unwrap();
+        for hidden in ["hunter2", "0abc", "tok_en"] {
+            assert!(!listed.contains(hidden), "{listed}");
+        }
+        let listed: Value = serde_json::from_str(listed).unwrap();
+        assert_eq!(listed["counts"], json!({ "/sns/jscode2session": 1 }));
+        assert_eq!(listed["last"][0]["errcode"], json!(40125));
+        assert!(
+            listed["last"][0]["query"]
+                .as_str()
+                .unwrap()
+                .ends_with("x=1")
+        );
+    }
+
+    #[test]
+    fn only_the_last_hundred_calls_are_kept_and_paths_are_bounded() {
+        let mut state = state();
+        for n in 0..1100 {
+            answer(&mut state, "GET", &format!("/{n}"));
+        }
+        let calls = serde_json::to_value(&state.calls).unwrap();
+        assert_eq!(calls["last"].as_array().unwrap().len(), 100);
+        assert_eq!(calls["last"][0]["path"], json!("/1099"));
+        assert_eq!(state.calls.count("(other)"), 100);
+    }
+
+    #[test]
+    fn a_fault_in_place_of_the_answer_does_not_spend_the_code_and_a_torn_answer_does() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", Default::default());
+        let target = format!(
+            "/sns/jscode2session?appid=wx0123456789abcdef&secret=s&grant_type=authorization_code&js_code={code}"
+        );
+        let path = "/sns/jscode2session";
+        let errcode = Effect::Errcode {
+            errcode: -1,
+            errmsg: None,
+        };
+        state.faults.queue(Fault::new(path, 1, errcode));
+        state.faults.queue(Fault::new(path, 1, Effect::Reset));
+        state
+            .faults
+            .queue(Fault::new("/sns/*", 1, Effect::ResetMidBody));
+        let failed = answer(&mut state, "GET", &target);
+        assert_eq!(
+            (failed.errcode, failed.content_type),
+            (Some(-1), "text/plain")
+        );
+        assert!(
+            failed
+                .body
+                .starts_with(br#"{"errcode":-1,"errmsg":"system error rid: "#)
+        );
+        let replies = [(); 2].map(|()| receive(&mut state, &request("GET", &target, b"")).outcome);
+        assert!(matches!(replies[0], Outcome::Reset));
+        assert!(matches!(&replies[1], Outcome::Torn(answer) if answer.errcode.is_none()));
+        assert_eq!(answer(&mut state, "GET", &target).errcode, Some(40163));
+        assert_eq!(state.calls.count(path), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_the_simulator_panic(
+            method in "GET|POST|PUT|DELETE|HEAD",
+            path in prop_oneof![
+                Just("/sns/jscode2session".to_owned()),
+                Just("/cgi-bin/token".to_owned()),
+                Just("/cgi-bin/stable_token".to_owned()),
+                Just("/cgi-bin/get_api_domain_ip".to_owned()),
+                "/_sim/(code|users|users/.{0,9}|apps/.{0,9}|faults|clock|reset|calls|.{0,9})",
+                "/.{0,20}",
+            ],
+            query in "((appid|secret|js_code|grant_type|user|access_token|.{0,3})=(.{0,9}|wx0123456789abcdef|s|client_credential)&){0,5}",
+            body in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..64),
+                "\\{(\"(user|appid|path|count|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
+            ],
+        ) {
+            let mut state = state();
+            let request = Request {
+                method: method.parse().unwrap(),
+                path,
+                query: Query::parse(&query),
+                wants_text: body.len() % 2 == 0,
+                body: body.into(),
+            };
+            for _ in 0..2 {
+                receive(&mut state, &request);
+            }
+        }
+    }
+}

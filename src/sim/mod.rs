@@ -1,0 +1,199 @@
+//! A simulator of WeChat's servers, for development without an account and for tests without a network.
+//!
+//! It keeps the rules that real code stumbles over: a code lives five minutes and works once, a new access_token lets
+//! the old one live for five minutes more, session keys rotate, failures are HTTP 200 with an errcode, and `/sns/*`
+//! calls its JSON `text/plain`. Whoever passes here should pass against `api.weixin.qq.com`, so a rule of WeChat's is
+//! never relaxed for convenience: convenience has its own paths under `/_sim/`, listed below.
+//!
+//! The rules (`state`, `token`, `api`, `control`, `fault`) are plain functions on one `State` and know no socket;
+//! `http` carries their decisions out.
+//!
+//! The state sits behind one std mutex. A call is a few map lookups and ends before the answer is written, so the lock
+//! is held for microseconds and never across an `.await` (a delay is waited for outside it); one lock also makes each
+//! call atomic, which is what "a code works once" means when fifty callers bring the same code. It is a mutex and not a
+//! `RefCell` because tests and `wx-sidecar dev` turn the knobs from other threads than the one that serves.
+//!
+//! Control endpoints take and give JSON; a wrong one gets a 400 that says why:
+//!
+#![doc = concat!("```text\n", include_str!("help.txt"), "```")]
+
+mod api;
+mod calls;
+mod control;
+mod exchange;
+mod fault;
+mod http;
+mod ids;
+mod quota;
+mod refusal;
+mod state;
+mod token;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::domain::{AppId, OpenId};
+use crate::secret::Secret;
+pub use fault::{Effect, Fault};
+use state::{CodeKind, State};
+pub use state::{SimApp, UserChange};
+
+/// A running simulator; it stops when it is stopped or dropped.
+pub struct Simulator {
+    addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+    /// Never sent on: the server ends when this end of the channel is gone.
+    running: Option<oneshot::Sender<Infallible>>,
+    server: Option<JoinHandle<()>>,
+}
+
+/// How to start a [`Simulator`].
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The Mini Programs that exist, at least one. The first is the one meant where none is named.
+    pub apps: Vec<SimApp>,
+    /// What tells the time. `/_sim/clock` adds an offset to it, so that even the system's clock can be moved.
+    pub clock: Clock,
+    /// Decides codes, tokens and session keys: the same seed and the same calls give the same values. Openids and
+    /// unionids do not depend on it, so that an app's database outlives a restart of the simulator.
+    pub seed: u64,
+}
+
+impl Options {
+    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock.
+    pub fn local(appid: AppId, secret: Secret) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            apps: vec![SimApp::new(appid, secret)],
+            clock: Clock::System,
+            seed: 0,
+        }
+    }
+}
+
+impl Simulator {
+    /// Starts a simulator on a thread of its own; it is bound when this returns.
+    ///
+    /// # Errors
+    /// If the address cannot be bound, the thread cannot be made, or `apps` is empty.
+    pub fn start(options: Options) -> io::Result<Self> {
+        if options.apps.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the simulator needs at least one app",
+            ));
+        }
+        let listener = TcpListener::bind(options.listen)?;
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+
+        let state = Arc::new(Mutex::new(State::new(
+            options.clock,
+            options.seed,
+            options.apps,
+        )));
+        let (running, stopped) = oneshot::channel();
+        let served = Arc::clone(&state);
+        let server = std::thread::Builder::new()
+            .name("wechat-simulator".to_owned())
+            .spawn(move || runtime.block_on(http::serve(listener, served, stopped)))?;
+        Ok(Self {
+            addr,
+            state,
+            running: Some(running),
+            server: Some(server),
+        })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its base URL, to be used in place of `https://api.weixin.qq.com`; no slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What `wx.login` would give the user of the first app: a code for `/sns/jscode2session`. A new name is a new user.
+    pub fn issue_code(&self, user: &str) -> String {
+        self.state().issue_code(0, user, CodeKind::Login)
+    }
+
+    /// The same for the app named; `None` if there is no such app.
+    pub fn issue_code_for(&self, appid: &AppId, user: &str) -> Option<String> {
+        let mut state = self.state();
+        let app = state.app_index(appid.as_str())?;
+        Some(state.issue_code(app, user, CodeKind::Login))
+    }
+
+    /// The user's openid in the first app, whether or not the user has ever logged in.
+    pub fn openid(&self, user: &str) -> OpenId {
+        self.state().openid(0, user)
+    }
+
+    /// Changes a user, who is made if new.
+    pub fn change_user(&self, user: &str, change: &UserChange) {
+        self.state().change_user(user, change);
+    }
+
+    /// How many calls a path got, those answered by a fault included. `/_sim/` is not counted.
+    pub fn calls(&self, path: &str) -> u64 {
+        self.state().calls.count(path)
+    }
+
+    /// Queues a fault behind those that are already queued.
+    pub fn fault(&self, fault: Fault) {
+        self.state().faults.queue(fault);
+    }
+
+    /// Moves the simulator's clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.state().advance(by);
+    }
+
+    /// Forgets users, codes, tokens, faults, calls and the clock's offset; keeps the apps.
+    pub fn reset(&self) {
+        self.state().reset();
+    }
+
+    /// Stops serving and closes every connection. Dropping does the same.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        drop(self.running.take());
+        if let Some(server) = self.server.take() {
+            // A server that panicked has said so on stderr; there is nothing left to stop.
+            let _ = server.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state
+        .lock()
+        .expect("no rule panics, so the lock is never poisoned")
+}

@@ -1,0 +1,582 @@
+//! What the simulated WeChat knows: apps, users, codes, tokens. The rules of login are here; no I/O.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::calls::Calls;
+use super::fault::Faults;
+use super::ids::{self, Ids};
+use super::quota::{Quota, minute};
+use super::refusal::Refusal;
+use super::token::{Chain, Grant, StableChain};
+use crate::clock::{Clock, Timestamp};
+use crate::domain::{AppId, OpenId, SessionKey, UnionId};
+use crate::secret::Secret;
+
+/// How long a code may be redeemed.
+pub(super) const CODE_LIFE: Duration = Duration::from_secs(300);
+const LOGINS_PER_MINUTE: u32 = 100;
+const SESSION_KEY_PERIOD: Duration = Duration::from_secs(60);
+
+/// A Mini Program as the simulator is told of it.
+#[derive(Clone, Debug)]
+pub struct SimApp {
+    /// Its AppID.
+    pub appid: AppId,
+    /// Its AppSecrets; any of them is right, as while WeChat rotates one.
+    pub secrets: Vec<Secret>,
+    /// Whether it is bound to the Open Platform account, so that its users have unionids. True by default.
+    pub unionid: bool,
+    /// Logins within this time of the session_key's making get the same key again; zero makes a new one each time.
+    /// 60 seconds by default; WeChat does not tell its own.
+    pub session_key_period: Duration,
+}
+
+impl SimApp {
+    /// An app with one secret and the defaults.
+    pub fn new(appid: AppId, secret: Secret) -> Self {
+        Self {
+            appid,
+            secrets: vec![secret],
+            unionid: true,
+            session_key_period: SESSION_KEY_PERIOD,
+        }
+    }
+}
+
+/// A change to a user; what is `None` stays.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserChange {
+    /// Whether WeChat's risk control refuses the user's logins (40226).
+    pub blocked: Option<bool>,
+    /// Whether the user has a unionid.
+    pub unionid: Option<bool>,
+    /// Makes new session_keys at once, in every app the user has logged in to.
+    pub rotate: bool,
+    /// Logins per minute and app before 45011; 100 by default.
+    pub logins_per_minute: Option<u32>,
+}
+
+/// What a code is for; one kind is garbage where another is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CodeKind {
+    /// From `wx.login`.
+    #[default]
+    Login,
+    /// From the phone number button.
+    Phone,
+}
+
+/// What `/sns/jscode2session` answers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) openid: OpenId,
+    pub(super) session_key: SessionKey,
+    pub(super) unionid: Option<UnionId>,
+}
+
+/// All of it.
+pub(super) struct State {
+    clock: Clock,
+    offset: Duration,
+    ids: Ids,
+    pub(super) apps: Vec<App>,
+    pub(super) users: BTreeMap<String, User>,
+    codes: HashMap<String, Code>,
+    /// The codes in the order of their making, so that the expired ones are found without a search.
+    code_order: VecDeque<String>,
+    pub(super) faults: Faults,
+    pub(super) calls: Calls,
+}
+
+/// An app and its tokens.
+pub(super) struct App {
+    pub(super) known: SimApp,
+    classic: Chain,
+    stable: StableChain,
+}
+
+/// A person with WeChat.
+pub(super) struct User {
+    pub(super) blocked: bool,
+    pub(super) unionid: bool,
+    pub(super) logins_per_minute: u32,
+    /// By the app's index.
+    pub(super) sessions: BTreeMap<usize, Session>,
+}
+
+/// A user's login state in one app.
+#[derive(Default)]
+pub(super) struct Session {
+    /// The one valid key and when it was made; none before the first login.
+    pub(super) key: Option<(SessionKey, Timestamp)>,
+    logins: Quota,
+}
+
+struct Code {
+    app: usize,
+    kind: CodeKind,
+    user: String,
+    made_at: Timestamp,
+    used: bool,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self {
+            blocked: false,
+            unionid: true,
+            logins_per_minute: LOGINS_PER_MINUTE,
+            sessions: BTreeMap::new(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(clock: Clock, seed: u64, apps: Vec<SimApp>) -> Self {
+        Self {
+            clock,
+            offset: Duration::ZERO,
+            ids: Ids::new(seed),
+            apps: apps.into_iter().map(App::new).collect(),
+            users: BTreeMap::new(),
+            codes: HashMap::new(),
+            code_order: VecDeque::new(),
+            faults: Faults::default(),
+            calls: Calls::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now().plus(self.offset)
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.offset = self.offset.saturating_add(by);
+    }
+
+    /// Back to the beginning, except that apps stay as they are now and that no made-up value comes a second time.
+    pub(super) fn reset(&mut self) {
+        self.offset = Duration::ZERO;
+        for app in &mut self.apps {
+            (app.classic, app.stable) = (Chain::default(), StableChain::default());
+        }
+        self.users.clear();
+        self.codes.clear();
+        self.code_order.clear();
+        self.faults.clear();
+        self.calls = Calls::default();
+    }
+
+    pub(super) fn app_index(&self, appid: &str) -> Option<usize> {
+        self.apps
+            .iter()
+            .position(|app| app.known.appid.as_str() == appid)
+    }
+
+    pub(super) fn rid(&mut self) -> String {
+        let now = self.now();
+        self.ids.rid(now)
+    }
+
+    pub(super) fn openid(&self, app: usize, user: &str) -> OpenId {
+        ids::openid(&self.apps[app].known.appid, user)
+    }
+
+    /// The unionid, if the user has one and the app is bound.
+    pub(super) fn unionid(&self, app: usize, user: &str) -> Option<UnionId> {
+        let has_one = self.users.get(user).is_none_or(|user| user.unionid);
+        (has_one && self.apps[app].known.unionid).then(|| ids::unionid(user))
+    }
+
+    pub(super) fn issue_code(&mut self, app: usize, user: &str, kind: CodeKind) -> String {
+        let now = self.now();
+        self.forget_expired_codes(now);
+        self.users.entry(user.to_owned()).or_default();
+        let code = self.ids.code();
+        self.code_order.push_back(code.clone());
+        self.codes.insert(
+            code.clone(),
+            Code {
+                app,
+                kind,
+                user: user.to_owned(),
+                made_at: now,
+                used: false,
+            },
+        );
+        code
+    }
+
+    pub(super) fn change_user(&mut self, user: &str, change: &UserChange) {
+        let now = self.now();
+        let user = self.users.entry(user.to_owned()).or_default();
+        user.blocked = change.blocked.unwrap_or(user.blocked);
+        user.unionid = change.unionid.unwrap_or(user.unionid);
+        user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
+        if change.rotate {
+            for session in user.sessions.values_mut() {
+                session.key = Some((self.ids.session_key(), now));
+            }
+        }
+    }
+
+    /// The app with this appid, if the secret is one of its secrets.
+    pub(super) fn authenticate(
+        &self,
+        appid: Option<&str>,
+        secret: Option<&str>,
+    ) -> Result<usize, Refusal> {
+        let appid = appid.ok_or(Refusal::AppIdMissing)?;
+        let app = self.app_index(appid).ok_or(Refusal::AppIdInvalid)?;
+        let secret = secret.ok_or(Refusal::AppSecretMissing)?;
+        let known = &self.apps[app].known.secrets;
+        if !known.iter().any(|known| known.expose() == secret) {
+            return Err(Refusal::AppSecretInvalid);
+        }
+        Ok(app)
+    }
+
+    /// Redeems a login code. A login that is refused for the user's sake (risk, quota) leaves the code unspent: WeChat's
+    /// advice is "retry next minute", and a blocked user sees the same refusal again and not a misleading "code used".
+    pub(super) fn log_in(&mut self, app: usize, code: &str) -> Result<Login, Refusal> {
+        let now = self.now();
+        let code = self
+            .codes
+            .get_mut(code)
+            .filter(|code| code.app == app && code.kind == CodeKind::Login)
+            .filter(|code| now.since(code.made_at) <= CODE_LIFE)
+            .ok_or(Refusal::CodeInvalid)?;
+        if code.used {
+            return Err(Refusal::CodeUsed);
+        }
+        let user = self.users.entry(code.user.clone()).or_default();
+        if user.blocked {
+            return Err(Refusal::CodeBlocked);
+        }
+        let session = user.sessions.entry(app).or_default();
+        if !session.logins.admit(minute(now), user.logins_per_minute) {
+            return Err(Refusal::MinuteQuota);
+        }
+        code.used = true;
+
+        let period = self.apps[app].known.session_key_period;
+        let session_key = match &session.key {
+            Some((key, made_at)) if now.since(*made_at) < period => key.clone(),
+            _ => {
+                let key = self.ids.session_key();
+                session.key = Some((key.clone(), now));
+                key
+            }
+        };
+        let user = code.user.clone();
+        Ok(Login {
+            openid: self.openid(app, &user),
+            session_key,
+            unionid: self.unionid(app, &user),
+        })
+    }
+
+    /// A new classic token.
+    pub(super) fn token(&mut self, app: usize) -> Grant {
+        let now = self.now();
+        self.apps[app].classic.issue(now, &mut self.ids)
+    }
+
+    /// The stable token; see [`StableChain::obtain`].
+    pub(super) fn stable_token(&mut self, app: usize, force: bool) -> Result<Grant, Refusal> {
+        let now = self.now();
+        self.apps[app].stable.obtain(force, now, &mut self.ids)
+    }
+
+    /// Whether a call with this access_token may pass: the gate of every endpoint that takes one.
+    pub(super) fn check_access_token(&self, token: Option<&str>) -> Result<(), Refusal> {
+        let token = token.ok_or(Refusal::TokenMissing)?;
+        if !looks_like_a_token(token) {
+            return Err(Refusal::TokenMalformed);
+        }
+        let now = self.now();
+        self.apps
+            .iter()
+            .find_map(|app| {
+                app.classic
+                    .check(token, now)
+                    .or_else(|| app.stable.check(token, now))
+            })
+            .unwrap_or(Err(Refusal::CredentialInvalid))
+    }
+
+    fn forget_expired_codes(&mut self, now: Timestamp) {
+        while let Some(oldest) = self.code_order.front() {
+            let expired = self
+                .codes
+                .get(oldest)
+                .is_none_or(|code| now.since(code.made_at) > CODE_LIFE);
+            if !expired {
+                return;
+            }
+            self.codes.remove(oldest);
+            self.code_order.pop_front();
+        }
+    }
+}
+
+impl App {
+    fn new(known: SimApp) -> Self {
+        Self {
+            known,
+            classic: Chain::default(),
+            stable: StableChain::default(),
+        }
+    }
+}
+
+fn looks_like_a_token(text: &str) -> bool {
+    (32..=512).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_700_000_040_000);
+
+    fn app(appid: &str) -> SimApp {
+        SimApp::new(AppId::parse(appid).unwrap(), Secret::new("right"))
+    }
+
+    fn state() -> State {
+        let apps = vec![app("wx0123456789abcdef"), app("wxfedcba9876543210")];
+        State::new(Clock::manual(START), 7, apps)
+    }
+
+    fn log_in(state: &mut State, user: &str) -> Result<Login, Refusal> {
+        let code = state.issue_code(0, user, CodeKind::Login);
+        state.log_in(0, &code)
+    }
+
+    #[test]
+    fn a_code_works_once() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        assert!(state.log_in(0, &code).is_ok());
+        assert_eq!(state.log_in(0, &code), Err(Refusal::CodeUsed));
+    }
+
+    #[test]
+    fn a_code_lives_three_hundred_seconds_and_not_one_more() {
+        let mut state = state();
+        let (early, late) = (
+            state.issue_code(0, "alice", CodeKind::Login),
+            state.issue_code(0, "alice", CodeKind::Login),
+        );
+        state.advance(Duration::from_secs(300));
+        assert!(state.log_in(0, &early).is_ok());
+        state.advance(Duration::from_millis(1));
+        assert_eq!(state.log_in(0, &late), Err(Refusal::CodeInvalid));
+        assert_eq!(
+            state.log_in(0, &early),
+            Err(Refusal::CodeInvalid),
+            "an old code is unknown, whether or not it was used"
+        );
+    }
+
+    #[test]
+    fn expired_codes_are_forgotten() {
+        let mut state = state();
+        for _ in 0..10 {
+            state.issue_code(0, "alice", CodeKind::Login);
+        }
+        state.advance(Duration::from_secs(301));
+        state.issue_code(0, "alice", CodeKind::Login);
+        assert_eq!((state.codes.len(), state.code_order.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_code_of_another_app_or_kind_or_of_nobody_is_invalid() {
+        let mut state = state();
+        let other_app = state.issue_code(1, "alice", CodeKind::Login);
+        let phone = state.issue_code(0, "alice", CodeKind::Phone);
+        for code in [other_app.as_str(), &phone, "0garbage", ""] {
+            assert_eq!(state.log_in(0, code), Err(Refusal::CodeInvalid), "{code}");
+        }
+        assert!(
+            state.log_in(1, &other_app).is_ok(),
+            "the attempt did not spend it"
+        );
+    }
+
+    #[test]
+    fn an_openid_is_stable_and_differs_by_user_and_app_while_a_unionid_differs_by_user_alone() {
+        let mut state = state();
+        let alice = log_in(&mut state, "alice").unwrap();
+        assert_eq!(log_in(&mut state, "alice").unwrap().openid, alice.openid);
+        let bob = log_in(&mut state, "bob").unwrap();
+        assert_ne!(bob.openid, alice.openid);
+        assert_ne!(bob.unionid, alice.unionid);
+        let code = state.issue_code(1, "alice", CodeKind::Login);
+        let elsewhere = state.log_in(1, &code).unwrap();
+        assert_ne!(elsewhere.openid, alice.openid);
+        assert_eq!(elsewhere.unionid, alice.unionid);
+        assert_ne!(elsewhere.session_key, alice.session_key);
+    }
+
+    #[test]
+    fn a_unionid_needs_a_bound_app_and_a_user_who_has_one() {
+        let mut state = state();
+        state.change_user(
+            "alice",
+            &UserChange {
+                unionid: Some(false),
+                ..UserChange::default()
+            },
+        );
+        assert_eq!(log_in(&mut state, "alice").unwrap().unionid, None);
+        assert!(log_in(&mut state, "bob").unwrap().unionid.is_some());
+        state.apps[0].known.unionid = false;
+        assert_eq!(log_in(&mut state, "bob").unwrap().unionid, None);
+    }
+
+    #[test]
+    fn a_session_key_stays_for_its_period_and_then_rotates() {
+        let mut state = state();
+        let first = log_in(&mut state, "alice").unwrap().session_key;
+        state.advance(Duration::from_secs(59));
+        assert!(log_in(&mut state, "alice").unwrap().session_key == first);
+        state.advance(Duration::from_secs(1));
+        let second = log_in(&mut state, "alice").unwrap().session_key;
+        assert!(second != first);
+        state.apps[0].known.session_key_period = Duration::ZERO;
+        assert!(log_in(&mut state, "alice").unwrap().session_key != second);
+    }
+
+    #[test]
+    fn a_forced_rotation_changes_the_key_within_the_period() {
+        let mut state = state();
+        let first = log_in(&mut state, "alice").unwrap().session_key;
+        let rotate = UserChange {
+            rotate: true,
+            ..UserChange::default()
+        };
+        state.change_user("alice", &rotate);
+        let second = log_in(&mut state, "alice").unwrap().session_key;
+        assert!(second != first);
+        assert!(log_in(&mut state, "alice").unwrap().session_key == second);
+    }
+
+    #[test]
+    fn a_blocked_user_is_refused_and_the_code_is_not_spent() {
+        let mut state = state();
+        let blocked = |blocked| UserChange {
+            blocked: Some(blocked),
+            ..UserChange::default()
+        };
+        state.change_user("alice", &blocked(true));
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        assert_eq!(state.log_in(0, &code), Err(Refusal::CodeBlocked));
+        state.change_user("alice", &blocked(false));
+        assert!(state.log_in(0, &code).is_ok());
+    }
+
+    #[test]
+    fn the_login_quota_is_per_user_and_minute() {
+        let mut state = state();
+        state.change_user(
+            "alice",
+            &UserChange {
+                logins_per_minute: Some(2),
+                ..UserChange::default()
+            },
+        );
+        assert!(log_in(&mut state, "alice").is_ok());
+        assert!(log_in(&mut state, "alice").is_ok());
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        assert_eq!(state.log_in(0, &code), Err(Refusal::MinuteQuota));
+        assert!(log_in(&mut state, "bob").is_ok());
+        state.advance(Duration::from_secs(60));
+        assert!(state.log_in(0, &code).is_ok(), "the code was not spent");
+    }
+
+    #[test]
+    fn the_default_login_quota_is_a_hundred() {
+        let mut state = state();
+        for _ in 0..100 {
+            log_in(&mut state, "alice").unwrap();
+        }
+        assert_eq!(log_in(&mut state, "alice"), Err(Refusal::MinuteQuota));
+    }
+
+    #[test]
+    fn any_secret_of_the_app_is_right_and_another_apps_is_not() {
+        let mut state = state();
+        state.apps[0].known.secrets.push(Secret::new("second"));
+        let appid = Some("wx0123456789abcdef");
+        assert_eq!(state.authenticate(appid, Some("right")), Ok(0));
+        assert_eq!(state.authenticate(appid, Some("second")), Ok(0));
+        assert_eq!(
+            state.authenticate(Some("wxfedcba9876543210"), Some("second")),
+            Err(Refusal::AppSecretInvalid)
+        );
+    }
+
+    #[test]
+    fn an_access_token_is_missing_malformed_invalid_expired_or_good() {
+        let mut state = state();
+        let good = state.token(0).access_token;
+        assert_eq!(state.check_access_token(Some(&good)), Ok(()));
+        assert_eq!(state.check_access_token(None), Err(Refusal::TokenMissing));
+        for malformed in ["ACCESS TOKEN", "short", &"x".repeat(513)] {
+            assert_eq!(
+                state.check_access_token(Some(malformed)),
+                Err(Refusal::TokenMalformed)
+            );
+        }
+        assert_eq!(
+            state.check_access_token(Some(&"x".repeat(136))),
+            Err(Refusal::CredentialInvalid)
+        );
+        state.advance(Duration::from_secs(7200));
+        assert_eq!(
+            state.check_access_token(Some(&good)),
+            Err(Refusal::TokenExpired)
+        );
+    }
+
+    #[test]
+    fn classic_and_stable_tokens_do_not_touch_each_other() {
+        let mut state = state();
+        let stable = state.stable_token(0, false).unwrap().access_token;
+        let classic: Vec<_> = (0..3).map(|_| state.token(0).access_token).collect();
+        assert_eq!(state.check_access_token(Some(&stable)), Ok(()));
+        state.stable_token(0, true).unwrap();
+        assert_eq!(state.check_access_token(Some(&classic[2])), Ok(()));
+        assert_eq!(
+            state.check_access_token(Some(&classic[0])),
+            Err(Refusal::CredentialInvalid)
+        );
+    }
+
+    #[test]
+    fn a_reset_forgets_everything_but_the_apps() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        let token = state.token(0).access_token;
+        state.advance(Duration::from_secs(60));
+        state.reset();
+        assert_eq!(state.now(), START);
+        assert_eq!(state.log_in(0, &code), Err(Refusal::CodeInvalid));
+        assert_eq!(
+            state.check_access_token(Some(&token)),
+            Err(Refusal::CredentialInvalid)
+        );
+        assert!(state.users.is_empty());
+        assert!(log_in(&mut state, "alice").is_ok());
+    }
+}

@@ -1,0 +1,397 @@
+//! Bodies on the wire: found by their framing when read, framed by us when written.
+//!
+//! A reader lends slices of its buffer and a writer sends them on, so a body crosses the process without being stored.
+//! What has been lent is consumed only after it was written: that is the backpressure.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write as _};
+
+use tokio::io::AsyncWriteExt;
+
+use super::buffer::Buffer;
+use super::head::{Framing, HeadError, HeadLimits, HeadScan};
+use crate::net::{ReadHalf, WriteHalf};
+
+/// The longest line between two chunks, with its extensions.
+const MAX_CHUNK_LINE: usize = 1024;
+/// The largest trailer section.
+const MAX_TRAILERS: usize = 8 * 1024;
+
+/// Why a body cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection ended before the body did.
+    #[error("the connection ended before the body did")]
+    Truncated,
+    /// The framing is broken; nothing that follows can be trusted.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The socket failed.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why no head came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoHead {
+    /// The peer closed the connection between two messages, as it may.
+    #[error("the connection was closed")]
+    Closed,
+    /// The peer closed the connection in the middle of a head.
+    #[error("the connection ended within a head")]
+    Truncated,
+    /// The socket failed.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// What came is not a head.
+    #[error(transparent)]
+    Invalid(#[from] HeadError),
+}
+
+/// How much of a body is still to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Remaining {
+    #[default]
+    Nothing,
+    Bytes(u64),
+    Chunks(Chunk),
+    UntilClose,
+}
+
+/// Where in a chunked body the reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chunk {
+    /// Before a chunk's size line.
+    Size,
+    /// Within a chunk's data.
+    Data(u64),
+    /// Before the CR LF after a chunk's data.
+    DataEnd,
+    /// Within the trailer section, of which so many bytes have passed.
+    Trailers(usize),
+}
+
+impl From<Framing> for Remaining {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Empty => Self::Nothing,
+            Framing::Length(length) => Self::Bytes(length),
+            Framing::Chunked => Self::Chunks(Chunk::Size),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+}
+
+/// Reads a message off a connection: first its head, then its body.
+pub(crate) struct Reader<'c> {
+    pub(super) stream: ReadHalf<'c>,
+    pub(super) buffer: &'c mut Buffer,
+    pub(super) body: &'c mut Remaining,
+}
+
+impl Reader<'_> {
+    /// Waits until body bytes are there and says how many; 0 is the end of the body.
+    pub(crate) async fn ready(&mut self) -> Result<usize, BodyError> {
+        loop {
+            match self.decode()? {
+                Some(count) => return Ok(count),
+                None => self.read().await?,
+            }
+        }
+    }
+
+    /// The body bytes that are there.
+    pub(crate) fn chunk(&self) -> &[u8] {
+        let unread = self.buffer.unread();
+        let left = match *self.body {
+            Remaining::Nothing
+            | Remaining::Chunks(Chunk::Size | Chunk::DataEnd | Chunk::Trailers(_)) => 0,
+            Remaining::Bytes(left) | Remaining::Chunks(Chunk::Data(left)) => left,
+            Remaining::UntilClose => u64::MAX,
+        };
+        &unread[..unread
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX))]
+    }
+
+    /// Marks body bytes as used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.buffer.consume(count);
+        let used = count as u64;
+        *self.body = match *self.body {
+            Remaining::Bytes(left) if left == used => Remaining::Nothing,
+            Remaining::Bytes(left) => Remaining::Bytes(left - used),
+            Remaining::Chunks(Chunk::Data(left)) if left == used => {
+                Remaining::Chunks(Chunk::DataEnd)
+            }
+            Remaining::Chunks(Chunk::Data(left)) => Remaining::Chunks(Chunk::Data(left - used)),
+            other => other,
+        };
+    }
+
+    /// Whether the whole body has been consumed.
+    pub(crate) fn is_done(&self) -> bool {
+        *self.body == Remaining::Nothing
+    }
+
+    /// Whether at most `limit` bytes are still to come, as far as that is known.
+    pub(super) fn is_short(&self, limit: u64) -> bool {
+        match *self.body {
+            Remaining::Nothing | Remaining::Chunks(_) => true,
+            Remaining::Bytes(left) => left <= limit,
+            Remaining::UntilClose => false,
+        }
+    }
+
+    /// Whether the body ends with the next `count` bytes of it.
+    pub(crate) fn ends_after(&self, count: usize) -> bool {
+        matches!(*self.body, Remaining::Bytes(left) if left == count as u64)
+    }
+
+    /// Whether the body ends within what has already been read, so that it can be sent again.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        match *self.body {
+            Remaining::Nothing => true,
+            Remaining::Bytes(left) => self.buffer.unread().len() as u64 >= left,
+            Remaining::Chunks(_) | Remaining::UntilClose => false,
+        }
+    }
+
+    /// The length of the complete head that stands at the front of the buffer.
+    pub(super) async fn head(&mut self, limits: HeadLimits) -> Result<usize, NoHead> {
+        let mut scan = HeadScan::default();
+        loop {
+            if let Some(end) = scan.find_end(self.buffer.unread(), limits)? {
+                return Ok(end);
+            }
+            if poll_fn(|cx| self.buffer.poll_read(cx, &mut self.stream, 0)).await? == 0 {
+                return Err(if self.buffer.is_empty() {
+                    NoHead::Closed
+                } else {
+                    NoHead::Truncated
+                });
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), BodyError> {
+        let wanted = match *self.body {
+            Remaining::Bytes(left) | Remaining::Chunks(Chunk::Data(left)) => left,
+            Remaining::UntilClose => u64::MAX,
+            Remaining::Chunks(_) | Remaining::Nothing => 0,
+        };
+        match poll_fn(|cx| self.buffer.poll_read(cx, &mut self.stream, wanted)).await? {
+            0 if *self.body == Remaining::UntilClose => {
+                *self.body = Remaining::Nothing;
+                Ok(())
+            }
+            0 => Err(BodyError::Truncated),
+            _ => Ok(()),
+        }
+    }
+
+    /// Advances over framing until body bytes or the body's end are reached; `None` if more must be read.
+    fn decode(&mut self) -> Result<Option<usize>, BodyError> {
+        loop {
+            let next = match *self.body {
+                Remaining::Nothing => return Ok(Some(0)),
+                Remaining::Bytes(_) | Remaining::UntilClose | Remaining::Chunks(Chunk::Data(_)) => {
+                    let there = self.chunk().len();
+                    return Ok((there > 0).then_some(there));
+                }
+                Remaining::Chunks(Chunk::Size) => {
+                    let Some(line) = self.take_line(MAX_CHUNK_LINE)? else {
+                        return Ok(None);
+                    };
+                    match chunk_size(&line)? {
+                        0 => Remaining::Chunks(Chunk::Trailers(0)),
+                        size => Remaining::Chunks(Chunk::Data(size)),
+                    }
+                }
+                Remaining::Chunks(Chunk::DataEnd) => match self.buffer.unread() {
+                    [b'\r', b'\n', ..] => {
+                        self.buffer.consume(2);
+                        Remaining::Chunks(Chunk::Size)
+                    }
+                    [] | [b'\r'] => return Ok(None),
+                    _ => return Err(BodyError::Malformed("a chunk is longer than its size says")),
+                },
+                Remaining::Chunks(Chunk::Trailers(seen)) => {
+                    let Some(line) = self.take_line(MAX_TRAILERS.saturating_sub(seen))? else {
+                        return Ok(None);
+                    };
+                    if line.is_empty() {
+                        Remaining::Nothing
+                    } else {
+                        check_trailer(&line)?;
+                        Remaining::Chunks(Chunk::Trailers(seen + line.len() + 2))
+                    }
+                }
+            };
+            *self.body = next;
+        }
+    }
+
+    /// Takes a line off the buffer, without its CR LF, if it is all there.
+    fn take_line(&mut self, limit: usize) -> Result<Option<Vec<u8>>, BodyError> {
+        let unread = self.buffer.unread();
+        let Some(newline) = memchr::memchr(b'\n', unread) else {
+            return if unread.len() > limit {
+                Err(BodyError::Malformed("a line between chunks is too long"))
+            } else {
+                Ok(None)
+            };
+        };
+        match unread[..newline] {
+            [ref line @ .., b'\r'] if line.len() <= limit => {
+                let line = line.to_vec();
+                self.buffer.consume(newline + 1);
+                Ok(Some(line))
+            }
+            [.., b'\r'] => Err(BodyError::Malformed("a line between chunks is too long")),
+            _ => Err(BodyError::Malformed(
+                "a line between chunks does not end with CR LF",
+            )),
+        }
+    }
+}
+
+/// 1 to 16 hexadecimal digits, then perhaps an extension, which is dropped (RFC 9112 §7.1.1).
+fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let (size, extension) = line.split_at(digits);
+    let extension_ok = match extension {
+        [] => true,
+        [b';', rest @ ..] => rest.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f)),
+        _ => false,
+    };
+    if !(1..=16).contains(&digits) || !extension_ok {
+        return Err(BodyError::Malformed("a chunk size is malformed"));
+    }
+    let size = std::str::from_utf8(size)
+        .ok()
+        .and_then(|text| u64::from_str_radix(text, 16).ok());
+    size.ok_or(BodyError::Malformed("a chunk size is malformed"))
+}
+
+/// A trailer line must be a field line, though its content is dropped.
+fn check_trailer(line: &[u8]) -> Result<(), BodyError> {
+    let malformed = BodyError::Malformed("a trailer is not a header line");
+    let mut terminated = Vec::with_capacity(line.len() + 4);
+    terminated.extend_from_slice(line);
+    terminated.extend_from_slice(b"\r\n\r\n");
+    let mut fields = [httparse::EMPTY_HEADER; 1];
+    match httparse::parse_headers(&terminated, &mut fields) {
+        Ok(httparse::Status::Complete(_)) => Ok(()),
+        _ => Err(malformed),
+    }
+}
+
+/// Writes a message onto a connection: its head, then its body, framed by us.
+pub(crate) struct Writer<'c> {
+    pub(super) stream: WriteHalf<'c>,
+    /// What goes out before the next body bytes, in the same system call: the head.
+    pub(super) pending: &'c mut Vec<u8>,
+    pub(super) framing: Framing,
+}
+
+impl Writer<'_> {
+    /// Sends what is pending and `data`; `last` also ends the body.
+    pub(crate) async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()> {
+        match &mut self.framing {
+            Framing::Empty if !data.is_empty() => return Err(misframed()),
+            Framing::Empty | Framing::UntilClose => {
+                write_all(&mut self.stream, [self.pending, data, b"", b""]).await?;
+            }
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or_else(misframed)?;
+                if last && *left > 0 {
+                    return Err(misframed());
+                }
+                write_all(&mut self.stream, [self.pending, data, b"", b""]).await?;
+            }
+            Framing::Chunked => {
+                let tail: &[u8] = match (data.is_empty(), last) {
+                    (true, true) => b"0\r\n\r\n",
+                    (true, false) => b"",
+                    (false, true) => b"\r\n0\r\n\r\n",
+                    (false, false) => b"\r\n",
+                };
+                if !data.is_empty() {
+                    write!(self.pending, "{:x}\r\n", data.len())?;
+                }
+                write_all(&mut self.stream, [self.pending, data, tail, b""]).await?;
+            }
+        }
+        self.pending.clear();
+        if last {
+            self.framing = Framing::Empty;
+        }
+        Ok(())
+    }
+
+    /// Ends the body; an error if it is shorter than announced.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        self.send(b"", true).await
+    }
+
+    /// What is yet to be sent; heads are encoded straight into it.
+    pub(crate) fn pending(&mut self) -> &mut Vec<u8> {
+        self.pending
+    }
+}
+
+fn misframed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the body does not have the announced length",
+    )
+}
+
+/// All slices in as few system calls as the socket takes.
+async fn write_all(stream: &mut WriteHalf<'_>, parts: [&[u8]; 4]) -> io::Result<()> {
+    let mut slices = parts.map(IoSlice::new);
+    let mut left: &mut [IoSlice<'_>] = &mut slices;
+    // Skips what is empty; writing no bytes at all would look like a full socket.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match stream.write_vectored(left).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => IoSlice::advance_slices(&mut left, count),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_sizes_are_hexadecimal_and_nothing_else() {
+        assert_eq!(chunk_size(b"1aF").unwrap(), 0x1af);
+        assert_eq!(chunk_size(b"5;name=value").unwrap(), 5);
+        for bad in [
+            "",
+            " 5",
+            "5 ",
+            "+5",
+            "-5",
+            "0x5",
+            "5_0",
+            "5;\x01",
+            "00000000000000005",
+            "g",
+        ] {
+            assert!(chunk_size(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_trailer_line_is_a_field_line() {
+        assert!(check_trailer(b"X-Checksum: 5").is_ok());
+        for bad in ["no colon", " folded: x", "a b: c", ": empty", "a: b\0"] {
+            assert!(check_trailer(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+}

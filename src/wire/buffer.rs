@@ -1,0 +1,77 @@
+//! A read buffer: bytes arrive at its end and are consumed from its front.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncReadExt;
+
+use crate::net::ReadHalf;
+
+/// What a head and a small body fit into.
+const SMALL: usize = 4 * 1024;
+/// What large bodies are moved in.
+const LARGE: usize = 64 * 1024;
+
+/// Bytes that were read and not yet used.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    data: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.data.len()
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(
+            self.start <= self.data.len(),
+            "only what is there can be consumed"
+        );
+        if self.is_empty() {
+            self.data.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Gives the memory back; an idle connection should hold none.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Reads once; 0 is the end of the stream. `wanted` is how many bytes are known to be on their way.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut ReadHalf<'_>,
+        wanted: u64,
+    ) -> Poll<io::Result<usize>> {
+        self.make_room(wanted);
+        pin!(stream.read_buf(&mut self.data)).poll(cx)
+    }
+
+    fn make_room(&mut self, wanted: u64) {
+        let target = if wanted > SMALL as u64 { LARGE } else { SMALL };
+        let spare = self.data.capacity() - self.data.len();
+        if spare >= target / 2 {
+            return;
+        }
+        if self.start > 0 {
+            self.data.drain(..self.start);
+            self.start = 0;
+        }
+        if self.data.capacity() - self.data.len() < target {
+            self.data.reserve_exact(target);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The field lines of a head, as slices of the bytes they came in.
+
+use std::ops::Range;
+
+/// The lines of a header section, in their order, duplicates and spelling kept.
+#[derive(Default)]
+pub(crate) struct Fields {
+    /// The whole head as received: start line, field lines, empty line.
+    pub(super) bytes: Vec<u8>,
+    pub(super) lines: Lines,
+}
+
+/// Where each line lies in the bytes. A type of its own, so that lines can be added while the bytes are being parsed.
+#[derive(Default)]
+pub(super) struct Lines(Vec<Line>);
+
+/// One field line.
+#[derive(Clone, Copy)]
+pub(crate) struct Field<'a> {
+    /// Which of the names we care about it is.
+    pub(crate) known: Name,
+    /// The name as spelt.
+    pub(crate) name: &'a [u8],
+    /// The value without surrounding white space.
+    pub(crate) value: &'a [u8],
+}
+
+/// Offsets into `bytes`; 32 bits, because heads are limited to a megabyte.
+struct Line {
+    known: Name,
+    name: Range<u32>,
+    value: Range<u32>,
+}
+
+macro_rules! names {
+    ($($variant:ident = $text:literal,)*) => {
+        /// The field names that mean something to us; everything else is `Other`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Name {
+            $(#[doc = $text] $variant,)*
+            /// Any other name.
+            Other,
+        }
+
+        impl Name {
+            /// Recognises a name, whatever its case.
+            pub(crate) fn of(name: &[u8]) -> Self {
+                match name.len() {
+                    $(n if n == $text.len() && name.eq_ignore_ascii_case($text.as_bytes()) => Self::$variant,)*
+                    _ => Self::Other,
+                }
+            }
+        }
+    };
+}
+
+names! {
+    AcceptLanguage = "accept-language",
+    Authorization = "authorization",
+    Connection = "connection",
+    ContentLength = "content-length",
+    ContentType = "content-type",
+    Expect = "expect",
+    Host = "host",
+    Http2Settings = "http2-settings",
+    KeepAlive = "keep-alive",
+    ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyConnection = "proxy-connection",
+    Te = "te",
+    Traceparent = "traceparent",
+    Tracestate = "tracestate",
+    Trailer = "trailer",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host",
+    XForwardedProto = "x-forwarded-proto",
+    XRequestId = "x-request-id",
+    XWxCode = "x-wx-code",
+}
+
+impl Name {
+    /// Whether the field belongs to one connection and is never forwarded (RFC 9110 §7.6.1 and its predecessors).
+    pub(crate) fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::Http2Settings
+                | Self::KeepAlive
+                | Self::ProxyAuthenticate
+                | Self::ProxyAuthorization
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::Trailer
+                | Self::TransferEncoding
+                | Self::Upgrade
+        )
+    }
+}
+
+impl Fields {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.lines.0.iter().map(|line| Field {
+            known: line.known,
+            name: self.slice(&line.name),
+            value: self.slice(&line.value),
+        })
+    }
+
+    /// The values of every line with this name, in order.
+    pub(crate) fn all(&self, known: Name) -> impl Iterator<Item = &[u8]> {
+        self.lines
+            .0
+            .iter()
+            .filter(move |line| line.known == known)
+            .map(|line| self.slice(&line.value))
+    }
+
+    /// The value of the only line with this name; `Err` if there are several.
+    pub(crate) fn only(&self, known: Name) -> Result<Option<&[u8]>, Repeated> {
+        let mut values = self.all(known);
+        let first = values.next();
+        match values.next() {
+            None => Ok(first),
+            Some(_) => Err(Repeated),
+        }
+    }
+
+    /// The comma-separated, trimmed elements of all lines with this name (RFC 9110 §5.6.1).
+    pub(crate) fn list(&self, known: Name) -> impl Iterator<Item = &[u8]> {
+        self.all(known)
+            .flat_map(|value| value.split(|&b| b == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|element| !element.is_empty())
+    }
+
+    /// Forgets all lines and takes over the bytes of a new head; the memory stays.
+    pub(super) fn reset(&mut self, head: &[u8]) -> (&[u8], &mut Lines) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        self.lines.0.clear();
+        (&self.bytes, &mut self.lines)
+    }
+
+    pub(super) fn slice(&self, range: &Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+}
+
+impl Lines {
+    /// Adds a line whose name and value are slices of `bytes`.
+    pub(super) fn push(&mut self, bytes: &[u8], name: &[u8], value: &[u8]) {
+        let known = Name::of(name);
+        self.0.push(Line {
+            known,
+            name: place(bytes, name),
+            value: place(bytes, value),
+        });
+    }
+}
+
+/// A field that may stand only once stands several times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repeated;
+
+/// Where a slice of `whole` lies in it. An empty slice may lie anywhere.
+pub(super) fn place(whole: &[u8], part: &[u8]) -> Range<u32> {
+    if part.is_empty() {
+        return 0..0;
+    }
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    let offset = |n: usize| u32::try_from(n).expect("heads are limited to far less than 4 GiB");
+    offset(start)..offset(start + part.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_recognised_whatever_their_case() {
+        assert_eq!(Name::of(b"Content-LENGTH"), Name::ContentLength);
+        assert_eq!(Name::of(b"content_length"), Name::Other);
+        assert_eq!(Name::of(b"te"), Name::Te);
+        assert_eq!(Name::of(b""), Name::Other);
+    }
+}

@@ -1,0 +1,315 @@
+//! The client's side of the engine: requests in, answers out, one after the other on a connection.
+
+use std::io::{self, Write as _};
+
+use tokio::io::AsyncWriteExt;
+
+use super::body::{NoHead, Reader, Remaining, Writer};
+use super::buffer::Buffer;
+use super::head::{Framing, HeadLimits, Method, RequestHead, Version};
+use crate::net::{ReadHalf, Stream};
+
+/// An unread request body up to this size is read and dropped, so that the connection can live on.
+const WORTH_DRAINING: u64 = 64 * 1024;
+
+/// A client's connection.
+pub(crate) struct ServerConnection {
+    stream: Stream,
+    buffer: Buffer,
+    head: RequestHead,
+    out: Vec<u8>,
+    body: Remaining,
+    reply: Reply,
+}
+
+/// How far the answer to the current request has got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reply {
+    /// The status, once the head has been begun.
+    status: Option<u16>,
+    /// Whether the whole answer has been sent.
+    complete: bool,
+    /// Whether the connection ends with this answer.
+    close: bool,
+    /// Body bytes sent.
+    bytes: u64,
+    /// Whether the client was told to go on with its body.
+    continued: bool,
+}
+
+/// How long the body of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// So many bytes.
+    Exact(u64),
+    /// Nobody knows yet.
+    Unknown,
+    /// There is none, and none is announced either: 204, 304, an answer to HEAD without Content-Length.
+    Absent,
+}
+
+/// Answers the current request.
+pub(crate) struct Responder<'c> {
+    writer: Writer<'c>,
+    reply: &'c mut Reply,
+    version: Version,
+    head_only: bool,
+}
+
+impl ServerConnection {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            buffer: Buffer::default(),
+            head: RequestHead::default(),
+            out: Vec::new(),
+            body: Remaining::Nothing,
+            reply: Reply::default(),
+        }
+    }
+
+    /// Whether bytes of a further request are already here.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Waits until the next request begins to arrive, holding no memory meanwhile.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        if self.has_more() {
+            return Ok(());
+        }
+        self.buffer.release();
+        self.head = RequestHead::default();
+        self.out = Vec::new();
+        self.stream.readable().await
+    }
+
+    /// Reads the next request's head.
+    pub(crate) async fn read_head(&mut self, limits: HeadLimits) -> Result<(), NoHead> {
+        self.reply = Reply::default();
+        self.body = Remaining::Nothing;
+        // RFC 9112 §2.2: an empty line before the request line is forgiven.
+        let (stream, _) = self.stream.split();
+        let mut reader = Reader {
+            stream,
+            buffer: &mut self.buffer,
+            body: &mut self.body,
+        };
+        let mut end = reader.head(limits).await?;
+        while end == 2 {
+            reader.buffer.consume(2);
+            end = reader.head(limits).await?;
+        }
+        let parsed = self.head.parse(&self.buffer.unread()[..end]);
+        self.buffer.consume(end);
+        parsed?;
+        self.body = self.head.framing.into();
+        Ok(())
+    }
+
+    /// The current request, its body and the way to answer it.
+    pub(crate) fn parts(&mut self) -> (&RequestHead, Reader<'_>, Responder<'_>) {
+        let (read, write) = self.stream.split();
+        let reader = Reader {
+            stream: read,
+            buffer: &mut self.buffer,
+            body: &mut self.body,
+        };
+        let writer = Writer {
+            stream: write,
+            pending: &mut self.out,
+            framing: Framing::Empty,
+        };
+        let responder = Responder {
+            writer,
+            version: self.head.version,
+            head_only: self.head.method == Method::Head,
+            reply: &mut self.reply,
+        };
+        (&self.head, reader, responder)
+    }
+
+    /// A responder for a request whose head could not be understood.
+    pub(crate) fn refuse(&mut self) -> Responder<'_> {
+        self.reply = Reply {
+            close: true,
+            ..Reply::default()
+        };
+        let (_, write) = self.stream.split();
+        self.out.clear();
+        let writer = Writer {
+            stream: write,
+            pending: &mut self.out,
+            framing: Framing::Empty,
+        };
+        Responder {
+            writer,
+            version: Version::Http11,
+            head_only: false,
+            reply: &mut self.reply,
+        }
+    }
+
+    /// Whether the next request may follow on this connection; reads and drops what little may be left of the last body.
+    pub(crate) async fn is_reusable(&mut self) -> bool {
+        if !self.reply.complete || self.reply.close || !self.head.persistent {
+            return false;
+        }
+        let (_, mut reader, _) = self.parts();
+        drain(&mut reader).await
+    }
+
+    /// Ends the connection so that the answer still reaches a client that has not stopped sending: first our end, then
+    /// what it sends is read and dropped until it stops or `limit` bytes have come (RFC 9112 §9.6).
+    pub(crate) async fn linger(&mut self, limit: usize) {
+        let unfinished = self.body != Remaining::Nothing;
+        let (read, mut write) = self.stream.split();
+        if write.shutdown().await.is_err() || !unfinished {
+            return;
+        }
+        let _ends_either_way = discard(read, limit).await;
+    }
+}
+
+impl Responder<'_> {
+    /// Whether an answer has been begun, so that an error can no longer be told.
+    pub(crate) fn has_started(&self) -> bool {
+        self.reply.status.is_some()
+    }
+
+    /// The status, once an answer has been begun.
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.reply.status
+    }
+
+    /// How many bytes of the answer's body have been sent.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.reply.bytes
+    }
+
+    /// Whether the connection can go on after an answer that is sent now: what is left of the request's body is small
+    /// and sure to come.
+    pub(crate) fn can_outlive(&self, head: &RequestHead, body: &Reader<'_>) -> bool {
+        body.is_done()
+            || (body.is_short(WORTH_DRAINING) && (!head.expects_continue || self.reply.continued))
+    }
+
+    /// Ends the connection after this answer.
+    pub(crate) fn close(&mut self) {
+        self.reply.close = true;
+    }
+
+    /// Tells the client to go on with its body, once.
+    pub(crate) async fn go_on(&mut self) -> io::Result<()> {
+        if !self.reply.continued && !self.has_started() {
+            self.reply.continued = true;
+            self.writer
+                .pending()
+                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.writer.send(b"", false).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins the answer: status line, framing, connection. Field lines may follow, then [`Responder::end_head`].
+    pub(crate) fn start(&mut self, status: u16, reason: &[u8], length: Length) {
+        self.reply.status = Some(status);
+        let bodiless = self.head_only || matches!(status, 204 | 304);
+        self.writer.framing = match length {
+            _ if bodiless => Framing::Empty,
+            Length::Exact(0) | Length::Absent => Framing::Empty,
+            Length::Exact(length) => Framing::Length(length),
+            Length::Unknown if self.version == Version::Http11 => Framing::Chunked,
+            Length::Unknown => {
+                self.reply.close = true;
+                Framing::UntilClose
+            }
+        };
+        let out = self.writer.pending();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_number(out, u64::from(status));
+        out.push(b' ');
+        out.extend_from_slice(reason);
+        out.extend_from_slice(b"\r\n");
+        match length {
+            Length::Exact(length) if status != 204 => {
+                out.extend_from_slice(b"content-length: ");
+                push_number(out, length);
+                out.extend_from_slice(b"\r\n");
+            }
+            Length::Unknown if !bodiless && self.version == Version::Http11 => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a field line. Name and value come from a parsed head or are our own.
+    pub(crate) fn field(&mut self, name: &[u8], value: &[u8]) {
+        let out = self.writer.pending();
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Ends the head. `persistent` is what the client asked for.
+    pub(crate) fn end_head(&mut self, persistent: bool) {
+        if self.reply.close || !persistent {
+            self.reply.close = true;
+            self.writer
+                .pending()
+                .extend_from_slice(b"connection: close\r\n");
+        } else if self.version == Version::Http10 {
+            self.writer
+                .pending()
+                .extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        self.writer.pending().extend_from_slice(b"\r\n");
+    }
+
+    /// Sends the head, if it is still here, and body bytes; `last` ends the answer.
+    pub(crate) async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()> {
+        let data = if self.writer.framing == Framing::Empty {
+            b""
+        } else {
+            data
+        };
+        self.writer.send(data, last).await?;
+        self.reply.bytes += data.len() as u64;
+        self.reply.complete = last;
+        Ok(())
+    }
+}
+
+/// Reads and drops the rest of a body if it is small; says whether the end was reached.
+async fn drain(reader: &mut Reader<'_>) -> bool {
+    let mut budget = WORTH_DRAINING;
+    while !reader.is_done() {
+        match reader.ready().await {
+            Ok(count) if count as u64 <= budget => {
+                budget -= count as u64;
+                reader.consume(count);
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+async fn discard(mut stream: ReadHalf<'_>, limit: usize) -> io::Result<()> {
+    use tokio::io::AsyncReadExt;
+    let mut scratch = vec![0; 16 * 1024];
+    let mut left = limit;
+    while left > 0 {
+        match stream.read(&mut scratch).await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
+}
+
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    write!(out, "{number}").expect("writing to memory succeeds");
+}

@@ -1,0 +1,106 @@
+//! The app's side of the engine: requests out, answers in.
+
+use std::time::Duration;
+
+use super::body::{NoHead, Reader, Remaining, Writer};
+use super::buffer::Buffer;
+use super::head::{Framing, HeadLimits, Method, ResponseHead};
+use crate::net::Stream;
+
+/// A connection to the app.
+pub(crate) struct UpstreamConnection {
+    stream: Stream,
+    buffer: Buffer,
+    head: ResponseHead,
+    out: Vec<u8>,
+    body: Remaining,
+}
+
+/// Reads the app's answer: its head, then its body.
+pub(crate) struct AnswerReader<'c> {
+    pub(crate) body: Reader<'c>,
+    head: &'c mut ResponseHead,
+}
+
+impl UpstreamConnection {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            buffer: Buffer::default(),
+            head: ResponseHead::default(),
+            out: Vec::new(),
+            body: Remaining::Nothing,
+        }
+    }
+
+    /// Whether an idle connection can still be used: nothing has come, no end either.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.stream.is_quiet()
+    }
+
+    /// The ways out and in, for one exchange whose request body is framed as `framing`.
+    pub(crate) fn split(&mut self, framing: Framing) -> (Writer<'_>, AnswerReader<'_>) {
+        self.out.clear();
+        self.body = Remaining::Nothing;
+        let (read, write) = self.stream.split();
+        let writer = Writer {
+            stream: write,
+            pending: &mut self.out,
+            framing,
+        };
+        let body = Reader {
+            stream: read,
+            buffer: &mut self.buffer,
+            body: &mut self.body,
+        };
+        (
+            writer,
+            AnswerReader {
+                body,
+                head: &mut self.head,
+            },
+        )
+    }
+
+    /// Whether the connection can carry another exchange, given that the last request was sent to its end. Bytes beyond
+    /// the answer would be taken for the answer to somebody else's request.
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.head.persistent && self.body == Remaining::Nothing && self.buffer.is_empty()
+    }
+
+    /// How long the app says that it keeps an idle connection (`Keep-Alive: timeout=5`).
+    pub(crate) fn keep_alive_hint(&self) -> Option<Duration> {
+        self.head.keep_alive_timeout().map(Duration::from_secs)
+    }
+
+    /// Gives buffers back before the connection idles.
+    pub(crate) fn release(&mut self) {
+        self.buffer.release();
+    }
+}
+
+impl AnswerReader<'_> {
+    /// Reads the next head, interim ones (1xx) included; `request` is the method it answers.
+    pub(crate) async fn read_head(
+        &mut self,
+        limits: HeadLimits,
+        request: Method,
+    ) -> Result<(), NoHead> {
+        let end = self.body.head(limits).await?;
+        let parsed = self.head.parse(&self.body.buffer.unread()[..end], request);
+        self.body.buffer.consume(end);
+        parsed?;
+        *self.body.body = self.head.framing.into();
+        Ok(())
+    }
+
+    /// Whether not a single byte of an answer has arrived.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.body.buffer.is_empty()
+    }
+
+    /// The last head that was read.
+    pub(crate) fn head(&self) -> &ResponseHead {
+        self.head
+    }
+}

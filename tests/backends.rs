@@ -1,0 +1,737 @@
+//! The apps behind the sidecar: real ones, in Express and in Flask (`tests/apps/`), as people write them for CloudRun.
+//!
+//! Their dependencies are installed once into `target/test-apps/` and again when a manifest changes; what is missing to
+//! do so fails the test, never skips it. What an app prints goes to `target/test-output/`, named after the test.
+//! An app lives as long as its [`App`], even when the test binary is killed or keeps it in a `static`: see [`LEASH`].
+
+#![allow(
+    dead_code,
+    reason = "the vocabulary of the integration tests, not all of it in use at any time"
+)]
+
+use crate::http_client::{Client, Response, chunked};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long an app may take to start.
+const START: Duration = Duration::from_secs(30);
+/// How long an app may take to end; its requests in flight included, when it ends gracefully.
+const END: Duration = Duration::from_secs(15);
+
+/// Runs `"$@"`, sends it the signals whose names it reads, and kills the whole process group once there is nothing more
+/// to read: when the [`App`] is dropped or, as the system closes pipes, when the test binary is gone in whatever way.
+const LEASH: &str =
+    r#""$@" & exec >/dev/null; while read -r signal; do kill -s "$signal" $!; done; kill -KILL 0"#;
+
+/// Which app. Both have the same routes and, but for the pages of their frameworks' own errors, the same answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Express on Node, which closes a connection idle for 5 s, its default.
+    Express,
+    /// Flask on gunicorn, which closes a connection idle for 75 s and joins `X_WX_OPENID` to `X-WX-OPENID`: see
+    /// `gunicorn.conf.py`.
+    Flask,
+}
+
+impl Kind {
+    /// For tests that hold for any app.
+    pub(crate) const ALL: [Kind; 2] = [Kind::Express, Kind::Flask];
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Express => "express",
+            Kind::Flask => "flask",
+        }
+    }
+
+    /// The app's folder in the repository.
+    fn source(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/apps")
+            .join(self.name())
+    }
+
+    fn command(self, installed: &Path) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", LEASH, "sh"]).current_dir(self.source());
+        match self {
+            Kind::Express => {
+                command.args(["node", "app.js"]);
+                command
+                    .env("NODE_ENV", "production")
+                    .env("NODE_PATH", installed.join("node_modules"));
+            }
+            Kind::Flask => {
+                command
+                    .arg(installed.join("venv/bin/python"))
+                    .args(["-m", "gunicorn", "app:app"]);
+                command
+                    .env("PYTHONDONTWRITEBYTECODE", "1")
+                    .env_remove("GUNICORN_CMD_ARGS");
+            }
+        }
+        command
+    }
+}
+
+/// A running app. Dropping it kills it.
+pub(crate) struct App {
+    addr: SocketAddr,
+    leash: Child,
+    /// What it prints. Disconnected once each of its processes has gone.
+    lines: Receiver<String>,
+}
+
+impl App {
+    /// Starts an app on this port of 127.0.0.1, or on a free one, and waits until it listens. Panics, showing what the
+    /// app wrote to stderr, when it does not.
+    pub(crate) fn start(kind: Kind, port: Option<u16>) -> App {
+        App::try_start(kind, port).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`App::start`], with the message.
+    pub(crate) fn try_start(kind: Kind, port: Option<u16>) -> Result<App, String> {
+        let installed = install_once(kind)?;
+        let stderr = output_file(&format!("{}.stderr", kind.name()));
+        let mut leash = kind
+            .command(&installed)
+            .env("PORT", port.unwrap_or(0).to_string())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&stderr).expect("create an output file"))
+            .spawn()
+            .expect("run sh");
+        let lines = tee(
+            leash.stdout.take().expect("a piped stdout"),
+            &stderr.with_extension("stdout"),
+        );
+        // From here on an early return kills what was started.
+        let mut app = App {
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            leash,
+            lines,
+        };
+        match app.wait_for_port() {
+            Ok(port) => {
+                app.addr.set_port(port);
+                Ok(app)
+            }
+            Err(error) => {
+                let stderr = fs::read_to_string(&stderr).unwrap_or_default();
+                Err(format!(
+                    "the app in {kind:?} {error}; its stderr:\n{stderr}"
+                ))
+            }
+        }
+    }
+
+    fn wait_for_port(&self) -> Result<u16, &'static str> {
+        let deadline = Instant::now() + START;
+        loop {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    let port = line
+                        .strip_prefix("listening on ")
+                        .and_then(|port| port.trim_end().parse().ok());
+                    if let Some(port) = port {
+                        return Ok(port);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Err("is not ready after 30 s"),
+                Err(RecvTimeoutError::Disconnected) => return Err("ended before it was ready"),
+            }
+        }
+    }
+
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// The address it listens on.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What to write as `upstream` in a configuration.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Kills all its processes (SIGKILL) and returns once the port refuses connections.
+    pub(crate) fn kill(&mut self) {
+        self.let_go();
+        self.wait_until_gone();
+    }
+
+    /// Asks it to end (SIGTERM to its main process, as a container's end does) and returns once it has, having finished
+    /// the requests in flight.
+    pub(crate) fn terminate(&mut self) {
+        self.ask_to_end();
+        self.wait_until_gone();
+    }
+
+    /// As [`App::terminate`], without waiting.
+    pub(crate) fn ask_to_end(&mut self) {
+        let leash = self.leash.stdin.as_mut().expect("an app not yet killed");
+        leash.write_all(b"TERM\n").expect("write to the leash");
+    }
+
+    fn let_go(&mut self) {
+        drop(self.leash.stdin.take());
+        self.leash.wait().expect("wait for the leash");
+    }
+
+    /// Returns once all its processes have ended and the port refuses connections.
+    pub(crate) fn wait_until_gone(&self) {
+        let deadline = Instant::now() + END;
+        loop {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the app on {} has not ended in {END:?}", self.addr)
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // A dying process closes its stdout before its listener, if only by microseconds.
+        while TcpStream::connect(self.addr).is_ok() {
+            assert!(
+                Instant::now() < deadline,
+                "somebody still listens on {}",
+                self.addr
+            );
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Copies what a process prints into a file and hands it on by lines.
+fn tee(stdout: ChildStdout, path: &Path) -> Receiver<String> {
+    let mut copy = File::create(path).expect("create an output file");
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            writeln!(copy, "{line}").expect("write an output file");
+            // The app goes on printing when nobody listens any more.
+            sender.send(line).ok();
+        }
+    });
+    lines
+}
+
+/// A path in `target/test-output/` for what a process of this test prints: `<test>.<name>`, and from the
+/// second of a name on `<test>.2.<name>`.
+pub(crate) fn output_file(name: &str) -> PathBuf {
+    static TAKEN: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+    let folder = target().join("test-output");
+    fs::create_dir_all(&folder).expect("create target/test-output");
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("unnamed").replace("::", ".");
+    let mut taken = TAKEN.lock().expect("no test panics while it names a file");
+    let times = taken.entry(format!("{test}.{name}")).or_default();
+    *times += 1;
+    match *times {
+        1 => folder.join(format!("{test}.{name}")),
+        times => folder.join(format!("{test}.{times}.{name}")),
+    }
+}
+
+/// Cargo's target folder.
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("a folder in the target folder")
+}
+
+/// Installs an app's dependencies, unless this was done before, and says where they are.
+fn install_once(kind: Kind) -> Result<PathBuf, String> {
+    static EXPRESS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static FLASK: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let installed = match kind {
+        Kind::Express => &EXPRESS,
+        Kind::Flask => &FLASK,
+    };
+    installed.get_or_init(|| install(kind)).clone()
+}
+
+fn install(kind: Kind) -> Result<PathBuf, String> {
+    let folder = target().join("test-apps").join(kind.name());
+    fs::create_dir_all(&folder).expect("create target/test-apps");
+    // Other test binaries, and other runs of this one, wait here; the lock goes with the file at the end.
+    let lock = File::create(folder.join("lock")).expect("create a lock file");
+    lock.lock().expect("lock a file");
+    let (manifests, needs) = match kind {
+        Kind::Express => (&["package.json", "package-lock.json"] as &[_], "node"),
+        Kind::Flask => (&["requirements.txt"] as &[_], "python3"),
+    };
+    let mut wanted = step(kind, Command::new(needs).arg("--version"))?;
+    for manifest in manifests {
+        wanted += &fs::read_to_string(kind.source().join(manifest))
+            .expect("read a manifest of tests/apps");
+    }
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder);
+    }
+    fs::remove_file(&stamp).ok();
+    match kind {
+        Kind::Express => {
+            for manifest in manifests {
+                fs::copy(kind.source().join(manifest), folder.join(manifest))
+                    .expect("copy a manifest of tests/apps");
+            }
+            step(
+                kind,
+                Command::new("npm")
+                    .args(["ci", "--omit=dev", "--no-audit", "--no-fund"])
+                    .current_dir(&folder),
+            )?;
+        }
+        Kind::Flask => {
+            let venv = folder.join("venv");
+            step(
+                kind,
+                Command::new("python3")
+                    .args(["-m", "venv", "--clear"])
+                    .arg(&venv),
+            )?;
+            let pip = [
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--no-compile",
+                "-r",
+            ];
+            let requirements = kind.source().join("requirements.txt");
+            step(
+                kind,
+                Command::new(venv.join("bin/python"))
+                    .args(pip)
+                    .arg(requirements),
+            )?;
+        }
+    }
+    fs::write(stamp, wanted).expect("write a stamp");
+    Ok(folder)
+}
+
+/// Runs a step of an installation and gives its stdout; a failure says what to do.
+fn step(kind: Kind, command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output();
+    let failed = |why: String| {
+        let packages = match kind {
+            Kind::Express => "nodejs npm",
+            Kind::Flask => "python3 python3-venv",
+        };
+        format!(
+            "cannot install the test app in {kind:?}: {command:?} {why}\ntry: apt-get install {packages}"
+        )
+    };
+    let output = output.map_err(|error| failed(format!("does not run: {error}")))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!(
+        "ended with {}:\n{stdout}{stderr}",
+        output.status
+    )))
+}
+
+/// What the app saw of a request, from its answer to `/echo` or any path below.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    pub(crate) method: String,
+    /// The target, not decoded.
+    pub(crate) url: String,
+    /// In order, under the names the framework gives: as received in Express, `HTTP_X_WX_OPENID` in Flask, where two
+    /// lines of a name are one value, joined by a comma.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Echo {
+    /// Reads the answer; panics when it is none.
+    pub(crate) fn of(response: &Response) -> Echo {
+        let json = response.json();
+        let string =
+            |value: &serde_json::Value| value.as_str().expect("a string in an echo").to_owned();
+        let headers = json["headers"].as_array().expect("headers in an echo");
+        Echo {
+            method: string(&json["method"]),
+            url: string(&json["url"]),
+            headers: headers
+                .iter()
+                .map(|pair| (string(&pair[0]), string(&pair[1])))
+                .collect(),
+        }
+    }
+
+    /// The values of all headers that any backend could take for this one: names are compared in lower case, with `-`
+    /// for all that is no letter and no digit, and without CGI's `HTTP_`.
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
+        let same = |(other, _): &&(String, String)| fold(other) == fold(name);
+        self.headers
+            .iter()
+            .filter(same)
+            .map(|(_, value)| value.as_str())
+            .collect()
+    }
+}
+
+fn fold(name: &str) -> String {
+    let name = name.strip_prefix("HTTP_").unwrap_or(name);
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect()
+}
+
+/// What `/api/download?bytes=<length>` answers.
+pub(crate) fn download(length: usize) -> Vec<u8> {
+    (0..=250).cycle().take(length).collect()
+}
+
+/// As `/api/upload` and `/api/form` write it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("write to a string");
+        hex
+    })
+}
+
+/// A form for `/api/form`, with its Content-Type: text fields, then a file in the field `file`.
+pub(crate) fn form(
+    fields: &[(&str, &str)],
+    filename: &str,
+    content: &[u8],
+) -> (&'static str, Vec<u8>) {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        let part = format!(
+            "--limit-of-a-part\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        );
+        body.extend_from_slice(part.as_bytes());
+    }
+    let head = format!(
+        "--limit-of-a-part\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    body.extend_from_slice(head.as_bytes());
+    body.extend_from_slice(content);
+    body.extend_from_slice(b"\r\n--limit-of-a-part--\r\n");
+    ("multipart/form-data; boundary=limit-of-a-part", body)
+}
+
+mod answer_as_written {
+    use super::*;
+    use serde_json::json;
+    use std::net::TcpListener;
+
+    const JSON: (&str, &str) = ("Content-Type", "application/json");
+    const USER: [(&str, &str); 4] = [
+        ("X-WX-OPENID", "oUser_of-this-test"),
+        ("X-WX-APPID", "wx0123456789abcdef"),
+        ("X-WX-SOURCE", "wx_client"),
+        ("X-WX-ENV", "test"),
+    ];
+
+    /// All over one connection, which no answer may close.
+    fn answers_as_written(kind: Kind) {
+        let app = App::start(kind, None);
+        let mut client = Client::connect(app.addr());
+        knows_the_caller_by_its_headers(&mut client);
+        counts_per_caller(&mut client);
+        takes_bodies(&mut client);
+        gives_bodies(&mut client);
+        fails_by_its_framework(&mut client);
+        echoes_what_it_saw(&mut client);
+    }
+
+    #[test]
+    fn express_app_answers_as_written() {
+        answers_as_written(Kind::Express);
+    }
+
+    #[test]
+    fn flask_app_answers_as_written() {
+        answers_as_written(Kind::Flask);
+    }
+
+    fn knows_the_caller_by_its_headers(client: &mut Client) {
+        let stranger = client.request("GET", "/api/whoami", &USER[..2], b"");
+        assert_eq!(
+            (stranger.status, stranger.json()),
+            (401, json!({"error": "not from WeChat"}))
+        );
+        let mut me = json!({
+            "openid": "oUser_of-this-test", "appid": "wx0123456789abcdef", "source": "wx_client", "env": "test",
+        });
+        assert_eq!(client.request("GET", "/api/whoami", &USER, b"").json(), me);
+        me["unionid"] = "uUser".into();
+        let with_unionid = [&USER[..], &[("x-wx-unionid", "uUser")]].concat();
+        assert_eq!(
+            client
+                .request("GET", "/api/whoami", &with_unionid, b"")
+                .json(),
+            me
+        );
+
+        let hello = client.request("GET", "/public/hello", &[], b"").json();
+        assert_eq!(hello, json!({"hello": "world", "openid": null}));
+        let hello = client.request("GET", "/public/hello", &USER, b"").json();
+        assert_eq!(
+            hello,
+            json!({"hello": "world", "openid": "oUser_of-this-test"})
+        );
+
+        let user = [&USER[..], &[JSON]].concat();
+        let login = client.request(
+            "POST",
+            "/auth/login",
+            &user,
+            br#"{"code":"c","nickname":"n"}"#,
+        );
+        assert_eq!(
+            (login.status, login.json()),
+            (200, json!({"welcome": "oUser_of-this-test"}))
+        );
+        let login = client.request(
+            "POST",
+            "/auth/login",
+            &user,
+            br#"{"code":"c","nickname":"banned"}"#,
+        );
+        assert_eq!(
+            (login.status, login.json()),
+            (403, json!({"error": "banned"}))
+        );
+        assert_eq!(
+            client.request("POST", "/auth/login", &[JSON], b"{}").status,
+            401
+        );
+    }
+
+    fn counts_per_caller(client: &mut Client) {
+        let user = [&USER[..], &[JSON]].concat();
+        let other = [("X-WX-OPENID", "oOther"), ("X-WX-SOURCE", "wx_client")];
+        let mut count = |method, headers: &[_], body: &str| {
+            let response = client.request(method, "/api/count", headers, body.as_bytes());
+            (response.status, response.json()["data"].as_u64())
+        };
+        assert_eq!(count("GET", &user, ""), (200, Some(0)));
+        assert_eq!(count("POST", &user, r#"{"action":"inc"}"#), (200, Some(1)));
+        assert_eq!(count("POST", &user, r#"{"action":"inc"}"#), (200, Some(2)));
+        assert_eq!(count("GET", &user, ""), (200, Some(2)));
+        assert_eq!(count("GET", &other, ""), (200, Some(0)));
+        assert_eq!(
+            count("POST", &user, r#"{"action":"clear"}"#),
+            (200, Some(0))
+        );
+        assert_eq!(count("POST", &user, r#"{"action":"?"}"#), (400, None));
+        assert_eq!(count("GET", &[], ""), (401, None));
+    }
+
+    fn takes_bodies(client: &mut Client) {
+        let content = download(300_000);
+        let taken = json!({"bytes": content.len(), "sha256": sha256(&content), "content_type": "image/png"});
+        let sized = client.request(
+            "POST",
+            "/api/upload",
+            &[("Content-Type", "image/png")],
+            &content,
+        );
+        assert_eq!(sized.json(), taken);
+        let headers = [
+            ("Content-Type", "image/png"),
+            ("Transfer-Encoding", "chunked"),
+        ];
+        let in_chunks = client.request(
+            "POST",
+            "/api/upload",
+            &headers,
+            &chunked(&[&content[..7], &content[7..]]),
+        );
+        assert_eq!(in_chunks.json(), taken);
+        let empty = client.request("POST", "/api/upload", &[], b"").json();
+        assert_eq!(
+            empty,
+            json!({"bytes": 0, "sha256": sha256(b""), "content_type": null})
+        );
+
+        let (content_type, body) = form(&[("title", "标题"), ("n", "1")], "照片 1.jpg", &content);
+        let response = client.request(
+            "POST",
+            "/api/form",
+            &[("Content-Type", content_type)],
+            &body,
+        );
+        let fields = json!({"title": "标题", "n": "1"});
+        let taken = json!({
+            "filename": "照片 1.jpg", "bytes": content.len(), "sha256": sha256(&content), "fields": fields,
+        });
+        assert_eq!(response.json(), taken);
+
+        let object = json!({"text": "中文 \u{1f600}", "list": [1, 2.5, null, true]});
+        let response = client.request("POST", "/api/json", &[JSON], object.to_string().as_bytes());
+        assert_eq!(response.json(), object);
+        assert_eq!(
+            client.request("POST", "/api/json", &[JSON], b"{").status,
+            400
+        );
+        assert_eq!(
+            client
+                .request(
+                    "POST",
+                    "/api/json",
+                    &[("Content-Type", "text/plain")],
+                    b"{}"
+                )
+                .status,
+            415
+        );
+    }
+
+    fn gives_bodies(client: &mut Client) {
+        for length in [0, 1, 251 * 256, 1_000_003] {
+            let sized = client.request("GET", &format!("/api/download?bytes={length}"), &[], b"");
+            assert_eq!(
+                sized.header("content-length"),
+                Some(length.to_string().as_str())
+            );
+            assert!(sized.body == download(length), "{length} bytes");
+            let in_chunks = client.request(
+                "GET",
+                &format!("/api/download?bytes={length}&chunked=1"),
+                &[],
+                b"",
+            );
+            assert_eq!(in_chunks.header("transfer-encoding"), Some("chunked"));
+            assert!(
+                in_chunks.body == download(length),
+                "{length} bytes in chunks"
+            );
+        }
+        let head = client.request("HEAD", "/api/download?bytes=5", &[], b"");
+        assert_eq!(
+            (head.status, head.header("content-length")),
+            (200, Some("5"))
+        );
+    }
+
+    fn fails_by_its_framework(client: &mut Client) {
+        assert_eq!(client.request("GET", "/api/missing", &[], b"").status, 404);
+        assert_eq!(client.request("GET", "/api/boom", &[], b"").status, 500);
+        assert_eq!(
+            client.request("GET", "/api/slow?ms=1", &[], b"").json(),
+            json!({"slept_ms": 1})
+        );
+    }
+
+    fn echoes_what_it_saw(client: &mut Client) {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let echo =
+                Echo::of(&client.request(method, "/echo?a=%20b&c", &[("X-One", "1")], b"body"));
+            assert_eq!(
+                (echo.method.as_str(), echo.url.as_str()),
+                (method, "/echo?a=%20b&c")
+            );
+            assert_eq!(echo.values("x-one"), ["1"]);
+            assert_eq!(echo.values("content-length"), ["4"]);
+        }
+        for target in ["/echo/", "/echo/a%2Fb//c", "/echo/%E4%B8%AD"] {
+            assert_eq!(
+                Echo::of(&client.request("GET", target, &[], b"")).url,
+                target
+            );
+        }
+        assert_eq!(client.request("HEAD", "/echo", &[], b"").status, 200);
+        // A spelling that only folds to the header is seen too, whether the app joins the two or not.
+        let twins = [("X-WX-OPENID", "real"), ("X_WX_OPENID", "forged")];
+        let echo = Echo::of(&client.request("GET", "/echo", &twins, b""));
+        assert_eq!(echo.values("x-wx-openid").join(","), "real,forged");
+    }
+
+    #[test]
+    fn a_killed_app_refuses_connections_and_starts_again_on_its_port() {
+        for kind in Kind::ALL {
+            let mut app = App::start(kind, None);
+            let (addr, port) = (app.addr(), app.port());
+            let mut client = Client::connect(addr);
+            client.request("GET", "/public/hello", &[], b"");
+            app.kill();
+            assert!(client.is_closed());
+            assert!(Client::try_connect(addr).is_err());
+            app.kill();
+            let again = App::start(kind, Some(port));
+            assert_eq!(again.port(), port);
+            assert_eq!(
+                Client::connect(addr)
+                    .request("GET", "/public/hello", &[], b"")
+                    .status,
+                200
+            );
+        }
+    }
+
+    #[test]
+    fn a_terminated_app_finishes_its_request() {
+        for kind in Kind::ALL {
+            let mut app = App::start(kind, None);
+            let mut client = Client::connect(app.addr());
+            // The app has begun to answer, and waits for the rest of the request, when it is asked to end.
+            client.send(b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+            assert_eq!(
+                client.read_through(b"\r\n\r\n"),
+                b"HTTP/1.1 100 Continue\r\n\r\n"
+            );
+            app.ask_to_end();
+            client.send(b"hello");
+            assert_eq!(client.read_response(false).json()["bytes"], 5);
+            app.wait_until_gone();
+            assert!(client.is_closed());
+        }
+    }
+
+    #[test]
+    fn an_app_that_cannot_start_says_why() {
+        let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = occupied.local_addr().unwrap().port();
+        let error = App::try_start(Kind::Express, Some(port)).err().unwrap();
+        assert!(
+            error.contains("ended before it was ready") && error.contains("EADDRINUSE"),
+            "{error}"
+        );
+    }
+}
