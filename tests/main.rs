@@ -2,3 +2,5 @@
 
 mod backends;
 mod http_client;
+mod main_job;
+mod rig;

@@ -574,12 +574,7 @@ async fn the_log_names_the_call_and_keeps_the_secrets() {
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let line = text.lines().find(|line| line.contains("WARN")).unwrap();
-    for part in [
-        login::PATH,
-        "errcode=-1",
-        "rid=\"a1-b2-c3\"",
-        "elapsed_ms=",
-    ] {
+    for part in [login::PATH, "errcode=-1", "rid=\"a1-b2-c3\"", "elapsed_ms="] {
         assert!(line.contains(part), "{part} in {line}");
     }
     for secret in ["5ec2e7", OLD_SECRET, "0c1d", "wxevil", "HyVFk"] {

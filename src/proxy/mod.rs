@@ -202,7 +202,9 @@ impl Exchange<'_> {
                     match self.timers.within(self.forward.limits.upstream, head).await {
                         Ok(outcome) => outcome?,
                         Err(_) => {
-                            return Err(Failure::Final(timed_out("the app did not answer in time")));
+                            return Err(Failure::Final(timed_out(
+                                "the app did not answer in time",
+                            )));
                         }
                     }
                 }

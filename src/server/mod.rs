@@ -216,7 +216,11 @@ impl Sidecar {
     }
 
     fn join(&mut self) {
-        if self.control.take().is_some_and(|control| control.join().is_err()) {
+        if self
+            .control
+            .take()
+            .is_some_and(|control| control.join().is_err())
+        {
             tracing::error!("the control thread panicked");
         }
     }
