@@ -34,11 +34,11 @@ impl<'a> CanonicalPath<'a> {
         if !text.starts_with('/') {
             return Err(Ambiguous("the request-target must begin with a slash"));
         }
-        if text.contains('#') {
+        if memchr::memchr(b'#', target).is_some() {
             return Err(Ambiguous("a fragment has no place in a request-target"));
         }
-        let (path, query) = match text.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
+        let (path, query) = match memchr::memchr(b'?', target) {
+            Some(mark) => (&text[..mark], Some(&text[mark + 1..])),
             None => (text, None),
         };
         let path = if is_plain(path.as_bytes()) {

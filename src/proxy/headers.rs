@@ -4,13 +4,9 @@
 //! folding, because CGI, WSGI, Rack and PHP turn `-` into `_` and older servers fold more (RFC 3875 §4.1.18). Lines that a
 //! `Connection` header names are dropped before identity is added, so that a client cannot have our lines removed.
 
-use std::io::Write as _;
-use std::net::IpAddr;
-
 use super::{Forward, Origin};
-use crate::config::Upstream;
 use crate::domain::UnionId;
-use crate::wire::{Field, Fields, Method, Name, RequestHead, Responder};
+use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
 
 /// How the request's body is announced to the app.
 pub(super) enum BodyLength {
@@ -54,7 +50,7 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    encode_authority(forward.upstream, out);
+    out.extend_from_slice(forward.authority);
     out.extend_from_slice(b"\r\n");
     for field in head.fields.iter() {
         if is_forwarded(head, &field) {
@@ -62,7 +58,13 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
         }
     }
     match body {
-        BodyLength::Exact(length) => write_line(out, format_args!("content-length: {length}\r\n")),
+        BodyLength::Exact(length) => {
+            line(
+                out,
+                b"content-length",
+                itoa::Buffer::new().format(*length).as_bytes(),
+            );
+        }
         BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         BodyLength::Nothing
             if matches!(head.method, Method::Post | Method::Put | Method::Patch) =>
@@ -93,14 +95,18 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
 }
 
 /// Adds the app's field lines to the answer, less those that belong to its connection or to us.
-pub(super) fn encode_answer(forward: &Forward<'_>, fields: &Fields, responder: &mut Responder<'_>) {
-    for field in fields.iter() {
+pub(super) fn encode_answer(
+    forward: &Forward<'_>,
+    head: &ResponseHead,
+    responder: &mut Responder<'_>,
+) {
+    for field in head.fields.iter() {
         let ours = match field.known {
             Name::ContentLength | Name::XRequestId => true,
             Name::Other => is_reserved(field.name),
             known => known.is_hop_by_hop(),
         };
-        if !ours && !is_named_by_connection(fields, &field) {
+        if !ours && !is_named_by(head.connection, &head.fields, &field) {
             responder.field(field.name, field.value);
         }
     }
@@ -123,7 +129,7 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
         Name::Other => is_claimed(field.name),
         known => known.is_hop_by_hop(),
     };
-    !dropped && !is_named_by_connection(&head.fields, field)
+    !dropped && !is_named_by(head.connection, &head.fields, field)
 }
 
 /// Our own tokens are between the client and us: an app that logs its headers must not log them.
@@ -132,10 +138,10 @@ fn is_our_token(value: &[u8]) -> bool {
     text.starts_with(b"wxat_") || text.starts_with(b"wxrt_")
 }
 
-fn is_named_by_connection(fields: &Fields, field: &Field<'_>) -> bool {
-    fields
-        .list(Name::Connection)
-        .any(|option| option.eq_ignore_ascii_case(field.name))
+/// Whether a `Connection` line names the field as one that is not to be forwarded.
+fn is_named_by(connection: Connection, fields: &Fields, field: &Field<'_>) -> bool {
+    let is_it = |option: &[u8]| option.eq_ignore_ascii_case(field.name);
+    connection.names_fields && fields.list(Name::Connection).any(is_it)
 }
 
 /// Whether a name lies in the `X-WX-*` namespace, however it is spelt.
@@ -217,25 +223,11 @@ fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_authority(upstream: &Upstream, out: &mut Vec<u8>) {
-    match upstream {
-        Upstream::Tcp { host, port } => match host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => write_line(out, format_args!("[{host}]:{port}")),
-            _ => write_line(out, format_args!("{host}:{port}")),
-        },
-        Upstream::Unix(_) => out.extend_from_slice(b"localhost"),
-    }
-}
-
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_line(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to memory succeeds");
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) head: &'a RequestHead,
     pub(crate) path: &'a CanonicalPath<'a>,
     pub(crate) upstream: &'a Upstream,
+    /// The upstream as the `Host` header names it.
+    pub(crate) authority: &'a [u8],
     /// Who the app is told that the request comes from; `None` is anonymous.
     pub(crate) user: Option<&'a User>,
     /// The identity lines that are the same for all users, ready to be sent.
@@ -140,7 +142,6 @@ async fn attempt(
         }
     };
     if sent && connection.is_reusable() {
-        connection.release();
         pool.put(forward.upstream, connection);
     }
     Ok(())
@@ -346,13 +347,13 @@ impl Exchange<'_> {
             (Framing::Empty, None) => Length::Absent,
         };
         responder.start(head.status, head.reason(), length);
-        headers::encode_answer(self.forward, &head.fields, responder);
+        headers::encode_answer(self.forward, head, responder);
         if let Some(granted) = self.forward.granted {
             for (name, value) in granted(head.status) {
                 responder.field(name.as_bytes(), value.as_bytes());
             }
         }
-        responder.end_head(self.forward.head.persistent);
+        responder.end_head(self.forward.head.connection.persistent);
     }
 
     async fn relay_body(

@@ -114,13 +114,18 @@ impl Pool {
             .map_err(unreachable)
     }
 
-    /// Drops what has idled too long or was closed by the app.
+    /// Drops what has idled too long or was closed by the app, and takes the memory of what stays.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         for shelf in self.shelves.borrow_mut().iter_mut() {
             shelf
                 .idle
                 .retain(|idle| now < idle.until && idle.connection.is_alive());
+            for idle in &mut shelf.idle {
+                if now - idle.since >= FRESH {
+                    idle.connection.release();
+                }
+            }
         }
     }
 }

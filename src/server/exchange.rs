@@ -279,6 +279,7 @@ impl<'a> Exchange<'a> {
             head: self.head,
             path,
             upstream: &rule.upstream,
+            authority: rule.authority.as_bytes(),
             user: caller.claims.as_ref().map(|claims| &claims.user),
             app_lines: &self.snapshot.app_lines,
             origin: Origin {
@@ -446,7 +447,12 @@ impl<'a> Exchange<'a> {
         if !responder.can_outlive(self.head, body) {
             responder.close();
         }
-        let sending = send(responder, answer, &self.request_id, self.head.persistent);
+        let sending = send(
+            responder,
+            answer,
+            &self.request_id,
+            self.head.connection.persistent,
+        );
         let limit = self.snapshot.config.inbound.idle_timeout;
         match self.worker.timers.within(limit, sending).await {
             Ok(Ok(())) => Ok(()),
@@ -483,8 +489,8 @@ impl<'a> Exchange<'a> {
     }
 
     fn log(&self, outcome: &Result<(), Error>, status: u16, bytes: u64, took: Duration) {
-        let request_id = self.request_id.as_str();
         if let Err(error) = outcome {
+            let request_id = self.request_id.as_str();
             let side = format!("{:?}", error.side()).to_lowercase();
             if status >= 500 {
                 tracing::warn!(request_id, status, side, error = %error, "request failed");
@@ -493,6 +499,7 @@ impl<'a> Exchange<'a> {
             }
         }
         if self.snapshot.config.log.access {
+            let request_id = self.request_id.as_str();
             let method = self.head.method.as_str();
             let target = self.head.target();
             let path =

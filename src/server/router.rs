@@ -37,6 +37,8 @@ pub(crate) struct Rule {
     pub(crate) timeout: Duration,
     pub(crate) body_limit: u64,
     pub(crate) upstream: Upstream,
+    /// The upstream as the `Host` header names it.
+    pub(crate) authority: String,
     /// Its place among the rules, for metrics.
     pub(crate) index: usize,
 }
@@ -96,6 +98,7 @@ impl Router {
                 login: route.login,
                 timeout: route.timeout,
                 body_limit: route.body_limit,
+                authority: authority(&route.upstream),
                 upstream: route.upstream.clone(),
                 index,
             };
@@ -108,6 +111,7 @@ impl Router {
             login: false,
             timeout: inbound.timeout,
             body_limit: inbound.body_limit,
+            authority: authority(&inbound.upstream),
             upstream: inbound.upstream.clone(),
             index: config.routes.len(),
         };
@@ -159,6 +163,15 @@ fn own(rest: &str, method: &[u8]) -> Action<'static> {
         Action::Own(*endpoint)
     } else {
         Action::WrongMethod(expected)
+    }
+}
+
+/// What the app is called in `Host`: the configuration decides that, not the client.
+fn authority(upstream: &Upstream) -> String {
+    match upstream {
+        Upstream::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        Upstream::Tcp { host, port } => format!("{host}:{port}"),
+        Upstream::Unix(_) => "localhost".to_owned(),
     }
 }
 

@@ -31,6 +31,8 @@ use crate::wire::{NoHead, ServerConnection};
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
 const LINGER_LIMIT: usize = 1024 * 1024;
+/// How long an idle client keeps its buffers.
+const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 /// How often idle connections to the app are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long accepting pauses when the process has run out of file descriptors.
@@ -186,13 +188,8 @@ impl Worker {
             text: addr.ip().to_canonical().to_string(),
         };
         loop {
-            let idle = self.settings().snapshot.config.inbound.idle_timeout;
-            if self.is_draining() && !connection.has_more() {
+            if !self.next_request(&mut connection).await {
                 return;
-            }
-            match self.timers.within_idle(idle, connection.readable()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
             }
             let settings = self.settings();
             let limits = settings.snapshot.head_limits;
@@ -218,6 +215,25 @@ impl Worker {
                 let _ends_either_way = self.timers.within(LEFTOVER_TIMEOUT, lingering).await;
                 return;
             }
+        }
+    }
+
+    /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
+    /// one still there; whoever takes longer waits without.
+    async fn next_request(&self, connection: &mut ServerConnection) -> bool {
+        match self
+            .timers
+            .within_idle(KEEP_BUFFERS, connection.receive())
+            .await
+        {
+            Ok(received) => return received.unwrap_or(false),
+            Err(_) if self.is_draining() => return false,
+            Err(_) => {}
+        }
+        let limit = self.settings().snapshot.config.inbound.idle_timeout;
+        match self.timers.within_idle(limit, connection.idle()).await {
+            Ok(Ok(())) => connection.receive().await.unwrap_or(false),
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 

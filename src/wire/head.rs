@@ -45,6 +45,15 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+/// What the `Connection` lines of a head say, all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Connection {
+    /// Whether the sender lets the connection live on.
+    pub(crate) persistent: bool,
+    /// Whether options other than `close` and `keep-alive` are there: names of fields that must not be forwarded.
+    pub(crate) names_fields: bool,
+}
+
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
@@ -73,8 +82,8 @@ pub(crate) struct RequestHead {
     pub(crate) framing: Framing,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
-    /// Whether the client lets the connection live on.
-    pub(crate) persistent: bool,
+    /// What the `Connection` lines say.
+    pub(crate) connection: Connection,
     method_text: Range<u32>,
     target: Range<u32>,
 }
@@ -87,9 +96,30 @@ pub(crate) struct ResponseHead {
     pub(crate) framing: Framing,
     /// Content-Length, which a bodiless answer (to HEAD) may have as well.
     pub(crate) declared_length: Option<u64>,
-    /// Whether the app lets the connection live on.
-    pub(crate) persistent: bool,
+    /// What the `Connection` lines say.
+    pub(crate) connection: Connection,
     reason: Range<u32>,
+}
+
+impl Connection {
+    fn of(version: Version, fields: &Fields) -> Self {
+        let mut connection = Self {
+            persistent: version == Version::Http11,
+            names_fields: false,
+        };
+        let mut close = false;
+        for option in fields.list(Name::Connection) {
+            if option.eq_ignore_ascii_case(b"close") {
+                close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                connection.persistent = true;
+            } else {
+                connection.names_fields = true;
+            }
+        }
+        connection.persistent &= !close;
+        connection
+    }
 }
 
 impl Method {
@@ -160,7 +190,7 @@ impl RequestHead {
         self.check_host()?;
         self.framing = self.request_framing()?;
         self.expects_continue = self.check_expect()?;
-        self.persistent = persistent(self.version, &self.fields);
+        self.connection = Connection::of(self.version, &self.fields);
         Ok(())
     }
 
@@ -235,7 +265,8 @@ impl ResponseHead {
         }
         self.declared_length = length(&self.fields)?;
         self.framing = self.response_framing(version, request)?;
-        self.persistent = persistent(version, &self.fields) && self.framing != Framing::UntilClose;
+        self.connection = Connection::of(version, &self.fields);
+        self.connection.persistent &= self.framing != Framing::UntilClose;
         Ok(())
     }
 
@@ -330,17 +361,6 @@ fn length(fields: &Fields) -> Result<Option<u64>, HeadError> {
             .iter()
             .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')),
     ))
-}
-
-fn persistent(version: Version, fields: &Fields) -> bool {
-    let mut keep_alive = version == Version::Http11;
-    for option in fields.list(Name::Connection) {
-        if option.eq_ignore_ascii_case(b"close") {
-            return false;
-        }
-        keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-    }
-    keep_alive
 }
 
 /// uri-host [":" port], by characters: enough to keep paths, user names and lists out (RFC 9110 §7.2).

@@ -15,6 +15,8 @@ mod upstream;
 
 pub(crate) use body::{BodyError, NoHead, Reader, Writer};
 pub(crate) use fields::{Field, Fields, Name};
-pub(crate) use head::{Framing, HeadError, HeadLimits, Method, RequestHead};
+pub(crate) use head::{
+    Connection, Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead,
+};
 pub(crate) use server::{Length, Responder, ServerConnection};
 pub(crate) use upstream::{AnswerReader, UpstreamConnection};

@@ -1,6 +1,7 @@
 //! The client's side of the engine: requests in, answers out, one after the other on a connection.
 
-use std::io::{self, Write as _};
+use std::future::poll_fn;
+use std::io;
 
 use tokio::io::AsyncWriteExt;
 
@@ -73,11 +74,17 @@ impl ServerConnection {
         !self.buffer.is_empty()
     }
 
-    /// Waits until the next request begins to arrive, holding no memory meanwhile.
-    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+    /// Waits for the first bytes of the next request; false if the client closed the connection instead.
+    pub(crate) async fn receive(&mut self) -> io::Result<bool> {
         if self.has_more() {
-            return Ok(());
+            return Ok(true);
         }
+        let (mut stream, _) = self.stream.split();
+        Ok(poll_fn(|cx| self.buffer.poll_read(cx, &mut stream, 0)).await? > 0)
+    }
+
+    /// Waits as [`ServerConnection::receive`] does, but holds no memory meanwhile and reads nothing.
+    pub(crate) async fn idle(&mut self) -> io::Result<()> {
         self.buffer.release();
         self.head = RequestHead::default();
         self.out = Vec::new();
@@ -152,7 +159,7 @@ impl ServerConnection {
 
     /// Whether the next request may follow on this connection; reads and drops what little may be left of the last body.
     pub(crate) async fn is_reusable(&mut self) -> bool {
-        if !self.reply.complete || self.reply.close || !self.head.persistent {
+        if !self.reply.complete || self.reply.close || !self.head.connection.persistent {
             return false;
         }
         let (_, mut reader, _) = self.parts();
@@ -311,5 +318,5 @@ async fn discard(mut stream: ReadHalf<'_>, limit: usize) -> io::Result<()> {
 }
 
 fn push_number(out: &mut Vec<u8>, number: u64) {
-    write!(out, "{number}").expect("writing to memory succeeds");
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

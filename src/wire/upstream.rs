@@ -65,17 +65,19 @@ impl UpstreamConnection {
     /// Whether the connection can carry another exchange, given that the last request was sent to its end. Bytes beyond
     /// the answer would be taken for the answer to somebody else's request.
     pub(crate) fn is_reusable(&self) -> bool {
-        self.head.persistent && self.body == Remaining::Nothing && self.buffer.is_empty()
+        self.head.connection.persistent && self.body == Remaining::Nothing && self.buffer.is_empty()
     }
 
-    /// How long the app says that it keeps an idle connection (`Keep-Alive: timeout=5`).
+    /// For the answer just read: how long the app says that it keeps an idle connection (`Keep-Alive: timeout=5`).
     pub(crate) fn keep_alive_hint(&self) -> Option<Duration> {
         self.head.keep_alive_timeout().map(Duration::from_secs)
     }
 
-    /// Gives buffers back before the connection idles.
+    /// Gives memory back; for a connection that has idled for a while.
     pub(crate) fn release(&mut self) {
         self.buffer.release();
+        self.head = ResponseHead::default();
+        self.out = Vec::new();
     }
 }
 
