@@ -61,7 +61,7 @@ impl Command {
                 } else {
                     Language::English
                 };
-                print!("{}", errcode::errcode(code, language));
+                println!("{}", errcode::errcode(code, language).trim_end());
                 ExitCode::SUCCESS
             }
             Self::Version => {

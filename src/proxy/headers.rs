@@ -134,8 +134,9 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
 
 /// Our own tokens are between the client and us: an app that logs its headers must not log them.
 fn is_our_token(value: &[u8]) -> bool {
-    let text = value.split(|&b| b == b' ').next_back().unwrap_or_default();
-    text.starts_with(b"wxat_") || text.starts_with(b"wxrt_")
+    let scheme = memchr::memchr(b' ', value).map_or(0, |space| space + 1);
+    let token = value[scheme..].trim_ascii_start();
+    token.starts_with(b"wxat_") || token.starts_with(b"wxrt_")
 }
 
 /// Whether a `Connection` line names the field as one that is not to be forwarded.

@@ -100,7 +100,7 @@ pub(crate) async fn forward(
     responder: &mut Responder<'_>,
 ) -> Result<(), Error> {
     let repeatable = forward.head.method.is_idempotent() && body.is_at_hand();
-    let pooled = pool.take(forward.upstream, forward.head.method.is_idempotent());
+    let pooled = pool.take(forward.upstream, repeatable);
     if let Some(connection) = pooled {
         match attempt(forward, pool, timers, connection, &mut body, responder).await {
             Err(Failure::Dead(_)) if repeatable => {}

@@ -19,6 +19,7 @@ use crate::path::CanonicalPath;
 use crate::proxy::{self, Body, Forward, Limits, Origin};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::telemetry::requests::WorkerCells;
 use crate::wire::{
     Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder, ServerConnection,
 };
@@ -71,11 +72,8 @@ pub(super) async fn exchange(
     connection: &mut ServerConnection,
 ) {
     let began = Instant::now();
-    worker.cells.in_flight.add(1);
+    let _in_flight = InFlight::count(&worker.cells);
     let (head, mut body, mut responder) = connection.parts();
-    if worker.is_draining() {
-        responder.close();
-    }
     let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
     let mut counted = Counted::Unrouted;
     let outcome = exchange
@@ -84,13 +82,28 @@ pub(super) async fn exchange(
     if let Err(error) = &outcome {
         exchange.tell(error, &body, &mut responder).await;
     }
-    worker.cells.in_flight.sub(1);
     let took = began.elapsed();
     let status = responder.status().unwrap_or(CLIENT_GONE);
     settings
         .recorder(counted)
         .record(head.method.as_str(), status, took);
     exchange.log(&outcome, status, responder.bytes(), took);
+}
+
+/// Counts a request for as long as it is being dealt with, however that ends.
+struct InFlight<'a>(&'a WorkerCells);
+
+impl<'a> InFlight<'a> {
+    fn count(cells: &'a WorkerCells) -> Self {
+        cells.in_flight.add(1);
+        Self(cells)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.sub(1);
+    }
 }
 
 /// Answers a head that is not one, and ends the connection.

@@ -47,7 +47,7 @@ pub(super) struct Worker {
     state: Arc<SessionState>,
     current: Arc<ArcSwap<Snapshot>>,
     settings: RefCell<Rc<Settings>>,
-    draining: Cell<bool>,
+    draining: Rc<Cell<bool>>,
     open: Cell<usize>,
     /// Told whenever a connection ends.
     closed: Notify,
@@ -83,7 +83,7 @@ impl Worker {
             state,
             current,
             settings: RefCell::new(Rc::new(settings)),
-            draining: Cell::new(false),
+            draining: Rc::default(),
             open: Cell::new(0),
             closed: Notify::new(),
         }
@@ -91,10 +91,6 @@ impl Worker {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.state.clock
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.get()
     }
 
     /// Accepts until told to drain, then waits for what is in flight until told to stop.
@@ -175,7 +171,10 @@ impl Worker {
             // Without it the kernel may hold a small answer back; with it nothing else changes.
             if stream.set_nodelay(true).is_ok() {
                 worker
-                    .serve(ServerConnection::new(Stream::Tcp(stream)), addr)
+                    .serve(
+                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
+                        addr,
+                    )
                     .await;
             }
         });
@@ -221,13 +220,16 @@ impl Worker {
     /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
     /// one still there; whoever takes longer waits without.
     async fn next_request(&self, connection: &mut ServerConnection) -> bool {
+        if self.draining.get() && !connection.has_more() {
+            return false;
+        }
         match self
             .timers
             .within_idle(KEEP_BUFFERS, connection.receive())
             .await
         {
             Ok(received) => return received.unwrap_or(false),
-            Err(_) if self.is_draining() => return false,
+            Err(_) if self.draining.get() => return false,
             Err(_) => {}
         }
         let limit = self.settings().snapshot.config.inbound.idle_timeout;

@@ -1,7 +1,9 @@
 //! The client's side of the engine: requests in, answers out, one after the other on a connection.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 
 use tokio::io::AsyncWriteExt;
 
@@ -21,6 +23,8 @@ pub(crate) struct ServerConnection {
     out: Vec<u8>,
     body: Remaining,
     reply: Reply,
+    /// Whether connections are being brought to their end; shared by all connections of a worker.
+    ending: Rc<Cell<bool>>,
 }
 
 /// How far the answer to the current request has got.
@@ -53,12 +57,14 @@ pub(crate) enum Length {
 pub(crate) struct Responder<'c> {
     writer: Writer<'c>,
     reply: &'c mut Reply,
+    ending: &'c Cell<bool>,
     version: Version,
     head_only: bool,
 }
 
 impl ServerConnection {
-    pub(crate) fn new(stream: Stream) -> Self {
+    /// Once `ending` is true, every answer is the last one of its connection.
+    pub(crate) fn new(stream: Stream, ending: Rc<Cell<bool>>) -> Self {
         Self {
             stream,
             buffer: Buffer::default(),
@@ -66,6 +72,7 @@ impl ServerConnection {
             out: Vec::new(),
             body: Remaining::Nothing,
             reply: Reply::default(),
+            ending,
         }
     }
 
@@ -132,6 +139,7 @@ impl ServerConnection {
             version: self.head.version,
             head_only: self.head.method == Method::Head,
             reply: &mut self.reply,
+            ending: &self.ending,
         };
         (&self.head, reader, responder)
     }
@@ -154,6 +162,7 @@ impl ServerConnection {
             version: Version::Http11,
             head_only: false,
             reply: &mut self.reply,
+            ending: &self.ending,
         }
     }
 
@@ -262,7 +271,7 @@ impl Responder<'_> {
 
     /// Ends the head. `persistent` is what the client asked for.
     pub(crate) fn end_head(&mut self, persistent: bool) {
-        if self.reply.close || !persistent {
+        if self.reply.close || !persistent || self.ending.get() {
             self.reply.close = true;
             self.writer
                 .pending()
