@@ -1,0 +1,73 @@
+# What people do with this repository. `make help` lists it.
+#
+# `dev` and `test` build the debug profile: it is ready in about a minute on a fresh machine, while the release profile
+# optimises across all crates and takes several.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# Where rustup puts cargo, and where Debian puts nginx; a shell may not look there.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Installs the Debian packages in the shell variable `missing`, if there are any.
+define install
+if [ -n "$$missing" ]; then \
+	echo "missing:$$missing"; \
+	if ! command -v apt-get >/dev/null; then echo "install them, then run make again" >&2; exit 1; fi; \
+	as_root=; if [ "$$(id -u)" != 0 ]; then as_root=sudo; fi; \
+	$$as_root apt-get update -qq </dev/null; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing </dev/null; \
+fi
+endef
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r target what; do \
+		printf '  make %-12s %s\n' "$$target" "$$what"; done
+
+.PHONY: cargo
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing; on Debian: apt-get install -y build-essential" >&2; exit 1; }
+
+.PHONY: dev
+dev: cargo ## Simulator, sidecar and a sample app, no WeChat account; ARGS="--upstream http://127.0.0.1:3000" puts your app there
+	cargo run --locked --bin wx-sidecar -- dev $(ARGS)
+
+.PHONY: test
+test: cargo test-tools ## All tests; installs Node and Python with apt if they are missing
+	rm -rf $(TARGET)/test-output
+	cargo test --locked --no-fail-fast
+
+# The integration tests stand real apps behind the sidecar.
+.PHONY: test-tools
+test-tools:
+	@set -e; missing=; \
+	command -v node >/dev/null || missing+=" nodejs"; \
+	command -v npm >/dev/null || missing+=" npm"; \
+	command -v python3 >/dev/null || missing+=" python3"; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=" python3-venv"; \
+	command -v curl >/dev/null || missing+=" curl"; \
+	$(install)
+
+.PHONY: bench
+bench: cargo ## Measure against nginx and HAProxy (installed with apt if missing); ARGS="--quick" is shorter
+	@set -e; missing=; \
+	command -v nginx >/dev/null || missing+=" nginx"; \
+	command -v haproxy >/dev/null || missing+=" haproxy"; \
+	$(install)
+	@command -v valgrind >/dev/null || echo "without valgrind, instructions are not counted"
+	cargo bench --locked --bench proxy -- $(ARGS)
+
+.PHONY: lint
+lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed; make deny installs it"; fi
+
+.PHONY: deny
+deny: cargo ## Check dependencies: advisories, licences, bans; builds cargo-deny first if missing, which takes minutes
+	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	cargo deny check
