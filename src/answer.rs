@@ -25,7 +25,7 @@ impl Answer {
         Self::empty(status)
             .with("content-type", "application/json")
             .with("cache-control", "no-store")
-            .body(value.to_string())
+            .body(format!("{value}\n"))
     }
 
     /// Adds a field line.

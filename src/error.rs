@@ -274,23 +274,28 @@ pub struct WechatFault {
     pub rid: Option<String>,
 }
 
-/// A failed request. Clones share the cause, because callers of one flight share its failure.
+/// A failed request. Boxed, because every result on the request path makes room for it.
 #[derive(Clone, Debug)]
-pub struct Error {
+pub struct Error(Box<Account>);
+
+/// What is known of a failure. Clones share the cause, because callers of one flight share its failure.
+#[derive(Clone, Debug)]
+struct Account {
     kind: Kind,
     side: Side,
     detail: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
     hint_zh: Option<Cow<'static, str>>,
-    wechat: Option<Box<WechatFault>>,
+    wechat: Option<WechatFault>,
     retry_after: Option<Duration>,
+    allow: Option<&'static str>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// A failure of `kind`, with a sentence for the caller that says what about this request.
     pub fn new(kind: Kind, side: Side, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Account {
             kind,
             side,
             detail: detail.into(),
@@ -298,8 +303,9 @@ impl Error {
             hint_zh: None,
             wechat: None,
             retry_after: None,
+            allow: None,
             cause: None,
-        }
+        }))
     }
 
     /// A failure that the client caused.
@@ -321,16 +327,16 @@ impl Error {
             _ => Side::Wechat,
         };
         let mut error = Self::new(Kind::WechatRefused, side, detail);
-        error.hint = hint.map(Cow::Borrowed);
-        error.wechat = Some(Box::new(fault));
+        error.0.hint = hint.map(Cow::Borrowed);
+        error.0.wechat = Some(fault);
         error
     }
 
     /// Adds what the caller should do about it; told in English to all.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.hint = Some(hint.into());
-        self.hint_zh = None;
+        self.0.hint = Some(hint.into());
+        self.0.hint_zh = None;
         self
     }
 
@@ -341,55 +347,68 @@ impl Error {
         en: impl Into<Cow<'static, str>>,
         zh: impl Into<Cow<'static, str>>,
     ) -> Self {
-        self.hint = Some(en.into());
-        self.hint_zh = Some(zh.into());
+        self.0.hint = Some(en.into());
+        self.0.hint_zh = Some(zh.into());
         self
     }
 
     /// Adds when to try again.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// Adds which methods there are (RFC 9110 §10.2.1 wants that with every 405).
+    #[must_use]
+    pub fn with_allow(mut self, methods: &'static str) -> Self {
+        self.0.allow = Some(methods);
         self
     }
 
     /// Adds what caused it, for the log.
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.cause = Some(Arc::from(cause.into()));
+        self.0.cause = Some(Arc::from(cause.into()));
         self
     }
 
     /// Our kind.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// Who is at fault.
     pub fn side(&self) -> Side {
-        self.side
+        self.0.side
     }
 
     /// What WeChat said, if it was WeChat.
     pub fn fault(&self) -> Option<&WechatFault> {
-        self.wechat.as_deref()
+        self.0.wechat.as_ref()
     }
 
     /// The HTTP status of the answer.
     pub fn status(&self) -> u16 {
-        self.wechat
+        self.0
+            .wechat
             .as_ref()
-            .map_or(self.kind.row().status, |fault| fault.meaning.status)
+            .map_or(self.0.kind.row().status, |fault| fault.meaning.status)
+    }
+
+    /// Which methods there are, if the method was at fault.
+    pub fn allow(&self) -> Option<&'static str> {
+        self.0.allow
     }
 
     /// When to try again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.0.retry_after
     }
 
     /// The answer's body: RFC 9457 members, and `errcode`, `errmsg`, `rid`, `class`, `retryable`, `hint` where they apply.
     pub fn to_problem(&self, request_id: &str, language: Language) -> Vec<u8> {
-        let row = self.kind.row();
+        let row = self.0.kind.row();
         let mut problem = Map::new();
         problem.insert(
             "type".into(),
@@ -399,7 +418,7 @@ impl Error {
         problem.insert("status".into(), json!(self.status()));
         problem.insert("detail".into(), json!(self.detail(language)));
         problem.insert("instance".into(), json!(request_id));
-        if let Some(fault) = &self.wechat {
+        if let Some(fault) = &self.0.wechat {
             problem.insert("errcode".into(), json!(fault.meaning.code));
             problem.insert("errmsg".into(), json!(fault.errmsg));
             if let Some(rid) = &fault.rid {
@@ -408,36 +427,40 @@ impl Error {
             problem.insert("class".into(), json!(fault.meaning.class.as_str()));
         }
         problem.insert("retryable".into(), json!(self.retryable()));
-        if let Some(after) = self.retry_after {
+        if let Some(after) = self.0.retry_after {
             problem.insert("retry_after".into(), json!(after.as_secs().max(1)));
         }
         if let Some(hint) = self.hint(language) {
             problem.insert("hint".into(), json!(hint));
         }
-        serde_json::to_vec(&Value::Object(problem))
-            .expect("a map of strings and numbers serialises")
+        let mut body = serde_json::to_vec(&Value::Object(problem))
+            .expect("a map of strings and numbers serialises");
+        body.push(b'\n');
+        body
     }
 
     /// Whether sending the same request again can help.
     pub fn retryable(&self) -> bool {
-        self.wechat
+        self.0
+            .wechat
             .as_ref()
-            .map_or(self.kind.row().retryable, |fault| fault.meaning.retryable)
+            .map_or(self.0.kind.row().retryable, |fault| fault.meaning.retryable)
     }
 
     /// A hint in English is better than none.
     fn hint(&self, language: Language) -> Option<&str> {
         let zh = self
+            .0
             .hint_zh
             .as_deref()
             .filter(|_| language == Language::Chinese);
-        zh.or(self.hint.as_deref())
+        zh.or(self.0.hint.as_deref())
     }
 
     fn detail(&self, language: Language) -> &str {
-        match (&self.wechat, language) {
+        match (&self.0.wechat, language) {
             (Some(fault), Language::Chinese) => fault.meaning.zh,
-            _ => &self.detail,
+            _ => &self.0.detail,
         }
     }
 }
@@ -445,8 +468,8 @@ impl Error {
 impl fmt::Display for Error {
     /// For the log: slug, detail, errcode and the chain of causes. Never a secret, because none of the parts holds one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind.row().slug, self.detail)?;
-        if let Some(fault) = &self.wechat {
+        write!(f, "{}: {}", self.0.kind.row().slug, self.0.detail)?;
+        if let Some(fault) = &self.0.wechat {
             write!(f, " (errcode {})", fault.meaning.code)?;
         }
         let mut cause = self.source();
@@ -460,7 +483,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.cause.as_deref().map(|cause| cause as _)
+        self.0.cause.as_deref().map(|cause| cause as _)
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use super::run::until_told_to_stop;
+use super::run::serve;
 use crate::config::Config;
 use crate::domain::AppId;
 use crate::net::bind;
@@ -54,7 +54,14 @@ pub fn run(args: &DevArgs) -> ExitCode {
     match start(args) {
         Ok(dev) => {
             println!("{}", dev.welcome(began.elapsed().as_millis()));
-            until_told_to_stop(dev.sidecar.shutdown())
+            let Dev {
+                simulator, sidecar, ..
+            } = dev;
+            let ended = serve(sidecar, |_| {
+                tracing::info!("nothing to reload: dev has no configuration file");
+            });
+            simulator.stop();
+            ended
         }
         Err(message) => {
             eprintln!("error: {message}");

@@ -57,7 +57,10 @@ impl Admin {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let allow = header::HeaderValue::from_static("GET, HEAD");
+            refusal.headers_mut().insert(header::ALLOW, allow);
+            return refusal;
         }
         let verbose = request
             .uri()
@@ -79,23 +82,33 @@ impl Admin {
     }
 
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let serving = *self.phase.borrow() == Phase::Serving;
-        let (status, mark, verdict) = if serving {
-            (StatusCode::OK, "[+]serving ok", "readyz check passed")
-        } else {
+        let phase = *self.phase.borrow();
+        let checks = [
+            ("config", None),
+            ("listener", (phase >= Phase::Draining).then_some("closed")),
             (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "[-]serving failed: shutting down",
-                "readyz check failed",
-            )
-        };
-        match (verbose, serving) {
-            (false, true) => text(status, "ok\n"),
-            _ => text(
-                status,
-                format!("[+]config ok\n[+]listener ok\n{mark}\n{verdict}\n"),
+                "serving",
+                (phase >= Phase::Leaving).then_some("shutting down"),
             ),
+        ];
+        let ready = checks.iter().all(|(_, failure)| failure.is_none());
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        if ready && !verbose {
+            return text(status, "ok\n");
         }
+        let mut page = String::new();
+        for (name, failure) in checks {
+            match failure {
+                None => page.push_str(&format!("[+]{name} ok\n")),
+                Some(why) => page.push_str(&format!("[-]{name} failed: {why}\n")),
+            }
+        }
+        let verdict = if ready { "passed" } else { "failed" };
+        text(status, format!("{page}readyz check {verdict}\n"))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

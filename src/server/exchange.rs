@@ -200,7 +200,8 @@ impl<'a> Exchange<'a> {
             return Err(Error::downstream(
                 Kind::MethodNotAllowed,
                 "this method is never forwarded",
-            ));
+            )
+            .with_allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
         match self
             .snapshot
@@ -224,7 +225,8 @@ impl<'a> Exchange<'a> {
             Action::WrongMethod(allowed) => Err(Error::downstream(
                 Kind::MethodNotAllowed,
                 format!("this endpoint takes {allowed}"),
-            )),
+            )
+            .with_allow(allowed)),
         }
     }
 
@@ -577,6 +579,9 @@ fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer 
         Kind::TokenMissing | Kind::TokenInvalid | Kind::TokenExpired | Kind::RefreshReused
     ) {
         answer = answer.with("www-authenticate", "Bearer error=\"invalid_token\"");
+    }
+    if let Some(methods) = error.allow() {
+        answer = answer.with("allow", methods);
     }
     if let Some(after) = error.retry_after() {
         answer = answer.with("retry-after", after.as_secs().max(1).to_string());

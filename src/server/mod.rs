@@ -152,6 +152,7 @@ impl Sidecar {
             conductor.run(admin_side, admin_listener)
         })?;
         tracing::info!(%inbound, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
+        tracing::info!("store: memory; what is revoked is forgotten by a restart");
         Ok(Self {
             inbound,
             admin,
