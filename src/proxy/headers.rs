@@ -52,11 +52,8 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(forward.authority);
     out.extend_from_slice(b"\r\n");
-    for field in head.fields.iter() {
-        if is_forwarded(head, &field) {
-            line(out, field.name, field.value);
-        }
-    }
+    head.fields
+        .copy_lines(out, |field| is_forwarded(head, field));
     match body {
         BodyLength::Exact(length) => {
             line(
@@ -100,16 +97,14 @@ pub(super) fn encode_answer(
     head: &ResponseHead,
     responder: &mut Responder<'_>,
 ) {
-    for field in head.fields.iter() {
+    responder.fields(&head.fields, |field| {
         let ours = match field.known {
             Name::ContentLength | Name::XRequestId => true,
             Name::Other => is_reserved(field.name),
             known => known.is_hop_by_hop(),
         };
-        if !ours && !is_named_by(head.connection, &head.fields, &field) {
-            responder.field(field.name, field.value);
-        }
-    }
+        !ours && !is_named_by(head.connection, &head.fields, field)
+    });
     responder.field(b"x-request-id", forward.request_id.as_bytes());
 }
 

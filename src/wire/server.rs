@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::body::{NoHead, Reader, Remaining, Writer};
 use super::buffer::Buffer;
+use super::fields::{Field, Fields};
 use super::head::{Framing, HeadLimits, Method, RequestHead, Version};
 use crate::net::{ReadHalf, Stream};
 
@@ -267,6 +268,11 @@ impl Responder<'_> {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds the field lines of a parsed head that `keep` wants.
+    pub(crate) fn fields(&mut self, fields: &Fields, keep: impl Fn(&Field<'_>) -> bool) {
+        fields.copy_lines(self.writer.pending(), keep);
     }
 
     /// Ends the head. `persistent` is what the client asked for.
