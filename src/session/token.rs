@@ -65,7 +65,8 @@ pub(crate) enum Unusable {
 
 /// The keys that tokens are sealed with.
 pub(crate) struct TokenKeys {
-    appid: AppId,
+    access_data: Vec<u8>,
+    refresh_data: Vec<u8>,
     /// Newest first; the first one seals, all of them open.
     keys: Vec<TokenKey>,
 }
@@ -97,8 +98,10 @@ impl TokenKeys {
             .iter()
             .map(|secret| TokenKey::derive(appid, secret))
             .collect();
+        let data = |purpose: Purpose| format!("{}{appid}", purpose.prefix()).into_bytes();
         Self {
-            appid: appid.clone(),
+            access_data: data(Purpose::Access),
+            refresh_data: data(Purpose::Refresh),
             keys,
         }
     }
@@ -109,7 +112,7 @@ impl TokenKeys {
         let nonce = crypto::random();
         let mut sealed = claims.encode();
         key.aead
-            .seal(nonce, &self.associated_data(purpose), &mut sealed);
+            .seal(nonce, self.associated_data(purpose), &mut sealed);
         let mut token = Vec::with_capacity(HEADER_LEN + sealed.len());
         token.push(VERSION);
         token.extend_from_slice(&key.id);
@@ -152,17 +155,16 @@ impl TokenKeys {
         let key = self.keys.iter().find(|key| key.id == *id)?;
         let plain = key
             .aead
-            .open(nonce, &self.associated_data(purpose), sealed)?;
+            .open(nonce, self.associated_data(purpose), sealed)?;
         Claims::decode(plain)
     }
 
-    fn associated_data(&self, purpose: Purpose) -> [u8; 32] {
-        let mut data = [0; 32];
-        let parts = [purpose.prefix().as_bytes(), self.appid.as_str().as_bytes()];
-        for (slot, byte) in data.iter_mut().zip(parts.concat()) {
-            *slot = byte;
+    /// What is authenticated beside the claims: what the token is for, and whose it is.
+    fn associated_data(&self, purpose: Purpose) -> &[u8] {
+        match purpose {
+            Purpose::Access => &self.access_data,
+            Purpose::Refresh => &self.refresh_data,
         }
-        data
     }
 }
 
