@@ -24,7 +24,7 @@ pub(crate) const SECRET: &str = "ca9a41ca9a41ca9a41ca9a41ca9a4100";
 /// Where a manual clock starts.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-/// A simulator and a sidecar in front of one app.
+/// A simulator and a sidecar in front of one app. At its end the session keys of all users become canaries.
 pub(crate) struct Rig {
     pub(crate) sim: Simulator,
     pub(crate) clock: Clock,
@@ -104,9 +104,11 @@ impl Rig {
         self.client().request(method, target, headers, body)
     }
 
-    /// A page of the admin side.
+    /// A page of the admin side. It is an output like the log.
     pub(crate) fn admin(&self, target: &str) -> Response {
-        Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"")
+        let page = Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"");
+        keep("metrics.log", page.text());
+        page
     }
 
     /// A code for `user`, as `wx.login` gives it.
@@ -126,13 +128,13 @@ impl Rig {
     /// Posts a code to `/wx/login`.
     pub(crate) fn login_with(&self, code: &str) -> Response {
         let body = serde_json::json!({ "code": code }).to_string();
-        self.request("POST", "/wx/login", &[], body.as_bytes())
+        granted(self.request("POST", "/wx/login", &[], body.as_bytes()))
     }
 
     /// Posts a refresh token to `/wx/refresh`.
     pub(crate) fn refresh(&self, token: &str) -> Response {
         let body = serde_json::json!({ "refresh_token": token }).to_string();
-        self.request("POST", "/wx/refresh", &[], body.as_bytes())
+        granted(self.request("POST", "/wx/refresh", &[], body.as_bytes()))
     }
 
     /// A GET with an access token.
@@ -143,6 +145,33 @@ impl Rig {
     /// Turns the clock that sidecar and simulator share.
     pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);
+    }
+
+    /// The session_key that WeChat last gave out for `user`, in base64; `None` before the first login.
+    pub(crate) fn session_key(&self, user: &str) -> Option<String> {
+        let keys = self.session_keys();
+        keys.into_iter()
+            .find_map(|(name, key)| (name == user).then_some(key))
+    }
+
+    /// The session keys of all users who have logged in, by their names.
+    fn session_keys(&self) -> Vec<(String, String)> {
+        let Ok(mut client) = Client::try_connect(self.sim.addr()) else {
+            return Vec::new();
+        };
+        let page = client
+            .request("GET", "/_sim/users?reveal=1", &[], b"")
+            .json();
+        let users = page["users"]
+            .as_array()
+            .expect("the simulator lists its users");
+        let key = |user: &Value| {
+            let name = user["name"].as_str()?.to_owned();
+            let key = user["apps"][0]["session_key"].as_str()?.to_owned();
+            canary(&key);
+            Some((name, key))
+        };
+        users.iter().filter_map(key).collect()
     }
 
     /// The value of a series on `/metrics`, such as `wx_sidecar_login_total{result="ok"}`; 0 if it is not there.
@@ -158,7 +187,32 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Reading them makes them canaries. A test that fails already must not panic once more.
+        if !std::thread::panicking() {
+            self.session_keys();
+        }
+    }
+}
+
 impl Session {
+    /// From the headers that an answer gains when the client was logged in on the way.
+    pub(crate) fn of_headers(answer: &Response, openid: &str) -> Self {
+        let text = |name| {
+            let value = answer.header(name);
+            value.expect("the answer brings tokens").to_owned()
+        };
+        let session = Self {
+            access: text("X-WX-Access-Token"),
+            refresh: text("X-WX-Refresh-Token"),
+            openid: openid.to_owned(),
+        };
+        canary(&session.access);
+        canary(&session.refresh);
+        session
+    }
+
     pub(crate) fn of(answer: &Value) -> Self {
         let text = |name: &str| {
             answer[name]
@@ -179,6 +233,23 @@ impl Session {
     pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.access)
     }
+}
+
+/// Makes the tokens of an answer canaries, if it has any.
+fn granted(answer: Response) -> Response {
+    if answer.status == 200 {
+        Session::of(&answer.json());
+    }
+    answer
+}
+
+/// Adds text to a file of the outputs, for `tests/secrets.rs` to read.
+pub(crate) fn keep(name: &str, text: &str) {
+    let path = output_directory().join(name);
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // In one piece, because tests write at once.
+    file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()))
+        .expect("target can be written");
 }
 
 /// Writes down a value that must be in no output. `tests/secrets.rs` looks for it.
@@ -221,7 +292,8 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     )
 }
 
-fn start(config: &str, clock: &Clock) -> Sidecar {
+/// A sidecar of any configuration.
+pub(crate) fn start(config: &str, clock: &Clock) -> Sidecar {
     let config = Config::from_toml(config).unwrap_or_else(|report| panic!("{report}"));
     Sidecar::start_at(config, clock.clone()).expect("the sidecar starts on free ports")
 }

@@ -7,6 +7,8 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use memchr::memmem;
+
 use super::{Forward, Origin};
 use crate::config::Upstream;
 use crate::domain::UnionId;
@@ -126,10 +128,12 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
     !dropped && !is_named_by_connection(&head.fields, field)
 }
 
-/// Our own tokens are between the client and us: an app that logs its headers must not log them.
+/// Our own tokens are between the client and us: an app that logs its headers must not log them. Wherever one stands in
+/// the value, because `Bearer<TAB>` or an unknown scheme is no reason to pass it on.
 fn is_our_token(value: &[u8]) -> bool {
-    let text = value.split(|&b| b == b' ').next_back().unwrap_or_default();
-    text.starts_with(b"wxat_") || text.starts_with(b"wxrt_")
+    [b"wxat_", b"wxrt_"]
+        .iter()
+        .any(|prefix| memmem::find(value, *prefix).is_some())
 }
 
 fn is_named_by_connection(fields: &Fields, field: &Field<'_>) -> bool {
