@@ -285,10 +285,16 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     } else {
         format!("[wechat]\nendpoints = [\"{wechat}\"]\ntimeout = \"5s\"\n")
     };
+    // Each request's line is an output to be searched for secrets.
+    let log_section = if sections.contains("[log]") {
+        ""
+    } else {
+        "[log]\naccess = true\n"
+    };
     format!(
         "[app]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n\
          [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nworkers = 2\ndrain_delay = \"0s\"\n{inbound}\n\
-         {wechat_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
+         {wechat_section}{log_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
     )
 }
 

@@ -57,7 +57,12 @@ fn no_output_of_the_test_run_holds_a_secret() {
 /// The outputs that prove that logging, error answers and metrics were watched at all.
 fn assert_has_said_something(path: &Path, bytes: &[u8]) {
     let needed: &[&str] = match name(path) {
-        "in-process.log" => &["\"level\":\"INFO\"", "\"level\":\"DEBUG\"", "request_id"],
+        "in-process.log" => &[
+            "\"level\":\"INFO\"",
+            "\"level\":\"DEBUG\"",
+            "request_id",
+            "\"target\":\"access\"",
+        ],
         "error-bodies.log" => &["urn:wx-sidecar:problem:token-invalid", "errcode"],
         "metrics.log" => &["wx_sidecar_login_total"],
         _ => return,
@@ -126,7 +131,7 @@ impl<'a> Canaries<'a> {
 
     /// All occurrences: the value, and where it ends.
     fn search<'s>(&'s self, text: &'s [u8]) -> impl Iterator<Item = (&'s [u8], usize)> {
-        let ends = text.windows(8).enumerate().filter_map(|(at, window)| {
+        text.windows(8).enumerate().filter_map(move |(at, window)| {
             let end = *window.first_chunk().expect("a window of eight");
             let candidates = self.maybe[hash(end)]
                 .then(|| self.by_end.get(&end))
@@ -134,8 +139,7 @@ impl<'a> Canaries<'a> {
             let before = &text[..at + 8];
             let value = candidates.iter().find(|value| before.ends_with(value))?;
             Some((value.as_slice(), at + 8))
-        });
-        ends
+        })
     }
 }
 

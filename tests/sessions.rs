@@ -1,7 +1,7 @@
 //! Login, refresh, logout and what tokens are worth, as a client and the app see it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, OnceLock};
@@ -163,6 +163,19 @@ mod login {
         assert_eq!(again["expires_in"], 7100);
         assert_eq!(rig.sim.calls(LOGIN), 1);
         assert_ne!(rig.login("alice").access, first["access_token"]);
+    }
+
+    #[test]
+    fn the_same_code_again_gives_a_living_token_when_the_first_has_expired() {
+        let rig = Rig::with(app_url(), "", "[session]\naccess_ttl = \"1m\"\n");
+        let code = rig.code("alice");
+        rig.login_with(&code);
+        rig.advance(Duration::from_secs(60));
+        let again = rig.login_with(&code).json();
+        assert_eq!(again["expires_in"], 60);
+        let session = Session::of(&again);
+        assert_eq!(rig.get_as(&session, "/api/whoami").status, 200);
+        assert_eq!(rig.sim.calls(LOGIN), 1);
     }
 
     #[test]
@@ -1044,15 +1057,28 @@ mod on_the_way {
     /// An app may not hand out what looks like our tokens, nor name a user to the client.
     #[test]
     fn identity_goes_to_the_app_and_not_back() {
-        let rig = rig();
+        let app = TcpListener::bind("127.0.0.1:0").unwrap();
+        let rig = Rig::new(&format!("http://{}", app.local_addr().unwrap()));
         let session = rig.login("alice");
-        let answer = rig.get_as(&session, "/api/whoami");
-        assert!(
-            answer
-                .headers
-                .iter()
-                .all(|(name, _)| !name.to_lowercase().starts_with("x-wx-"))
-        );
+        let answer = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = app.accept().unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                let answer = "HTTP/1.1 200 OK\r\nX-WX-Access-Token: forged\r\nX_WX_OPENID: forged\r\nX-Own: kept\r\n\
+                              x-wx-anything: forged\r\nX-Request-Id: forged\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            rig.get_as(&session, "/x")
+        });
+        assert_eq!((answer.status, answer.header("x-own")), (200, Some("kept")));
+        let forged = answer.headers.iter().find(|(_, value)| value == "forged");
+        assert_eq!(forged, None);
+        assert!(answer.header("x-request-id").is_some());
     }
 }
 
@@ -1081,7 +1107,7 @@ mod reload {
         let reload = |config: &str| {
             rig.sidecar()
                 .reload(Config::from_toml(config).unwrap())
-                .unwrap()
+                .unwrap();
         };
         let session = rig.login("alice");
         assert_eq!(rig.request("GET", "/echo/x", &[], b"").status, 401);
