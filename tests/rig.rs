@@ -3,7 +3,8 @@
 //! Everything that the sidecars of the test run log goes to a file that `tests/secrets.rs` reads afterwards, and every
 //! secret value that a test gets hold of is written down beside it: none may be found in any output.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, Once, PoisonError};
@@ -244,27 +245,19 @@ fn granted(answer: Response) -> Response {
 }
 
 /// Adds text to a file of the outputs, for `tests/secrets.rs` to read.
-pub(crate) fn keep(name: &str, text: &str) {
-    let path = output_directory().join(name);
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    // In one piece, because tests write at once.
-    file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()))
-        .expect("target can be written");
+pub(crate) fn keep(name: &'static str, text: &str) {
+    static FILES: Mutex<BTreeMap<&str, File>> = Mutex::new(BTreeMap::new());
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    // New in each run: what an earlier one left would be found for ever.
+    let file = files.entry(name).or_insert_with(|| {
+        File::create(output_directory().join(name)).expect("target can be written")
+    });
+    writeln!(file, "{text}").expect("target can be written");
 }
 
 /// Writes down a value that must be in no output. `tests/secrets.rs` looks for it.
 pub(crate) fn canary(value: &str) {
-    static LIST: Mutex<Option<File>> = Mutex::new(None);
-    let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = list.get_or_insert_with(|| {
-        let path = output_directory().join("canaries");
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .expect("the list of canaries can be written")
-    });
-    writeln!(file, "{value}").expect("the list of canaries can be written");
+    keep("canaries", value);
 }
 
 /// Where outputs of the test run go: `target/test-output`.

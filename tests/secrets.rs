@@ -8,6 +8,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// What to do when there is too little to read.
 const ADVICE: &str =
     "run the other tests first: cargo test --test integration (or all of them: cargo test)";
@@ -143,9 +146,9 @@ impl<'a> Canaries<'a> {
     }
 }
 
-/// A value as it is, and as a URL or a log of bytes would show it.
+/// A value as it is, and as a URL, or a log of the bytes that it encodes, would show it.
 fn forms(value: &str) -> Vec<Vec<u8>> {
-    let encoded: String = value
+    let percent_encoded: String = value
         .bytes()
         .map(|b| match b {
             b'+' | b'/' | b'=' | b'|' => format!("%{b:02X}"),
@@ -156,14 +159,17 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         .trim_end_matches('=')
         .replace('+', "-")
         .replace('/', "_");
-    let mut forms = vec![
-        value.as_bytes().to_vec(),
-        encoded.into_bytes(),
-        url_safe.into_bytes(),
-    ];
+    let mut forms = vec![value.to_owned(), percent_encoded, url_safe];
+    if let Ok(bytes) = STANDARD.decode(value)
+        && bytes.len() == 16
+    {
+        let list = format!("{bytes:?}");
+        forms.push(list[1..list.len() - 1].to_owned());
+        forms.push(bytes.iter().map(|b| format!("{b:02x}")).collect());
+    }
     forms.sort();
     forms.dedup();
-    forms
+    forms.into_iter().map(String::into_bytes).collect()
 }
 
 fn hash(bytes: [u8; 8]) -> usize {
@@ -195,10 +201,17 @@ fn output_directory() -> PathBuf {
 #[test]
 fn a_value_is_found_in_each_of_its_forms() {
     let canaries =
-        Canaries::new(["wxat_abcdefghijkl", "a+b/cdefghijklmnopqrs==", "short"].into_iter());
+        Canaries::new(["wxat_abcdefghijkl", "a+b/cdefghijklmnopqrsQ==", "short"].into_iter());
     let found = |text: &str| canaries.search(text.as_bytes()).count();
     assert_eq!(found("Bearer wxat_abcdefghijkl, wxat_abcdefghijkl."), 2);
-    assert_eq!(found("key=a%2Bb%2Fcdefghijklmnopqrs%3D%3D"), 1);
-    assert_eq!(found("key=a-b_cdefghijklmnopqrs"), 1);
+    assert_eq!(found("key=a%2Bb%2FcdefghijklmnopqrsQ%3D%3D"), 1);
+    assert_eq!(found("key=a-b_cdefghijklmnopqrsQ"), 1);
+    assert_eq!(found("key=6be6ff71d79f8218a39259a7a29aabb1"), 1);
+    assert_eq!(
+        found(
+            "SessionKey([107, 230, 255, 113, 215, 159, 130, 24, 163, 146, 89, 167, 162, 154, 171, 177])"
+        ),
+        1
+    );
     assert_eq!(found("wxat_abcdefghijk and bcdefghijkl, short"), 0);
 }
