@@ -9,6 +9,7 @@
     reason = "the vocabulary of the integration tests, not all of it in use at any time"
 )]
 
+use crate::rig::keep;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -114,6 +115,13 @@ impl Client {
             Framing::Length(length) => self.read_sized(length, &mut response)?,
             Framing::Chunked => self.read_chunks(&mut response)?,
             Framing::UntilClose => self.read_until_close(&mut response)?,
+        }
+        if response
+            .headers_all("content-type")
+            .contains(&"application/problem+json")
+        {
+            // What the sidecar says of errors is read again by `tests/secrets.rs`.
+            keep("error-bodies.log", &String::from_utf8_lossy(&response.body));
         }
         Ok(response)
     }

@@ -9,3 +9,5 @@ mod backends;
 mod http_client;
 mod main_job;
 mod rig;
+mod sessions;
+mod wechat_errors;

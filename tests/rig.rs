@@ -3,12 +3,8 @@
 //! Everything that the sidecars of the test run log goes to a file that `tests/secrets.rs` reads afterwards, and every
 //! secret value that a test gets hold of is written down beside it: none may be found in any output.
 
-#![allow(
-    dead_code,
-    reason = "the vocabulary of the integration tests, not all of it in use at any time"
-)]
-
-use std::fs::{self, File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, Once, PoisonError};
@@ -29,7 +25,7 @@ pub(crate) const SECRET: &str = "ca9a41ca9a41ca9a41ca9a41ca9a4100";
 /// Where a manual clock starts.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-/// A simulator and a sidecar in front of one app.
+/// A simulator and a sidecar in front of one app. At its end the session keys of all users become canaries.
 pub(crate) struct Rig {
     pub(crate) sim: Simulator,
     pub(crate) clock: Clock,
@@ -109,9 +105,11 @@ impl Rig {
         self.client().request(method, target, headers, body)
     }
 
-    /// A page of the admin side.
+    /// A page of the admin side. It is an output like the log.
     pub(crate) fn admin(&self, target: &str) -> Response {
-        Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"")
+        let page = Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"");
+        keep("metrics.log", page.text());
+        page
     }
 
     /// A code for `user`, as `wx.login` gives it.
@@ -131,13 +129,13 @@ impl Rig {
     /// Posts a code to `/wx/login`.
     pub(crate) fn login_with(&self, code: &str) -> Response {
         let body = serde_json::json!({ "code": code }).to_string();
-        self.request("POST", "/wx/login", &[], body.as_bytes())
+        granted(self.request("POST", "/wx/login", &[], body.as_bytes()))
     }
 
     /// Posts a refresh token to `/wx/refresh`.
     pub(crate) fn refresh(&self, token: &str) -> Response {
         let body = serde_json::json!({ "refresh_token": token }).to_string();
-        self.request("POST", "/wx/refresh", &[], body.as_bytes())
+        granted(self.request("POST", "/wx/refresh", &[], body.as_bytes()))
     }
 
     /// A GET with an access token.
@@ -148,6 +146,33 @@ impl Rig {
     /// Turns the clock that sidecar and simulator share.
     pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);
+    }
+
+    /// The session_key that WeChat last gave out for `user`, in base64; `None` before the first login.
+    pub(crate) fn session_key(&self, user: &str) -> Option<String> {
+        let keys = self.session_keys();
+        keys.into_iter()
+            .find_map(|(name, key)| (name == user).then_some(key))
+    }
+
+    /// The session keys of all users who have logged in, by their names.
+    fn session_keys(&self) -> Vec<(String, String)> {
+        let Ok(mut client) = Client::try_connect(self.sim.addr()) else {
+            return Vec::new();
+        };
+        let page = client
+            .request("GET", "/_sim/users?reveal=1", &[], b"")
+            .json();
+        let users = page["users"]
+            .as_array()
+            .expect("the simulator lists its users");
+        let key = |user: &Value| {
+            let name = user["name"].as_str()?.to_owned();
+            let key = user["apps"][0]["session_key"].as_str()?.to_owned();
+            canary(&key);
+            Some((name, key))
+        };
+        users.iter().filter_map(key).collect()
     }
 
     /// The value of a series on `/metrics`, such as `wx_sidecar_login_total{result="ok"}`; 0 if it is not there.
@@ -163,7 +188,32 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Reading them makes them canaries. A test that fails already must not panic once more.
+        if !std::thread::panicking() {
+            self.session_keys();
+        }
+    }
+}
+
 impl Session {
+    /// From the headers that an answer gains when the client was logged in on the way.
+    pub(crate) fn of_headers(answer: &Response, openid: &str) -> Self {
+        let text = |name| {
+            let value = answer.header(name);
+            value.expect("the answer brings tokens").to_owned()
+        };
+        let session = Self {
+            access: text("X-WX-Access-Token"),
+            refresh: text("X-WX-Refresh-Token"),
+            openid: openid.to_owned(),
+        };
+        canary(&session.access);
+        canary(&session.refresh);
+        session
+    }
+
     pub(crate) fn of(answer: &Value) -> Self {
         let text = |name: &str| {
             answer[name]
@@ -186,19 +236,28 @@ impl Session {
     }
 }
 
+/// Makes the tokens of an answer canaries, if it has any.
+fn granted(answer: Response) -> Response {
+    if answer.status == 200 {
+        Session::of(&answer.json());
+    }
+    answer
+}
+
+/// Adds text to a file of the outputs, for `tests/secrets.rs` to read.
+pub(crate) fn keep(name: &'static str, text: &str) {
+    static FILES: Mutex<BTreeMap<&str, File>> = Mutex::new(BTreeMap::new());
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    // New in each run: what an earlier one left would be found for ever.
+    let file = files.entry(name).or_insert_with(|| {
+        File::create(output_directory().join(name)).expect("target can be written")
+    });
+    writeln!(file, "{text}").expect("target can be written");
+}
+
 /// Writes down a value that must be in no output. `tests/secrets.rs` looks for it.
 pub(crate) fn canary(value: &str) {
-    static LIST: Mutex<Option<File>> = Mutex::new(None);
-    let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = list.get_or_insert_with(|| {
-        let path = output_directory().join("canaries");
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .expect("the list of canaries can be written")
-    });
-    writeln!(file, "{value}").expect("the list of canaries can be written");
+    keep("canaries", value);
 }
 
 /// Where outputs of the test run go: `target/test-output`.
@@ -219,14 +278,21 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     } else {
         format!("[wechat]\nendpoints = [\"{wechat}\"]\ntimeout = \"5s\"\n")
     };
+    // Each request's line is an output to be searched for secrets.
+    let log_section = if sections.contains("[log]") {
+        ""
+    } else {
+        "[log]\naccess = true\n"
+    };
     format!(
         "[app]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n\
          [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nworkers = 2\ndrain_delay = \"0s\"\n{inbound}\n\
-         {wechat_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
+         {wechat_section}{log_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
     )
 }
 
-fn start(config: &str, clock: &Clock) -> Sidecar {
+/// A sidecar of any configuration.
+pub(crate) fn start(config: &str, clock: &Clock) -> Sidecar {
     let config = Config::from_toml(config).unwrap_or_else(|report| panic!("{report}"));
     Sidecar::start_at(config, clock.clone()).expect("the sidecar starts on free ports")
 }

@@ -4,6 +4,8 @@
 //! folding, because CGI, WSGI, Rack and PHP turn `-` into `_` and older servers fold more (RFC 3875 §4.1.18). Lines that a
 //! `Connection` header names are dropped before identity is added, so that a client cannot have our lines removed.
 
+use memchr::memmem;
+
 use super::{Forward, Origin};
 use crate::domain::UnionId;
 use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
@@ -127,11 +129,15 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
     !dropped && !is_named_by(head.connection, &head.fields, field)
 }
 
-/// Our own tokens are between the client and us: an app that logs its headers must not log them.
+/// Our own tokens are between the client and us: an app that logs its headers must not log them. Wherever one stands in
+/// the value, because `Bearer<TAB>` or an unknown scheme is no reason to pass it on.
 fn is_our_token(value: &[u8]) -> bool {
-    let scheme = memchr::memchr(b' ', value).map_or(0, |space| space + 1);
-    let token = value[scheme..].trim_ascii_start();
-    token.starts_with(b"wxat_") || token.starts_with(b"wxrt_")
+    // Nearly always it follows `Bearer `; looking there first spares the search.
+    let prefixes: [&[u8]; 2] = [b"wxat_", b"wxrt_"];
+    let token = value.get(b"Bearer ".len()..).unwrap_or_default();
+    prefixes
+        .iter()
+        .any(|prefix| token.starts_with(prefix) || memmem::find(value, prefix).is_some())
 }
 
 /// Whether a `Connection` line names the field as one that is not to be forwarded.

@@ -236,7 +236,12 @@ impl Sessions {
             );
         }
         self.state.metrics.login("replayed");
-        granted.expires_in = granted.claims.left(self.state.clock.now());
+        let now = self.state.clock.now();
+        granted.expires_in = granted.claims.left(now);
+        if granted.expires_in.is_zero() {
+            // Access tokens that live shorter than codes: a dead one would be no answer.
+            return Ok(Some(self.grant(granted.claims, now)));
+        }
         Ok(Some(granted))
     }
 
