@@ -249,13 +249,19 @@ impl<'a> Exchange<'a> {
                 Ok(sessions.refresh(token.as_bytes()).await?.to_answer())
             }
             Endpoint::Logout => {
-                let claims = self.required_token()?;
+                let (claims, _) = self.required_user().await?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
                 sessions.logout(&claims, wants_everywhere(&request)?).await;
                 Ok(Answer::empty(204))
             }
-            Endpoint::Session => Ok(sessions.describe(&self.required_token()?)),
-            Endpoint::Verify => Ok(self.identity_answer(&self.required_token()?.user)),
+            Endpoint::Session => {
+                let (claims, grant) = self.required_user().await?;
+                Ok(with_tokens(sessions.describe(&claims), grant))
+            }
+            Endpoint::Verify => {
+                let (claims, grant) = self.required_user().await?;
+                Ok(with_tokens(self.identity_answer(&claims.user), grant))
+            }
         }
     }
 
@@ -266,7 +272,8 @@ impl<'a> Exchange<'a> {
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
-        let mut caller = self.authenticate(rule).await?;
+        let auth = if rule.login { Auth::None } else { rule.auth };
+        let mut caller = self.authenticate(auth).await?;
         self.admit(rule)?;
         let mut buffered = None;
         if rule.login && caller.grant.is_none() {
@@ -328,7 +335,8 @@ impl<'a> Exchange<'a> {
         .await
     }
 
-    async fn authenticate(&self, rule: &Rule) -> Result<Caller, Error> {
+    /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
+    async fn authenticate(&self, auth: Auth) -> Result<Caller, Error> {
         if let Some(code) = self.only(Name::XWxCode)? {
             let text = std::str::from_utf8(code).unwrap_or_default();
             let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
@@ -341,10 +349,10 @@ impl<'a> Exchange<'a> {
                 }),
             });
         }
-        if rule.auth == Auth::None || rule.login {
+        if auth == Auth::None {
             return Ok(Caller::default());
         }
-        match (self.bearer_token()?, rule.auth) {
+        match (self.bearer_token()?, auth) {
             (Some(token), _) => Ok(Caller {
                 claims: Some(self.snapshot.sessions.verify(token)?),
                 grant: None,
@@ -364,9 +372,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn required_token(&self) -> Result<Claims, Error> {
-        let token = self.bearer_token()?.ok_or_else(token_missing)?;
-        self.snapshot.sessions.verify(token)
+    async fn required_user(&self) -> Result<(Claims, Option<Grant>), Error> {
+        let caller = self.authenticate(Auth::Required).await?;
+        let claims = caller.claims.ok_or_else(token_missing)?;
+        Ok((claims, caller.grant))
     }
 
     /// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's own.
@@ -492,15 +501,21 @@ impl<'a> Exchange<'a> {
         let _gone = self.respond(&answer, body, responder).await;
     }
 
+    /// The language that the client likes best of the two there are (RFC 9110 §12.5.4).
     fn language(&self) -> Language {
+        let mut best = (0, Language::English);
         for range in self.head.fields.list(Name::AcceptLanguage) {
-            match range.get(..2).map(<[u8]>::to_ascii_lowercase).as_deref() {
-                Some(b"zh") => return Language::Chinese,
-                Some(b"en") => return Language::English,
-                _ => {}
+            let language = match range.get(..2).map(<[u8]>::to_ascii_lowercase).as_deref() {
+                Some(b"zh") => Language::Chinese,
+                Some(b"en") => Language::English,
+                _ => continue,
+            };
+            let weight = weight(range);
+            if weight > best.0 {
+                best = (weight, language);
             }
         }
-        Language::English
+        best.1
     }
 
     fn log(&self, outcome: &Result<(), Error>, status: u16, bytes: u64, took: Duration) {
@@ -587,6 +602,29 @@ fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer 
         answer = answer.with("retry-after", after.as_secs().max(1).to_string());
     }
     answer
+}
+
+fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
+    let lines = grant.map_or_else(Vec::new, |grant| grant.lines(answer.status));
+    let new = |answer: &Answer, name| !answer.fields.iter().any(|(known, _)| *known == name);
+    lines.into_iter().fold(answer, |answer, (name, value)| {
+        if new(&answer, name) {
+            answer.with(name, value)
+        } else {
+            answer
+        }
+    })
+}
+
+/// The weight of an element of a list, in thousandths; malformed ones count in full (RFC 9110 §12.4.2).
+fn weight(range: &[u8]) -> u32 {
+    let text = std::str::from_utf8(range).unwrap_or_default();
+    let parameter = text
+        .split(';')
+        .skip(1)
+        .find_map(|part| part.trim().strip_prefix("q="));
+    let weight = parameter.and_then(|weight| weight.parse::<f32>().ok());
+    weight.map_or(1000, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u32)
 }
 
 fn token_missing() -> Error {

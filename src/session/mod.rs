@@ -237,9 +237,11 @@ impl Sessions {
         }
         self.state.metrics.login("replayed");
         let now = self.state.clock.now();
+        let generation = self.state.store.generation(granted.claims.session).await;
         granted.expires_in = granted.claims.left(now);
-        if granted.expires_in.is_zero() {
-            // Access tokens that live shorter than codes: a dead one would be no answer.
+        if generation > granted.claims.generation || granted.expires_in.is_zero() {
+            // A dead access token would be no answer, and a spent refresh token a trap: using it ends the session.
+            granted.claims.generation = generation.max(granted.claims.generation);
             return Ok(Some(self.grant(granted.claims, now)));
         }
         Ok(Some(granted))

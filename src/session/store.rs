@@ -89,6 +89,16 @@ impl Store {
         revoked.map_or(now, |at| now.max(at.plus(Duration::from_millis(1))))
     }
 
+    /// The generation of the session's refresh token that is current, as far as is known.
+    pub(crate) async fn generation(&self, session: SessionId) -> u32 {
+        match self {
+            Self::Memory(memory) => {
+                let family = memory.families.get(&session);
+                family.map_or(0, |family| family.current)
+            }
+        }
+    }
+
     /// Spends the refresh token of `generation`, atomically. `grace` is how long a lost answer may be asked for again.
     pub(crate) async fn spend(
         &self,
