@@ -363,29 +363,42 @@ impl Exchange<'_> {
         let limits = &self.forward.limits;
         let body = &mut answer.body;
         loop {
-            let count = if body.is_done() || !body.chunk().is_empty() {
-                body.chunk().len()
-            } else {
-                match self.timers.within(limits.upstream, body.ready()).await {
-                    Ok(read) => read.map_err(|error| broken_answer(&error))?,
-                    Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
+            let read = match at_once(body.ready()).await {
+                Some(read) => Ok(read),
+                None => {
+                    // The head of a stream of events must not wait for the first event.
+                    self.send_within(responder.flush()).await?;
+                    self.timers.within(limits.upstream, body.ready()).await
                 }
             };
-            let last = count == 0 || body.ends_after(count);
-            let sending = responder.send(body.chunk(), last);
-            match self.timers.within(limits.downstream, sending).await {
-                Ok(sent) => sent.map_err(|cause| client_gone(cause).into_error())?,
-                Err(_) => {
-                    return Err(Error::downstream(
-                        Kind::RequestTimeout,
-                        "the client stopped reading",
-                    ));
+            let count = match read {
+                Ok(Ok(count)) => count,
+                Ok(Err(error)) => {
+                    responder.take_back();
+                    return Err(broken_answer(&error));
                 }
-            }
+                Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
+            };
+            let last = count == 0 || body.ends_after(count);
+            self.send_within(responder.send(body.chunk(), last)).await?;
             body.consume(count);
             if last {
                 return Ok(());
             }
+        }
+    }
+
+    async fn send_within(
+        &self,
+        sending: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), Error> {
+        let limit = self.forward.limits.downstream;
+        match self.timers.within(limit, sending).await {
+            Ok(sent) => sent.map_err(|cause| client_gone(cause).into_error()),
+            Err(_) => Err(Error::downstream(
+                Kind::RequestTimeout,
+                "the client stopped reading",
+            )),
         }
     }
 }
@@ -408,6 +421,16 @@ impl Upload {
 enum Raced<T> {
     Main(T),
     Upload,
+}
+
+/// The output of a future, if it need not be waited for.
+async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Runs an upload, if it still runs, and a main future, until either is done.

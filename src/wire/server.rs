@@ -1,6 +1,8 @@
 //! The client's side of the engine: requests in, answers out, one after the other on a connection.
 
+use std::future::poll_fn;
 use std::io::{self, Write as _};
+use std::task::Poll;
 
 use tokio::io::AsyncWriteExt;
 
@@ -35,6 +37,10 @@ struct Reply {
     bytes: u64,
     /// Whether the client was told to go on with its body.
     continued: bool,
+    /// Whether any of the answer has been sent.
+    sent: bool,
+    /// Whether the client finds the answer's end by the connection's.
+    until_close: bool,
 }
 
 /// How long the body of an answer is.
@@ -74,6 +80,8 @@ impl ServerConnection {
     }
 
     /// Waits until the next request begins to arrive, holding no memory meanwhile.
+    ///
+    /// The poller also reports sockets that have nothing to read, new ones above all, so only a read tells.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
         if self.has_more() {
             return Ok(());
@@ -81,7 +89,15 @@ impl ServerConnection {
         self.buffer.release();
         self.head = RequestHead::default();
         self.out = Vec::new();
-        self.stream.readable().await
+        loop {
+            self.stream.readable().await?;
+            let (mut stream, _) = self.stream.split();
+            match poll_fn(|cx| Poll::Ready(self.buffer.poll_read(cx, &mut stream, 0))).await {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(read) => return read.map(drop),
+                Poll::Pending => self.buffer.release(),
+            }
+        }
     }
 
     /// Reads the next request's head.
@@ -135,6 +151,8 @@ impl ServerConnection {
             close: true,
             ..Reply::default()
         };
+        // Nobody knows what follows, so nobody knows where it ends.
+        self.body = Remaining::UntilClose;
         let (_, write) = self.stream.split();
         self.out.clear();
         let writer = Writer {
@@ -161,7 +179,14 @@ impl ServerConnection {
 
     /// Ends the connection so that the answer still reaches a client that has not stopped sending: first our end, then
     /// what it sends is read and dropped until it stops or `limit` bytes have come (RFC 9112 §9.6).
+    ///
+    /// An answer that broke off and that only the end of the connection delimits is ended by a reset instead: a client
+    /// would take an orderly end for the answer's.
     pub(crate) async fn linger(&mut self, limit: usize) {
+        if self.reply.until_close && self.reply.sent && !self.reply.complete {
+            self.stream.reset_on_close();
+            return;
+        }
         let unfinished = self.body != Remaining::Nothing;
         let (read, mut write) = self.stream.split();
         if write.shutdown().await.is_err() || !unfinished {
@@ -222,6 +247,7 @@ impl Responder<'_> {
             Length::Unknown if self.version == Version::Http11 => Framing::Chunked,
             Length::Unknown => {
                 self.reply.close = true;
+                self.reply.until_close = true;
                 Framing::UntilClose
             }
         };
@@ -275,10 +301,31 @@ impl Responder<'_> {
         } else {
             data
         };
+        self.reply.sent = true;
         self.writer.send(data, last).await?;
         self.reply.bytes += data.len() as u64;
         self.reply.complete = last;
         Ok(())
+    }
+
+    /// Sends the head, if it is still here.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        if self.reply.sent {
+            return Ok(());
+        }
+        self.send(b"", false).await
+    }
+
+    /// Takes an answer back if none of it has been sent, so that an error can be told in its place.
+    pub(crate) fn take_back(&mut self) {
+        if !self.reply.sent {
+            self.writer.pending().clear();
+            *self.reply = Reply {
+                close: self.reply.close,
+                continued: self.reply.continued,
+                ..Reply::default()
+            };
+        }
     }
 }
 
