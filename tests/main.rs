@@ -2,7 +2,9 @@
 
 mod backends;
 mod fake_app;
+mod forwarding;
 mod http_client;
 mod main_job;
+mod process;
 mod rig;
 mod wire;

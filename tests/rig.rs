@@ -3,6 +3,11 @@
 //! Everything that the sidecars of the test run log goes to a file that `tests/secrets.rs` reads afterwards, and every
 //! secret value that a test gets hold of is written down beside it: none may be found in any output.
 
+#![allow(
+    dead_code,
+    reason = "the vocabulary of the integration tests, not all of it in use at any time"
+)]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
