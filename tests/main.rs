@@ -2,6 +2,7 @@
 
 mod backends;
 mod fake_app;
+mod floors;
 mod forwarding;
 mod http_client;
 mod main_job;
