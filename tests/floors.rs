@@ -245,7 +245,7 @@ fn no_module_is_named_for_nothing() {
         "util", "utils", "common", "helper", "helpers", "manager", "misc",
     ];
     for (path, _) in files() {
-        for part in path.with_extension("").iter() {
+        for part in &path.with_extension("") {
             let name = part.to_str().expect("names are ASCII");
             assert!(!empty.contains(&name), "{}", path.display());
         }

@@ -35,7 +35,8 @@ fn is_problem(answer: &Response, status: u16, slug: &str) {
     assert_eq!(problem["instance"], answer.header("x-request-id").unwrap());
 }
 
-fn kept_by(client: &mut Client, body_length: usize) -> usize {
+/// Writes until the sidecar takes no more; says how much it took.
+fn taken_from(client: &mut Client, body_length: usize) -> usize {
     client.stream().set_write_timeout(Some(BLOCKED)).unwrap();
     let piece = vec![b'a'; 64 * 1024];
     let mut written = 0;
@@ -65,7 +66,7 @@ fn an_upload_waits_for_an_app_that_does_not_read() {
     let mut client = rig.client();
     client
         .send(format!("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes());
-    let written = kept_by(&mut client, LARGE);
+    let written = taken_from(&mut client, LARGE);
     assert!(
         written < BUFFERS,
         "{written} bytes were taken though the app read none"
@@ -753,12 +754,8 @@ fn a_chunked_body_beyond_the_limit_is_cut_off_for_the_app() {
     let rig = open_with(&app, "body_limit = \"1KiB\"");
     let mut client = rig.client();
     client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-    client.send(
-        &chunked(&[&[b'a'; 1000]])
-            .strip_suffix(b"0\r\n\r\n")
-            .unwrap()
-            .to_vec(),
-    );
+    let whole = chunked(&[&[b'a'; 1000]]);
+    client.send(whole.strip_suffix(b"0\r\n\r\n").unwrap());
     client.send(&chunked(&[&[b'a'; 100]]));
     is_problem(&client.read_response(false), 413, "body-too-large");
     let request = app.requests(1).remove(0);
