@@ -6,13 +6,15 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | 6 | [`cli`]: one file per command |
-//! | 5 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated |
-//! | 4 | features: `session` (login, tokens, revocation), `proxy` (forwarding to the app) |
-//! | 3 | [`gateway`]: calling WeChat |
-//! | 2 | `wire`: HTTP/1.1 on the wire; `resilience`: timeouts, single flight |
-//! | 1 | `net`: sockets; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
-//! | 0 | [`config`]; [`wechat`]: the protocol as data; [`domain`]; [`crypto`]; [`secret`]; [`clock`] |
+//! | 8 | [`cli`]: one file per command |
+//! | 7 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only |
+//! | 6 | features: `session` (login, tokens, revocation), `proxy` (forwarding to the app) |
+//! | 5 | [`gateway`]: calling WeChat |
+//! | 4 | `wire`: HTTP/1.1 on the wire; `resilience`: timeouts, single flight |
+//! | 3 | `net`: sockets; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
+//! | 2 | [`config`]; [`wechat`]: the protocol as data |
+//! | 1 | [`secret`]; [`domain`]: values that are valid if they exist |
+//! | 0 | [`crypto`]: bytes in, bytes out; [`clock`] |
 
 mod answer;
 pub mod cli;

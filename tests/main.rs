@@ -6,8 +6,13 @@
 )]
 
 mod backends;
+mod fake_app;
+mod floors;
+mod forwarding;
 mod http_client;
 mod main_job;
+mod process;
 mod rig;
 mod sessions;
 mod wechat_errors;
+mod wire;

@@ -287,6 +287,18 @@ mod refresh {
     use super::*;
 
     #[test]
+    fn a_login_replayed_after_a_refresh_gives_a_refresh_token_that_is_not_spent() {
+        let rig = rig();
+        let code = rig.code("alice");
+        let first = Session::of(&rig.login_with(&code).json());
+        let second = Session::of(&rig.refresh(&first.refresh).json());
+        let replayed = Session::of(&rig.login_with(&code).json());
+        rig.advance(Duration::from_secs(60));
+        assert_eq!(rig.refresh(&replayed.refresh).status, 200);
+        assert_eq!(rig.get_as(&second, "/wx/session").status, 200);
+    }
+
+    #[test]
     fn a_refresh_gives_a_new_pair_of_the_same_session() {
         let rig = rig();
         let old = rig.login("alice");
@@ -476,6 +488,19 @@ mod endpoints {
             401,
             "token-missing",
         );
+    }
+
+    #[test]
+    fn a_code_on_our_own_endpoints_logs_in_and_gives_tokens() {
+        let rig = rig();
+        for (target, status) in [("/wx/verify", 204), ("/wx/session", 200)] {
+            let code = rig.code("alice");
+            let answer = rig.request("GET", target, &[("X-WX-Code", &code)], b"");
+            assert_eq!(answer.status, status, "{}", answer.text());
+            let session = Session::of_headers(&answer, "");
+            assert_eq!(rig.get_as(&session, "/wx/session").status, 200);
+            assert_eq!(answer.headers_all("cache-control"), ["no-store"]);
+        }
     }
 
     #[test]
@@ -891,7 +916,6 @@ mod on_the_way {
             rig.get_as(&session, "/api/whoami").json()["openid"],
             openid.as_str()
         );
-        assert_eq!(rig.refresh(&session.refresh).status, 200);
         // A retry on a bad network gives the same session.
         let again = rig.request("GET", "/echo/x", &[("x-wx-code", &code)], b"");
         assert_eq!(
@@ -899,6 +923,7 @@ mod on_the_way {
             session.access
         );
         assert_eq!(rig.sim.calls(LOGIN), 1);
+        assert_eq!(rig.refresh(&session.refresh).status, 200);
     }
 
     /// The code is spent, so the client must get its tokens whatever the app says.

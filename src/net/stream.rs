@@ -64,6 +64,15 @@ impl Stream {
         }
     }
 
+    /// Makes the close of this stream a reset, which nobody takes for the orderly end of what was sent. Unix sockets have
+    /// no such thing.
+    pub(crate) fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // An error means that the connection is gone already.
+            let _gone = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     /// Waits until there is something to read, an end included, without holding a buffer for it.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {

@@ -6,6 +6,7 @@
 mod headers;
 mod pool;
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -124,16 +125,18 @@ async fn attempt(
 ) -> Result<(), Failure> {
     let (mut writer, mut answer) = connection.split(body.framing(forward.head));
     headers::encode_request(forward, &body.length(forward.head), writer.pending());
-    let exchange = Exchange { forward, timers };
+    let exchange = Exchange {
+        forward,
+        timers,
+        uploading: Cell::new(false),
+    };
     let sent = match body.at_hand() {
         Some(bytes) => {
-            exchange
-                .send_at_once(&mut writer, bytes, &mut answer)
-                .await?;
+            let sent = exchange.send_at_once(&mut writer, bytes).await?;
             exchange.await_answer(&mut answer, responder).await?;
             body.consume();
             exchange.relay(&mut answer, responder).await?;
-            true
+            sent
         }
         None => {
             exchange
@@ -151,25 +154,21 @@ async fn attempt(
 struct Exchange<'a> {
     forward: &'a Forward<'a>,
     timers: &'a Timers,
+    /// Whether the request's body is still on its way; meanwhile the app may well be silent.
+    uploading: Cell<bool>,
 }
 
 impl Exchange<'_> {
-    /// Sends head and body in one go.
-    async fn send_at_once(
-        &self,
-        writer: &mut Writer<'_>,
-        body: &[u8],
-        answer: &mut AnswerReader<'_>,
-    ) -> Result<(), Failure> {
+    /// Sends head and body in one go. False if the app stopped reading: it may have answered and closed before that, and
+    /// then its answer is what counts.
+    async fn send_at_once(&self, writer: &mut Writer<'_>, body: &[u8]) -> Result<bool, Failure> {
+        let sending = writer.send(body, true);
         match self
             .timers
-            .within(self.forward.limits.upstream, writer.send(body, true))
+            .within(self.forward.limits.upstream, sending)
             .await
         {
-            Ok(Ok(())) => Ok(()),
-            // The app may have answered and closed without reading on; then the answer is what counts.
-            Ok(Err(_)) if !answer.is_untouched() => Ok(()),
-            Ok(Err(cause)) => Err(Failure::Dead(unreachable(cause))),
+            Ok(sent) => Ok(sent.is_ok()),
             Err(_) => Err(Failure::Final(timed_out(
                 "the app did not take the request in time",
             ))),
@@ -185,7 +184,12 @@ impl Exchange<'_> {
         answer: &mut AnswerReader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<bool, Failure> {
-        let mut upload = pin!(self.upload(writer, body));
+        self.uploading.set(true);
+        let mut upload = pin!(async {
+            let outcome = self.upload(writer, body).await;
+            self.uploading.set(false);
+            outcome
+        });
         let mut uploaded = None;
         {
             let mut head = pin!(self.read_answer(answer, responder, true));
@@ -235,12 +239,16 @@ impl Exchange<'_> {
     async fn upload(&self, writer: &mut Writer<'_>, body: &mut Reader<'_>) -> Result<(), Upload> {
         let limits = &self.forward.limits;
         let mut total: u64 = 0;
-        if self.forward.head.expects_continue {
-            // The client may be waiting for the app's word before it sends anything.
-            self.upload_within(writer.send(b"", false)).await?;
-        }
         loop {
-            let count = match self.timers.within(limits.downstream, body.ready()).await {
+            let read = match at_once(body.ready()).await {
+                Some(read) => Ok(read),
+                None => {
+                    // The app may answer the head alone, and a client may wait for that before it sends anything.
+                    self.upload_within(writer.send(b"", false)).await?;
+                    self.timers.within(limits.downstream, body.ready()).await
+                }
+            };
+            let count = match read {
                 Ok(Ok(count)) => count,
                 Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),
                 Err(_) => {
@@ -364,29 +372,43 @@ impl Exchange<'_> {
         let limits = &self.forward.limits;
         let body = &mut answer.body;
         loop {
-            let count = if body.is_done() || !body.chunk().is_empty() {
-                body.chunk().len()
-            } else {
-                match self.timers.within(limits.upstream, body.ready()).await {
-                    Ok(read) => read.map_err(|error| broken_answer(&error))?,
-                    Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
+            let read = match at_once(body.ready()).await {
+                Some(read) => Ok(read),
+                None => {
+                    // The head of a stream of events must not wait for the first event.
+                    self.send_within(responder.flush()).await?;
+                    self.timers.within(limits.upstream, body.ready()).await
                 }
             };
-            let last = count == 0 || body.ends_after(count);
-            let sending = responder.send(body.chunk(), last);
-            match self.timers.within(limits.downstream, sending).await {
-                Ok(sent) => sent.map_err(|cause| client_gone(cause).into_error())?,
-                Err(_) => {
-                    return Err(Error::downstream(
-                        Kind::RequestTimeout,
-                        "the client stopped reading",
-                    ));
+            let count = match read {
+                Ok(Ok(count)) => count,
+                Ok(Err(error)) => {
+                    responder.take_back();
+                    return Err(broken_answer(&error));
                 }
-            }
+                Err(_) if self.uploading.get() => continue,
+                Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
+            };
+            let last = count == 0 || body.ends_after(count);
+            self.send_within(responder.send(body.chunk(), last)).await?;
             body.consume(count);
             if last {
                 return Ok(());
             }
+        }
+    }
+
+    async fn send_within(
+        &self,
+        sending: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), Error> {
+        let limit = self.forward.limits.downstream;
+        match self.timers.within(limit, sending).await {
+            Ok(sent) => sent.map_err(|cause| client_gone(cause).into_error()),
+            Err(_) => Err(Error::downstream(
+                Kind::RequestTimeout,
+                "the client stopped reading",
+            )),
         }
     }
 }
@@ -409,6 +431,16 @@ impl Upload {
 enum Raced<T> {
     Main(T),
     Upload,
+}
+
+/// The output of a future, if it need not be waited for.
+async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Runs an upload, if it still runs, and a main future, until either is done.

@@ -245,27 +245,32 @@ struct Conductor {
 impl Conductor {
     async fn run(mut self, admin: Arc<Admin>, listener: TcpListener) {
         let serving = tokio::task::spawn_local(admin.run(listener));
+        let mut ended = joined(self.threads);
         if let Some(Order::Drain) = self.inbox.recv().await {
             let inbound = self.current.load().config.inbound.clone();
-            let workers = join_all(std::mem::take(&mut self.threads));
-            drain::drain(
+            let idle = async { while ended.recv().await.is_some() {} };
+            let drain = drain::drain(
                 &self.phase,
                 inbound.drain_delay,
                 inbound.drain_timeout,
-                workers,
-            )
-            .await;
+                idle,
+            );
+            tokio::select! {
+                () = drain => {}
+                // There is only one more order, and it does not wait for anything.
+                _ = self.inbox.recv() => {}
+            }
         }
         self.phase.send_replace(Phase::Stopped);
-        join_all(self.threads).await;
+        while ended.recv().await.is_some() {}
         serving.abort();
         tracing::info!("stopped");
     }
 }
 
-/// Waits for threads without blocking the runtime.
-async fn join_all(threads: Vec<JoinHandle<()>>) {
-    let (done, mut all_done) = mpsc::channel::<()>(1);
+/// Joins threads without blocking the runtime; the channel closes when all have ended.
+fn joined(threads: Vec<JoinHandle<()>>) -> mpsc::Receiver<()> {
+    let (done, ended) = mpsc::channel(1);
     let joiner = thread::Builder::new()
         .name("wx-joiner".to_owned())
         .spawn(move || {
@@ -276,10 +281,10 @@ async fn join_all(threads: Vec<JoinHandle<()>>) {
                 }
             }
         });
-    if joiner.is_ok() {
-        // Closed, because the joiner has ended.
-        all_done.recv().await;
+    if let Err(error) = joiner {
+        tracing::error!(%error, "the end of the workers cannot be waited for");
     }
+    ended
 }
 
 /// A thread with a single-threaded runtime that runs one future.

@@ -234,8 +234,8 @@ impl Worker {
         }
         let limit = self.settings().snapshot.config.inbound.idle_timeout;
         match self.timers.within_idle(limit, connection.idle()).await {
-            Ok(Ok(())) => connection.receive().await.unwrap_or(false),
-            Ok(Err(_)) | Err(_) => false,
+            Ok(received) => received.unwrap_or(false),
+            Err(_) => false,
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) enum Remaining {
     Bytes(u64),
     Chunks(Chunk),
     UntilClose,
+    /// It could not be read on, and what follows has no meaning any more.
+    Broken,
 }
 
 /// Where in a chunked body the reader stands.
@@ -91,7 +93,17 @@ pub(crate) struct Reader<'c> {
 
 impl Reader<'_> {
     /// Waits until body bytes are there and says how many; 0 is the end of the body.
+    ///
+    /// An error is final: a line that was refused must not be stepped over by whoever reads on.
     pub(crate) async fn ready(&mut self) -> Result<usize, BodyError> {
+        let outcome = self.decode_or_read().await;
+        if outcome.is_err() {
+            *self.body = Remaining::Broken;
+        }
+        outcome
+    }
+
+    async fn decode_or_read(&mut self) -> Result<usize, BodyError> {
         loop {
             match self.decode()? {
                 Some(count) => return Ok(count),
@@ -105,6 +117,7 @@ impl Reader<'_> {
         let unread = self.buffer.unread();
         let left = match *self.body {
             Remaining::Nothing
+            | Remaining::Broken
             | Remaining::Chunks(Chunk::Size | Chunk::DataEnd | Chunk::Trailers(_)) => 0,
             Remaining::Bytes(left) | Remaining::Chunks(Chunk::Data(left)) => left,
             Remaining::UntilClose => u64::MAX,
@@ -134,12 +147,12 @@ impl Reader<'_> {
         *self.body == Remaining::Nothing
     }
 
-    /// Whether at most `limit` bytes are still to come, as far as that is known.
+    /// Whether it is known that at most `limit` bytes are still to come.
     pub(super) fn is_short(&self, limit: u64) -> bool {
         match *self.body {
-            Remaining::Nothing | Remaining::Chunks(_) => true,
+            Remaining::Nothing => true,
             Remaining::Bytes(left) => left <= limit,
-            Remaining::UntilClose => false,
+            Remaining::Chunks(_) | Remaining::UntilClose | Remaining::Broken => false,
         }
     }
 
@@ -153,7 +166,7 @@ impl Reader<'_> {
         match *self.body {
             Remaining::Nothing => true,
             Remaining::Bytes(left) => self.buffer.unread().len() as u64 >= left,
-            Remaining::Chunks(_) | Remaining::UntilClose => false,
+            Remaining::Chunks(_) | Remaining::UntilClose | Remaining::Broken => false,
         }
     }
 
@@ -178,7 +191,7 @@ impl Reader<'_> {
         let wanted = match *self.body {
             Remaining::Bytes(left) | Remaining::Chunks(Chunk::Data(left)) => left,
             Remaining::UntilClose => u64::MAX,
-            Remaining::Chunks(_) | Remaining::Nothing => 0,
+            Remaining::Chunks(_) | Remaining::Nothing | Remaining::Broken => 0,
         };
         match poll_fn(|cx| self.buffer.poll_read(cx, &mut self.stream, wanted)).await? {
             0 if *self.body == Remaining::UntilClose => {
@@ -195,6 +208,7 @@ impl Reader<'_> {
         loop {
             let next = match *self.body {
                 Remaining::Nothing => return Ok(Some(0)),
+                Remaining::Broken => return Err(BodyError::Malformed("the body broke off before")),
                 Remaining::Bytes(_) | Remaining::UntilClose | Remaining::Chunks(Chunk::Data(_)) => {
                     let there = self.chunk().len();
                     return Ok((there > 0).then_some(there));

@@ -11,6 +11,8 @@ mod buffer;
 mod fields;
 mod head;
 mod server;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub(crate) use body::{BodyError, NoHead, Reader, Writer};

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use tokio::io::AsyncWriteExt;
 
@@ -41,6 +42,10 @@ struct Reply {
     bytes: u64,
     /// Whether the client was told to go on with its body.
     continued: bool,
+    /// Whether any of the answer has been sent.
+    sent: bool,
+    /// Whether the client finds the answer's end by the connection's.
+    until_close: bool,
 }
 
 /// How long the body of an answer is.
@@ -91,12 +96,22 @@ impl ServerConnection {
         Ok(poll_fn(|cx| self.buffer.poll_read(cx, &mut stream, 0)).await? > 0)
     }
 
-    /// Waits as [`ServerConnection::receive`] does, but holds no memory meanwhile and reads nothing.
-    pub(crate) async fn idle(&mut self) -> io::Result<()> {
-        self.buffer.release();
+    /// Waits as [`ServerConnection::receive`] does, but holds no memory meanwhile.
+    ///
+    /// The poller also reports sockets that have nothing to read, new ones above all, so only a read tells.
+    pub(crate) async fn idle(&mut self) -> io::Result<bool> {
         self.head = RequestHead::default();
         self.out = Vec::new();
-        self.stream.readable().await
+        loop {
+            self.buffer.release();
+            self.stream.readable().await?;
+            let (mut stream, _) = self.stream.split();
+            let buffer = &mut self.buffer;
+            let read = poll_fn(|cx| Poll::Ready(buffer.poll_read(cx, &mut stream, 0))).await;
+            if let Poll::Ready(read) = read {
+                return Ok(read? > 0);
+            }
+        }
     }
 
     /// Reads the next request's head.
@@ -151,6 +166,8 @@ impl ServerConnection {
             close: true,
             ..Reply::default()
         };
+        // Nobody knows what follows, so nobody knows where it ends.
+        self.body = Remaining::UntilClose;
         let (_, write) = self.stream.split();
         self.out.clear();
         let writer = Writer {
@@ -178,7 +195,14 @@ impl ServerConnection {
 
     /// Ends the connection so that the answer still reaches a client that has not stopped sending: first our end, then
     /// what it sends is read and dropped until it stops or `limit` bytes have come (RFC 9112 §9.6).
+    ///
+    /// An answer that broke off and that only the end of the connection delimits is ended by a reset instead: a client
+    /// would take an orderly end for the answer's.
     pub(crate) async fn linger(&mut self, limit: usize) {
+        if self.reply.until_close && self.reply.sent && !self.reply.complete {
+            self.stream.reset_on_close();
+            return;
+        }
         let unfinished = self.body != Remaining::Nothing;
         let (read, mut write) = self.stream.split();
         if write.shutdown().await.is_err() || !unfinished {
@@ -239,6 +263,7 @@ impl Responder<'_> {
             Length::Unknown if self.version == Version::Http11 => Framing::Chunked,
             Length::Unknown => {
                 self.reply.close = true;
+                self.reply.until_close = true;
                 Framing::UntilClose
             }
         };
@@ -297,10 +322,31 @@ impl Responder<'_> {
         } else {
             data
         };
+        self.reply.sent = true;
         self.writer.send(data, last).await?;
         self.reply.bytes += data.len() as u64;
         self.reply.complete = last;
         Ok(())
+    }
+
+    /// Sends the head, if it is still here.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        if self.reply.sent {
+            return Ok(());
+        }
+        self.send(b"", false).await
+    }
+
+    /// Takes an answer back if none of it has been sent, so that an error can be told in its place.
+    pub(crate) fn take_back(&mut self) {
+        if !self.reply.sent {
+            self.writer.pending().clear();
+            *self.reply = Reply {
+                close: self.reply.close,
+                continued: self.reply.continued,
+                ..Reply::default()
+            };
+        }
     }
 }
 

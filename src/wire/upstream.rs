@@ -96,11 +96,6 @@ impl AnswerReader<'_> {
         Ok(())
     }
 
-    /// Whether not a single byte of an answer has arrived.
-    pub(crate) fn is_untouched(&self) -> bool {
-        self.body.buffer.is_empty()
-    }
-
     /// The last head that was read.
     pub(crate) fn head(&self) -> &ResponseHead {
         self.head

@@ -1,0 +1,469 @@
+//! The real binary: its arguments, its signals, its exit codes, and what it prints.
+//!
+//! What a process prints goes to `target/test-output/`, named after the test, and is what tests wait for: no port is
+//! known beforehand and no time is slept away.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::fake_app::{FakeApp, OK, Signal};
+use crate::http_client::Client;
+use crate::rig;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
+/// How long anything may take; only against a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running process. Dropping it kills it.
+struct Process {
+    child: Child,
+    /// What it prints, line by line; disconnected when it has ended.
+    lines: Receiver<String>,
+    stderr: PathBuf,
+}
+
+impl Process {
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let stderr = output_file("stderr");
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&stderr).expect("create an output file"))
+            .spawn()
+            .expect("run the binary");
+        let printed = BufReader::new(child.stdout.take().expect("a piped stdout"));
+        let mut copy = File::create(output_file("stdout")).expect("create an output file");
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in printed.lines().map_while(Result::ok) {
+                writeln!(copy, "{line}").expect("write an output file");
+                // The test may have stopped listening.
+                let _unheard = sender.send(line);
+            }
+        });
+        Self {
+            child,
+            lines,
+            stderr,
+        }
+    }
+
+    /// Waits for a line with this text and returns it.
+    fn line_with(&self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no line with {text:?} ({error}); stderr: {}", self.stderr()),
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("run kill").success());
+    }
+
+    /// Waits for its end; the exit code.
+    fn end(mut self) -> (i32, String) {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end"),
+            }
+        }
+        let status = self.child.wait().expect("the child is ours");
+        (status.code().expect("no signal ended it"), self.stderr())
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(&self.stderr).expect("the output file is there")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// A sidecar under `run`.
+struct Run {
+    process: Process,
+    inbound: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Run {
+    fn start(upstream: &str, drain_delay: &str) -> Self {
+        let config = configuration(upstream, drain_delay);
+        let process = Process::start(
+            BINARY,
+            &["run", "-c", config.to_str().expect("a path in UTF-8")],
+        );
+        let line = process.line_with("serving");
+        let event: Value = serde_json::from_str(&line).expect("log lines are JSON");
+        let addr = |name: &str| {
+            event[name]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("an address")
+        };
+        Self {
+            inbound: addr("inbound"),
+            admin: addr("admin"),
+            process,
+        }
+    }
+
+    fn readiness(&self) -> u16 {
+        Client::connect(self.admin)
+            .request("GET", "/readyz", &[], b"")
+            .status
+    }
+}
+
+fn configuration(upstream: &str, drain_delay: &str) -> PathBuf {
+    let text = rig::configuration("https://127.0.0.1:1", upstream, "auth = \"none\"", "");
+    let text = text.replace(
+        "drain_delay = \"0s\"",
+        &format!("drain_delay = \"{drain_delay}\""),
+    );
+    write_configuration(&text)
+}
+
+/// The file outlives the test: it lies where all outputs do, less the secrets.
+fn write_configuration(text: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("{}.toml", test_name()));
+    fs::write(&path, text).expect("write the configuration");
+    path
+}
+
+fn output_file(extension: &str) -> PathBuf {
+    rig::output_directory().join(format!("{}.{extension}", test_name()))
+}
+
+fn test_name() -> String {
+    let thread = thread::current();
+    thread
+        .name()
+        .expect("tests run in named threads")
+        .replace("::", ".")
+}
+
+/// Runs the binary to its end, with its outputs kept.
+fn finished(arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(BINARY);
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env("WX_APP_SECRET", rig::SECRET);
+    kept(&command.output().expect("run the binary"))
+}
+
+fn kept(output: &Output) -> (i32, String, String) {
+    fs::write(output_file("stdout"), &output.stdout).expect("write an output file");
+    fs::write(output_file("stderr"), &output.stderr).expect("write an output file");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8 on a terminal");
+    let code = output.status.code().expect("no signal ended it");
+    (code, text(&output.stdout), text(&output.stderr))
+}
+
+/// An app whose answer to `/slow` waits for a signal; the first signal says that it was asked.
+fn slow_app() -> (FakeApp, Signal, Signal) {
+    let (asked, go_on) = (Signal::default(), Signal::default());
+    let (was_asked, goes_on) = (asked.clone(), go_on.clone());
+    let app = FakeApp::start(move |connection| {
+        while let Some(request) = connection.read_request().filter(|request| request.complete) {
+            if request.target() == "/slow" {
+                was_asked.give();
+                goes_on.wait();
+            }
+            connection.write(OK);
+        }
+    });
+    (app, asked, go_on)
+}
+
+#[test]
+fn a_terminated_sidecar_leaves_then_drains_and_ends_with_0() {
+    let (app, asked, go_on) = slow_app();
+    let run = Run::start(&app.url(), "2s");
+    assert_eq!(run.readiness(), 200);
+    let mut idle = Client::connect(run.inbound);
+    assert_eq!(idle.request("GET", "/a", &[], b"").status, 200);
+    let mut busy = Client::connect(run.inbound);
+    busy.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(asked.wait());
+
+    run.process.signal("TERM");
+    run.process.line_with("leaving");
+    assert!(until(|| run.readiness() == 503));
+    assert_eq!(idle.request("GET", "/b", &[], b"").status, 200);
+    let late = Client::connect(run.inbound).request("GET", "/c", &[], b"");
+    assert_eq!(late.status, 200, "still serving while the news spreads");
+
+    run.process.line_with("draining");
+    assert!(idle.is_closed(), "an idle connection is closed");
+    assert!(until(|| Client::try_connect(run.inbound).is_err()));
+    go_on.give();
+    let answer = busy.read_response(false);
+    assert_eq!(
+        (answer.status, answer.text(), answer.truncated),
+        (200, "ok", false)
+    );
+    assert!(busy.is_closed());
+    run.process.line_with("stopped");
+    assert_eq!(run.process.end(), (0, String::new()));
+}
+
+#[test]
+fn a_second_signal_ends_the_sidecar_at_once() {
+    let (app, asked, go_on) = slow_app();
+    let run = Run::start(&app.url(), "10m");
+    let mut busy = Client::connect(run.inbound);
+    busy.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(asked.wait());
+    run.process.signal("TERM");
+    run.process.line_with("leaving");
+    run.process.signal("INT");
+    let (code, _) = run.process.end();
+    assert_eq!(code, 1);
+    assert!(busy.is_closed());
+    go_on.give();
+}
+
+#[test]
+fn a_port_in_use_is_told_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    for section in ["inbound", "admin"] {
+        let text = fs::read_to_string(configuration("http://127.0.0.1:1", "0s")).unwrap();
+        let (before, after) = text.split_once(&format!("[{section}]")).unwrap();
+        let after = after.replacen("127.0.0.1:0", &addr.to_string(), 1);
+        let path = write_configuration(&format!("{before}[{section}]{after}"));
+        let path = path.to_str().unwrap();
+        let (code, _, stderr) = finished(&["run", "-c", path]);
+        assert_eq!(code, 1);
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        for part in [
+            "error: ",
+            &addr.to_string(),
+            &format!("[{section}] listen"),
+            "in use",
+        ] {
+            assert!(stderr.contains(part), "{part} in {stderr}");
+        }
+        // A check opens no socket.
+        let (code, _, stderr) = finished(&["check", "-c", path]);
+        assert_eq!(code, 0, "{stderr}");
+    }
+}
+
+#[test]
+fn the_reference_configuration_is_valid() {
+    let (code, stdout, stderr) = finished(&["check"]);
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    assert!(stderr.contains("sidecar.toml: OK"), "{stderr}");
+}
+
+#[test]
+fn every_mistake_in_a_configuration_is_told_with_its_place() {
+    let text = "[app]\nappid = \"wx1\"\nsecret = \"${WX_APP_SECRET}\"\n[inbound]\nupstrem = \"http://127.0.0.1:3000\"\n";
+    let path = write_configuration(text);
+    let path = path.to_str().unwrap();
+    for command in ["check", "run"] {
+        let (code, stdout, stderr) = finished(&[command, "-c", path]);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        for part in [
+            &format!("{path}:2:9"),
+            &format!("{path}:5:1"),
+            "did you mean `upstream`?",
+        ] {
+            assert!(stderr.contains(part), "{part} in {stderr}");
+        }
+    }
+    let (code, stdout, stderr) = finished(&["check", "-c", path, "--format", "json"]);
+    assert_eq!((code, stderr.as_str()), (1, ""));
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let places: Vec<_> = report["diagnostics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| (&d["line"], &d["column"]))
+        .collect();
+    assert!(places.contains(&(&2.into(), &9.into())), "{stdout}");
+    assert!(places.contains(&(&5.into(), &1.into())), "{stdout}");
+}
+
+#[test]
+fn arguments_that_mean_nothing_end_with_2() {
+    for arguments in [
+        &["frobnicate"][..],
+        &["check", "--format", "yaml"],
+        &["errcode"],
+        &["errcode", "many"],
+        &["dev", "--listen", "here"],
+        &["run", "--nonsense"],
+        &[],
+    ] {
+        let (code, stdout, stderr) = finished(arguments);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(stderr.contains("--help"), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn errcodes_and_the_version_are_told() {
+    let (code, stdout, _) = finished(&["errcode", "40029"]);
+    assert_eq!(code, 0);
+    assert!(
+        stdout.contains("40029") && stdout.contains("what to do"),
+        "{stdout}"
+    );
+    let (code, stdout, _) = finished(&["errcode", "-1", "--zh"]);
+    assert_eq!(code, 0);
+    assert!(
+        stdout.contains("-1") && stdout.contains("如何处理"),
+        "{stdout}"
+    );
+    let version = format!("wx-sidecar {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(finished(&["version"]), (0, version, String::new()));
+}
+
+#[test]
+fn the_commands_that_dev_prints_work_as_printed() {
+    let any = "127.0.0.1:0";
+    let dev = Process::start(
+        BINARY,
+        &["dev", "--listen", any, "--sim", any, "--admin", any],
+    );
+    let commands = printed_commands(&dev, "Ctrl-C ends it.");
+    assert_eq!(commands.len(), 6, "{commands:#?}");
+    let outputs = run_in_one_shell(&commands);
+    let me: Value = serde_json::from_str(&outputs[2]).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(me["message"], "hello, I know you");
+    assert!(me["openid"].is_string());
+    let refused: Value =
+        serde_json::from_str(&outputs[3]).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(refused["status"], 401);
+    let public: Value =
+        serde_json::from_str(&outputs[4]).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(public["path"], "/public/hello");
+    assert_eq!(public["openid"], Value::Null);
+    let made_up: Value =
+        serde_json::from_str(&outputs[5]).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(made_up["errcode"], 40029);
+    assert!(!made_up["title"].as_str().unwrap().is_ascii(), "{made_up}");
+    dev.signal("INT");
+    assert_eq!(dev.end(), (0, String::new()));
+}
+
+#[test]
+fn the_commands_that_sim_prints_work_as_printed() {
+    let sim = Process::start(BINARY, &["sim", "--listen", "127.0.0.1:0"]);
+    let commands = printed_commands(&sim, "All that it can do");
+    assert_eq!(commands.len(), 4, "{commands:#?}");
+    let outputs = run_in_one_shell(&commands);
+    let session: Value =
+        serde_json::from_str(&outputs[1]).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert!(
+        session["openid"].is_string() && session["session_key"].is_string(),
+        "{outputs:#?}"
+    );
+    assert!(outputs[3].contains("jscode2session"), "{outputs:#?}");
+    sim.signal("INT");
+    assert_eq!(sim.end(), (0, String::new()));
+}
+
+#[test]
+fn the_example_of_embedding_runs_to_its_end() {
+    let example = Path::new(BINARY).with_file_name("examples").join("embed");
+    if !example.exists() {
+        // `cargo test` builds examples; `cargo test --test` does not.
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args(["build", "--example", "embed"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().expect("run cargo").success());
+    }
+    let (code, stdout, stderr) = kept(&Command::new(example).output().expect("run the example"));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.contains("HTTP/1.1 200 OK") && stdout.ends_with("stopped\n"),
+        "{stdout}"
+    );
+}
+
+/// The shell commands among the lines up to one with `last`.
+fn printed_commands(process: &Process, last: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    loop {
+        let line = process.line_with("");
+        if line.contains(last) {
+            return commands;
+        }
+        let line = line.trim();
+        if ["curl ", "CODE=", "TOKEN=", "code="]
+            .iter()
+            .any(|start| line.starts_with(start))
+        {
+            commands.push(line.to_owned());
+        }
+    }
+}
+
+/// Runs commands one after the other as a person would, and gives the output of each.
+fn run_in_one_shell(commands: &[String]) -> Vec<String> {
+    let found = Command::new("curl").arg("--version").output();
+    assert!(
+        found.is_ok(),
+        "this test runs what the binary prints, and needs curl: apt install curl"
+    );
+    let mark = "--- end of a command ---";
+    let script: String = commands
+        .iter()
+        .map(|command| format!("{command}\necho '{mark}'\n"))
+        .collect();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).env("no_proxy", "*");
+    let output = shell.output().expect("run sh");
+    let stdout = String::from_utf8(output.stdout).expect("answers in UTF-8");
+    assert!(
+        output.status.success(),
+        "{stdout}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    stdout
+        .split(mark)
+        .map(|part| part.trim().to_owned())
+        .collect()
+}
+
+/// Asks again and again, until the answer is yes or patience has run out.
+fn until(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if condition() {
+            return true;
+        }
+        thread::yield_now();
+    }
+    false
+}
