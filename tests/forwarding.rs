@@ -485,6 +485,46 @@ fn an_answer_may_come_before_the_body_has_ended() {
 }
 
 #[test]
+fn an_app_may_answer_a_head_whose_body_has_not_come() {
+    let app = FakeApp::start(|connection| {
+        connection.read_head().expect("a head");
+        connection.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+        connection.read_to_close();
+    });
+    let rig = open(&app);
+    let mut client = rig.client();
+    client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(client.read_response(false).status, 403);
+}
+
+#[test]
+fn an_app_may_be_silent_for_longer_than_its_timeout_while_it_is_sent_a_body() {
+    let app = FakeApp::start(|connection| {
+        let mut request = connection.read_head().expect("a head");
+        connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhe");
+        assert!(connection.read_body(&mut request));
+        connection.write(b"re");
+    });
+    let rig = open_with(&app, "timeout = \"100ms\"");
+    let mut client = rig.client();
+    client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel");
+    assert_eq!(client.read_head().status, 200);
+    assert_eq!(client.read_exact(2), b"he");
+    // Several times the timeout, in which nothing may come and nothing may end.
+    let stream = client.stream();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let nothing = stream.peek(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    client.send(b"lo");
+    assert_eq!(client.read_exact(2), b"re");
+}
+
+#[test]
 fn connections_to_the_app_are_used_again() {
     let app = FakeApp::agreeable();
     let rig = open(&app);
