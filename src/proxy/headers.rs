@@ -99,14 +99,19 @@ pub(super) fn encode_answer(
     head: &ResponseHead,
     responder: &mut Responder<'_>,
 ) {
+    let added = forward.added.map_or(&[][..], |added| added.to(head.status));
     responder.fields(&head.fields, |field| {
         let ours = match field.known {
             Name::ContentLength | Name::XRequestId => true,
+            Name::CacheControl => !added.is_empty(),
             Name::Other => is_reserved(field.name),
             known => known.is_hop_by_hop(),
         };
         !ours && !is_named_by(head.connection, &head.fields, field)
     });
+    for (name, value) in added {
+        responder.field(name.as_bytes(), value.as_bytes());
+    }
     responder.field(b"x-request-id", forward.request_id.as_bytes());
 }
 

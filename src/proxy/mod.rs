@@ -46,8 +46,16 @@ pub(crate) struct Forward<'a> {
     pub(crate) request_id: RequestId,
     pub(crate) trace: TraceParent,
     pub(crate) limits: Limits,
-    /// Lines for the client, added to the app's answer.
-    pub(crate) granted: Option<&'a dyn Fn(u16) -> Vec<(&'static str, String)>>,
+    /// What the client is told beside the app's answer.
+    pub(crate) added: Option<Added<'a>>,
+}
+
+/// Lines for the client, added to the app's answer. They are about one user, so that answer is for no cache.
+#[derive(Clone, Copy)]
+pub(crate) struct Added<'a> {
+    pub(crate) lines: &'a [(&'static str, String)],
+    /// Whether the app has a say: only its 2xx lets them pass.
+    pub(crate) on_success_only: bool,
 }
 
 /// Where a request came from, for `X-Forwarded-*`.
@@ -356,11 +364,6 @@ impl Exchange<'_> {
         };
         responder.start(head.status, head.reason(), length);
         headers::encode_answer(self.forward, head, responder);
-        if let Some(granted) = self.forward.granted {
-            for (name, value) in granted(head.status) {
-                responder.field(name.as_bytes(), value.as_bytes());
-            }
-        }
         responder.end_head(self.forward.head.connection.persistent);
     }
 
@@ -463,6 +466,16 @@ where
         main.as_mut().poll(cx).map(Raced::Main)
     })
     .await
+}
+
+impl<'a> Added<'a> {
+    /// The lines that go with an answer of this status.
+    fn to(self, status: u16) -> &'a [(&'static str, String)] {
+        if self.on_success_only && !(200..300).contains(&status) {
+            return &[];
+        }
+        self.lines
+    }
 }
 
 impl<'c> Body<'_, 'c> {

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::router::{Action, Endpoint, Rule};
 use super::snapshot::Snapshot;
-use super::worker::{Peer, Settings, Worker};
+use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language, Side};
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Body, Forward, Limits, Origin};
+use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
@@ -51,17 +51,9 @@ struct Caller {
 
 /// Tokens that ride on the app's answer.
 struct Grant {
-    granted: Granted,
+    lines: Vec<(&'static str, String)>,
     /// Whether the app has a say: on its own login route, only its 2xx makes a session.
     on_success_only: bool,
-}
-
-/// Which route a request is counted under.
-#[derive(Clone, Copy)]
-pub(super) enum Counted {
-    Unrouted,
-    Own(Endpoint),
-    Rule(usize),
 }
 
 /// Deals with the request whose head has just been read.
@@ -281,22 +273,14 @@ impl<'a> Exchange<'a> {
                 .read_all(rule.body_limit.min(LOGIN_BODY_LIMIT), body, responder)
                 .await?;
             let granted = self.snapshot.sessions.login(login_code(&request)?).await?;
-            caller = Caller {
-                claims: Some(granted.claims.clone()),
-                grant: Some(Grant {
-                    granted,
-                    on_success_only: true,
-                }),
-            };
+            caller = Caller::logged_in(granted, true);
             buffered = Some(request);
         }
         let inbound = &self.snapshot.config.inbound;
-        let lines = |status| {
-            caller
-                .grant
-                .as_ref()
-                .map_or_else(Vec::new, |grant| grant.lines(status))
-        };
+        let added = caller.grant.as_ref().map(|grant| Added {
+            lines: &grant.lines,
+            on_success_only: grant.on_success_only,
+        });
         let forward = Forward {
             head: self.head,
             path,
@@ -316,10 +300,7 @@ impl<'a> Exchange<'a> {
                 downstream: inbound.idle_timeout,
                 body: rule.body_limit,
             },
-            granted: caller
-                .grant
-                .as_ref()
-                .map(|_| &lines as &dyn Fn(u16) -> Vec<_>),
+            added,
         };
         let body = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
@@ -340,14 +321,7 @@ impl<'a> Exchange<'a> {
         if let Some(code) = self.only(Name::XWxCode)? {
             let text = std::str::from_utf8(code).unwrap_or_default();
             let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
-            let claims = Some(granted.claims.clone());
-            return Ok(Caller {
-                claims,
-                grant: Some(Grant {
-                    granted,
-                    on_success_only: false,
-                }),
-            });
+            return Ok(Caller::logged_in(granted, false));
         }
         if auth == Auth::None {
             return Ok(Caller::default());
@@ -540,26 +514,16 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Grant {
-    fn lines(&self, status: u16) -> Vec<(&'static str, String)> {
-        if self.on_success_only && !(200..300).contains(&status) {
-            return Vec::new();
+impl Caller {
+    fn logged_in(granted: Granted, on_success_only: bool) -> Self {
+        let lines = granted.to_lines();
+        Self {
+            claims: Some(granted.claims),
+            grant: Some(Grant {
+                lines,
+                on_success_only,
+            }),
         }
-        vec![
-            (
-                "X-WX-Access-Token",
-                self.granted.access_token.expose().to_owned(),
-            ),
-            (
-                "X-WX-Refresh-Token",
-                self.granted.refresh_token.expose().to_owned(),
-            ),
-            (
-                "X-WX-Expires-In",
-                self.granted.expires_in.as_secs().to_string(),
-            ),
-            ("cache-control", "no-store".to_owned()),
-        ]
     }
 }
 
@@ -605,13 +569,13 @@ fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer 
 }
 
 fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
-    let lines = grant.map_or_else(Vec::new, |grant| grant.lines(answer.status));
-    let new = |answer: &Answer, name| !answer.fields.iter().any(|(known, _)| *known == name);
+    let has = |answer: &Answer, name| answer.fields.iter().any(|(known, _)| *known == name);
+    let lines = grant.map_or_else(Vec::new, |grant| grant.lines);
     lines.into_iter().fold(answer, |answer, (name, value)| {
-        if new(&answer, name) {
-            answer.with(name, value)
-        } else {
+        if has(&answer, name) {
             answer
+        } else {
+            answer.with(name, value)
         }
     })
 }

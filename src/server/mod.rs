@@ -4,6 +4,7 @@
 //! drain.
 
 mod admin;
+mod connections;
 mod drain;
 mod exchange;
 mod router;

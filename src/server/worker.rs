@@ -1,42 +1,24 @@
 //! One core: a single-threaded runtime with its own listener, its own connections to the app, its own counters and its own
 //! view of the configuration. Workers share nothing that a request writes to.
+//!
+//! Here is what a worker's requests work with; `connections.rs` has what it does all day.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use super::drain::Phase;
-use super::exchange::{self, Counted};
 use super::router::Endpoint;
 use super::snapshot::Snapshot;
 use crate::clock::Clock;
-use crate::net::Stream;
 use crate::proxy::Pool;
 use crate::resilience::Timers;
 use crate::session::SessionState;
 use crate::telemetry::ids::IdSource;
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
-use crate::wire::{NoHead, ServerConnection};
-
-/// How long a client may take to send what little is left of a body whose answer it already has.
-const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many bytes are read and dropped while a connection is being closed.
-const LINGER_LIMIT: usize = 1024 * 1024;
-/// How long an idle client keeps its buffers.
-const KEEP_BUFFERS: Duration = Duration::from_millis(500);
-/// How often idle connections to the app are looked over.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// How long accepting pauses when the process has run out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the requests of one worker work with. Never leaves its thread.
 pub(super) struct Worker {
@@ -47,10 +29,12 @@ pub(super) struct Worker {
     state: Arc<SessionState>,
     current: Arc<ArcSwap<Snapshot>>,
     settings: RefCell<Rc<Settings>>,
-    draining: Rc<Cell<bool>>,
-    open: Cell<usize>,
+    /// Whether connections are being brought to their end.
+    pub(super) draining: Rc<Cell<bool>>,
+    /// How many connections there are.
+    pub(super) open: Cell<usize>,
     /// Told whenever a connection ends.
-    closed: Notify,
+    pub(super) closed: Notify,
 }
 
 /// A snapshot, and where its routes are counted in this worker.
@@ -59,6 +43,14 @@ pub(super) struct Settings {
     unrouted: RouteRecorder,
     own: Vec<(Endpoint, RouteRecorder)>,
     rules: Vec<RouteRecorder>,
+}
+
+/// Which route a request is counted under.
+#[derive(Clone, Copy)]
+pub(super) enum Counted {
+    Unrouted,
+    Own(Endpoint),
+    Rule(usize),
 }
 
 /// The other end of a client's connection.
@@ -93,163 +85,14 @@ impl Worker {
         &self.state.clock
     }
 
-    /// Accepts until told to drain, then waits for what is in flight until told to stop.
-    pub(super) async fn run(
-        self: Rc<Self>,
-        listener: TcpListener,
-        mut phase: watch::Receiver<Phase>,
-    ) {
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .expect("a non-blocking listener joins the runtime of its worker");
-        tokio::task::spawn_local(self.timers.clone().run());
-        tokio::task::spawn_local(Rc::clone(&self).sweep_pool());
-        tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
-            () = self.accept(&listener) => {}
-        }
-        self.accept_waiting(&listener).await;
-        drop(listener);
-        self.draining.set(true);
-        self.timers.interrupt_idle();
-        tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
-            () = self.all_closed() => {}
-        }
-    }
-
     /// The current snapshot, as this worker sees it. Follows a reload between two requests.
-    fn settings(&self) -> Rc<Settings> {
+    pub(super) fn settings(&self) -> Rc<Settings> {
         let current = self.current.load();
         let mut settings = self.settings.borrow_mut();
         if !Arc::ptr_eq(&current, &settings.snapshot) {
             *settings = Rc::new(Settings::new(Arc::clone(&current), &self.cells));
         }
         Rc::clone(&settings)
-    }
-
-    async fn accept(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
-        loop {
-            self.wait_for_room().await;
-            match listener.accept().await {
-                Ok((stream, addr)) => self.spawn(stream, addr),
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; pausing");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// What the kernel has already accepted for us would be reset when the listener closes.
-    async fn accept_waiting(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
-        poll_fn(|cx| {
-            while let Poll::Ready(Ok((stream, addr))) = listener.poll_accept(cx) {
-                self.spawn(stream, addr);
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    async fn wait_for_room(&self) {
-        loop {
-            let inbound = &self.settings().snapshot.config.inbound;
-            if self.open.get() < inbound.max_connections.div_ceil(inbound.workers) {
-                return;
-            }
-            self.closed.notified().await;
-        }
-    }
-
-    /// A panic ends the task of one connection and nothing else.
-    fn spawn(self: &Rc<Self>, stream: TcpStream, addr: SocketAddr) {
-        let worker = Rc::clone(self);
-        let counted = Open::count(Rc::clone(self));
-        tokio::task::spawn_local(async move {
-            let _counted = counted;
-            // Without it the kernel may hold a small answer back; with it nothing else changes.
-            if stream.set_nodelay(true).is_ok() {
-                worker
-                    .serve(
-                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
-                        addr,
-                    )
-                    .await;
-            }
-        });
-    }
-
-    /// Serves the requests of one connection, one after the other.
-    async fn serve(&self, mut connection: ServerConnection, addr: SocketAddr) {
-        let peer = Peer {
-            addr,
-            text: addr.ip().to_canonical().to_string(),
-        };
-        loop {
-            if !self.next_request(&mut connection).await {
-                return;
-            }
-            let settings = self.settings();
-            let limits = settings.snapshot.head_limits;
-            let patience = settings.snapshot.config.inbound.header_timeout;
-            match self
-                .timers
-                .within(patience, connection.read_head(limits))
-                .await
-            {
-                Ok(Ok(())) => exchange::exchange(self, &settings, &peer, &mut connection).await,
-                Ok(Err(NoHead::Invalid(cause))) => {
-                    exchange::refuse(self, &settings, &cause, &mut connection).await;
-                }
-                Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return,
-                Err(_) => exchange::refuse_slow(self, &settings, &mut connection).await,
-            }
-            let reusable = self
-                .timers
-                .within(LEFTOVER_TIMEOUT, connection.is_reusable())
-                .await;
-            if reusable != Ok(true) {
-                let lingering = connection.linger(LINGER_LIMIT);
-                let _ends_either_way = self.timers.within(LEFTOVER_TIMEOUT, lingering).await;
-                return;
-            }
-        }
-    }
-
-    /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
-    /// one still there; whoever takes longer waits without.
-    async fn next_request(&self, connection: &mut ServerConnection) -> bool {
-        if self.draining.get() && !connection.has_more() {
-            return false;
-        }
-        match self
-            .timers
-            .within_idle(KEEP_BUFFERS, connection.receive())
-            .await
-        {
-            Ok(received) => return received.unwrap_or(false),
-            Err(_) if self.draining.get() => return false,
-            Err(_) => {}
-        }
-        let limit = self.settings().snapshot.config.inbound.idle_timeout;
-        match self.timers.within_idle(limit, connection.idle()).await {
-            Ok(received) => received.unwrap_or(false),
-            Err(_) => false,
-        }
-    }
-
-    async fn sweep_pool(self: Rc<Self>) {
-        loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            self.pool.sweep();
-        }
-    }
-
-    async fn all_closed(&self) {
-        while self.open.get() > 0 {
-            self.closed.notified().await;
-        }
     }
 }
 
@@ -282,32 +125,4 @@ impl Settings {
             Counted::Unrouted => &self.unrouted,
         }
     }
-}
-
-/// Counts a connection for as long as it lives, however it ends.
-struct Open(Rc<Worker>);
-
-impl Open {
-    fn count(worker: Rc<Worker>) -> Self {
-        worker.open.set(worker.open.get() + 1);
-        worker.cells.connections.add(1);
-        Self(worker)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.cells.connections.sub(1);
-        self.0.closed.notify_one();
-    }
-}
-
-/// Errors of accept(2) that concern only the connection that was to be accepted.
-fn is_about_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
 }

@@ -289,6 +289,17 @@ impl Sessions {
 }
 
 impl Granted {
+    /// The tokens as field lines, for an answer whose body is somebody else's.
+    pub(crate) fn to_lines(&self) -> Vec<(&'static str, String)> {
+        let expires_in = self.expires_in.as_secs().to_string();
+        vec![
+            ("X-WX-Access-Token", self.access_token.expose().to_owned()),
+            ("X-WX-Refresh-Token", self.refresh_token.expose().to_owned()),
+            ("X-WX-Expires-In", expires_in),
+            ("cache-control", "no-store".to_owned()),
+        ]
+    }
+
     /// The answer to a login or a refresh. The session_key is not in it and never will be.
     pub(crate) fn to_answer(&self) -> Answer {
         let mut body = json!({

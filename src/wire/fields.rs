@@ -72,7 +72,7 @@ names! {
     10 => { Connection = "connection", KeepAlive = "keep-alive", Tracestate = "tracestate" }
     11 => { Traceparent = "traceparent" }
     12 => { ContentType = "content-type", XRequestId = "x-request-id" }
-    13 => { Authorization = "authorization" }
+    13 => { Authorization = "authorization", CacheControl = "cache-control" }
     14 => { ContentLength = "content-length", Http2Settings = "http2-settings" }
     15 => { AcceptLanguage = "accept-language", XForwardedFor = "x-forwarded-for" }
     16 => { ProxyConnection = "proxy-connection", XForwardedHost = "x-forwarded-host" }
