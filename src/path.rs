@@ -95,7 +95,7 @@ fn unescape(path: &str, slashes: EscapedSlashes) -> Result<String, Ambiguous> {
             }
             b'%' => {
                 let (byte, tail) = escape(rest)?;
-                check_escape(byte, tail, slashes)?;
+                check_escape(byte, slashes)?;
                 decoded.push(byte);
                 if is_unreserved(byte) {
                     out.push(char::from(byte));
@@ -113,7 +113,19 @@ fn unescape(path: &str, slashes: EscapedSlashes) -> Result<String, Ambiguous> {
     if std::str::from_utf8(&decoded).is_err() {
         return Err(Ambiguous("the path does not decode to UTF-8"));
     }
+    if is_escaped_twice(&out) {
+        return Err(Ambiguous("the path is escaped twice"));
+    }
     Ok(out)
+}
+
+/// Whether decoding leaves an escape: `%252e` is a dot to whoever decodes twice. Asked of the result, because the digits
+/// may have been escaped as well.
+fn is_escaped_twice(path: &str) -> bool {
+    let digits = |tail: &[u8]| tail.len() >= 2 && tail[..2].iter().all(u8::is_ascii_hexdigit);
+    path.split("%25")
+        .skip(1)
+        .any(|tail| digits(tail.as_bytes()))
 }
 
 fn escape(rest: &[u8]) -> Result<(u8, &[u8]), Ambiguous> {
@@ -131,16 +143,12 @@ fn escape(rest: &[u8]) -> Result<(u8, &[u8]), Ambiguous> {
     }
 }
 
-fn check_escape(byte: u8, rest: &[u8], slashes: EscapedSlashes) -> Result<(), Ambiguous> {
+fn check_escape(byte: u8, slashes: EscapedSlashes) -> Result<(), Ambiguous> {
     match byte {
         0..=0x1f | 0x7f => Err(Ambiguous("the path has an escaped control character")),
         b'/' | b'\\' if slashes == EscapedSlashes::Reject => Err(Ambiguous(
             "the path has an escaped slash; see [inbound] escaped_slashes",
         )),
-        // `%252e` is a dot to whoever decodes twice.
-        b'%' if rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit) => {
-            Err(Ambiguous("the path is escaped twice"))
-        }
         _ => Ok(()),
     }
 }
@@ -151,6 +159,11 @@ fn remove_dot_segments(path: &str) -> Result<String, Ambiguous> {
     for segment in path.split('/').skip(1) {
         match segment {
             "" | "." => {}
+            _ if hides_dots(segment) => {
+                return Err(Ambiguous(
+                    "the path has a dot segment behind an escaped slash",
+                ));
+            }
             ".." => {
                 segments
                     .pop()
@@ -169,6 +182,15 @@ fn remove_dot_segments(path: &str) -> Result<String, Ambiguous> {
         out.push('/');
     }
     Ok(out)
+}
+
+/// Whether a segment has an escaped slash, which the operator wants kept, and a dot segment beside it: an app that decodes
+/// before it normalises would walk out of the path that was decided on.
+fn hides_dots(segment: &str) -> bool {
+    let mut pieces = segment.split("%2F").flat_map(|piece| piece.split("%5C"));
+    segment.contains('%')
+        && pieces.clone().count() > 1
+        && pieces.any(|piece| matches!(piece, "." | ".."))
 }
 
 /// RFC 3986 §2.3.
@@ -236,6 +258,9 @@ mod tests {
             "/a%zz",
             "/%252e%252e/admin",
             "/a%252fb",
+            "/%25%32%65%25%32%65/admin",
+            "/a%25%32fb",
+            "/a%2525",
             "/%c0%ae%c0%ae/",
             "/%ff",
             "/public#/../admin",
@@ -257,6 +282,16 @@ mod tests {
     fn an_escaped_slash_is_kept_where_the_operator_wants_it() {
         let path = CanonicalPath::parse(b"/a%2fb", EscapedSlashes::Keep).unwrap();
         assert_eq!(path.as_str(), "/a%2Fb");
+        for hidden in [
+            "/public/..%2Fadmin",
+            "/public/.%5C..%5Cx",
+            "/a%2f.",
+            "/..%2f..",
+            "/a%2F%2e%2e",
+        ] {
+            let path = CanonicalPath::parse(hidden.as_bytes(), EscapedSlashes::Keep);
+            assert!(path.is_err(), "{hidden}");
+        }
     }
 
     #[test]

@@ -524,6 +524,46 @@ fn an_app_may_be_silent_for_longer_than_its_timeout_while_it_is_sent_a_body() {
     assert_eq!(client.read_exact(2), b"re");
 }
 
+/// What is still unread when a socket is closed makes the kernel throw away what it had yet to send.
+#[test]
+fn an_answer_arrives_whole_although_the_client_has_sent_more() {
+    let large = vec![b'a'; 4 * 1024 * 1024];
+    let mut bytes =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", large.len()).into_bytes();
+    bytes.extend_from_slice(&large);
+    let app = FakeApp::answering(bytes);
+    let rig = open(&app);
+    let mut client = rig.client();
+    let mut request = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_vec();
+    request.extend_from_slice(&b"\r\n".repeat(50_000));
+    client.send(&request);
+    let answer = client.read_response(false);
+    assert_eq!((answer.body.len(), answer.truncated), (large.len(), false));
+}
+
+#[test]
+fn a_method_in_lower_case_is_refused_because_some_apps_would_raise_it() {
+    let app = FakeApp::agreeable();
+    let rig = open(&app);
+    let answer = rig.request("post", "/a", &[("Content-Length", "0")], b"");
+    is_problem(&answer, 400, "bad-request");
+    assert_eq!(rig.request("GET", "/b", &[], b"").status, 200);
+    assert_eq!(app.targets(), ["/b"]);
+}
+
+#[test]
+fn a_route_for_get_is_for_head_too() {
+    let app = FakeApp::agreeable();
+    let route = "[[route]]\npath = \"/open/**\"\nmethods = [\"GET\"]\nauth = \"none\"\n";
+    let rig = Rig::with(&app.url(), "", route);
+    assert_eq!(rig.request("GET", "/open/a", &[], b"").status, 200);
+    let head = "HEAD /open/a HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut client = rig.client();
+    client.send(head.as_bytes());
+    assert_eq!(client.read_response(true).status, 200);
+    assert_eq!(rig.request("DELETE", "/open/a", &[], b"").status, 401);
+}
+
 #[test]
 fn connections_to_the_app_are_used_again() {
     let app = FakeApp::agreeable();
@@ -941,10 +981,14 @@ fn escaped_slashes_are_refused_unless_they_are_wanted() {
         "[[route]]\npath = \"/public/**\"\nauth = \"none\"\n",
     );
     assert_eq!(
-        rig.request("GET", "/public/a%2fb%5c..", &[], b"").status,
+        rig.request("GET", "/public/a%2fb%5cc", &[], b"").status,
         200
     );
-    assert_eq!(app.targets(), ["/public/a%2Fb%5C.."]);
+    assert_eq!(app.targets(), ["/public/a%2Fb%5Cc"]);
+    // Wanted or not, they must not hide a way out of the path that was decided on.
+    for target in ["/public/..%2fapi/x", "/public/a%5c.."] {
+        assert_eq!(rig.request("GET", target, &[], b"").status, 400, "{target}");
+    }
     assert_eq!(
         rig.request("GET", "/public%2fa", &[], b"").status,
         401,

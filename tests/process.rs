@@ -110,7 +110,10 @@ struct Run {
 
 impl Run {
     fn start(upstream: &str, drain_delay: &str) -> Self {
-        let config = configuration(upstream, drain_delay);
+        Self::of(&configuration(upstream, drain_delay))
+    }
+
+    fn of(config: &Path) -> Self {
         let process = Process::start(
             BINARY,
             &["run", "-c", config.to_str().expect("a path in UTF-8")],
@@ -230,6 +233,61 @@ fn a_terminated_sidecar_leaves_then_drains_and_ends_with_0() {
     assert!(busy.is_closed());
     run.process.line_with("stopped");
     assert_eq!(run.process.end(), (0, String::new()));
+}
+
+/// With a single place, the kernel holds the others back; when the sidecar goes it must not reset what it holds.
+#[test]
+fn connections_that_wait_to_be_accepted_are_served_before_the_end() {
+    let app = FakeApp::agreeable();
+    let text = rig::configuration(
+        "https://127.0.0.1:1",
+        &app.url(),
+        "auth = \"none\"\nmax_connections = 1",
+        "",
+    );
+    let run = Run::of(&write_configuration(
+        &text.replace("workers = 2", "workers = 1"),
+    ));
+    let mut holder = Client::connect(run.inbound);
+    assert_eq!(holder.request("GET", "/held", &[], b"").status, 200);
+    let mut waiting: Vec<_> = (0..20).map(|_| Client::connect(run.inbound)).collect();
+    for client in &mut waiting {
+        client.send(b"GET /waiting HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    run.process.signal("TERM");
+    for client in &mut waiting {
+        let answer = client.read_response(false);
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close"))
+        );
+    }
+    assert_eq!(run.process.end().0, 0);
+}
+
+#[test]
+fn a_hangup_reloads_and_a_bad_file_changes_nothing() {
+    let app = FakeApp::agreeable();
+    let text = rig::configuration("https://127.0.0.1:1", &app.url(), "auth = \"required\"", "");
+    let path = write_configuration(&text);
+    let run = Run::of(&path);
+    let status = || {
+        Client::connect(run.inbound)
+            .request("GET", "/a", &[], b"")
+            .status
+    };
+    assert_eq!(status(), 401);
+    write_configuration(&text.replace("required", "none"));
+    run.process.signal("HUP");
+    run.process.line_with("configuration reloaded");
+    assert_eq!(status(), 200);
+    write_configuration(&text.replace("required", "requierd"));
+    run.process.signal("HUP");
+    let line = run.process.line_with("the old one stays");
+    assert!(line.contains("did you mean"), "{line}");
+    assert_eq!(status(), 200);
+    run.process.signal("TERM");
+    assert_eq!(run.process.end().0, 0);
 }
 
 #[test]

@@ -1111,6 +1111,48 @@ mod reload {
     use super::*;
 
     #[test]
+    fn a_login_replayed_after_a_change_of_keys_gives_tokens_that_open() {
+        let (one, two) = (
+            "5e5550e5550e5550e5550e5550e5550e",
+            "5e5560e5560e5560e5560e5560e5560e",
+        );
+        canary(one);
+        canary(two);
+        let rig = Rig::with(app_url(), "", &format!("[session]\nkey = \"{one}\"\n"));
+        let code = rig.code("alice");
+        let old = Session::of(&rig.login_with(&code).json());
+        let changed = Config::from_toml(&rig.config().replace(one, two)).unwrap();
+        rig.sidecar().reload(changed).unwrap();
+        assert_eq!(rig.get_as(&old, "/wx/session").status, 401);
+        let new = Session::of(&rig.login_with(&code).json());
+        assert_eq!(rig.get_as(&new, "/wx/session").status, 200);
+        assert_eq!(rig.sim.calls(LOGIN), 1);
+    }
+
+    /// The store forgets the end of a session after the `refresh_ttl` that it was started with.
+    #[test]
+    fn a_longer_refresh_ttl_takes_a_restart_and_the_metrics_say_so() {
+        let rig = Rig::with(app_url(), "", "[session]\nrefresh_ttl = \"1d\"\n");
+        let loaded = "wx_sidecar_config_last_reload_successful";
+        assert!((rig.metric(loaded) - 1.0).abs() < f64::EPSILON);
+        let with_ttl = |ttl: &str| {
+            let text = rig
+                .config()
+                .replace("refresh_ttl = \"1d\"", &format!("refresh_ttl = \"{ttl}\""));
+            rig.sidecar().reload(Config::from_toml(&text).unwrap())
+        };
+        assert!(
+            with_ttl("2d")
+                .unwrap_err()
+                .to_string()
+                .contains("refresh_ttl")
+        );
+        assert!(rig.metric(loaded).abs() < f64::EPSILON);
+        assert!(with_ttl("12h").is_ok());
+        assert!((rig.metric(loaded) - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
     fn no_request_fails_while_routes_and_keys_are_reloaded() {
         let (one, two) = (
             "5e5530e5530e5530e5530e5530e5530e",

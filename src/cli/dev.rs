@@ -51,23 +51,17 @@ pub struct DevArgs {
 /// Runs all three until a signal.
 pub fn run(args: &DevArgs) -> ExitCode {
     let began = Instant::now();
-    match start(args) {
-        Ok(dev) => {
-            println!("{}", dev.welcome(began.elapsed().as_millis()));
-            let Dev {
-                simulator, sidecar, ..
-            } = dev;
-            let ended = serve(sidecar, |_| {
-                tracing::info!("nothing to reload: dev has no configuration file");
-            });
-            simulator.stop();
-            ended
-        }
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    // Outlives the sidecar, which may call it until its end.
+    let mut simulator = None;
+    let start = || {
+        let dev = start(args)?;
+        println!("{}", dev.welcome(began.elapsed().as_millis()));
+        simulator = Some(dev.simulator);
+        Ok(dev.sidecar)
+    };
+    serve(start, |_| {
+        tracing::info!("nothing to reload: dev has no configuration file");
+    })
 }
 
 /// Everything that runs.

@@ -26,37 +26,43 @@ pub fn run(path: &Path) -> ExitCode {
         eprint!("{}", loaded.warnings.render(styled));
     }
     logs::init(&loaded.config.log);
-    match Sidecar::start(loaded.config) {
-        Ok(sidecar) => serve(sidecar, |sidecar| reload(path, sidecar)),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    serve(
+        || Sidecar::start(loaded.config).map_err(|error| error.to_string()),
+        |sidecar| reload(path, sidecar),
+    )
 }
 
-/// Serves until a signal to end, then drains, unless a second signal comes first.
-pub(super) fn serve(sidecar: Sidecar, reload: impl Fn(&Sidecar)) -> ExitCode {
+/// Starts a sidecar and serves until a signal to end, then drains, unless a second signal comes first.
+///
+/// Signals are listened for before the start: once it says that it serves, none may end it the hard way.
+pub(super) fn serve(
+    start: impl FnOnce() -> Result<Sidecar, String>,
+    reload: impl Fn(&Sidecar),
+) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let outcome = runtime.and_then(|runtime| {
-        runtime.block_on(async {
-            let mut signals = Signals::listen()?;
-            while signals.next().await == Wish::Reload {
-                reload(&sidecar);
-            }
-            tokio::select! {
-                () = sidecar.shutdown() => Ok(ExitCode::SUCCESS),
-                () = signals.end() => {
-                    tracing::warn!("a second signal: ending at once");
-                    std::process::exit(1)
+    let outcome = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let mut signals =
+                    Signals::listen().map_err(|error| format!("no signals: {error}"))?;
+                let sidecar = start()?;
+                while signals.next().await == Wish::Reload {
+                    reload(&sidecar);
                 }
-            }
-        })
-    });
-    outcome.unwrap_or_else(|error| {
-        eprintln!("error: cannot wait for signals: {error}");
+                tokio::select! {
+                    () = sidecar.shutdown() => Ok(ExitCode::SUCCESS),
+                    () = signals.end() => {
+                        tracing::warn!("a second signal: ending at once");
+                        std::process::exit(1)
+                    }
+                }
+            })
+        });
+    outcome.unwrap_or_else(|error: String| {
+        eprintln!("error: {error}");
         ExitCode::FAILURE
     })
 }
@@ -64,11 +70,17 @@ pub(super) fn serve(sidecar: Sidecar, reload: impl Fn(&Sidecar)) -> ExitCode {
 fn reload(path: &Path, sidecar: &Sidecar) {
     match Config::load(path) {
         Err(report) => {
+            sidecar.reload_failed();
             tracing::error!(%report, "the configuration is not valid; the old one stays");
         }
-        Ok(loaded) => match sidecar.reload(loaded.config) {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => tracing::error!(%error, "not reloaded; the old configuration stays"),
-        },
+        Ok(loaded) => {
+            if !loaded.warnings.is_empty() {
+                tracing::warn!(report = %loaded.warnings, "the new configuration has warnings");
+            }
+            match sidecar.reload(loaded.config) {
+                Ok(()) => tracing::info!("configuration reloaded"),
+                Err(error) => tracing::error!(%error, "not reloaded; the old configuration stays"),
+            }
+        }
     }
 }

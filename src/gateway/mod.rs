@@ -115,7 +115,7 @@ impl Gateway {
 
     fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
         self.metrics.wechat_call(path, call_outcome(outcome), took);
-        let elapsed_ms = took.as_millis();
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match outcome {
             Ok(_) => tracing::debug!(path, errcode = 0, elapsed_ms, "WeChat answered"),
             // A code that a client made up is its own business, and it could fill our log with them.

@@ -21,6 +21,8 @@ pub(super) enum BodyLength {
 /// them lets clients choose their address, URL or method. `X-Forwarded-*` is dropped as a whole.
 const PROXY_NAMES: &[&[u8]] = &[
     b"forwarded",
+    b"proxy",
+    b"client-ip",
     b"x-real-ip",
     b"x-client-ip",
     b"x-cluster-client-ip",
@@ -169,10 +171,13 @@ fn is_claimed(name: &[u8]) -> bool {
         || PROXY_NAMES.contains(&folded)
 }
 
-/// A quick no for nearly all names: ours begin with F, T or X once leading separators are skipped.
+/// A quick no for nearly all names: ours begin with C, F, P, T or X once leading separators are skipped.
 fn may_be_ours(name: &[u8]) -> bool {
     let first = name.iter().find(|b| b.is_ascii_alphanumeric());
-    matches!(first, Some(b'f' | b'F' | b't' | b'T' | b'x' | b'X'))
+    matches!(
+        first,
+        Some(b'c' | b'C' | b'f' | b'F' | b'p' | b'P' | b't' | b'T' | b'x' | b'X')
+    )
 }
 
 fn in_namespace(folded: &[u8], namespace: &[u8]) -> bool {
@@ -286,6 +291,8 @@ mod tests {
             "X-Real-IP",
             "X-ORIGINAL-URL",
             "Traceparent",
+            "Proxy",
+            "Client_IP",
         ] {
             assert!(is_claimed(name.as_bytes()), "{name}");
         }

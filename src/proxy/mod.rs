@@ -375,6 +375,7 @@ impl Exchange<'_> {
         let limits = &self.forward.limits;
         let body = &mut answer.body;
         loop {
+            let uploading = self.uploading.get();
             let read = match at_once(body.ready()).await {
                 Some(read) => Ok(read),
                 None => {
@@ -389,7 +390,8 @@ impl Exchange<'_> {
                     responder.take_back();
                     return Err(broken_answer(&error));
                 }
-                Err(_) if self.uploading.get() => continue,
+                // The app has a whole timeout from the end of the body on.
+                Err(_) if uploading => continue,
                 Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
             };
             let last = count == 0 || body.ends_after(count);

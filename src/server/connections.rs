@@ -68,13 +68,17 @@ impl Worker {
 
     /// What the kernel has already accepted for us would be reset when the listener closes.
     async fn accept_waiting(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
-        poll_fn(|cx| {
-            while let Poll::Ready(Ok((stream, addr))) = listener.poll_accept(cx) {
-                self.spawn(stream, addr);
+        let accept_all = poll_fn(|cx| {
+            loop {
+                match listener.poll_accept(cx) {
+                    Poll::Ready(Ok((stream, addr))) => self.spawn(stream, addr),
+                    Poll::Ready(Err(error)) if is_about_one_connection(&error) => {}
+                    Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(()),
+                }
             }
-            Poll::Ready(())
-        })
-        .await;
+        });
+        // The runtime would have us pause after so many, and the rest would be reset.
+        tokio::task::unconstrained(accept_all).await;
     }
 
     async fn wait_for_room(&self) {
@@ -111,10 +115,12 @@ impl Worker {
             addr,
             text: addr.ip().to_canonical().to_string(),
         };
+        let mut served = false;
         loop {
-            if !self.next_request(&mut connection).await {
+            if !self.next_request(&mut connection, served).await {
                 return;
             }
+            served = true;
             let settings = self.settings();
             let limits = settings.snapshot.head_limits;
             let patience = settings.snapshot.config.inbound.header_timeout;
@@ -144,8 +150,9 @@ impl Worker {
 
     /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
     /// one still there; whoever takes longer waits without.
-    async fn next_request(&self, connection: &mut ServerConnection) -> bool {
-        if self.draining.get() && !connection.has_more() {
+    async fn next_request(&self, connection: &mut ServerConnection, served: bool) -> bool {
+        // A new connection may have its first request under way; it is heard even now.
+        if self.draining.get() && served && !connection.has_more() {
             return false;
         }
         match self

@@ -14,7 +14,7 @@ use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
-use crate::error::{Error, Kind, Language, Side};
+use crate::error::{Error, Kind, Language};
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
 use crate::session::{Claims, Granted};
@@ -194,6 +194,11 @@ impl<'a> Exchange<'a> {
                 "this method is never forwarded",
             )
             .with_allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        if self.head.method_text().iter().any(u8::is_ascii_lowercase) {
+            // Some apps upper-case it, and then it would be another method than the one that was decided on.
+            let detail = "methods are written in upper case";
+            return Err(Error::downstream(Kind::BadRequest, detail));
         }
         match self
             .snapshot
@@ -407,11 +412,7 @@ impl<'a> Exchange<'a> {
             return Err(proxy::too_large(limit));
         }
         if self.head.expects_continue {
-            let gone = |cause| {
-                Error::new(Kind::BadRequest, Side::Downstream, "the client went away")
-                    .with_cause(cause)
-            };
-            responder.go_on().await.map_err(gone)?;
+            self.tell_to_go_on(responder).await?;
         }
         let mut all = Vec::new();
         loop {
@@ -433,6 +434,20 @@ impl<'a> Exchange<'a> {
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
             }
+        }
+    }
+
+    async fn tell_to_go_on(&self, responder: &mut Responder<'_>) -> Result<(), Error> {
+        let limit = self.snapshot.config.inbound.idle_timeout;
+        match self.worker.timers.within(limit, responder.go_on()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => {
+                Err(Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause))
+            }
+            Err(_) => Err(Error::downstream(
+                Kind::RequestTimeout,
+                "the client stopped reading",
+            )),
         }
     }
 
@@ -553,10 +568,8 @@ fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer 
         .with("content-type", "application/problem+json")
         .with("cache-control", "no-store")
         .body(error.to_problem(request_id.as_str(), language));
-    if matches!(
-        error.kind(),
-        Kind::TokenMissing | Kind::TokenInvalid | Kind::TokenExpired | Kind::RefreshReused
-    ) {
+    // RFC 9110 §15.5.2 wants it with every 401.
+    if error.status() == 401 {
         answer = answer.with("www-authenticate", "Bearer error=\"invalid_token\"");
     }
     if let Some(methods) = error.allow() {

@@ -126,6 +126,7 @@ impl Sidecar {
             .registry()
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
+        metrics.config_loaded(true, state.clock.now());
         let snapshot = Snapshot::build(config, &state, &metrics);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let (phase_sender, phase) = watch::channel(Phase::Serving);
@@ -191,10 +192,16 @@ impl Sidecar {
             ),
             ("[admin] listen", old.admin.listen == config.admin.listen),
             ("[store]", old.store == config.store),
+            // A session that outlives its revocation would come back to life.
+            (
+                "[session] refresh_ttl (a longer one)",
+                config.session.refresh_ttl <= self.state.store.remembers_for(),
+            ),
             ("[log] format", old.log.format == config.log.format),
             ("[log] level", old.log.level == config.log.level),
         ];
         if let Some((key, _)) = fixed.iter().find(|(_, same)| !same) {
+            self.reload_failed();
             return Err(NeedsRestart(key));
         }
         self.current.store(Arc::new(Snapshot::build(
@@ -202,7 +209,13 @@ impl Sidecar {
             &self.state,
             &self.metrics,
         )));
+        self.metrics.config_loaded(true, self.state.clock.now());
         Ok(())
+    }
+
+    /// Says that a new configuration was to be had but could not be used, for whoever watches the metrics.
+    pub fn reload_failed(&self) {
+        self.metrics.config_loaded(false, self.state.clock.now());
     }
 
     /// Drains and stops: not ready, `drain_delay`, no new connections, requests in flight finish within `drain_timeout`.

@@ -131,7 +131,8 @@ impl Router {
             return own(rest, method);
         }
         let matching = |(pattern, methods, _): &&(Pattern, Vec<String>, Rule)| {
-            let allowed = methods.is_empty() || methods.iter().any(|m| m.as_bytes() == method);
+            let is_it = |m: &String| m.as_bytes() == method || (m == "GET" && method == b"HEAD");
+            let allowed = methods.is_empty() || methods.iter().any(is_it);
             allowed && pattern.matches(path)
         };
         Action::Forward(

@@ -239,8 +239,11 @@ impl Sessions {
         let now = self.state.clock.now();
         let generation = self.state.store.generation(granted.claims.session).await;
         granted.expires_in = granted.claims.left(now);
-        if generation > granted.claims.generation || granted.expires_in.is_zero() {
-            // A dead access token would be no answer, and a spent refresh token a trap: using it ends the session.
+        let token = granted.access_token.expose().as_bytes();
+        let usable = self.keys.verify(Purpose::Access, token, now).is_ok();
+        if generation > granted.claims.generation || !usable {
+            // An access token that is dead, or sealed with a key that is gone, would be no answer, and a spent refresh
+            // token a trap: using it ends the session.
             granted.claims.generation = generation.max(granted.claims.generation);
             return Ok(Some(self.grant(granted.claims, now)));
         }

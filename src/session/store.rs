@@ -67,6 +67,13 @@ impl Store {
         }
     }
 
+    /// How long the end of a session is remembered: no session may outlive that.
+    pub(crate) fn remembers_for(&self) -> Duration {
+        match self {
+            Self::Memory(memory) => memory.session_ttl,
+        }
+    }
+
     /// Revokes one session.
     pub(crate) async fn revoke(&self, session: SessionId) {
         match self {
@@ -119,6 +126,7 @@ pub(crate) struct MemoryStore {
     revoked: Cache<SessionId, ()>,
     users: Cache<OpenId, Timestamp>,
     families: Cache<SessionId, Family>,
+    session_ttl: Duration,
     /// Nobody has been revoked yet: spares almost every request a look-up.
     all_good: AtomicBool,
 }
@@ -138,6 +146,7 @@ impl MemoryStore {
             revoked: table(session_ttl),
             users: table(session_ttl),
             families: table(session_ttl),
+            session_ttl,
             all_good: AtomicBool::new(true),
         }
     }

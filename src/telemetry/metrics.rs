@@ -7,7 +7,11 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::clock::Timestamp;
 
 /// The families, and the registry they are exposed from.
 pub struct Metrics {
@@ -15,6 +19,8 @@ pub struct Metrics {
     logins: IntCounterVec,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
+    reload_successful: IntGauge,
+    reload_success_timestamp: IntGauge,
 }
 
 /// How a call to WeChat ended, as a label.
@@ -63,6 +69,14 @@ impl Metrics {
             ),
             &["version"],
         );
+        let reload_successful = IntGauge::new(
+            "wx_sidecar_config_last_reload_successful",
+            "Whether the last attempt to load the configuration succeeded; 0: an older one is in use.",
+        );
+        let reload_success_timestamp = IntGauge::new(
+            "wx_sidecar_config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was loaded, in Unix time.",
+        );
         build_info(&registry, build);
         #[cfg(target_os = "linux")]
         register(
@@ -73,6 +87,8 @@ impl Metrics {
             logins: registered(&registry, logins),
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
+            reload_successful: registered(&registry, reload_successful),
+            reload_success_timestamp: registered(&registry, reload_success_timestamp),
             registry,
         }
     }
@@ -101,6 +117,15 @@ impl Metrics {
         self.wechat_seconds
             .with_label_values(&[path])
             .observe(took.as_secs_f64());
+    }
+
+    /// Records an attempt to load the configuration.
+    pub fn config_loaded(&self, successful: bool, now: Timestamp) {
+        self.reload_successful.set(i64::from(successful));
+        if successful {
+            let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            self.reload_success_timestamp.set(seconds);
+        }
     }
 
     /// The registry, for the scrape and for further collectors.

@@ -203,12 +203,10 @@ impl ServerConnection {
             self.stream.reset_on_close();
             return;
         }
-        let unfinished = self.body != Remaining::Nothing;
         let (read, mut write) = self.stream.split();
-        if write.shutdown().await.is_err() || !unfinished {
-            return;
+        if write.shutdown().await.is_ok() {
+            let _ends_either_way = discard(read, limit).await;
         }
-        let _ends_either_way = discard(read, limit).await;
     }
 }
 
