@@ -25,14 +25,7 @@ fn open_with(app: &FakeApp, inbound: &str) -> Rig {
 }
 
 fn is_problem(answer: &Response, status: u16, slug: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/problem+json")
-    );
-    let problem = answer.json();
-    assert_eq!(problem["type"], format!("urn:wx-sidecar:problem:{slug}"));
-    assert_eq!(problem["instance"], answer.header("x-request-id").unwrap());
+    answer.problem(status, slug);
 }
 
 /// Writes until the sidecar takes no more; says how much it took.

@@ -391,6 +391,34 @@ impl Response {
         })
     }
 
+    /// The body as the problem+json that it must be, with what holds for every problem of the sidecar's.
+    pub(crate) fn problem(&self, status: u16, slug: &str) -> serde_json::Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
+        assert_eq!(self.header("cache-control"), Some("no-store"));
+        let problem = self.json();
+        assert_eq!(
+            problem["type"],
+            format!("urn:wx-sidecar:problem:{slug}"),
+            "{problem}"
+        );
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["instance"].as_str(), self.header("x-request-id"));
+        for member in ["title", "detail"] {
+            let told = problem[member]
+                .as_str()
+                .is_some_and(|text| !text.is_empty());
+            assert!(told, "{problem}");
+        }
+        assert!(problem["retryable"].is_boolean());
+        let challenge = (status == 401).then_some("Bearer error=\"invalid_token\"");
+        assert_eq!(self.header("www-authenticate"), challenge);
+        problem
+    }
+
     /// The body as text; panics when it is not UTF-8.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")

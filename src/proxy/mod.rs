@@ -17,7 +17,7 @@ pub(crate) use pool::Pool;
 
 use crate::config::Upstream;
 use crate::domain::User;
-use crate::error::{Error, Kind, Side};
+use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::telemetry::ids::{RequestId, TraceParent};
@@ -329,7 +329,7 @@ impl Exchange<'_> {
                 .map_err(no_answer)?;
             match answer.head().status {
                 100 if body_pending && self.forward.head.expects_continue => {
-                    responder.go_on().await.map_err(client_gone)?;
+                    self.send_within(responder.go_on()).await?;
                 }
                 101 => {
                     return Err(Failure::Final(invalid(
@@ -407,14 +407,7 @@ impl Exchange<'_> {
         &self,
         sending: impl Future<Output = io::Result<()>>,
     ) -> Result<(), Error> {
-        let limit = self.forward.limits.downstream;
-        match self.timers.within(limit, sending).await {
-            Ok(sent) => sent.map_err(|cause| client_gone(cause).into_error()),
-            Err(_) => Err(Error::downstream(
-                Kind::RequestTimeout,
-                "the client stopped reading",
-            )),
-        }
+        to_client(self.timers, self.forward.limits.downstream, sending).await
     }
 }
 
@@ -574,10 +567,21 @@ fn broken_answer(cause: &BodyError) -> Error {
     invalid("the app broke off in the middle of its answer").with_cause(cause.to_string())
 }
 
-fn client_gone(cause: io::Error) -> Failure {
-    Failure::Final(
-        Error::new(Kind::BadRequest, Side::Downstream, "the client went away").with_cause(cause),
-    )
+/// Sends to the client, for no longer than it may leave what it is sent untaken.
+pub(crate) async fn to_client(
+    timers: &Timers,
+    limit: Duration,
+    sending: impl Future<Output = io::Result<()>>,
+) -> Result<(), Error> {
+    match timers.within(limit, sending).await {
+        Ok(sent) => sent.map_err(|cause| {
+            Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause)
+        }),
+        Err(_) => Err(Error::downstream(
+            Kind::RequestTimeout,
+            "the client stopped reading",
+        )),
+    }
 }
 
 /// A request body that cannot be read to its end.

@@ -412,7 +412,7 @@ impl<'a> Exchange<'a> {
             return Err(proxy::too_large(limit));
         }
         if self.head.expects_continue {
-            self.tell_to_go_on(responder).await?;
+            self.send_within(responder.go_on()).await?;
         }
         let mut all = Vec::new();
         loop {
@@ -437,20 +437,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn tell_to_go_on(&self, responder: &mut Responder<'_>) -> Result<(), Error> {
-        let limit = self.snapshot.config.inbound.idle_timeout;
-        match self.worker.timers.within(limit, responder.go_on()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(cause)) => {
-                Err(Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause))
-            }
-            Err(_) => Err(Error::downstream(
-                Kind::RequestTimeout,
-                "the client stopped reading",
-            )),
-        }
-    }
-
     async fn respond(
         &self,
         answer: &Answer,
@@ -460,23 +446,17 @@ impl<'a> Exchange<'a> {
         if !responder.can_outlive(self.head, body) {
             responder.close();
         }
-        let sending = send(
-            responder,
-            answer,
-            &self.request_id,
-            self.head.connection.persistent,
-        );
+        let persistent = self.head.connection.persistent;
+        self.send_within(send(responder, answer, &self.request_id, persistent))
+            .await
+    }
+
+    async fn send_within(
+        &self,
+        sending: impl Future<Output = std::io::Result<()>>,
+    ) -> Result<(), Error> {
         let limit = self.snapshot.config.inbound.idle_timeout;
-        match self.worker.timers.within(limit, sending).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(cause)) => {
-                Err(Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause))
-            }
-            Err(_) => Err(Error::downstream(
-                Kind::RequestTimeout,
-                "the client stopped reading",
-            )),
-        }
+        proxy::to_client(&self.worker.timers, limit, sending).await
     }
 
     /// Turns an error into an answer. Once an answer has been begun nothing can be told any more: the connection is
