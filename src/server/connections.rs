@@ -17,9 +17,9 @@ use crate::net::Stream;
 use crate::wire::{NoHead, ServerConnection};
 
 /// How long a client may take to send what little is left of a body whose answer it already has.
-const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
-const LINGER_LIMIT: usize = 1024 * 1024;
+pub(super) const LINGER_LIMIT: usize = 1024 * 1024;
 /// How long an idle client keeps its buffers.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 /// How often idle connections to the app are looked over.
@@ -98,23 +98,18 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let _counted = counted;
             // Without it the kernel may hold a small answer back; with it nothing else changes.
-            if stream.set_nodelay(true).is_ok() {
-                worker
-                    .serve(
-                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
-                        addr,
-                    )
-                    .await;
+            if stream.set_nodelay(true).is_err() {
+                return;
+            }
+            if let Some((stream, peer)) = worker.receive(Stream::Tcp(stream), addr).await {
+                let connection = ServerConnection::new(stream, Rc::clone(&worker.draining));
+                worker.serve(connection, &peer).await;
             }
         });
     }
 
     /// Serves the requests of one connection, one after the other.
-    async fn serve(&self, mut connection: ServerConnection, addr: SocketAddr) {
-        let peer = Peer {
-            addr,
-            text: addr.ip().to_canonical().to_string(),
-        };
+    async fn serve(&self, mut connection: ServerConnection, peer: &Peer) {
         let mut served = false;
         loop {
             if !self.next_request(&mut connection, served).await {
@@ -129,7 +124,7 @@ impl Worker {
                 .within(patience, connection.read_head(limits))
                 .await
             {
-                Ok(Ok(())) => exchange::exchange(self, &settings, &peer, &mut connection).await,
+                Ok(Ok(())) => exchange::exchange(self, &settings, peer, &mut connection).await,
                 Ok(Err(NoHead::Invalid(cause))) => {
                     exchange::refuse(self, &settings, &cause, &mut connection).await;
                 }
