@@ -8,6 +8,7 @@ mod diagnostic;
 mod mask;
 mod raw;
 mod source;
+mod tls;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use crate::secret::Secret;
 
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use source::Loaded;
+pub use tls::Tls;
 
 /// Everything the sidecar was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +69,8 @@ pub struct Inbound {
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Whether these peers begin each connection with a PROXY header that says who the client is.
+    pub proxy_protocol: bool,
     /// The largest body a client may send, in bytes.
     pub body_limit: u64,
     /// The largest header section, in bytes.
@@ -89,6 +93,8 @@ pub struct Inbound {
     pub drain_timeout: Duration,
     /// What becomes of `%2F` and `%5C` in paths.
     pub escaped_slashes: EscapedSlashes,
+    /// TLS, if clients are to speak it.
+    pub tls: Option<Tls>,
 }
 
 /// Where the app listens.

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Fault, Sink, nearest};
+use super::mask::is_suspect;
 
 /// A section of the file.
 pub(super) struct Section {
@@ -66,6 +67,7 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("auth", Kind::Text),
             Key::new("workers", Kind::Workers),
             Key::new("trusted_proxies", Kind::List),
+            Key::new("proxy_protocol", Kind::Flag),
             Key::new("body_limit", Kind::Size),
             Key::new("header_limit", Kind::Size),
             Key::new("timeout", Kind::Duration),
@@ -77,6 +79,16 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("drain_delay", Kind::Duration),
             Key::new("drain_timeout", Kind::Duration),
             Key::new("escaped_slashes", Kind::Text),
+        ],
+    },
+    Section {
+        name: "inbound.tls",
+        repeated: false,
+        keys: &[
+            Key::new("cert_file", Kind::Text),
+            Key::new("key_file", Kind::Text),
+            Key::new("client_ca_file", Kind::Text),
+            Key::new("handshake_timeout", Kind::Duration),
         ],
     },
     Section {
@@ -166,6 +178,7 @@ pub(super) struct Inbound {
     pub(super) auth: Field<Text>,
     pub(super) workers: Field<Workers>,
     pub(super) trusted_proxies: Field<Texts>,
+    pub(super) proxy_protocol: Field<bool>,
     pub(super) body_limit: Field<Text>,
     pub(super) header_limit: Field<Text>,
     pub(super) timeout: Field<Text>,
@@ -177,6 +190,16 @@ pub(super) struct Inbound {
     pub(super) drain_delay: Field<Text>,
     pub(super) drain_timeout: Field<Text>,
     pub(super) escaped_slashes: Field<Text>,
+    pub(super) tls: Option<Tls>,
+}
+
+/// `[inbound.tls]`
+pub(super) struct Tls {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) cert_file: Field<Text>,
+    pub(super) key_file: Field<Text>,
+    pub(super) client_ca_file: Field<Text>,
+    pub(super) handshake_timeout: Field<Text>,
 }
 
 /// `[[route]]`
@@ -289,6 +312,12 @@ impl Section {
         self.keys.iter().find(|k| k.name == name)
     }
 
+    /// The section of that name within this one: `tls` in `[inbound]` is `[inbound.tls]`.
+    pub(super) fn nested(&self, name: &str) -> Option<&'static Section> {
+        let within = |s: &&Section| s.name.split_once('.') == Some((self.name, name));
+        SECTIONS.iter().find(within)
+    }
+
     fn header(&self) -> String {
         if self.repeated {
             format!("[[{}]]", self.name)
@@ -352,6 +381,14 @@ impl Text {
     pub(super) fn shown(&self) -> &str {
         self.written.as_deref().unwrap_or(&self.value)
     }
+
+    /// The same for the name of a file; somebody may have put the secret itself where its file belongs.
+    pub(super) fn shown_as_file(&self) -> &str {
+        match is_suspect(self.shown()) {
+            true => "***",
+            false => self.shown(),
+        }
+    }
 }
 
 impl Raw {
@@ -408,6 +445,7 @@ impl Inbound {
             auth: table.text("auth", r),
             workers: table.workers("workers", r),
             trusted_proxies: table.list("trusted_proxies", r),
+            proxy_protocol: table.flag("proxy_protocol", r),
             body_limit: table.text("body_limit", r),
             header_limit: table.text("header_limit", r),
             timeout: table.text("timeout", r),
@@ -419,7 +457,22 @@ impl Inbound {
             drain_delay: table.text("drain_delay", r),
             drain_timeout: table.text("drain_timeout", r),
             escaped_slashes: table.text("escaped_slashes", r),
+            tls: table.section("tls", r).map(|table| Tls::read(table, r)),
         }
+    }
+}
+
+impl Tls {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let tls = Self {
+            header: table.header.clone(),
+            cert_file: table.text("cert_file", r),
+            key_file: table.text("key_file", r),
+            client_ca_file: table.text("client_ca_file", r),
+            handshake_timeout: table.text("handshake_timeout", r),
+        };
+        table.finish(r);
+        tls
     }
 }
 
@@ -504,6 +557,13 @@ impl<'i> Table<'i> {
                 None => Read::WrongType(other),
             },
         })
+    }
+
+    /// A section within this one.
+    fn section(&mut self, name: &str, r: &mut Reader<'_>) -> Option<Table<'i>> {
+        let section = self.section.nested(name)?;
+        let (name, value) = self.entries.remove(name)?;
+        r.table(section, name, value)
     }
 
     fn take<T>(

@@ -290,7 +290,8 @@ fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
         _ => None,
     };
     out.extend_from_slice(b"\r\nx-forwarded-proto: ");
-    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(b"http"));
+    let proto: &[u8] = if origin.secure { b"https" } else { b"http" };
+    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(proto));
     out.extend_from_slice(b"\r\n");
     let host = match believed(Name::XForwardedHost) {
         Some(host) => Some(host),

@@ -64,6 +64,8 @@ pub(crate) struct Added<'a> {
 pub(crate) struct Origin<'a> {
     /// The peer's address in text.
     pub(crate) peer_text: &'a str,
+    /// Whether the peer speaks TLS with us.
+    pub(crate) secure: bool,
     /// Whether the peer's own `X-Forwarded-*` are believed.
     pub(crate) trusted: bool,
 }

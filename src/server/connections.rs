@@ -13,14 +13,14 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
-use crate::net::Stream;
+use crate::net::{Protocol, Stream};
 use crate::wire::http1::ServerConnection;
 use crate::wire::{NoHead, Reader, Responder};
 
 /// How long a client may take to send what little is left of a body whose answer it already has.
 pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
-const LINGER_LIMIT: usize = 1024 * 1024;
+pub(super) const LINGER_LIMIT: usize = 1024 * 1024;
 /// How long an idle client keeps its buffers.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 /// How often idle connections to the app are looked over.
@@ -99,23 +99,24 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let _counted = counted;
             // Without it the kernel may hold a small answer back; with it nothing else changes.
-            if stream.set_nodelay(true).is_ok() {
-                worker
-                    .serve(
-                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
-                        addr,
-                    )
-                    .await;
+            if stream.set_nodelay(true).is_err() {
+                return;
+            }
+            match worker.receive(Stream::Tcp(stream), addr).await {
+                Some((stream, Protocol::Http1, peer)) => {
+                    let connection = ServerConnection::new(stream, Rc::clone(&worker.draining));
+                    worker.serve(connection, peer).await;
+                }
+                Some((stream, Protocol::Http2, peer)) => {
+                    worker.serve_http2(stream, Vec::new(), peer).await;
+                }
+                None => {}
             }
         });
     }
 
     /// Serves the requests of one connection, one after the other.
-    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, addr: SocketAddr) {
-        let peer = Peer {
-            addr,
-            text: addr.ip().to_canonical().to_string(),
-        };
+    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, peer: Peer) {
         let mut served = false;
         loop {
             if !self.next_request(&mut connection, served).await {

@@ -287,6 +287,7 @@ impl<'a> Exchange<'a> {
             app_lines: &self.snapshot.app_lines,
             origin: Origin {
                 peer_text: &self.peer.text,
+                secure: self.peer.secure,
                 trusted: self.trusted,
             },
             request_id: self.request_id,

@@ -4,6 +4,7 @@
 //! drain.
 
 mod admin;
+mod arrival;
 mod connections;
 mod drain;
 mod exchange;

@@ -58,6 +58,8 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     /// The address as it goes into `X-Forwarded-For`; made once per connection.
     pub(super) text: String,
+    /// Whether it speaks TLS with us.
+    pub(super) secure: bool,
 }
 
 impl Worker {
