@@ -112,7 +112,7 @@ pub(crate) async fn forward(
     let pooled = pool.take(forward.upstream, repeatable);
     if let Some(connection) = pooled {
         match attempt(forward, pool, timers, connection, &mut body, responder).await {
-            Err(Failure::Dead(_)) if repeatable => {}
+            Err(Failure::Dead(error)) if repeatable => pool.retry_after(error)?,
             outcome => return outcome.map_err(Failure::into_error),
         }
     }

@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
 use drain::Phase;
-use snapshot::Snapshot;
+use snapshot::{Shared, Snapshot};
 use worker::Worker;
 
 /// A running sidecar.
@@ -59,6 +59,7 @@ pub struct Sidecar {
     current: Arc<ArcSwap<Snapshot>>,
     state: Arc<SessionState>,
     metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     orders: mpsc::UnboundedSender<Order>,
     phase: watch::Receiver<Phase>,
     control: Option<JoinHandle<()>>,
@@ -127,7 +128,8 @@ impl Sidecar {
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
         metrics.config_loaded(true, state.clock.now());
-        let snapshot = Snapshot::build(config, &state, &metrics);
+        let shared = Arc::<Shared>::default();
+        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -161,6 +163,7 @@ impl Sidecar {
             current,
             state,
             metrics,
+            shared,
             orders,
             phase,
             control: Some(control),
@@ -208,6 +211,7 @@ impl Sidecar {
             config,
             &self.state,
             &self.metrics,
+            &self.shared,
         )));
         self.metrics.config_loaded(true, self.state.clock.now());
         Ok(())

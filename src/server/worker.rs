@@ -15,7 +15,7 @@ use super::router::Endpoint;
 use super::snapshot::Snapshot;
 use crate::clock::Clock;
 use crate::proxy::Pool;
-use crate::resilience::Timers;
+use crate::resilience::{Slots, Timers};
 use crate::session::SessionState;
 use crate::telemetry::ids::IdSource;
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
@@ -26,6 +26,8 @@ pub(super) struct Worker {
     pub(super) pool: Pool,
     pub(super) ids: IdSource,
     pub(super) cells: Arc<WorkerCells>,
+    /// The requests that are being dealt with and may wait for others meanwhile.
+    pub(super) slots: Slots,
     state: Arc<SessionState>,
     current: Arc<ArcSwap<Snapshot>>,
     settings: RefCell<Rc<Settings>>,
@@ -72,6 +74,7 @@ impl Worker {
             pool: Pool::new(Arc::clone(&cells)),
             ids: IdSource::new(),
             cells,
+            slots: Slots::default(),
             state,
             current,
             settings: RefCell::new(Rc::new(settings)),
