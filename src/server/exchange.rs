@@ -549,10 +549,15 @@ impl<'a> Exchange<'a> {
         if let Err(error) = outcome {
             let request_id = self.request_id.as_str();
             let side = format!("{:?}", error.side()).to_lowercase();
-            if status >= 500 {
-                tracing::warn!(request_id, status, side, error = %error, "request failed");
+            let failures = &self.snapshot.shared.failures;
+            let told = match status {
+                500.. => failures.pass(error.kind(), Instant::now()),
+                _ => None,
+            };
+            if let Some(suppressed) = told {
+                tracing::warn!(request_id, status, side, error = %error, suppressed, "request failed");
             } else {
-                tracing::debug!(request_id, status, side, error = %error, "request refused");
+                tracing::debug!(request_id, status, side, error = %error, "request failed");
             }
         }
         if self.snapshot.config.log.access {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use super::router::Router;
 use crate::config::Config;
+use crate::error::Kind;
 use crate::gateway::Gateway;
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::Throttle;
 use crate::wire::HeadLimits;
 
 /// Everything a request needs to know.
@@ -33,6 +35,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
+    /// Failed requests in the log.
+    pub(crate) failures: Throttle<Kind>,
 }
 
 impl Snapshot {
