@@ -20,6 +20,7 @@ use crate::domain::User;
 use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
+use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::wire::{
     AnswerReader, BodyError, Framing, HeadError, HeadLimits, Length, NoHead, Reader, RequestHead,
@@ -396,6 +397,7 @@ impl Exchange<'_> {
             };
             let last = count == 0 || body.ends_after(count);
             self.send_within(responder.send(body.chunk(), last)).await?;
+            faults::strike("answer");
             body.consume(count);
             if last {
                 return Ok(());

@@ -1,7 +1,8 @@
 //! Keeping going when others do not, or when there is too much of it: coarse timeouts, single flight, rate limits, what
-//! there is only so much of, a retry budget.
+//! there is only so much of, a retry budget, panics.
 
 mod capacity;
+pub(crate) mod panics;
 mod rate_limit;
 mod retry_budget;
 mod single_flight;

@@ -14,6 +14,7 @@ use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
 use crate::net::Stream;
+use crate::resilience::panics::faults;
 use crate::wire::{NoHead, ServerConnection};
 
 /// How long a client may take to send what little is left of a body whose answer it already has.
@@ -36,11 +37,18 @@ impl Worker {
     ) {
         let listener = tokio::net::TcpListener::from_std(listener)
             .expect("a non-blocking listener joins the runtime of its worker");
-        tokio::task::spawn_local(self.timers.clone().run());
-        tokio::task::spawn_local(Rc::clone(&self).sweep_pool());
+        let (sweeping, timing) = (Rc::clone(&self), Rc::clone(&self));
+        tokio::task::spawn_local(async move {
+            timing
+                .kept_going("timers", || timing.timers.clone().run())
+                .await;
+        });
+        tokio::task::spawn_local(async move {
+            sweeping.kept_going("pool", || sweeping.sweep_pool()).await;
+        });
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
-            () = self.accept(&listener) => {}
+            () = self.kept_going("accept", || self.accept(&listener)) => {}
         }
         self.accept_waiting(&listener).await;
         drop(listener);
@@ -55,6 +63,7 @@ impl Worker {
     async fn accept(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
         loop {
             self.wait_for_room().await;
+            faults::strike("accept");
             match listener.accept().await {
                 Ok((stream, addr)) => self.spawn(stream, addr),
                 Err(error) if is_about_one_connection(&error) => {}
@@ -99,12 +108,10 @@ impl Worker {
             let _counted = counted;
             // Without it the kernel may hold a small answer back; with it nothing else changes.
             if stream.set_nodelay(true).is_ok() {
-                worker
-                    .serve(
-                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
-                        addr,
-                    )
-                    .await;
+                let connection =
+                    ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining));
+                let serving = worker.serve(connection, addr);
+                worker.isolated("connection", serving).await;
             }
         });
     }
@@ -171,7 +178,7 @@ impl Worker {
         }
     }
 
-    async fn sweep_pool(self: Rc<Self>) {
+    async fn sweep_pool(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             self.pool.sweep();

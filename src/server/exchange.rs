@@ -18,6 +18,7 @@ use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language, Side};
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
+use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
@@ -70,9 +71,13 @@ pub(super) async fn exchange(
     let (head, mut body, mut responder) = connection.parts();
     let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
     let mut counted = Counted::Unrouted;
-    let outcome = exchange
-        .handle(&mut body, &mut responder, &mut counted)
-        .await;
+    let handled = caught(exchange.handle(&mut body, &mut responder, &mut counted)).await;
+    let outcome = handled.unwrap_or_else(|panicked| {
+        // Nobody knows how far it got with the connection.
+        responder.take_back();
+        responder.close();
+        Err(worker.broke(panicked))
+    });
     if let Err(error) = &outcome {
         exchange.tell(error, &body, &mut responder).await;
     }
@@ -187,6 +192,7 @@ impl<'a> Exchange<'a> {
         responder: &mut Responder<'_>,
         counted: &mut Counted,
     ) -> Result<(), Error> {
+        faults::strike("request");
         let escaped_slashes = self.snapshot.config.inbound.escaped_slashes;
         let path = CanonicalPath::parse(self.head.target(), escaped_slashes)
             .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;

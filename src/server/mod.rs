@@ -11,6 +11,9 @@ mod router;
 mod snapshot;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -137,9 +140,13 @@ impl Sidecar {
         let mut threads = Vec::with_capacity(workers);
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
+            let alarm = Alarm(orders.clone());
             threads.push(spawn(format!("wx-worker-{index}"), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
-                worker.run(listener, phase)
+                async move {
+                    let _alarm = alarm;
+                    worker.run(listener, phase).await;
+                }
             })?);
         }
         let conductor = Conductor {
@@ -222,6 +229,14 @@ impl Sidecar {
         self.metrics.config_loaded(false, self.state.clock.now());
     }
 
+    /// Ends when the sidecar has stopped. That happens without [`Sidecar::shutdown`] only if a worker died of a panic: the
+    /// others then drain, because a process with a part of its workers looks healthy and is not.
+    pub async fn ended(&self) {
+        let mut phase = self.phase.clone();
+        // An error means that the control thread is gone, and with it all else.
+        let _ended = phase.wait_for(|phase| *phase >= Phase::Stopped).await;
+    }
+
     /// Drains and stops: not ready, `drain_delay`, no new connections, requests in flight finish within `drain_timeout`.
     pub async fn shutdown(mut self) {
         // The control thread is gone only if it has stopped already.
@@ -252,6 +267,18 @@ impl Drop for Sidecar {
     }
 }
 
+/// Has all workers drain when one dies of a panic.
+struct Alarm(mpsc::UnboundedSender<Order>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a worker died of a panic; the sidecar drains and ends");
+            let _stopped = self.0.send(Order::Drain);
+        }
+    }
+}
+
 /// Runs the control thread: the admin side, until the end that it conducts.
 struct Conductor {
     current: Arc<ArcSwap<Snapshot>>,
@@ -275,8 +302,7 @@ impl Conductor {
             );
             tokio::select! {
                 () = drain => {}
-                // There is only one more order, and it does not wait for anything.
-                _ = self.inbox.recv() => {}
+                () = told_to_stop(&mut self.inbox) => {}
             }
         }
         self.phase.send_replace(Phase::Stopped);
@@ -284,6 +310,11 @@ impl Conductor {
         serving.abort();
         tracing::info!("stopped");
     }
+}
+
+/// Waits for the order that does not wait for anything; to drain once more is no news.
+async fn told_to_stop(inbox: &mut mpsc::UnboundedReceiver<Order>) {
+    while let Some(Order::Drain) = inbox.recv().await {}
 }
 
 /// Joins threads without blocking the runtime; the channel closes when all have ended.
