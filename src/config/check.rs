@@ -34,6 +34,7 @@ const REFRESH_TTL: &str = "30d";
 
 const MOST_WORKERS: i64 = 256;
 const MOST_CONNECTIONS: i64 = 1_000_000;
+const MOST_REQUESTS: i64 = 1_000_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// The least a session key may have, in bytes.
@@ -139,6 +140,15 @@ impl Check<'_> {
             || Ok(10_000),
             |n| whole_within(*n, MOST_CONNECTIONS),
         );
+        let max_requests = self.value(
+            &raw.max_requests,
+            || Ok(10_000),
+            |n| whole_within(*n, MOST_REQUESTS),
+        );
+        let buffer_limit = self.text(&raw.buffer_limit, "64MiB", values::size);
+        let rate_limit = self.text(&raw.rate_limit, "none", values::rate_limit);
+        let login_rate_limit =
+            self.text(&raw.login_rate_limit, "50/s burst 200", values::rate_limit);
         let drain_delay = self.text(&raw.drain_delay, "5s", values::duration_or_zero);
         let drain_timeout = self.text(&raw.drain_timeout, "25s", values::duration);
         let escaped_slashes = self.text(&raw.escaped_slashes, "reject", |text| {
@@ -168,6 +178,10 @@ impl Check<'_> {
             idle_timeout: idle_timeout?,
             tunnel_timeout: tunnel_timeout?,
             max_connections: max_connections?,
+            max_requests: max_requests?,
+            buffer_limit: buffer_limit?,
+            rate_limit: rate_limit?,
+            login_rate_limit: login_rate_limit?,
             drain_delay: drain_delay?,
             drain_timeout: drain_timeout?,
             escaped_slashes: escaped_slashes?,
@@ -253,6 +267,7 @@ impl Check<'_> {
         let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
         let timeout = self.given(&raw.timeout, values::duration);
         let body_limit = self.given(&raw.body_limit, values::size);
+        let rate_limit = self.given(&raw.rate_limit, values::rate_limit);
         let upstream = self.given(&raw.upstream, values::upstream);
         if login == Some(true) && auth == Some(Some(Auth::Required)) {
             let fault = Fault::new("who logs in has no token yet, and this route asks for one")
@@ -269,6 +284,7 @@ impl Check<'_> {
             login,
             timeout: timeout?.unwrap_or(inbound.timeout),
             body_limit: body_limit?.unwrap_or(inbound.body_limit),
+            rate_limit: rate_limit?.unwrap_or(inbound.rate_limit),
             upstream: upstream?.unwrap_or_else(|| inbound.upstream.clone()),
         })
     }

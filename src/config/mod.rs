@@ -87,6 +87,14 @@ pub struct Inbound {
     pub tunnel_timeout: Duration,
     /// How many client connections are held at once; more wait in the listener's queue.
     pub max_connections: usize,
+    /// How many requests are dealt with at once.
+    pub max_requests: usize,
+    /// How many bytes of bodies that are read as a whole are held at once.
+    pub buffer_limit: u64,
+    /// How many requests one user or client may send, on each route that does not say otherwise.
+    pub rate_limit: Option<RateLimit>,
+    /// How many logins and refreshes one client address may ask for.
+    pub login_rate_limit: Option<RateLimit>,
     /// How long the sidecar says "not ready" before it stops accepting.
     pub drain_delay: Duration,
     /// How long requests in flight may take after that.
@@ -147,6 +155,17 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
+/// So many requests, such as `10/s burst 20`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many in each period, in the long run; at least 1.
+    pub count: u32,
+    /// The period.
+    pub per: Duration,
+    /// How many at once, after a rest; at least 1.
+    pub burst: u32,
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -162,6 +181,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Instead of `[inbound] body_limit`.
     pub body_limit: u64,
+    /// Instead of `[inbound] rate_limit`.
+    pub rate_limit: Option<RateLimit>,
     /// Instead of `[inbound] upstream`.
     pub upstream: Upstream,
 }

@@ -21,6 +21,7 @@ use crate::domain::User;
 use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
+use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
@@ -117,7 +118,7 @@ pub(crate) async fn forward(
     let pooled = pool.take(forward.upstream, repeatable);
     if let Some(connection) = pooled {
         match attempt(forward, pool, timers, connection, &mut body, responder).await {
-            Err(Failure::Dead(_)) if repeatable => {}
+            Err(Failure::Dead(error)) if repeatable => pool.retry_after(error)?,
             outcome => return outcome.map_err(Failure::into_error),
         }
     }
@@ -461,6 +462,7 @@ impl Exchange<'_> {
             }
             let last = body.ends_after(count);
             self.send_within(responder.send(body.chunk(), last)).await?;
+            faults::strike("answer");
             body.consume(count);
             if last {
                 return Ok(());

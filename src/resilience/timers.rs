@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::panics::faults;
+
 const TICK: Duration = Duration::from_millis(100);
 
 /// The waits of one worker. Clones share the table.
@@ -108,6 +110,7 @@ impl Timers {
                 self.0.first_wait.notified().await;
             }
             tokio::time::sleep(TICK).await;
+            faults::strike("timers");
             let now = self.0.tick.get() + 1;
             self.0.tick.set(now);
             self.0.waits.borrow().wake_overdue(now);

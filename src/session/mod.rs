@@ -22,6 +22,7 @@ use crate::domain::{AppId, LoginCode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::resilience::SingleFlight;
+use crate::resilience::panics::caught;
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::wechat::login::UserSession;
@@ -117,7 +118,14 @@ impl Sessions {
                 "the login broke off",
             )
         };
-        let outcome = self.state.flights.run(hash, exchange).await;
+        let metrics = Arc::clone(&self.state.metrics);
+        let isolated = move || async move {
+            caught(exchange()).await.unwrap_or_else(|panicked| {
+                metrics.panicked();
+                Err(internal().with_cause(panicked))
+            })
+        };
+        let outcome = self.state.flights.run(hash, isolated).await;
         outcome.unwrap_or_else(|| Err(internal()))
     }
 

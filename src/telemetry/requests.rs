@@ -75,6 +75,10 @@ pub(crate) struct WorkerCells {
     pub(crate) resumed_handshakes: Cell,
     refusals: [Cell; Refusal::LABELS.len()],
     pub(crate) upstream_connects: Cell,
+    /// Requests that were sent again, because their pooled connection was dead.
+    pub(crate) retries_sent: Cell,
+    /// Those that the retry budget did not allow.
+    pub(crate) retries_refused: Cell,
     /// Guards the list, not the cells in it: a route or a status that was never seen before is added under the lock.
     routes: Mutex<Vec<(String, Arc<RouteCells>)>>,
 }
@@ -181,6 +185,7 @@ impl RequestCollector {
             REFUSED_CONNECTIONS,
             HANDSHAKES,
             UPSTREAM_CONNECTS,
+            UPSTREAM_RETRIES,
         ]
         .map(desc)
         .into();
@@ -221,6 +226,11 @@ const HANDSHAKES: (&str, &str) = (
 const UPSTREAM_CONNECTS: (&str, &str) = (
     "wx_sidecar_upstream_connects_total",
     "Connections opened to the app, failed ones included.",
+);
+
+const UPSTREAM_RETRIES: (&str, &str) = (
+    "wx_sidecar_upstream_retries_total",
+    "Requests whose pooled connection to the app was dead: sent again, or told because the retry budget was exhausted.",
 );
 
 impl Collector for RequestCollector {
@@ -298,6 +308,16 @@ impl Collector for RequestCollector {
                 UPSTREAM_CONNECTS,
                 MetricType::COUNTER,
                 vec![counter(Vec::new(), self.sum(|w| w.upstream_connects.get()))],
+            ),
+            family(
+                UPSTREAM_RETRIES,
+                MetricType::COUNTER,
+                [
+                    ("budget_exhausted", self.sum(|w| w.retries_refused.get())),
+                    ("sent", self.sum(|w| w.retries_sent.get())),
+                ]
+                .map(|(result, count)| counter(vec![label("result", result)], count))
+                .into(),
             ),
         ]
         .into_iter()
