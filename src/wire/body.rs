@@ -9,6 +9,7 @@ use std::io::{self, IoSlice, Write as _};
 use tokio::io::AsyncWriteExt;
 
 use super::buffer::Buffer;
+use super::fields::parse_field_line;
 use super::head::{Framing, HeadError, HeadLimits, HeadScan};
 use crate::net::{ReadHalf, WriteHalf};
 
@@ -292,14 +293,9 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
 
 /// A trailer line must be a field line, though its content is dropped.
 fn check_trailer(line: &[u8]) -> Result<(), BodyError> {
-    let malformed = BodyError::Malformed("a trailer is not a header line");
-    let mut terminated = Vec::with_capacity(line.len() + 4);
-    terminated.extend_from_slice(line);
-    terminated.extend_from_slice(b"\r\n\r\n");
-    let mut fields = [httparse::EMPTY_HEADER; 1];
-    match httparse::parse_headers(&terminated, &mut fields) {
-        Ok(httparse::Status::Complete(_)) => Ok(()),
-        _ => Err(malformed),
+    match parse_field_line(line) {
+        Some(_) => Ok(()),
+        None => Err(BodyError::Malformed("a trailer is not a header line")),
     }
 }
 
