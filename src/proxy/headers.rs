@@ -7,7 +7,6 @@
 use memchr::memmem;
 
 use super::{Forward, Origin};
-use crate::domain::UnionId;
 use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
 
 /// How the request's body is announced to the app.
@@ -86,8 +85,8 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
         line(out, b"tracestate", state);
     }
     if let Some(user) = forward.user {
-        line(out, b"X-WX-OPENID", user.openid.as_str().as_bytes());
-        if let Some(unionid) = user.unionid.as_ref().map(UnionId::as_str) {
+        line(out, b"X-WX-OPENID", user.openid.as_bytes());
+        if let Some(unionid) = &user.unionid {
             line(out, b"X-WX-UNIONID", unionid.as_bytes());
         }
         out.extend_from_slice(forward.app_lines);
