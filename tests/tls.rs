@@ -158,6 +158,14 @@ impl Secure {
         let series = "wx_sidecar_http_connections_refused_total";
         self.rig.metric(&format!("{series}{{reason=\"{reason}\"}}"))
     }
+
+    /// Waits for the count, which follows what the client sees.
+    fn counts_refused(&self, reason: &str, count: f64) {
+        while self.refused(reason) < count {
+            thread::yield_now();
+        }
+        assert_eq!(self.refused(reason), count);
+    }
 }
 
 fn write_pair(directory: &Path, (certificate, key): &(String, String)) {
@@ -324,7 +332,7 @@ fn plain_http_at_a_tls_port_gets_an_alert_and_a_clean_end() {
         (Some(&21), Some(&2)),
         "{answer:?}"
     );
-    assert_eq!(secure.refused("tls"), 1.0);
+    secure.counts_refused("tls", 1.0);
     is_ok(&secure.connect().ask(GET));
     app.only_request();
 }
@@ -342,7 +350,7 @@ fn a_handshake_that_stalls_is_ended_and_keeps_nobody_waiting() {
     for mut stream in stalled {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
-    assert_eq!(secure.refused("tls_timeout"), 8.0);
+    secure.counts_refused("tls_timeout", 8.0);
 }
 
 #[test]
@@ -381,11 +389,7 @@ fn with_a_client_ca_only_its_clients_get_in() {
         assert!(error.is_err(), "{error:?}");
     }
     app.only_request();
-    // It is counted after the client was told.
-    while secure.refused("tls") < 2.0 {
-        thread::yield_now();
-    }
-    assert_eq!(secure.refused("tls"), 2.0);
+    secure.counts_refused("tls", 2.0);
 }
 
 #[test]
