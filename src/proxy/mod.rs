@@ -396,8 +396,8 @@ impl Exchange<'_> {
                 Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
             };
             let last = count == 0 || body.ends_after(count);
-            self.send_within(responder.send(body.chunk(), last)).await?;
             faults::strike("answer");
+            self.send_within(responder.send(body.chunk(), last)).await?;
             body.consume(count);
             if last {
                 return Ok(());
