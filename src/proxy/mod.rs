@@ -453,6 +453,7 @@ impl Exchange<'_> {
                 Err(_) if uploading => continue,
                 Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
             };
+            faults::strike("answer");
             if count == 0 {
                 let takes = self.forward.head.takes_trailers();
                 let keep = |field: &Field<'_>| takes && headers::is_forwarded_trailer(field);
@@ -462,7 +463,6 @@ impl Exchange<'_> {
             }
             let last = body.ends_after(count);
             self.send_within(responder.send(body.chunk(), last)).await?;
-            faults::strike("answer");
             body.consume(count);
             if last {
                 return Ok(());

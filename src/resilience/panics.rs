@@ -101,12 +101,12 @@ impl std::error::Error for Panicked {}
 /// Panics that tests order; in a build that is not for tests there are none.
 pub(crate) mod faults {
     #[cfg(test)]
-    static ARMED: std::sync::Mutex<Vec<&'static str>> = std::sync::Mutex::new(Vec::new());
+    static ARMED: std::sync::Mutex<Vec<(&'static str, usize)>> = std::sync::Mutex::new(Vec::new());
 
-    /// Has whoever comes to `point` next panic, once.
+    /// Has whoever comes to `point` next panic, once, after so many have passed.
     #[cfg(test)]
-    pub(crate) fn arm(point: &'static str) {
-        ARMED.lock().unwrap().push(point);
+    pub(crate) fn arm(point: &'static str, passing: usize) {
+        ARMED.lock().unwrap().push((point, passing));
     }
 
     /// A place where a test may have it panic.
@@ -114,8 +114,18 @@ pub(crate) mod faults {
     pub(crate) fn strike(point: &'static str) {
         let struck = {
             let mut armed = ARMED.lock().unwrap();
-            let place = armed.iter().position(|armed| *armed == point);
-            place.map(|place| armed.remove(place)).is_some()
+            let place = armed.iter().position(|(armed, _)| *armed == point);
+            match place.map(|place| (place, armed[place].1)) {
+                None => false,
+                Some((place, 0)) => {
+                    armed.remove(place);
+                    true
+                }
+                Some((place, _)) => {
+                    armed[place].1 -= 1;
+                    false
+                }
+            }
         };
         assert!(!struck, "as the test wants, at `{point}`");
     }

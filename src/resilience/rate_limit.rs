@@ -67,7 +67,11 @@ impl RateLimiter {
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
         let counter = find_or_evict(&mut set, key);
         // A clock that was set back must not shut anybody out for as long.
-        let full_at = counter.full_at.clamp(now, now + self.capacity) + self.interval;
+        let fullest = now.saturating_add(self.capacity);
+        let full_at = counter
+            .full_at
+            .clamp(now, fullest)
+            .saturating_add(self.interval);
         if full_at - now > self.capacity {
             return Err(Duration::from_nanos(full_at - now - self.capacity));
         }

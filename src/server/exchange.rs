@@ -549,7 +549,7 @@ impl<'a> Exchange<'a> {
             let side = format!("{:?}", error.side()).to_lowercase();
             let failures = &self.snapshot.shared.failures;
             let told = match status {
-                500.. => failures.pass(error.kind(), Instant::now()),
+                500.. => failures.pass((error.kind(), status), Instant::now().into_std()),
                 _ => None,
             };
             if let Some(suppressed) = told {

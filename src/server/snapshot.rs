@@ -35,8 +35,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
-    /// Failed requests in the log.
-    pub(crate) failures: Throttle<Kind>,
+    /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
+    pub(crate) failures: Throttle<(Kind, u16)>,
 }
 
 impl Snapshot {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use crate::resilience::panics::faults;
 /// Only against a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+/// So long that it comes in pieces.
+const LONG: usize = 1 << 20;
 
 /// Panics are ordered for the whole process: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -21,17 +22,18 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A sidecar with one worker, in front of an app that gives `answer` to each request; the app's connections are counted
-/// by what the sidecar says.
-fn sidecar(answer: &'static [u8]) -> Sidecar {
+/// A sidecar with one worker, in front of an app that gives `answer` to each request.
+fn sidecar(answer: impl Into<Vec<u8>>) -> Sidecar {
+    let answer: Arc<[u8]> = answer.into().into();
     let app = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = app.local_addr().unwrap();
     thread::spawn(move || {
         for stream in app.incoming().map_while(Result::ok) {
+            let answer = Arc::clone(&answer);
             thread::spawn(move || {
                 let mut client = Client::of(stream);
                 while client.read_until(b"\r\n\r\n") {
-                    client.send(answer);
+                    client.send(&answer);
                 }
             });
         }
@@ -117,7 +119,7 @@ fn a_panic_before_an_answer_is_a_500_for_that_request_and_nothing_for_others() {
     let sidecar = sidecar(OK);
     let mut other = Client::connect(sidecar.inbound_addr());
     assert!(other.get(b"\r\n\r\nok"));
-    faults::arm("request");
+    faults::arm("request", 0);
     let mut unlucky = Client::connect(sidecar.inbound_addr());
     unlucky.get(b"never");
     let answer = String::from_utf8_lossy(&unlucky.read).into_owned();
@@ -138,27 +140,30 @@ fn a_panic_before_an_answer_is_a_500_for_that_request_and_nothing_for_others() {
 #[test]
 fn a_panic_within_an_answer_cuts_it_off_and_its_connection_to_the_app_is_not_used_again() {
     let _alone = alone();
-    let sidecar = sidecar(HALF);
-    faults::arm("answer");
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n");
+    let sidecar = sidecar([answer.as_bytes(), &vec![b'x'; LONG]].concat());
+    // With nothing sent yet there is still time to tell.
+    faults::arm("answer", 0);
     let mut unlucky = Client::connect(sidecar.inbound_addr());
     unlucky.get(b"never");
-    let answer = String::from_utf8_lossy(&unlucky.read).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nhalf"), "{answer}");
-    assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 1);
+    assert!(unlucky.read.starts_with(b"HTTP/1.1 500 "));
+    faults::arm("answer", 1);
+    let mut unlucky = Client::connect(sidecar.inbound_addr());
+    unlucky.get(b"never");
+    assert!(unlucky.read.starts_with(b"HTTP/1.1 200 "));
+    assert!(unlucky.read.len() < LONG);
+    assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 2);
     let mut next = Client::connect(sidecar.inbound_addr());
-    assert!(next.get(b"\r\n\r\nhalf"));
-    assert_eq!(metric(&sidecar, "wx_sidecar_upstream_connects_total"), 2);
-    drop(next);
-    assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 1);
+    assert!(next.get(b"\r\n\r\n"));
+    assert_eq!(metric(&sidecar, "wx_sidecar_upstream_connects_total"), 3);
 }
 
 #[test]
 fn a_background_task_that_panics_begins_anew() {
     let _alone = alone();
     let sidecar = sidecar(OK);
-    faults::arm("accept");
-    faults::arm("timers");
+    faults::arm("accept", 0);
+    faults::arm("timers", 0);
     for _ in 0..3 {
         assert!(Client::connect(sidecar.inbound_addr()).get(b"\r\n\r\nok"));
     }
@@ -173,8 +178,8 @@ fn a_background_task_that_panics_begins_anew() {
 fn a_sidecar_that_loses_a_worker_ends() {
     let _alone = alone();
     let sidecar = sidecar(OK);
-    faults::arm("accept");
-    faults::arm("restart");
+    faults::arm("accept", 0);
+    faults::arm("restart", 0);
     drop(Client::connect(sidecar.inbound_addr()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

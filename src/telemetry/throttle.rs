@@ -4,9 +4,7 @@
 //! bury what else there is to read and fill a disk; the metrics count them all anyway.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
