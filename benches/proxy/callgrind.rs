@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use crate::contender::{Field, Proxy, Wrap, prefix_of};
+use crate::lane::Protocol;
 use crate::load::{Amount, Spec};
-use crate::options::Row;
+use crate::options::{Face, Row};
 use crate::rounds::generate;
 
 const FEW: u64 = 1_000;
@@ -33,17 +34,20 @@ fn per_request(field: &Field<'_>, row: Row, proxy: Proxy) -> Result<f64, String>
 
 /// Instructions of a whole run in which `requests` were answered.
 fn collected(field: &Field<'_>, row: Row, proxy: Proxy, requests: u64) -> Result<u64, String> {
-    let mut started = field.start(proxy, Wrap::Callgrind)?;
+    let mut started = field.start(proxy, Face::Plain, Wrap::Callgrind)?;
     let spec = Spec {
         address: started.address,
         path: format!("{}/1k", prefix_of(row)),
         token: if row == Row::Verified {
-            Some(field.log_in(started.address)?)
+            Some(field.log_in(&started)?)
         } else {
             None
         },
         upload: None,
+        protocol: Protocol::Http1,
+        certificate: None,
         connections: CONNECTIONS,
+        streams: 1,
         amount: Amount::Counted { requests },
     };
     let outcome = generate(field.machine, field.scratch, &spec)?;

@@ -5,6 +5,7 @@
 //! and is the cross-check, and the fallback where `schedstat` is missing or has lost threads.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -75,6 +76,12 @@ impl Process {
 
     pub(crate) fn stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// Sends a line to its standard input.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<(), String> {
+        let stdin = self.child.stdin.as_mut().ok_or("it has no stdin")?;
+        writeln!(stdin, "{line}").map_err(|error| format!("telling {}: {error}", self.name))
     }
 
     /// How it ended, if it has.
@@ -233,6 +240,17 @@ impl Memory {
             sum.peak += kibibytes("VmHWM:");
         }
         sum
+    }
+
+    /// Bytes now, pages that processes share divided among them; as resident where the kernel does not tell that.
+    pub(crate) fn share_of(pids: &[u32]) -> u64 {
+        let of = |pid: &u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let shares: Option<u64> = pids.iter().map(of).sum();
+        1024 * shares.unwrap_or_else(|| Memory::of(pids).now)
     }
 }
 
