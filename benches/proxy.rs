@@ -49,7 +49,7 @@ mod websocket;
 
 use std::process::ExitCode;
 
-use contender::Field;
+use contender::{Field, Proxy};
 use machine::Machine;
 use options::{Asked, Options};
 use report::Report;
@@ -103,7 +103,11 @@ fn bench(options: &Options) -> Result<u64, String> {
     running.stop();
     let crowds = idle::measure(&field, options);
     let instructions = if options.callgrind {
-        callgrind::measure(&field)
+        let proxies = match options.peers_under_callgrind {
+            true => field.proxies(),
+            false => vec![Proxy::Sidecar],
+        };
+        callgrind::measure(&field, &proxies)
     } else {
         Vec::new()
     };

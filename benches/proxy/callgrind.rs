@@ -16,12 +16,13 @@ const FEW: u64 = 1_000;
 const MORE: u64 = 3_000;
 const CONNECTIONS: usize = 8;
 
-/// Instructions per request of each row that has a proxy; or why there is no figure.
-pub(crate) fn measure(field: &Field<'_>) -> Vec<(Row, Result<f64, String>)> {
+/// Instructions per request of each row that has one of `proxies`; or why there is no figure.
+pub(crate) fn measure(field: &Field<'_>, proxies: &[Proxy]) -> Vec<(Row, Result<f64, String>)> {
     let rows = field
         .rows
         .iter()
-        .filter_map(|row| Some((*row, Proxy::of(*row)?)));
+        .filter_map(|row| Some((*row, Proxy::of(*row)?)))
+        .filter(|(_, proxy)| proxies.contains(proxy));
     rows.map(|(row, proxy)| (row, per_request(field, row, proxy)))
         .collect()
 }
@@ -50,7 +51,7 @@ fn collected(field: &Field<'_>, row: Row, proxy: Proxy, requests: u64) -> Result
         streams: 1,
         amount: Amount::Counted { requests },
     };
-    let outcome = generate(field.machine, field.scratch, &spec)?;
+    let outcome = generate(field.machine, field.scratch, &spec, || {})?;
     if outcome.errors > 0 {
         return Err(format!("{} of {requests} requests failed", outcome.errors));
     }

@@ -23,8 +23,6 @@ use crate::rounds::generate;
 /// Connections that are being opened at once.
 const AT_ONCE: usize = 32;
 const BURST: u64 = 2_000;
-/// In this time a proxy gives back what it needs only for a request.
-const SETTLE: Duration = Duration::from_secs(3);
 const FRESH: usize = 50;
 /// How long the crowd may take to gather.
 const GATHER: Duration = Duration::from_secs(30);
@@ -61,11 +59,17 @@ pub(crate) fn measure(field: &Field<'_>, options: &Options) -> Vec<(Proxy, Resul
     }
     let proxies = field.proxies().into_iter();
     proxies
-        .map(|proxy| (proxy, hold(field, proxy, connections)))
+        .map(|proxy| (proxy, hold(field, proxy, connections, options.idle_settle)))
         .collect()
 }
 
-fn hold(field: &Field<'_>, proxy: Proxy, connections: usize) -> Result<Idle, String> {
+/// Has `connections` held by a fresh `proxy`, which has `settle` to give back what it needs only for a request.
+fn hold(
+    field: &Field<'_>,
+    proxy: Proxy,
+    connections: usize,
+    settle: Duration,
+) -> Result<Idle, String> {
     let started = field.start(proxy, Face::Crowd, Wrap::Pinned)?;
     let spec = |connections, amount| Spec {
         address: started.address,
@@ -79,8 +83,8 @@ fn hold(field: &Field<'_>, proxy: Proxy, connections: usize) -> Result<Idle, Str
         amount,
     };
     let burst = spec(AT_ONCE, Amount::Counted { requests: BURST });
-    generate(field.machine, field.scratch, &burst)?;
-    std::thread::sleep(SETTLE / 3);
+    generate(field.machine, field.scratch, &burst, || {})?;
+    std::thread::sleep(Duration::from_secs(1));
     let before = Memory::share_of(&started.pids);
 
     let own =
@@ -95,7 +99,7 @@ fn hold(field: &Field<'_>, proxy: Proxy, connections: usize) -> Result<Idle, Str
     )?;
     let mut lines = BufReader::new(crowd.stdout().ok_or("the crowd has no stdout")?);
     let held = count(&mut lines, &crowd)?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(settle);
     let after = Memory::share_of(&started.pids);
 
     let mut fresh = Vec::with_capacity(FRESH);

@@ -5,7 +5,8 @@
 //! stalls is charged for everything that queued up behind the stall (no coordinated omission). The clock is a thread
 //! that sleeps to the microsecond and hands out permits, because tokio's timers tick in milliseconds.
 //!
-//! What to do comes as one JSON argument, [`Spec`]; what happened goes to stdout as JSON, [`Outcome`].
+//! What to do comes as one JSON argument, [`Spec`]. When the connections are open, the generator says so and waits for
+//! a line on its standard input; what happened then goes to stdout as JSON, [`Outcome`].
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -67,7 +68,9 @@ pub(crate) struct Outcome {
     pub(crate) clock_late_p99: f64,
 }
 
-/// Connections open and caches fill in this time; it is not measured.
+/// The line that says that the connections are open.
+pub(crate) const READY: &str = "ready";
+/// Caches fill in this time; it is not measured.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// How long the last answers may take after the end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -79,7 +82,7 @@ const ERRORS_PRINTED: u64 = 3;
 pub(crate) fn longest(amount: Amount) -> Duration {
     match amount {
         Amount::Saturated { seconds } | Amount::Paced { seconds, .. } => {
-            GRACE + WARM_UP + Duration::from_secs_f64(seconds) + GRACE
+            WARM_UP + Duration::from_secs_f64(seconds) + GRACE
         }
         // Under valgrind, a request may take some milliseconds.
         Amount::Counted { requests } => GRACE + Duration::from_millis(20 * requests),
@@ -154,6 +157,9 @@ async fn send_as_asked(spec: Spec) -> Result<Outcome, String> {
     tokio::time::timeout(GRACE, open)
         .await
         .map_err(|_| format!("the connections are not open in {GRACE:?}"))??;
+    // The one who waits for this looks at the proxy's CPU time now: what connections cost is not what requests cost.
+    println!("{READY}");
+    let _ = std::io::stdin().read_line(&mut String::new());
     let schedule = Schedule::begin(spec.amount, lanes.len() as u64);
     let tally = Rc::new(Tally::new(schedule.measured_from, schedule.until));
     let schedule = Rc::new(schedule);

@@ -1,6 +1,7 @@
 //! The command line: what is compared, under which load, for how long.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::lane::Protocol;
 
@@ -30,8 +31,12 @@ pub(crate) struct Options {
     pub(crate) rows: Vec<Row>,
     pub(crate) scenarios: Vec<Scenario>,
     pub(crate) callgrind: bool,
+    /// Whether instructions are counted for others than the sidecar.
+    pub(crate) peers_under_callgrind: bool,
     /// Idle connections to hold, where that is asked for.
     pub(crate) idle: Option<usize>,
+    /// How long they are idle before the memory is looked at.
+    pub(crate) idle_settle: Duration,
     pub(crate) sidecar: PathBuf,
     pub(crate) pingora: PathBuf,
     pub(crate) json: Option<PathBuf>,
@@ -185,7 +190,7 @@ impl Scenario {
                 "1 MB downloads, saturated",
                 Scenario {
                     segment: "1m",
-                    connections: 16,
+                    connections: 8,
                     megabytes: Some(1.0),
                     ..USUAL
                 },
@@ -195,7 +200,7 @@ impl Scenario {
                 Scenario {
                     segment: "upload",
                     upload: Some(10 * MEGABYTE),
-                    connections: 16,
+                    connections: 4,
                     megabytes: Some(10.0),
                     ..USUAL
                 },
@@ -273,7 +278,9 @@ impl Options {
             rows: ROWS.to_vec(),
             scenarios: Vec::new(),
             callgrind: true,
+            peers_under_callgrind: true,
             idle: None,
+            idle_settle: Duration::from_secs(3),
             sidecar: PathBuf::from(env!("CARGO_BIN_EXE_wx-sidecar")),
             pingora: beside_this("pingora/release/bench-pingora"),
             json: None,
@@ -293,6 +300,8 @@ impl Options {
                 "--seconds" => options.seconds = number(argument, value()?)?,
                 "--quick" => {
                     (options.rounds, options.seconds, options.starts) = (1, 0.3, 2);
+                    options.idle_settle = Duration::from_secs(1);
+                    options.peers_under_callgrind = false;
                     crowd = 2_000;
                 }
                 "--only" => {
@@ -301,8 +310,8 @@ impl Options {
                 }
                 "--scenarios" => scenarios.clone_from(value()?),
                 "--no-callgrind" => options.callgrind = false,
-                "--sidecar" => options.sidecar = PathBuf::from(value()?),
-                "--pingora" => options.pingora = PathBuf::from(value()?),
+                "--sidecar" => options.sidecar = absolute(value()?)?,
+                "--pingora" => options.pingora = absolute(value()?)?,
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--help" | "-h" => return Ok(Asked::Usage),
                 _ => return Err(format!("unknown option {argument}")),
@@ -335,6 +344,11 @@ impl Options {
 fn beside_this(path: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.ancestors().nth(3).unwrap_or(&own).join(path)
+}
+
+/// The proxies are started in directories of their own.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("{path}: {error}"))
 }
 
 fn list<T>(words: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {

@@ -2,12 +2,12 @@
 //!
 //! The order rotates from round to round, so that nobody always follows the same neighbour or always meets a cold core.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::contender::Running;
 use crate::lane::Protocol;
-use crate::load::{Amount, Outcome, Spec, longest, once};
+use crate::load::{Amount, Outcome, READY, Spec, longest, once};
 use crate::machine::Machine;
 use crate::options::{Face, Options, Row, Scenario};
 use crate::process::{CpuTime, Process};
@@ -133,8 +133,10 @@ fn measure(
     };
     let spec = specify(&one.scenario, one.row, running, amount)?;
     let target = running.target(one.row, &one.scenario)?;
-    let before = CpuTime::of(target.pids);
-    let outcome = generate(machine, scratch, &spec)?;
+    let mut before = CpuTime::default();
+    let outcome = generate(machine, scratch, &spec, || {
+        before = CpuTime::of(target.pids);
+    })?;
     // The proxy has yet to notice that its clients have gone; that too is its work.
     std::thread::sleep(Duration::from_millis(50));
     let used = CpuTime::of(target.pids).since(before);
@@ -145,17 +147,27 @@ fn measure(
     })
 }
 
-/// Runs the generator in a process of its own.
+/// Runs the generator in a process of its own; `opened` is called between its connections and its requests.
 pub(crate) fn generate(
     machine: &Machine,
     scratch: &Scratch,
     spec: &Spec,
+    opened: impl FnOnce(),
 ) -> Result<Outcome, String> {
     let own =
         std::env::current_exe().map_err(|error| format!("cannot find this executable: {error}"))?;
     let spec_text = serde_json::to_string(spec).map_err(|error| error.to_string())?;
     let mut command = machine.on_load_core(&own.to_string_lossy());
     let mut process = Process::spawn("load", command.args(["load", &spec_text]), scratch.path())?;
+    let mut stdout = BufReader::new(process.stdout().ok_or("the generator has no stdout")?);
+    let mut line = String::new();
+    let read = stdout.read_line(&mut line);
+    read.map_err(|error| format!("reading the generator: {error}"))?;
+    if line.trim() != READY {
+        return Err(process.last_words());
+    }
+    opened();
+    process.tell("go")?;
     let limit = Instant::now() + longest(spec.amount) + Duration::from_secs(5);
     while process.ended().is_none() {
         if Instant::now() > limit {
@@ -164,7 +176,6 @@ pub(crate) fn generate(
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut text = String::new();
-    let mut stdout = process.stdout().ok_or("the generator has no stdout")?;
     stdout
         .read_to_string(&mut text)
         .map_err(|error| format!("reading the generator: {error}"))?;

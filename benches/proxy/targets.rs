@@ -90,6 +90,9 @@ const TARGETS: [Target; 16] = {
     ]
 };
 
+/// The width of a line's ratios.
+const BEFORE_BOUNDS: usize = 95;
+
 /// The scenarios of one table.
 fn group(scenario: &Scenario) -> &'static str {
     match (scenario.protocol, scenario.face) {
@@ -157,14 +160,13 @@ impl Report<'_> {
             Figure::Cpu => format!("{key:<11}{} CPU", series.row.title()),
             Figure::P99 => format!("{key:<11}{} p99", series.row.title()),
         };
-        write!(
-            f,
+        let mut line = format!(
             "  {what:<45}{:>8} {:<14}{:>10} {:<14}",
             shown(middle(nginx), 2),
             range(nginx),
             shown(middle(haproxy), 2),
             range(haproxy),
-        )?;
+        );
         let mine = |target: &&Target| {
             target.scenario == *key && target.row == series.row && target.figure == figure
         };
@@ -174,13 +176,14 @@ impl Report<'_> {
                 _ => (nginx, "÷ nginx"),
             };
             if index > 0 {
-                write!(f, "\n  {:<94}", "")?;
+                writeln!(f, "{line}")?;
+                line = " ".repeat(BEFORE_BOUNDS);
             }
             let Bounds { must, goal } = target.bounds;
             let verdict = target.bounds.verdict(middle(against));
-            write!(f, "  {name:<9}{must:>5.2}{goal:>6.2}  {verdict}")?;
+            line.push_str(&format!("  {name:<9}{must:>5.2}{goal:>6.2}  {verdict}"));
         }
-        writeln!(f)
+        writeln!(f, "{}", line.trim_end())
     }
 
     fn write_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
