@@ -533,8 +533,10 @@ impl Started {
                 ));
             }
             asked += u32::from(TcpStream::connect(self.address).is_ok());
-            let gave_up = self.face != Face::Plain && asked >= TRIES;
-            if gave_up || Instant::now() > limit {
+            if self.face != Face::Plain && asked >= TRIES {
+                return Err(format!("{last}; {}", self.process.last_words()));
+            }
+            if Instant::now() > limit {
                 return Err(format!(
                     "no good answer in {patience:?}: {last}; {}",
                     self.process.last_words()

@@ -27,6 +27,9 @@ pub(crate) struct Report<'a> {
     pub(crate) accounting: Vec<String>,
 }
 
+/// Characters of the reason why a row is lacking.
+const LONGEST_REASON: usize = 200;
+
 /// Below this share of the asked rate, a round did not hold it.
 const HELD: f64 = 0.99;
 
@@ -227,10 +230,11 @@ impl Report<'_> {
         }
         let lacking = self.lacking.iter();
         for one in lacking.filter(|one| one.scenario == scenario.key) {
-            let first = one.why.lines().next().unwrap_or("");
+            let words: Vec<&str> = one.why.split_whitespace().collect();
+            let why: String = words.join(" ").chars().take(LONGEST_REASON).collect();
             writeln!(
                 f,
-                "- {:<26}not supported by this binary: {first}",
+                "- {:<26}not supported by this binary: {why}",
                 one.row.title()
             )?;
         }

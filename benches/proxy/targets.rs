@@ -8,7 +8,7 @@ use crate::contender::Proxy;
 use crate::lane::Protocol;
 use crate::options::{Face, Row, Scenario};
 use crate::report::{Report, median, shown};
-use crate::rounds::{Cell, Series};
+use crate::rounds::{Cell, Lacking, Series};
 
 #[derive(Clone, Copy)]
 struct Bounds {
@@ -136,6 +136,14 @@ impl Report<'_> {
                     self.write_ratios(f, series, Figure::P99)?;
                 }
             }
+            for scenario in &self.options.scenarios {
+                let lacking = self.lacking.iter();
+                let same = |one: &&Lacking| one.scenario == scenario.key;
+                for one in lacking.filter(same).filter(|_| group(scenario) == name) {
+                    let (key, row) = (&one.scenario, one.row.title());
+                    writeln!(f, "  {key:<11}{row:<34}not supported by this binary")?;
+                }
+            }
         }
         self.write_limits(f)
     }
@@ -214,7 +222,7 @@ impl Report<'_> {
             ),
             ("idle memory, MiB", mebibytes(memory.now), [10.0, 6.0], 1),
             (
-                "peak memory under the plain loads, MiB",
+                "peak memory under the HTTP/1.1 loads, MiB",
                 mebibytes(memory.peak),
                 [14.0, 10.0],
                 1,
