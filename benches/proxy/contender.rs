@@ -418,14 +418,10 @@ http {{
         )
     }
 
+    /// It would have two descriptors for each possible connection, or not start, if the limits were strict.
     fn haproxy_cfg(&self, listen: SocketAddr, face: Face) -> String {
         let upstream = self.upstream;
-        // It asks for two descriptors per connection, and would rather not start than have fewer.
-        let limits = if face == Face::Crowd {
-            format!("maxconn {CROWD}\n    no strict-limits")
-        } else {
-            "maxconn 4096".to_owned()
-        };
+        let connections = if face == Face::Crowd { CROWD } else { 4096 };
         let how = match face {
             Face::Plain | Face::Crowd => String::new(),
             Face::Http2 => " proto h2".to_owned(),
@@ -434,7 +430,8 @@ http {{
         format!(
             "global
     nbthread 1
-    {limits}
+    maxconn {connections}
+    no strict-limits
 defaults
     mode http
     option http-keep-alive
