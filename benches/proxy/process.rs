@@ -33,10 +33,19 @@ pub(crate) fn clean_up_at_signals(scratch: PathBuf) {
             }
         });
         let live = LIVE.lock().expect("nobody panics with the list in hand");
-        let _ = Command::new("kill")
-            .arg("-TERM")
-            .args(live.iter().map(u32::to_string))
-            .status();
+        let send = |signal: &str, pids: &[u32]| {
+            let _ = Command::new("kill")
+                .arg(signal)
+                .args(pids.iter().map(u32::to_string))
+                .stderr(Stdio::null())
+                .status();
+        };
+        send("-TERM", &live);
+        let limit = Instant::now() + Duration::from_secs(2);
+        while live.iter().any(|pid| runs(*pid)) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        send("-KILL", &live);
         let _ = fs::remove_dir_all(scratch);
         std::process::exit(130);
     });
@@ -286,6 +295,11 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
             .map(str::to_owned)
             .collect(),
     )
+}
+
+/// Whether it is more than an entry that nobody has reaped.
+fn runs(pid: u32) -> bool {
+    stat_fields(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

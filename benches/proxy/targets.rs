@@ -212,6 +212,8 @@ impl Report<'_> {
             .instructions
             .iter()
             .find(|(row, _)| *row == Row::Verified);
+        let driven = |series: &Series| series.scenario.face == Face::Plain;
+        let peak = mebibytes(memory.peak).filter(|_| self.rounds.iter().any(driven));
         let binary = std::fs::metadata(&self.options.sidecar).ok();
         let lines = [
             (
@@ -223,7 +225,7 @@ impl Report<'_> {
             ("idle memory, MiB", mebibytes(memory.now), [10.0, 6.0], 1),
             (
                 "peak memory under the HTTP/1.1 loads, MiB",
-                mebibytes(memory.peak),
+                peak,
                 [14.0, 10.0],
                 1,
             ),
