@@ -322,8 +322,14 @@ pub(super) fn parse_field_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A token and what follows the colon behind it.
+#[inline]
 pub(super) fn split_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (name, rest) = line.split_at(token_len(line));
+    // Nearly always the usual characters are all there is before the colon.
+    let mut len = usual_len(line);
+    if line.get(len) != Some(&b':') {
+        len += unusual_len(&line[len..]);
+    }
+    let (name, rest) = line.split_at(len);
     match rest {
         [b':', value @ ..] if !name.is_empty() => Some((name, value)),
         _ => None,
@@ -332,15 +338,24 @@ pub(super) fn split_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// How many of the first bytes make a token.
 pub(super) fn token_len(bytes: &[u8]) -> usize {
-    // Nearly all names are letters, digits and dashes. Zero is a byte in its range.
-    let usual = run_len(bytes, |b| {
+    let usual = usual_len(bytes);
+    usual + unusual_len(&bytes[usual..])
+}
+
+fn unusual_len(bytes: &[u8]) -> usize {
+    let outside = bytes.iter().position(|&b| !TOKEN[usize::from(b)]);
+    outside.unwrap_or(bytes.len())
+}
+
+/// How many of the first bytes are letters, digits and dashes.
+#[inline]
+fn usual_len(bytes: &[u8]) -> usize {
+    // Zero is a byte within its range.
+    run_len(bytes, |b| {
         let letter = (b | 0x20).wrapping_sub(b'a').saturating_sub(25);
         let digit = b.wrapping_sub(b'0').saturating_sub(9);
         letter.min(digit).min(b ^ b'-')
-    });
-    let rest = &bytes[usual..];
-    let outside = rest.iter().position(|&b| !TOKEN[usize::from(b)]);
-    usual + outside.unwrap_or(rest.len())
+    })
 }
 
 /// How many of the first bytes a value may have: visible characters, spaces, tabs and whatever is beyond ASCII

@@ -424,7 +424,8 @@ impl HeadScan {
         bytes: &[u8],
         limits: HeadLimits,
     ) -> Result<Option<usize>, HeadError> {
-        if !self.partial {
+        // Before the first read nothing has been looked at.
+        if !self.partial && !bytes.is_empty() {
             if bytes.starts_with(b"\r\n") {
                 return Ok(Some(2));
             }
@@ -486,14 +487,17 @@ fn length(fields: &Fields) -> Result<Option<u64>, HeadError> {
         .map_err(|Repeated| HeadError::Malformed("there is more than one Content-Length"))?;
     let Some(digits) = value else { return Ok(None) };
     let malformed = HeadError::Malformed("the Content-Length is not a number");
-    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || digits.len() > 18 {
         return Err(malformed);
     }
-    Ok(Some(
-        digits
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')),
-    ))
+    let mut length = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(malformed);
+        }
+        length = length * 10 + u64::from(digit - b'0');
+    }
+    Ok(Some(length))
 }
 
 /// Which bytes a host's name has.
