@@ -14,5 +14,6 @@ mod main_job;
 mod process;
 mod rig;
 mod sessions;
+mod traps;
 mod wechat_errors;
 mod wire;
