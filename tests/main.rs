@@ -10,6 +10,7 @@ mod fake_app;
 mod floors;
 mod forwarding;
 mod http_client;
+mod limits;
 mod main_job;
 mod process;
 mod rig;
