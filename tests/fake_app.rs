@@ -54,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) head: String,
     /// The body without its framing.
     pub(crate) body: Vec<u8>,
+    /// The trailer lines behind a chunked body.
+    pub(crate) trailers: Vec<String>,
     /// Whether it came to the end that its framing announced.
     pub(crate) complete: bool,
 }
@@ -362,9 +364,13 @@ impl Connection {
             let line = self.read_line(request)?;
             let size = usize::from_str_radix(&line, 16).expect("the sidecar sends chunk sizes");
             if size == 0 {
-                let end = self.read_line(request)?;
-                assert_eq!(end, "", "the sidecar sends no trailers");
-                return Some(());
+                loop {
+                    let line = self.read_line(request)?;
+                    if line.is_empty() {
+                        return Some(());
+                    }
+                    request.trailers.push(line);
+                }
             }
             self.read_exactly(size, request)?;
             let end = self.read_line(request)?;

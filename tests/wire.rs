@@ -271,7 +271,8 @@ fn versions_other_than_1_0_and_1_1_are_refused() {
     }
     let many_digits = format!("GET /a HTTP/1.{}\r\nHost: x\r\n\r\n", "1".repeat(100));
     gate.refuses(many_digits.as_bytes(), 400);
-    gate.refuses(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
+    // The greeting of HTTP/2, though not as the first thing that is said.
+    gate.refuses(b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
     for bytes in [
         &b"GET /a\r\n\r\n"[..],
         b"GET /a http/1.1\r\nHost: x\r\n\r\n",

@@ -126,6 +126,7 @@ impl Check<'_> {
         let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
         let header_timeout = self.text(&raw.header_timeout, "10s", values::duration);
         let idle_timeout = self.text(&raw.idle_timeout, "60s", values::duration);
+        let tunnel_timeout = self.text(&raw.tunnel_timeout, "1h", values::duration);
         let max_connections = self.value(
             &raw.max_connections,
             || Ok(10_000),
@@ -153,6 +154,7 @@ impl Check<'_> {
             connect_timeout: connect_timeout?,
             header_timeout: header_timeout?,
             idle_timeout: idle_timeout?,
+            tunnel_timeout: tunnel_timeout?,
             max_connections: max_connections?,
             drain_delay: drain_delay?,
             drain_timeout: drain_timeout?,
@@ -506,7 +508,9 @@ impl Check<'_> {
         let Field::Given(text) = field else {
             return;
         };
-        let Ok(Upstream::Tcp { host, port }) = values::upstream(&text.get_ref().value) else {
+        let Ok(Upstream::Tcp { host, port } | Upstream::H2c { host, port }) =
+            values::upstream(&text.get_ref().value)
+        else {
             return;
         };
         for (name, listener) in listeners {

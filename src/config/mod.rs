@@ -79,6 +79,8 @@ pub struct Inbound {
     pub header_timeout: Duration,
     /// How long a connection may stay without a request, and a body without a byte.
     pub idle_timeout: Duration,
+    /// How long a WebSocket, or another protocol that was switched to, may be silent in both directions.
+    pub tunnel_timeout: Duration,
     /// How many client connections are held at once; more wait in the listener's queue.
     pub max_connections: usize,
     /// How long the sidecar says "not ready" before it stops accepting.
@@ -101,6 +103,13 @@ pub enum Upstream {
     },
     /// `unix:/path/to.sock`
     Unix(PathBuf),
+    /// `h2c://host:port`: HTTP/2 without TLS, by prior knowledge, for gRPC.
+    H2c {
+        /// A name or an address (IPv6 without brackets).
+        host: String,
+        /// The port.
+        port: u16,
+    },
 }
 
 /// Who may pass.

@@ -142,9 +142,10 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
         .help("names are not looked up here; \":8080\" listens on every IPv4 address"))
 }
 
-/// Where the app listens: `http://host[:port]` or `unix:/path`.
+/// Where the app listens: `http://host[:port]`, `h2c://host[:port]` or `unix:/path`.
 pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
-    let expected = "an upstream is \"http://host:port\" or \"unix:/path/to.sock\"";
+    let expected =
+        "an upstream is \"http://host:port\", \"h2c://host:port\" or \"unix:/path/to.sock\"";
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_socket(path);
     }
@@ -153,12 +154,13 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
         None => return Err(without_scheme(text, expected)),
     };
     let base = Base::parse(rest, 80);
+    let known = if scheme == "h2c" { "h2c" } else { "http" };
     let suggestion = base
         .as_ref()
         .ok()
-        .map(|base| format!("write \"http://{}\"", base.authority));
+        .map(|base| format!("write \"{known}://{}\"", base.authority));
     let fault = match scheme.as_str() {
-        "http" => {
+        "http" | "h2c" => {
             let base = base?;
             if let Some(what) = base.excess {
                 return Err(Fault {
@@ -166,9 +168,10 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
                     help: suggestion,
                 });
             }
-            return Ok(Upstream::Tcp {
-                host: base.host,
-                port: base.port,
+            let Base { host, port, .. } = base;
+            return Ok(match known {
+                "h2c" => Upstream::H2c { host, port },
+                _ => Upstream::Tcp { host, port },
             });
         }
         "https" => Fault::new(
@@ -611,6 +614,9 @@ mod tests {
         assert_eq!(upstream("http://app").unwrap(), tcp("app", 80));
         assert_eq!(upstream("http://my_app:3000").unwrap(), tcp("my_app", 3000));
         assert_eq!(upstream("http://[::1]:3000").unwrap(), tcp("::1", 3000));
+        let (host, port) = ("app".to_owned(), 50051);
+        let h2c = Upstream::H2c { host, port };
+        assert_eq!(upstream("h2c://app:50051").unwrap(), h2c);
         assert_eq!(
             upstream("unix:/run/a.sock").unwrap(),
             Upstream::Unix("/run/a.sock".into())
@@ -618,6 +624,7 @@ mod tests {
         for (bad, advice) in [
             ("http://app:3000/api", "write \"http://app:3000\""),
             ("http://app:3000/", "write \"http://app:3000\""),
+            ("h2c://app:3000/", "write \"h2c://app:3000\""),
             ("http://app:3000?x=1", "write \"http://app:3000\""),
             ("http://user:pw@app:3000", "write \"http://app:3000\""),
             ("https://app:3000", "write \"http://app:3000\""),

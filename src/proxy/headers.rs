@@ -10,6 +10,13 @@ use super::{Forward, Origin};
 use crate::domain::UnionId;
 use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
 
+/// What the head says about what follows it.
+pub(super) struct Announced {
+    pub(super) length: BodyLength,
+    /// Whether the app is asked for another protocol.
+    pub(super) upgrade: bool,
+}
+
 /// How the request's body is announced to the app.
 pub(super) enum BodyLength {
     Nothing,
@@ -40,11 +47,42 @@ const PROXY_NAMES: &[&[u8]] = &[
     b"tracestate",
 ];
 
+/// What a trailer must not say, besides all that a header must not: how the message is framed, routed, authenticated or
+/// understood, which the reader of a trailer has long decided (RFC 9110 §6.5.1).
+const NOT_IN_TRAILERS: &[&[u8]] = &[
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"date",
+    b"expect",
+    b"expires",
+    b"host",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"warning",
+    b"www-authenticate",
+];
+
 /// The longest of our names; longer ones are compared by their beginning.
 const MAX_FOLDED: usize = 32;
 
 /// Encodes the whole head of the request to the app.
-pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut Vec<u8>) {
+pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: &mut Vec<u8>) {
     let head = forward.head;
     out.extend_from_slice(head.method_text());
     out.push(b' ');
@@ -58,7 +96,7 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
     out.extend_from_slice(b"\r\n");
     head.fields
         .copy_lines(out, |field| is_forwarded(head, field));
-    match body {
+    match &announced.length {
         BodyLength::Exact(length) => {
             line(
                 out,
@@ -73,6 +111,18 @@ pub(super) fn encode_request(forward: &Forward<'_>, body: &BodyLength, out: &mut
             out.extend_from_slice(b"content-length: 0\r\n");
         }
         BodyLength::Nothing => {}
+    }
+    match (announced.upgrade, head.takes_trailers()) {
+        (true, _) => {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            for (index, protocol) in head.upgrades().enumerate() {
+                out.extend_from_slice(if index == 0 { b"" } else { b", " });
+                out.extend_from_slice(protocol);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+        (false, true) => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
+        (false, false) => {}
     }
     if head.expects_continue {
         out.extend_from_slice(b"expect: 100-continue\r\n");
@@ -102,19 +152,35 @@ pub(super) fn encode_answer(
     responder: &mut Responder<'_>,
 ) {
     let added = forward.added.map_or(&[][..], |added| added.to(head.status));
-    responder.fields(&head.fields, |field| {
-        let ours = match field.known {
-            Name::ContentLength | Name::XRequestId => true,
-            Name::CacheControl => !added.is_empty(),
-            Name::Other => is_reserved(field.name),
-            known => known.is_hop_by_hop(),
-        };
-        !ours && !is_named_by(head.connection, &head.fields, field)
-    });
+    responder.fields(&head.fields, answer_filter(head, !added.is_empty()));
     for (name, value) in added {
         responder.field(name.as_bytes(), value.as_bytes());
     }
     responder.field(b"x-request-id", forward.request_id.as_bytes());
+}
+
+/// Which of the app's field lines go to the client; `private` if the answer also has lines about one user.
+pub(super) fn answer_filter(
+    head: &ResponseHead,
+    private: bool,
+) -> impl Fn(&Field<'_>) -> bool + use<'_> {
+    move |field| {
+        let ours = match field.known {
+            Name::ContentLength | Name::XRequestId => true,
+            Name::CacheControl => private,
+            Name::Other => is_reserved(field.name),
+            known => known.is_hop_by_hop(),
+        };
+        !ours && !is_named_by(head.connection, &head.fields, field)
+    }
+}
+
+/// Whether a trailer goes on, in either direction.
+pub(super) fn is_forwarded_trailer(field: &Field<'_>) -> bool {
+    let mut buffer = [0; MAX_FOLDED];
+    !field.known.is_hop_by_hop()
+        && !is_claimed(field.name)
+        && !NOT_IN_TRAILERS.contains(&fold(field.name, &mut buffer))
 }
 
 fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {

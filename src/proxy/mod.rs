@@ -5,6 +5,7 @@
 
 mod headers;
 mod pool;
+mod tunnel;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -22,8 +23,8 @@ use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::wire::{
-    AnswerReader, BodyError, Framing, HeadError, HeadLimits, Length, NoHead, Reader, RequestHead,
-    Responder, UpstreamConnection, Writer,
+    AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
+    RequestHead, Responder, ResponseHead, UpstreamConnection, Writer,
 };
 
 /// The largest head that an app may answer with.
@@ -76,6 +77,8 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// How long the client may be silent within a body, or not take what is sent to it.
     pub(crate) downstream: Duration,
+    /// How long a connection that carries another protocol may be silent.
+    pub(crate) tunnel: Duration,
     /// The largest request body, in bytes.
     pub(crate) body: u64,
 }
@@ -131,29 +134,29 @@ async fn attempt(
     body: &mut Body<'_, '_>,
     responder: &mut Responder<'_>,
 ) -> Result<(), Failure> {
-    let (mut writer, mut answer) = connection.split(body.framing(forward.head));
-    headers::encode_request(forward, &body.length(forward.head), writer.pending());
+    let upgrade = forward.head.wants_upgrade && connection.can_upgrade();
+    let (mut writer, answer) = connection.split(body.framing(forward.head));
+    let announced = headers::Announced {
+        length: body.length(forward.head),
+        upgrade,
+    };
+    headers::encode_request(forward, &announced, writer.pending());
     let exchange = Exchange {
         forward,
         timers,
+        upgrade,
         uploading: Cell::new(false),
     };
-    let sent = match body.at_hand() {
-        Some(bytes) => {
-            let sent = exchange.send_at_once(&mut writer, bytes).await?;
-            exchange.await_answer(&mut answer, responder).await?;
-            body.consume();
-            exchange.relay(&mut answer, responder).await?;
-            sent
+    let outcome = exchange.run(&mut writer, answer, body, responder).await;
+    match outcome {
+        Ok(true) => pool.put(forward.upstream, connection),
+        Ok(false) => {}
+        Err(failure) => {
+            if failure.is_timeout() {
+                connection.retire();
+            }
+            return Err(failure);
         }
-        None => {
-            exchange
-                .stream(&mut writer, body.wire(), &mut answer, responder)
-                .await?
-        }
-    };
-    if sent && connection.is_reusable() {
-        pool.put(forward.upstream, connection);
     }
     Ok(())
 }
@@ -162,11 +165,56 @@ async fn attempt(
 struct Exchange<'a> {
     forward: &'a Forward<'a>,
     timers: &'a Timers,
+    /// Whether the app was asked for another protocol.
+    upgrade: bool,
     /// Whether the request's body is still on its way; meanwhile the app may well be silent.
     uploading: Cell<bool>,
 }
 
 impl Exchange<'_> {
+    /// The whole exchange. Says whether the connection has seen the whole request, so that it may carry another.
+    async fn run(
+        &self,
+        writer: &mut Writer<'_>,
+        mut answer: AnswerReader<'_>,
+        body: &mut Body<'_, '_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<bool, Failure> {
+        let Some(bytes) = body.at_hand() else {
+            return self.stream(writer, body.wire(), answer, responder).await;
+        };
+        let sent = self.send_at_once(writer, bytes).await?;
+        self.await_answer(&mut answer, responder).await?;
+        body.consume();
+        let (head, mut from_app) = answer.into_body();
+        if head.status == 101 {
+            let websocket = self.switch_protocols(head, responder).await?;
+            let client = (body.wire(), responder);
+            self.tunnel(client, (&mut from_app, writer), websocket)
+                .await?;
+            return Ok(false);
+        }
+        self.start_answer(head, responder);
+        self.relay_body(&mut from_app, responder).await?;
+        Ok(sent)
+    }
+
+    /// Tells the client that it has got the protocol it asked for, and says whether that is WebSocket.
+    async fn switch_protocols(
+        &self,
+        head: &ResponseHead,
+        responder: &mut Responder<'_>,
+    ) -> Result<bool, Error> {
+        let protocol = head.protocol();
+        responder.start(101, head.reason(), Length::Absent);
+        headers::encode_answer(self.forward, head, responder);
+        responder.field(b"connection", b"upgrade");
+        responder.field(b"upgrade", protocol);
+        responder.switch_protocols();
+        self.send_within(responder.flush()).await?;
+        Ok(protocol.eq_ignore_ascii_case(b"websocket"))
+    }
+
     /// Sends head and body in one go. False if the app stopped reading: it may have answered and closed before that, and
     /// then its answer is what counts.
     async fn send_at_once(&self, writer: &mut Writer<'_>, body: &[u8]) -> Result<bool, Failure> {
@@ -189,7 +237,7 @@ impl Exchange<'_> {
         &self,
         writer: &mut Writer<'_>,
         body: &mut Reader<'_>,
-        answer: &mut AnswerReader<'_>,
+        mut answer: AnswerReader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<bool, Failure> {
         self.uploading.set(true);
@@ -200,7 +248,7 @@ impl Exchange<'_> {
         });
         let mut uploaded = None;
         {
-            let mut head = pin!(self.read_answer(answer, responder, true));
+            let mut head = pin!(self.read_answer(&mut answer, responder, true));
             let raced = alongside(upload.as_mut(), &mut uploaded, head.as_mut()).await;
             match raced {
                 Raced::Main(outcome) => outcome?,
@@ -228,8 +276,9 @@ impl Exchange<'_> {
             // The client's remaining bytes must not be taken for its next request.
             responder.close();
         }
-        self.start_answer(answer, responder);
-        let mut relay = pin!(self.relay_body(answer, responder));
+        let (head, mut from_app) = answer.into_body();
+        self.start_answer(head, responder);
+        let mut relay = pin!(self.relay_body(&mut from_app, responder));
         loop {
             if uploaded.is_some() {
                 relay.await?;
@@ -271,16 +320,25 @@ impl Exchange<'_> {
             if total > limits.body {
                 return Err(Upload::Downstream(too_large(limits.body)));
             }
-            self.upload_within(writer.send(body.chunk(), count == 0))
-                .await?;
-            body.consume(count);
-            if count == 0 {
-                return Ok(());
+            if count > 0 {
+                // The app need not wait for the end of a body whose end is already known.
+                let last = body.ends_after(count);
+                self.upload_within(writer.send(body.chunk(), last)).await?;
+                body.consume(count);
+                if last {
+                    return Ok(());
+                }
             }
             if body.is_done() {
-                return self.upload_within(writer.finish()).await;
+                let trailers = writer.finish(body.trailers(), headers::is_forwarded_trailer);
+                return self.upload_within(trailers).await;
             }
         }
+    }
+
+    async fn to_app(&self, sending: impl Future<Output = io::Result<()>>) -> Result<(), Error> {
+        let sent = self.upload_within(sending).await;
+        sent.map_err(Upload::into_error)
     }
 
     async fn upload_within(
@@ -323,18 +381,23 @@ impl Exchange<'_> {
         body_pending: bool,
     ) -> Result<(), Failure> {
         for _ in 0..MAX_INTERIM {
-            answer
-                .read_head(ANSWER_HEAD, self.forward.head.method)
-                .await
-                .map_err(no_answer)?;
-            match answer.head().status {
+            let reading = answer.read_head(ANSWER_HEAD, self.forward.head.method);
+            unless_gone(responder, reading).await?.map_err(no_answer)?;
+            let head = answer.head();
+            match head.status {
                 100 if body_pending && self.forward.head.expects_continue => {
                     self.send_within(responder.go_on()).await?;
                 }
+                101 if self.upgrade && head.grants(self.forward.head) => return Ok(()),
                 101 => {
                     return Err(Failure::Final(invalid(
                         "the app switched protocols unasked",
                     )));
+                }
+                103 => {
+                    let keep = headers::answer_filter(head, false);
+                    let hints = responder.interim(103, head.reason(), &head.fields, keep);
+                    self.send_within(hints).await?;
                 }
                 100..=199 => {}
                 _ => return Ok(()),
@@ -345,17 +408,7 @@ impl Exchange<'_> {
         )))
     }
 
-    async fn relay(
-        &self,
-        answer: &mut AnswerReader<'_>,
-        responder: &mut Responder<'_>,
-    ) -> Result<(), Error> {
-        self.start_answer(answer, responder);
-        self.relay_body(answer, responder).await
-    }
-
-    fn start_answer(&self, answer: &AnswerReader<'_>, responder: &mut Responder<'_>) {
-        let head = answer.head();
+    fn start_answer(&self, head: &ResponseHead, responder: &mut Responder<'_>) {
         let length = match (head.framing, head.declared_length) {
             (Framing::Length(length), _) => Length::Exact(length),
             (Framing::Chunked | Framing::UntilClose, _) => Length::Unknown,
@@ -369,11 +422,10 @@ impl Exchange<'_> {
 
     async fn relay_body(
         &self,
-        answer: &mut AnswerReader<'_>,
+        body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
         let limits = &self.forward.limits;
-        let body = &mut answer.body;
         loop {
             let uploading = self.uploading.get();
             let read = match at_once(body.ready()).await {
@@ -381,7 +433,11 @@ impl Exchange<'_> {
                 None => {
                     // The head of a stream of events must not wait for the first event.
                     self.send_within(responder.flush()).await?;
-                    self.timers.within(limits.upstream, body.ready()).await
+                    let reading = unless_gone(responder, body.ready());
+                    match self.timers.within(limits.upstream, reading).await {
+                        Ok(read) => Ok(read?),
+                        Err(elapsed) => Err(elapsed),
+                    }
                 }
             };
             let count = match read {
@@ -394,7 +450,14 @@ impl Exchange<'_> {
                 Err(_) if uploading => continue,
                 Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
             };
-            let last = count == 0 || body.ends_after(count);
+            if count == 0 {
+                let takes = self.forward.head.takes_trailers();
+                let keep = |field: &Field<'_>| takes && headers::is_forwarded_trailer(field);
+                return self
+                    .send_within(responder.finish(body.trailers(), keep))
+                    .await;
+            }
+            let last = body.ends_after(count);
             self.send_within(responder.send(body.chunk(), last)).await?;
             body.consume(count);
             if last {
@@ -439,6 +502,23 @@ async fn at_once<F: Future>(future: F) -> Option<F::Output> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+/// The output of a future, unless the client takes its request back before.
+async fn unless_gone<F: Future>(
+    responder: &mut Responder<'_>,
+    future: F,
+) -> Result<F::Output, Error> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => responder.poll_gone(cx).map(|()| Err(client_gone())),
+    })
+    .await
+}
+
+fn client_gone() -> Error {
+    Error::downstream(Kind::BadRequest, "the client went away")
 }
 
 /// Runs an upload, if it still runs, and a main future, until either is done.
@@ -524,6 +604,10 @@ impl<'c> Body<'_, 'c> {
 }
 
 impl Failure {
+    fn is_timeout(&self) -> bool {
+        matches!(self, Self::Final(error) if error.kind() == Kind::UpstreamTimeout)
+    }
+
     fn into_error(self) -> Error {
         match self {
             Self::Dead(error) | Self::Final(error) => error,
@@ -542,6 +626,7 @@ fn no_answer(cause: NoHead) -> Failure {
             Kind::UpstreamUnreachable,
             "the app broke off in the middle of its answer's head",
         )),
+        NoHead::Http2 => Failure::Final(invalid("the app greets as a client would")),
         NoHead::Invalid(HeadError::TooLarge) => {
             Failure::Final(invalid("the head of the app's answer is too large"))
         }
@@ -574,9 +659,7 @@ pub(crate) async fn to_client(
     sending: impl Future<Output = io::Result<()>>,
 ) -> Result<(), Error> {
     match timers.within(limit, sending).await {
-        Ok(sent) => sent.map_err(|cause| {
-            Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause)
-        }),
+        Ok(sent) => sent.map_err(|cause| client_gone().with_cause(cause)),
         Err(_) => Err(Error::downstream(
             Kind::RequestTimeout,
             "the client stopped reading",
@@ -591,9 +674,7 @@ pub(crate) fn broken_body(error: BodyError) -> Error {
         BodyError::Truncated => {
             Error::downstream(Kind::BadRequest, "the body is shorter than announced")
         }
-        BodyError::Io(cause) => {
-            Error::downstream(Kind::BadRequest, "the client went away").with_cause(cause)
-        }
+        BodyError::Io(cause) => client_gone().with_cause(cause),
     }
 }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ANSWER_HEAD;
 use crate::config::Upstream;
 use crate::error::{Error, Kind};
 use crate::net::Stream;
 use crate::telemetry::requests::WorkerCells;
-use crate::wire::UpstreamConnection;
+use crate::wire::http2::Multiplexed;
+use crate::wire::{UpstreamConnection, http1};
 
 /// How many connections may idle, per upstream and worker.
 const MAX_IDLE: usize = 256;
@@ -33,10 +35,17 @@ pub(crate) struct Pool {
 struct Shelf {
     upstream: Upstream,
     idle: Vec<Idle>,
+    /// The connection that all requests share, to an app that speaks HTTP/2.
+    shared: Option<Shared>,
+}
+
+struct Shared {
+    connection: Multiplexed,
+    used: Instant,
 }
 
 struct Idle {
-    connection: UpstreamConnection,
+    connection: http1::UpstreamConnection,
     since: Instant,
     until: Instant,
 }
@@ -57,11 +66,16 @@ impl Pool {
             .iter_mut()
             .find(|shelf| shelf.upstream == *upstream)?;
         let now = Instant::now();
+        if let Some(shared) = &mut shelf.shared {
+            shared.used = now;
+            let open = shared.connection.is_open();
+            return open.then(|| UpstreamConnection::Http2(shared.connection.stream()));
+        }
         while let Some(idle) = shelf.idle.pop() {
             let fresh = repeatable || now - idle.since < FRESH;
             if now < idle.until && idle.connection.is_alive() {
                 if fresh {
-                    return Some(idle.connection);
+                    return Some(UpstreamConnection::Http1(idle.connection));
                 }
                 // Good for another request, though not for this one, and those below are older.
                 shelf.idle.push(idle);
@@ -71,8 +85,14 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for later.
+    /// Keeps a connection for later, if it can carry another exchange. The last request was sent to its end.
     pub(crate) fn put(&self, upstream: &Upstream, connection: UpstreamConnection) {
+        let UpstreamConnection::Http1(connection) = connection else {
+            return;
+        };
+        if !connection.is_reusable() {
+            return;
+        }
         let since = Instant::now();
         // A second less than the app says, so that we let go first.
         let hint = connection
@@ -84,15 +104,25 @@ impl Pool {
             since,
             until,
         };
+        self.on_shelf(upstream, |shelf| {
+            if shelf.idle.len() < MAX_IDLE {
+                shelf.idle.push(idle);
+            }
+        });
+    }
+
+    fn on_shelf(&self, upstream: &Upstream, change: impl FnOnce(&mut Shelf)) {
         let mut shelves = self.shelves.borrow_mut();
-        match shelves.iter_mut().find(|shelf| shelf.upstream == *upstream) {
-            Some(shelf) if shelf.idle.len() < MAX_IDLE => shelf.idle.push(idle),
-            Some(_) => {}
-            None => shelves.push(Shelf {
-                upstream: upstream.clone(),
-                idle: vec![idle],
-            }),
+        if let Some(shelf) = shelves.iter_mut().find(|shelf| shelf.upstream == *upstream) {
+            return change(shelf);
         }
+        let mut shelf = Shelf {
+            upstream: upstream.clone(),
+            idle: Vec::new(),
+            shared: None,
+        };
+        change(&mut shelf);
+        shelves.push(shelf);
     }
 
     /// Opens a connection.
@@ -108,16 +138,36 @@ impl Pool {
                 .with_cause(cause)
         };
         self.cells.upstream_connects.add(1);
-        Stream::connect(upstream, timeout)
-            .await
-            .map(UpstreamConnection::new)
-            .map_err(unreachable)
+        let connect = async {
+            let stream = Stream::connect(upstream, timeout).await?;
+            if !matches!(upstream, Upstream::H2c { .. }) {
+                let connection = http1::UpstreamConnection::new(stream);
+                return Ok(UpstreamConnection::Http1(connection));
+            }
+            let (connection, driver) = Multiplexed::handshake(stream, ANSWER_HEAD).await?;
+            tokio::task::spawn_local(driver);
+            let stream = connection.stream();
+            self.on_shelf(upstream, |shelf| {
+                shelf.shared = Some(Shared {
+                    connection,
+                    used: Instant::now(),
+                });
+            });
+            Ok(UpstreamConnection::Http2(stream))
+        };
+        match tokio::time::timeout(timeout, connect).await {
+            Ok(connected) => connected.map_err(unreachable),
+            Err(_) => Err(unreachable(std::io::ErrorKind::TimedOut.into())),
+        }
     }
 
     /// Drops what has idled too long or was closed by the app, and takes the memory of what stays.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         for shelf in self.shelves.borrow_mut().iter_mut() {
+            shelf
+                .shared
+                .take_if(|shared| !shared.connection.is_open() || now - shared.used > DEFAULT_IDLE);
             shelf
                 .idle
                 .retain(|idle| now < idle.until && idle.connection.is_alive());

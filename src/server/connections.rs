@@ -14,10 +14,11 @@ use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
 use crate::net::Stream;
-use crate::wire::{NoHead, ServerConnection};
+use crate::wire::http1::ServerConnection;
+use crate::wire::{NoHead, Reader, Responder};
 
 /// How long a client may take to send what little is left of a body whose answer it already has.
-const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
 const LINGER_LIMIT: usize = 1024 * 1024;
 /// How long an idle client keeps its buffers.
@@ -110,7 +111,7 @@ impl Worker {
     }
 
     /// Serves the requests of one connection, one after the other.
-    async fn serve(&self, mut connection: ServerConnection, addr: SocketAddr) {
+    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, addr: SocketAddr) {
         let peer = Peer {
             addr,
             text: addr.ip().to_canonical().to_string(),
@@ -129,12 +130,24 @@ impl Worker {
                 .within(patience, connection.read_head(limits))
                 .await
             {
-                Ok(Ok(())) => exchange::exchange(self, &settings, &peer, &mut connection).await,
+                Ok(Ok(())) => {
+                    let (head, body, responder) = connection.parts();
+                    let request = (head, Reader::Http1(body), Responder::Http1(responder));
+                    exchange::exchange(self, &settings, &peer, request).await;
+                }
                 Ok(Err(NoHead::Invalid(cause))) => {
-                    exchange::refuse(self, &settings, &cause, &mut connection).await;
+                    let responder = Responder::Http1(connection.refuse());
+                    exchange::refuse(self, &settings, &cause, responder).await;
+                }
+                Ok(Err(NoHead::Http2)) => {
+                    let (stream, prefix) = connection.into_parts();
+                    return self.serve_http2(stream, prefix, peer).await;
                 }
                 Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return,
-                Err(_) => exchange::refuse_slow(self, &settings, &mut connection).await,
+                Err(_) => {
+                    let responder = Responder::Http1(connection.refuse());
+                    exchange::refuse_slow(self, &settings, responder).await;
+                }
             }
             let reusable = self
                 .timers

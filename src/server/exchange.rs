@@ -20,9 +20,7 @@ use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
-use crate::wire::{
-    Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder, ServerConnection,
-};
+use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
 
 /// The largest body of our own endpoints; a code and a token fit many times.
 const OWN_BODY_LIMIT: u64 = 16 * 1024;
@@ -61,11 +59,10 @@ pub(super) async fn exchange(
     worker: &Worker,
     settings: &Settings,
     peer: &Peer,
-    connection: &mut ServerConnection,
+    (head, mut body, mut responder): (&RequestHead, Reader<'_>, Responder<'_>),
 ) {
     let began = Instant::now();
     let _in_flight = InFlight::count(&worker.cells);
-    let (head, mut body, mut responder) = connection.parts();
     let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
     let mut counted = Counted::Unrouted;
     let outcome = exchange
@@ -103,7 +100,7 @@ pub(super) async fn refuse(
     worker: &Worker,
     settings: &Settings,
     cause: &HeadError,
-    connection: &mut ServerConnection,
+    responder: Responder<'_>,
 ) {
     let kind = match cause {
         HeadError::Malformed(_) => Kind::BadRequest,
@@ -115,32 +112,27 @@ pub(super) async fn refuse(
         worker,
         settings,
         &Error::downstream(kind, cause.to_string()),
-        connection,
+        responder,
     )
     .await;
 }
 
 /// Answers a client that did not finish its head in time.
-pub(super) async fn refuse_slow(
-    worker: &Worker,
-    settings: &Settings,
-    connection: &mut ServerConnection,
-) {
+pub(super) async fn refuse_slow(worker: &Worker, settings: &Settings, responder: Responder<'_>) {
     let error = Error::downstream(
         Kind::RequestTimeout,
         "the request's head did not arrive in time",
     );
-    refuse_with(worker, settings, &error, connection).await;
+    refuse_with(worker, settings, &error, responder).await;
 }
 
 async fn refuse_with(
     worker: &Worker,
     settings: &Settings,
     error: &Error,
-    connection: &mut ServerConnection,
+    mut responder: Responder<'_>,
 ) {
     let request_id = worker.ids.request_id(worker.clock().now());
-    let mut responder = connection.refuse();
     let answer = problem(error, &request_id, Language::English);
     let limit = settings.snapshot.config.inbound.idle_timeout;
     let _gone = worker
@@ -303,6 +295,7 @@ impl<'a> Exchange<'a> {
                 upstream: rule.timeout,
                 connect: inbound.connect_timeout,
                 downstream: inbound.idle_timeout,
+                tunnel: inbound.tunnel_timeout,
                 body: rule.body_limit,
             },
             added,
@@ -443,9 +436,7 @@ impl<'a> Exchange<'a> {
         body: &Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
-        if !responder.can_outlive(self.head, body) {
-            responder.close();
-        }
+        responder.close_unless_read(self.head, body);
         let persistent = self.head.connection.persistent;
         self.send_within(send(responder, answer, &self.request_id, persistent))
             .await

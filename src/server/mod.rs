@@ -7,6 +7,7 @@ mod admin;
 mod connections;
 mod drain;
 mod exchange;
+mod http2;
 mod router;
 mod snapshot;
 mod worker;

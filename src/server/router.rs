@@ -170,8 +170,10 @@ fn own(rest: &str, method: &[u8]) -> Action<'static> {
 /// What the app is called in `Host`: the configuration decides that, not the client.
 fn authority(upstream: &Upstream) -> String {
     match upstream {
-        Upstream::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-        Upstream::Tcp { host, port } => format!("{host}:{port}"),
+        Upstream::Tcp { host, port } | Upstream::H2c { host, port } if host.contains(':') => {
+            format!("[{host}]:{port}")
+        }
+        Upstream::Tcp { host, port } | Upstream::H2c { host, port } => format!("{host}:{port}"),
         Upstream::Unix(_) => "localhost".to_owned(),
     }
 }

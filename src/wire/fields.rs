@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::head::HeadError;
+
 /// The lines of a header section, in their order, duplicates and spelling kept.
 #[derive(Default)]
 pub(crate) struct Fields {
@@ -162,6 +164,13 @@ impl Fields {
         out.extend_from_slice(&self.bytes[piece]);
     }
 
+    /// The lines that `keep` wants, ready to be sent.
+    pub(super) fn lines(&self, keep: impl Fn(&Field<'_>) -> bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.copy_lines(&mut out, keep);
+        out
+    }
+
     /// Where a line lies with its CR LF, if exactly one space stands before its value and nothing behind it.
     fn tidy(&self, line: &Line) -> Option<Range<usize>> {
         let (name, value) = (&line.name, &line.value);
@@ -169,6 +178,50 @@ impl Fields {
             && self.slice(&(name.end..value.start)) == b": "
             && self.bytes[value.end as usize..].starts_with(b"\r\n");
         tidy.then(|| name.start as usize..value.end as usize + 2)
+    }
+
+    /// How many bytes the head has.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lines.0.len()
+    }
+
+    /// Forgets all lines; the memory stays.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines.0.clear();
+    }
+
+    /// Adds a line that did not come with the others: a trailer, or a field of another protocol. Name and value have been
+    /// checked.
+    pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        for part in [name, b": ", value, b"\r\n"] {
+            self.bytes.extend_from_slice(part);
+        }
+        let value_at = start + name.len() + 2;
+        self.lines.0.push(Line {
+            known: Name::of(name),
+            name: offset(start)..offset(start + name.len()),
+            value: offset(value_at)..offset(value_at + value.len()),
+        });
+    }
+
+    /// Keeps bytes that are not a line: a method, a target.
+    pub(super) fn set_aside(&mut self, part: &[u8]) -> Range<u32> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(part);
+        offset(start)..offset(self.bytes.len())
+    }
+
+    /// Adds a line as it came, without its CR LF.
+    pub(super) fn push_raw(&mut self, line: &[u8]) -> Result<(), HeadError> {
+        let (name, value) = parse_line(line)?;
+        self.push(name, value);
+        Ok(())
     }
 
     /// Forgets all lines and takes over the bytes of a new head; the memory stays.
@@ -206,8 +259,28 @@ pub(super) fn place(whole: &[u8], part: &[u8]) -> Range<u32> {
         return 0..0;
     }
     let start = part.as_ptr().addr() - whole.as_ptr().addr();
-    let offset = |n: usize| u32::try_from(n).expect("heads are limited to far less than 4 GiB");
     offset(start)..offset(start + part.len())
+}
+
+fn offset(n: usize) -> u32 {
+    u32::try_from(n).expect("heads are limited to far less than 4 GiB")
+}
+
+/// Name and value of one field line, which stands without its CR LF.
+fn parse_line(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
+    let malformed = HeadError::Malformed("a field line is malformed");
+    let mut terminated = Vec::with_capacity(line.len() + 4);
+    terminated.extend_from_slice(line);
+    terminated.extend_from_slice(b"\r\n\r\n");
+    let mut fields = [httparse::EMPTY_HEADER; 1];
+    match httparse::parse_headers(&terminated, &mut fields) {
+        Ok(httparse::Status::Complete((_, [field]))) => {
+            let name = &line[..field.name.len()];
+            let value = line[name.len() + 1..].trim_ascii();
+            Ok((name, value))
+        }
+        _ => Err(malformed),
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +317,22 @@ mod tests {
         fields.copy_lines(&mut out, |field| field.name != b"C");
         let copied = String::from_utf8(out).unwrap();
         assert_eq!(copied, "A: 1\r\nB: 2\r\nD: 4\r\nE: \r\nF: 6\r\nG: 7\r\n");
+    }
+
+    #[test]
+    fn a_line_alone_is_a_field_line_or_refused() {
+        let mut fields = Fields::default();
+        fields.push_raw(b"X-Checksum: \t5 ").unwrap();
+        fields.push_raw(b"Empty:").unwrap();
+        let lines: Vec<_> = fields.iter().map(|f| (f.name, f.value)).collect();
+        let empty: &[u8] = b"";
+        assert_eq!(lines, [(&b"X-Checksum"[..], &b"5"[..]), (b"Empty", empty)]);
+        for bad in ["no colon", " folded: x", "a b: c", ": empty", "a: b\0", ""] {
+            assert!(fields.push_raw(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        let mut out = Vec::new();
+        fields.copy_lines(&mut out, |field| field.name != b"Empty");
+        assert_eq!(out, b"X-Checksum: 5\r\n");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::fields::{Fields, Name, Repeated, place};
 
 /// More lines than this are an attack or a loop.
-const MAX_FIELDS: usize = 100;
+pub(super) const MAX_FIELDS: usize = 100;
 
 /// HTTP/1.0 or HTTP/1.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +50,11 @@ pub(crate) enum Framing {
 pub(crate) struct Connection {
     /// Whether the sender lets the connection live on.
     pub(crate) persistent: bool,
-    /// Whether options other than `close` and `keep-alive` are there: names of fields that must not be forwarded.
+    /// Whether options other than `close`, `keep-alive` and `upgrade` are there: names of fields that must not be
+    /// forwarded.
     pub(crate) names_fields: bool,
+    /// Whether the `Upgrade` line is meant.
+    upgrade: bool,
 }
 
 /// How large a head may be.
@@ -84,6 +87,8 @@ pub(crate) struct RequestHead {
     pub(crate) expects_continue: bool,
     /// What the `Connection` lines say.
     pub(crate) connection: Connection,
+    /// Whether the client asks for another protocol on this connection.
+    pub(crate) wants_upgrade: bool,
     method_text: Range<u32>,
     target: Range<u32>,
 }
@@ -105,7 +110,7 @@ impl Connection {
     fn of(version: Version, fields: &Fields) -> Self {
         let mut connection = Self {
             persistent: version == Version::Http11,
-            names_fields: false,
+            ..Self::default()
         };
         let mut close = false;
         for option in fields.list(Name::Connection) {
@@ -113,6 +118,8 @@ impl Connection {
                 close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 connection.persistent = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                connection.upgrade = true;
             } else {
                 connection.names_fields = true;
             }
@@ -191,7 +198,67 @@ impl RequestHead {
         self.framing = self.request_framing()?;
         self.expects_continue = self.check_expect()?;
         self.connection = Connection::of(self.version, &self.fields);
+        self.wants_upgrade = self.check_upgrade()?;
         Ok(())
+    }
+
+    /// Takes over a head that came by another protocol and was split there: `method` and `target`, then the field lines,
+    /// `host` among them.
+    pub(super) fn assemble<'f>(
+        &mut self,
+        method: &[u8],
+        target: &[u8],
+        lines: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        ends_at_once: bool,
+    ) -> Result<(), HeadError> {
+        self.fields.clear();
+        self.method = Method::of(method);
+        self.method_text = self.fields.set_aside(method);
+        self.target = self.fields.set_aside(target);
+        for (name, value) in lines {
+            if self.fields.len() == MAX_FIELDS {
+                return Err(HeadError::TooLarge);
+            }
+            self.fields.push(name, value);
+        }
+        self.version = Version::Http11;
+        self.check_host()?;
+        self.framing = match length(&self.fields)? {
+            _ if ends_at_once => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        self.expects_continue = self.check_expect()?;
+        self.connection = Connection {
+            persistent: true,
+            ..Connection::default()
+        };
+        self.wants_upgrade = false;
+        Ok(())
+    }
+
+    /// The protocols that the client would rather speak here. HTTP/2 is spoken by prior knowledge or ALPN: an upgrade to
+    /// it, granted behind our back, would carry requests past us.
+    pub(crate) fn upgrades(&self) -> impl Iterator<Item = &[u8]> {
+        let names = |protocol: &&[u8]| !protocol.eq_ignore_ascii_case(b"h2c");
+        self.fields.list(Name::Upgrade).filter(names)
+    }
+
+    /// Whether the client can do something with trailers (RFC 9110 §10.1.4).
+    pub(crate) fn takes_trailers(&self) -> bool {
+        let is_it = |coding: &[u8]| coding.eq_ignore_ascii_case(b"trailers");
+        self.fields.list(Name::Te).any(is_it)
+    }
+
+    /// RFC 9110 §7.8. A body would stand where the other protocol begins.
+    fn check_upgrade(&self) -> Result<bool, HeadError> {
+        let wants = self.connection.upgrade
+            && self.version == Version::Http11
+            && self.upgrades().next().is_some();
+        if wants && self.framing != Framing::Empty {
+            return Err(HeadError::Malformed("an upgrade cannot have a body"));
+        }
+        Ok(wants)
     }
 
     fn check_host(&self) -> Result<(), HeadError> {
@@ -268,6 +335,51 @@ impl ResponseHead {
         self.connection = Connection::of(version, &self.fields);
         self.connection.persistent &= self.framing != Framing::UntilClose;
         Ok(())
+    }
+
+    /// Takes over a head that came by another protocol and was split there.
+    pub(super) fn assemble<'f>(
+        &mut self,
+        status: u16,
+        lines: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        request: Method,
+        ends_at_once: bool,
+    ) -> Result<(), HeadError> {
+        self.fields.clear();
+        self.status = status;
+        self.reason = 0..0;
+        for (name, value) in lines {
+            if self.fields.len() == MAX_FIELDS {
+                return Err(HeadError::TooLarge);
+            }
+            self.fields.push(name, value);
+        }
+        self.declared_length = length(&self.fields)?;
+        let bodiless = request == Method::Head || matches!(status, 100..=199 | 204 | 304);
+        self.framing = match self.declared_length {
+            _ if bodiless || ends_at_once => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        self.connection = Connection {
+            persistent: true,
+            ..Connection::default()
+        };
+        Ok(())
+    }
+
+    /// The protocol that the app has switched to.
+    pub(crate) fn protocol(&self) -> &[u8] {
+        self.fields.list(Name::Upgrade).next().unwrap_or_default()
+    }
+
+    /// Whether the app has switched to one of the protocols that `request` asks for.
+    pub(crate) fn grants(&self, request: &RequestHead) -> bool {
+        let asked = |given: &[u8]| request.upgrades().any(|p| p.eq_ignore_ascii_case(given));
+        self.status == 101
+            && request.wants_upgrade
+            && self.fields.list(Name::Upgrade).next().is_some()
+            && self.fields.list(Name::Upgrade).all(asked)
     }
 
     fn response_framing(&self, version: Version, request: Method) -> Result<Framing, HeadError> {

@@ -1,5 +1,6 @@
 //! A read buffer: bytes arrive at its end and are consumed from its front.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -13,12 +14,24 @@ use crate::net::ReadHalf;
 const SMALL: usize = 4 * 1024;
 /// What large bodies are moved in.
 const LARGE: usize = 64 * 1024;
+/// How many large buffers a worker has at most. Beyond that bodies move in small ones: slower, but thousands of peers
+/// that do not read cost no more memory than as many that do.
+const MAX_LARGE: usize = 512;
+
+thread_local! {
+    /// How many large buffers this worker has.
+    static LARGE_BUFFERS: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Bytes that were read and not yet used.
 #[derive(Default)]
 pub(crate) struct Buffer {
     data: Vec<u8>,
     start: usize,
+    /// Whether this one counts as large.
+    large: bool,
+    /// Whether the last read got little, so that a large buffer would be wasted on this peer.
+    trickles: bool,
 }
 
 impl Buffer {
@@ -57,11 +70,21 @@ impl Buffer {
         wanted: u64,
     ) -> Poll<io::Result<usize>> {
         self.make_room(wanted);
-        pin!(stream.read_buf(&mut self.data)).poll(cx)
+        let before = self.data.len();
+        let read = pin!(stream.read_buf(&mut self.data)).poll(cx);
+        if read.is_ready() {
+            let count = self.data.len() - before;
+            // A small buffer that was filled does not tell how much more there was.
+            self.trickles = wanted > SMALL as u64 && count < SMALL / 2;
+        }
+        read
     }
 
     fn make_room(&mut self, wanted: u64) {
-        let target = if wanted > SMALL as u64 { LARGE } else { SMALL };
+        let target = self.target(wanted);
+        if target == SMALL && self.large && self.is_empty() {
+            self.release();
+        }
         let spare = self.data.capacity() - self.data.len();
         if spare >= target / 2 {
             return;
@@ -72,6 +95,27 @@ impl Buffer {
         }
         if self.data.capacity() - self.data.len() < target {
             self.data.reserve_exact(target);
+        }
+        if !self.large && self.data.capacity() >= LARGE {
+            self.large = true;
+            LARGE_BUFFERS.set(LARGE_BUFFERS.get() + 1);
+        }
+    }
+
+    fn target(&self, wanted: u64) -> usize {
+        let worthwhile = wanted > SMALL as u64 && !self.trickles;
+        if worthwhile && (self.large || LARGE_BUFFERS.get() < MAX_LARGE) {
+            LARGE
+        } else {
+            SMALL
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.large {
+            LARGE_BUFFERS.set(LARGE_BUFFERS.get() - 1);
         }
     }
 }

@@ -11,6 +11,8 @@ use super::body::Remaining;
 use super::buffer::Buffer;
 use super::*;
 use crate::net::Stream;
+use crate::wire::fields::Fields;
+use crate::wire::{BodyError, Framing, HeadLimits, Length, Method};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024 };
 
@@ -44,11 +46,13 @@ fn body_of(framing: Framing, pieces: &[&[u8]]) -> (Result<Vec<u8>, BodyError>, V
     block_on(async {
         let (mut stream, mut peer) = pair();
         let (mut buffer, mut body) = (Buffer::default(), Remaining::from(framing));
+        let mut trailers = Fields::default();
         let (read, _) = stream.split();
         let mut reader = Reader {
             stream: read,
             buffer: &mut buffer,
             body: &mut body,
+            trailers: &mut trailers,
         };
         let sending = async {
             for piece in pieces {
@@ -204,7 +208,7 @@ fn written(framing: Framing, pieces: &[Vec<u8>]) -> Vec<u8> {
                     .await
                     .expect("the socket takes it");
             }
-            writer.finish().await.expect("the socket takes it");
+            writer.finish(b"").await.expect("the socket takes it");
             drop(stream);
         };
         let mut seen = Vec::new();

@@ -8,14 +8,18 @@ use std::task::Poll;
 
 use tokio::io::AsyncWriteExt;
 
-use super::body::{NoHead, Reader, Remaining, Writer};
+use super::body::{Reader, Remaining, Writer};
 use super::buffer::Buffer;
-use super::fields::{Field, Fields};
-use super::head::{Framing, HeadLimits, Method, RequestHead, Version};
 use crate::net::{ReadHalf, Stream};
+use crate::wire::fields::{Field, Fields};
+use crate::wire::head::{Framing, HeadLimits, Method, RequestHead, Version};
+use crate::wire::{Length, NoHead};
 
 /// An unread request body up to this size is read and dropped, so that the connection can live on.
 const WORTH_DRAINING: u64 = 64 * 1024;
+
+/// What a client that speaks HTTP/2 begins with, as far as it looks like a head (RFC 9113 §3.4).
+const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// A client's connection.
 pub(crate) struct ServerConnection {
@@ -24,6 +28,9 @@ pub(crate) struct ServerConnection {
     head: RequestHead,
     out: Vec<u8>,
     body: Remaining,
+    trailers: Fields,
+    /// Whether nothing but the first request has been read.
+    fresh: bool,
     reply: Reply,
     /// Whether connections are being brought to their end; shared by all connections of a worker.
     ending: Rc<Cell<bool>>,
@@ -48,17 +55,6 @@ struct Reply {
     until_close: bool,
 }
 
-/// How long the body of an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Length {
-    /// So many bytes.
-    Exact(u64),
-    /// Nobody knows yet.
-    Unknown,
-    /// There is none, and none is announced either: 204, 304, an answer to HEAD without Content-Length.
-    Absent,
-}
-
 /// Answers the current request.
 pub(crate) struct Responder<'c> {
     writer: Writer<'c>,
@@ -77,9 +73,16 @@ impl ServerConnection {
             head: RequestHead::default(),
             out: Vec::new(),
             body: Remaining::Nothing,
+            trailers: Fields::default(),
+            fresh: true,
             reply: Reply::default(),
             ending,
         }
+    }
+
+    /// The connection, and what has been read of it, for another protocol.
+    pub(crate) fn into_parts(self) -> (Stream, Vec<u8>) {
+        (self.stream, self.buffer.unread().to_vec())
     }
 
     /// Whether bytes of a further request are already here.
@@ -118,17 +121,24 @@ impl ServerConnection {
     pub(crate) async fn read_head(&mut self, limits: HeadLimits) -> Result<(), NoHead> {
         self.reply = Reply::default();
         self.body = Remaining::Nothing;
+        self.trailers.clear();
+        let mut fresh = std::mem::take(&mut self.fresh);
         // RFC 9112 §2.2: an empty line before the request line is forgiven.
         let (stream, _) = self.stream.split();
         let mut reader = Reader {
             stream,
             buffer: &mut self.buffer,
             body: &mut self.body,
+            trailers: &mut self.trailers,
         };
         let mut end = reader.head(limits).await?;
         while end == 2 {
+            fresh = false;
             reader.buffer.consume(2);
             end = reader.head(limits).await?;
+        }
+        if fresh && self.buffer.unread().starts_with(PREFACE_HEAD) {
+            return Err(NoHead::Http2);
         }
         let parsed = self.head.parse(&self.buffer.unread()[..end]);
         self.buffer.consume(end);
@@ -144,6 +154,7 @@ impl ServerConnection {
             stream: read,
             buffer: &mut self.buffer,
             body: &mut self.body,
+            trailers: &mut self.trailers,
         };
         let writer = Writer {
             stream: write,
@@ -210,7 +221,7 @@ impl ServerConnection {
     }
 }
 
-impl Responder<'_> {
+impl<'c> Responder<'c> {
     /// Whether an answer has been begun, so that an error can no longer be told.
     pub(crate) fn has_started(&self) -> bool {
         self.reply.status.is_some()
@@ -250,6 +261,41 @@ impl Responder<'_> {
         Ok(())
     }
 
+    /// Sends an interim answer (1xx) with the field lines that `keep` wants, to clients that know of such answers.
+    pub(crate) async fn interim(
+        &mut self,
+        status: u16,
+        reason: &[u8],
+        fields: &Fields,
+        keep: impl Fn(&Field<'_>) -> bool,
+    ) -> io::Result<()> {
+        if self.version == Version::Http10 || self.has_started() {
+            return Ok(());
+        }
+        status_line(self.writer.pending(), status, reason);
+        fields.copy_lines(self.writer.pending(), keep);
+        self.writer.pending().extend_from_slice(b"\r\n");
+        self.writer.send(b"", false).await
+    }
+
+    /// Ends the head of an answer that grants another protocol, which has the connection from then on.
+    pub(crate) fn switch_protocols(&mut self) {
+        self.writer.pending().extend_from_slice(b"\r\n");
+        self.writer.switch_protocols();
+        self.reply.close = true;
+    }
+
+    /// Ends our direction of the connection and leaves the other one open.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        self.reply.complete = true;
+        self.writer.shutdown().await
+    }
+
+    /// Whether connections are being brought to their end.
+    pub(crate) fn ending(&self) -> &'c Cell<bool> {
+        self.ending
+    }
+
     /// Begins the answer: status line, framing, connection. Field lines may follow, then [`Responder::end_head`].
     pub(crate) fn start(&mut self, status: u16, reason: &[u8], length: Length) {
         self.reply.status = Some(status);
@@ -266,11 +312,7 @@ impl Responder<'_> {
             }
         };
         let out = self.writer.pending();
-        out.extend_from_slice(b"HTTP/1.1 ");
-        push_number(out, u64::from(status));
-        out.push(b' ');
-        out.extend_from_slice(reason);
-        out.extend_from_slice(b"\r\n");
+        status_line(out, status, reason);
         match length {
             Length::Exact(length) if status != 204 => {
                 out.extend_from_slice(b"content-length: ");
@@ -327,6 +369,14 @@ impl Responder<'_> {
         Ok(())
     }
 
+    /// Ends the answer, with trailers (as lines ready to be sent) if its framing has room for them.
+    pub(crate) async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        self.reply.sent = true;
+        self.writer.finish(trailers).await?;
+        self.reply.complete = true;
+        Ok(())
+    }
+
     /// Sends the head, if it is still here.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if self.reply.sent {
@@ -374,6 +424,14 @@ async fn discard(mut stream: ReadHalf<'_>, limit: usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_number(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn push_number(out: &mut Vec<u8>, number: u64) {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::body::{NoHead, Reader, Remaining, Writer};
+use super::body::{Reader, Remaining, Writer};
 use super::buffer::Buffer;
-use super::head::{Framing, HeadLimits, Method, ResponseHead};
 use crate::net::Stream;
+use crate::wire::NoHead;
+use crate::wire::fields::Fields;
+use crate::wire::head::{Framing, HeadLimits, Method, ResponseHead};
 
 /// A connection to the app.
 pub(crate) struct UpstreamConnection {
@@ -14,11 +16,12 @@ pub(crate) struct UpstreamConnection {
     head: ResponseHead,
     out: Vec<u8>,
     body: Remaining,
+    trailers: Fields,
 }
 
 /// Reads the app's answer: its head, then its body.
 pub(crate) struct AnswerReader<'c> {
-    pub(crate) body: Reader<'c>,
+    body: Reader<'c>,
     head: &'c mut ResponseHead,
 }
 
@@ -30,6 +33,7 @@ impl UpstreamConnection {
             head: ResponseHead::default(),
             out: Vec::new(),
             body: Remaining::Nothing,
+            trailers: Fields::default(),
         }
     }
 
@@ -42,6 +46,7 @@ impl UpstreamConnection {
     pub(crate) fn split(&mut self, framing: Framing) -> (Writer<'_>, AnswerReader<'_>) {
         self.out.clear();
         self.body = Remaining::Nothing;
+        self.trailers.clear();
         let (read, write) = self.stream.split();
         let writer = Writer {
             stream: write,
@@ -52,6 +57,7 @@ impl UpstreamConnection {
             stream: read,
             buffer: &mut self.buffer,
             body: &mut self.body,
+            trailers: &mut self.trailers,
         };
         (
             writer,
@@ -81,7 +87,7 @@ impl UpstreamConnection {
     }
 }
 
-impl AnswerReader<'_> {
+impl<'c> AnswerReader<'c> {
     /// Reads the next head, interim ones (1xx) included; `request` is the method it answers.
     pub(crate) async fn read_head(
         &mut self,
@@ -99,5 +105,10 @@ impl AnswerReader<'_> {
     /// The last head that was read.
     pub(crate) fn head(&self) -> &ResponseHead {
         self.head
+    }
+
+    /// The head, and the body that follows it.
+    pub(crate) fn into_body(self) -> (&'c ResponseHead, Reader<'c>) {
+        (self.head, self.body)
     }
 }

@@ -9,8 +9,10 @@ use std::io::{self, IoSlice, Write as _};
 use tokio::io::AsyncWriteExt;
 
 use super::buffer::Buffer;
-use super::head::{Framing, HeadError, HeadLimits, HeadScan};
 use crate::net::{ReadHalf, WriteHalf};
+use crate::wire::fields::Fields;
+use crate::wire::head::{Framing, HeadLimits, HeadScan, MAX_FIELDS};
+use crate::wire::{BodyError, NoHead};
 
 /// The longest line between two chunks, with its extensions.
 const MAX_CHUNK_LINE: usize = 1024;
@@ -18,37 +20,6 @@ const MAX_CHUNK_LINE: usize = 1024;
 const COPIED: usize = 4 * 1024;
 /// The largest trailer section.
 const MAX_TRAILERS: usize = 8 * 1024;
-
-/// Why a body cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// The connection ended before the body did.
-    #[error("the connection ended before the body did")]
-    Truncated,
-    /// The framing is broken; nothing that follows can be trusted.
-    #[error("{0}")]
-    Malformed(&'static str),
-    /// The socket failed.
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// Why no head came.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoHead {
-    /// The peer closed the connection between two messages, as it may.
-    #[error("the connection was closed")]
-    Closed,
-    /// The peer closed the connection in the middle of a head.
-    #[error("the connection ended within a head")]
-    Truncated,
-    /// The socket failed.
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-    /// What came is not a head.
-    #[error(transparent)]
-    Invalid(#[from] HeadError),
-}
 
 /// How much of a body is still to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +62,8 @@ pub(crate) struct Reader<'c> {
     pub(super) stream: ReadHalf<'c>,
     pub(super) buffer: &'c mut Buffer,
     pub(super) body: &'c mut Remaining,
+    /// The trailer section of the body, as far as it has come.
+    pub(super) trailers: &'c mut Fields,
 }
 
 impl Reader<'_> {
@@ -172,6 +145,16 @@ impl Reader<'_> {
         }
     }
 
+    /// From now on the connection carries another protocol: whatever comes, until its end.
+    pub(crate) fn switch_protocols(&mut self) {
+        *self.body = Remaining::UntilClose;
+    }
+
+    /// The trailer section, once the body's end has been reached.
+    pub(crate) fn trailers(&self) -> &Fields {
+        self.trailers
+    }
+
     /// The length of the complete head that stands at the front of the buffer.
     pub(super) async fn head(&mut self, limits: HeadLimits) -> Result<usize, NoHead> {
         let mut scan = HeadScan::default();
@@ -239,13 +222,23 @@ impl Reader<'_> {
                     if line.is_empty() {
                         Remaining::Nothing
                     } else {
-                        check_trailer(&line)?;
+                        self.keep_trailer(&line)?;
                         Remaining::Chunks(Chunk::Trailers(seen + line.len() + 2))
                     }
                 }
             };
             *self.body = next;
         }
+    }
+
+    /// Whether its name may be forwarded is for others to say; here it must be a field line.
+    fn keep_trailer(&mut self, line: &[u8]) -> Result<(), BodyError> {
+        if self.trailers.len() == MAX_FIELDS {
+            return Err(BodyError::Malformed("there are too many trailers"));
+        }
+        self.trailers
+            .push_raw(line)
+            .map_err(|_| BodyError::Malformed("a trailer is not a header line"))
     }
 
     /// Takes a line off the buffer, without its CR LF, if it is all there.
@@ -288,19 +281,6 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
         .ok()
         .and_then(|text| u64::from_str_radix(text, 16).ok());
     size.ok_or(BodyError::Malformed("a chunk size is malformed"))
-}
-
-/// A trailer line must be a field line, though its content is dropped.
-fn check_trailer(line: &[u8]) -> Result<(), BodyError> {
-    let malformed = BodyError::Malformed("a trailer is not a header line");
-    let mut terminated = Vec::with_capacity(line.len() + 4);
-    terminated.extend_from_slice(line);
-    terminated.extend_from_slice(b"\r\n\r\n");
-    let mut fields = [httparse::EMPTY_HEADER; 1];
-    match httparse::parse_headers(&terminated, &mut fields) {
-        Ok(httparse::Status::Complete(_)) => Ok(()),
-        _ => Err(malformed),
-    }
 }
 
 /// Writes a message onto a connection: its head, then its body, framed by us.
@@ -359,9 +339,26 @@ impl Writer<'_> {
         Ok(tail)
     }
 
-    /// Ends the body; an error if it is shorter than announced.
-    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+    /// Ends the body with a trailer section, if its framing has room for one, as lines ready to be sent.
+    pub(crate) async fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        if self.framing != Framing::Chunked || trailers.is_empty() {
+            return self.send(b"", true).await;
+        }
+        self.pending.extend_from_slice(b"0\r\n");
+        self.pending.extend_from_slice(trailers);
+        self.pending.extend_from_slice(b"\r\n");
+        self.framing = Framing::Empty;
         self.send(b"", true).await
+    }
+
+    /// From now on the connection carries another protocol: whatever is sent, until its end.
+    pub(crate) fn switch_protocols(&mut self) {
+        self.framing = Framing::UntilClose;
+    }
+
+    /// Ends our direction of the connection and leaves the other one open.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
     }
 
     /// What is yet to be sent; heads are encoded straight into it.
@@ -413,14 +410,6 @@ mod tests {
             "g",
         ] {
             assert!(chunk_size(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_trailer_line_is_a_field_line() {
-        assert!(check_trailer(b"X-Checksum: 5").is_ok());
-        for bad in ["no colon", " folded: x", "a b: c", ": empty", "a: b\0"] {
-            assert!(check_trailer(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }
 }

@@ -1,0 +1,298 @@
+//! The app's side: one connection that many requests share (`h2c://`), which gRPC needs.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use http::{HeaderMap, Method as HttpMethod, Request, Uri};
+
+use super::body::{self, Body, Reader};
+use super::{
+    CONNECTION_WINDOW, MAX_FRAME, SEND_BUFFER, STREAM_WINDOW, header_map, io_error, lines, put,
+};
+use crate::net::Stream;
+use crate::wire::NoHead;
+use crate::wire::fields::{Field, Fields};
+use crate::wire::head::{Framing, HeadError, HeadLimits, Method, ResponseHead};
+
+/// A connection that requests share. Clones are the same connection.
+#[derive(Clone)]
+pub(crate) struct Multiplexed {
+    requests: SendRequest<Bytes>,
+    open: Rc<Cell<bool>>,
+}
+
+/// One stream of it.
+pub(crate) struct UpstreamStream {
+    connection: Multiplexed,
+    head: ResponseHead,
+    out: Vec<u8>,
+    stream: Option<SendStream<Bytes>>,
+    answer: RefCell<Answer>,
+    body: Body,
+}
+
+/// The answer that is waited for. It exists once the request has been sent, which others may be waiting for.
+#[derive(Default)]
+struct Answer {
+    future: Option<ResponseFuture>,
+    waiting: Option<Waker>,
+}
+
+/// Sends a request.
+pub(crate) struct Writer<'c> {
+    connection: &'c mut Multiplexed,
+    out: &'c mut Vec<u8>,
+    stream: &'c mut Option<SendStream<Bytes>>,
+    answer: &'c RefCell<Answer>,
+    framing: Framing,
+}
+
+/// Reads an answer.
+pub(crate) struct AnswerReader<'c> {
+    head: &'c mut ResponseHead,
+    answer: &'c RefCell<Answer>,
+    body: &'c mut Body,
+    connection: Rc<Cell<bool>>,
+}
+
+impl Multiplexed {
+    /// Greets the app. The future drives the connection and ends with it.
+    pub(crate) async fn handshake(
+        stream: Stream,
+        limits: HeadLimits,
+    ) -> io::Result<(Self, impl Future<Output = ()> + use<>)> {
+        let (requests, connection) = Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
+            .handshake(stream)
+            .await
+            .map_err(io_error)?;
+        let open = Rc::new(Cell::new(true));
+        let ours = Rc::clone(&open);
+        let driver = async move {
+            // How it ended the streams know.
+            let _ended = connection.await;
+            ours.set(false);
+        };
+        Ok((Self { requests, open }, driver))
+    }
+
+    /// Whether it can carry further requests.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
+    /// Lets no further requests onto it; those under way go on.
+    pub(crate) fn retire(&self) {
+        self.open.set(false);
+    }
+
+    /// A stream for one exchange.
+    pub(crate) fn stream(&self) -> UpstreamStream {
+        UpstreamStream {
+            connection: self.clone(),
+            head: ResponseHead::default(),
+            out: Vec::new(),
+            stream: None,
+            answer: RefCell::default(),
+            body: Body::default(),
+        }
+    }
+}
+
+impl UpstreamStream {
+    pub(crate) fn split(&mut self, framing: Framing) -> (Writer<'_>, AnswerReader<'_>) {
+        let open = Rc::clone(&self.connection.open);
+        let writer = Writer {
+            connection: &mut self.connection,
+            out: &mut self.out,
+            stream: &mut self.stream,
+            answer: &self.answer,
+            framing,
+        };
+        let answer = AnswerReader {
+            head: &mut self.head,
+            answer: &self.answer,
+            body: &mut self.body,
+            connection: open,
+        };
+        (writer, answer)
+    }
+
+    /// The connection, for further requests.
+    pub(crate) fn connection(&self) -> &Multiplexed {
+        &self.connection
+    }
+}
+
+impl Writer<'_> {
+    pub(crate) fn pending(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
+    pub(crate) async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()> {
+        let empty = self.framing == Framing::Empty;
+        if self.stream.is_none() {
+            let ends = last && data.is_empty() || empty;
+            self.send_head(ends).await?;
+            if ends {
+                return Ok(());
+            }
+        }
+        if let Some(stream) = &mut self.stream
+            && !empty
+        {
+            body::send_data(stream, data, last).await?;
+        }
+        if last {
+            self.framing = Framing::Empty;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn finish(
+        &mut self,
+        trailers: &Fields,
+        keep: impl Fn(&Field<'_>) -> bool,
+    ) -> io::Result<()> {
+        let trailers = header_map(trailers, keep);
+        if trailers.is_empty() {
+            return self.send(b"", true).await;
+        }
+        self.send(b"", false).await?;
+        match &mut self.stream {
+            Some(stream) if self.framing != Framing::Empty => {
+                self.framing = Framing::Empty;
+                body::end(stream, trailers)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn send_head(&mut self, ends: bool) -> io::Result<()> {
+        let head = translate(self.out).ok_or(io::ErrorKind::InvalidData)?;
+        self.out.clear();
+        let requests = &mut self.connection.requests;
+        let sent = match poll_fn(|cx| requests.poll_ready(cx)).await {
+            Ok(()) => requests.send_request(head, ends),
+            Err(error) => Err(error),
+        };
+        let (future, stream) = sent.map_err(|error| {
+            self.connection.open.set(false);
+            io_error(error)
+        })?;
+        if ends {
+            self.framing = Framing::Empty;
+        }
+        *self.stream = Some(stream);
+        let mut answer = self.answer.borrow_mut();
+        answer.future = Some(future);
+        if let Some(waker) = answer.waiting.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+}
+
+impl<'c> AnswerReader<'c> {
+    pub(crate) async fn read_head(
+        &mut self,
+        limits: HeadLimits,
+        request: Method,
+    ) -> Result<(), NoHead> {
+        let received = poll_fn(|cx| {
+            let mut answer = self.answer.borrow_mut();
+            let Some(future) = &mut answer.future else {
+                answer.waiting = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            if let Poll::Ready(Some(interim)) = future.poll_informational(cx) {
+                return Poll::Ready(interim.map(|head| (head, None)));
+            }
+            let pinned = std::pin::Pin::new(future);
+            pinned.poll(cx).map_ok(|response| {
+                let (parts, stream) = response.into_parts();
+                (http::Response::from_parts(parts, ()), Some(stream))
+            })
+        })
+        .await;
+        let (response, stream) = received.map_err(|error| self.no_head(error))?;
+        let ends = stream.as_ref().is_some_and(h2::RecvStream::is_end_stream);
+        self.head.assemble(
+            response.status().as_u16(),
+            lines(response.headers()),
+            request,
+            ends,
+        )?;
+        if self.head.fields.size() > limits.bytes {
+            return Err(NoHead::Invalid(HeadError::TooLarge));
+        }
+        if let Some(stream) = stream {
+            *self.body = Body::new(stream, None);
+        }
+        Ok(())
+    }
+
+    /// A stream that the app has not looked at is as good as a connection that was closed before the request.
+    fn no_head(&self, error: h2::Error) -> NoHead {
+        if error.is_go_away() || error.is_io() {
+            self.connection.set(false);
+        }
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => NoHead::Closed,
+            Some(h2::Reason::NO_ERROR) if error.is_go_away() => NoHead::Closed,
+            Some(_) if error.is_library() => {
+                NoHead::Invalid(HeadError::Malformed("the app breaks the rules of HTTP/2"))
+            }
+            _ => NoHead::Io(io_error(error)),
+        }
+    }
+
+    pub(crate) fn head(&self) -> &ResponseHead {
+        self.head
+    }
+
+    pub(crate) fn into_body(self) -> (&'c ResponseHead, Reader<'c>) {
+        (self.head, Reader(self.body))
+    }
+}
+
+/// A head that we have written in the form of HTTP/1.1, in that of HTTP/2.
+fn translate(head: &[u8]) -> Option<Request<()>> {
+    let mut lines = head.split(|&b| b == b'\n').map(<[u8]>::trim_ascii_end);
+    let mut start = lines.next()?.split(|&b| b == b' ');
+    let method = HttpMethod::from_bytes(start.next()?).ok()?;
+    let target = start.next()?;
+    let mut authority = None;
+    let mut fields = HeaderMap::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        match name {
+            b"host" => authority = Some(value),
+            b"connection" | b"transfer-encoding" | b"upgrade" => {}
+            _ => put(&mut fields, name, value),
+        }
+    }
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(authority?)
+        .path_and_query(target)
+        .build();
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.ok()?;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = fields;
+    Some(request)
+}
