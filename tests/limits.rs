@@ -24,18 +24,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const OTHERS: u64 = 2000;
 
 /// An answer after which no connection to the app is kept, so that descriptors can be counted.
-const DONE: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const DONE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
 
 /// A sidecar in a process of its own, and how it was before.
-struct Limited {
-    run: Run,
+pub(crate) struct Limited {
+    pub(crate) run: Run,
     descriptors: usize,
     /// Nobody else is measured meanwhile.
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Limited {
-    fn new(app: &FakeApp, inbound: &str) -> Self {
+    pub(crate) fn new(app: &FakeApp, inbound: &str) -> Self {
         Self::under(&[], app, inbound)
     }
 
@@ -73,7 +74,7 @@ impl Limited {
         (0..count).map(connect).collect()
     }
 
-    fn is_as_it_was(&self) {
+    pub(crate) fn is_as_it_was(&self) {
         serves_the_good(self.run.inbound, 100);
         let back = eventually(|| self.descriptors_now() <= self.descriptors);
         assert!(
@@ -95,7 +96,7 @@ impl Limited {
     }
 
     /// Resident memory in KiB.
-    fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().next());
@@ -115,7 +116,7 @@ impl Limited {
 }
 
 /// So many good requests, half of them on new connections; every answer is right.
-fn serves_the_good(addr: SocketAddr, count: usize) {
+pub(crate) fn serves_the_good(addr: SocketAddr, count: usize) {
     let mut kept = Client::connect(addr);
     for number in 0..count {
         let answer = if number % 2 == 0 {

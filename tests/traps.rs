@@ -6,7 +6,7 @@
 //! and the connection either ends or goes on in step. A case that fails stays in the catalogue and is named in [`KNOWN`].
 
 mod corpus;
-mod witness;
+pub(crate) mod witness;
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,10 +21,13 @@ use wx_sidecar::Sidecar;
 use wx_sidecar::clock::Clock;
 
 /// Cases that we know to fail, each with the reason why it may. One that passes fails the suite, so that this list is true.
-const KNOWN: &[(&str, &str)] = &[];
+const KNOWN: &[(&str, &str)] = &[(
+    "I6/5",
+    "a trailer that Connection names is passed on, against RFC 9110 §7.6.1; it is none that anybody trusts",
+)];
 
 /// The ways in. Whoever gives the sidecar another kind of listener adds it here, and the whole catalogue runs over it.
-const DOORS: &[Door] = &[Door {
+pub(crate) const DOORS: &[Door] = &[Door {
     name: "plain TCP",
     inbound: "",
     open: |sidecar| Box::new(connect(sidecar.inbound_addr())),
@@ -53,7 +56,7 @@ auth = "none"
 "#;
 
 /// A kind of listener, and how a client connects to it.
-struct Door {
+pub(crate) struct Door {
     name: &'static str,
     /// What `[inbound]` needs for it.
     inbound: &'static str,
@@ -307,19 +310,19 @@ impl Answer {
 }
 
 /// A sidecar with one worker, so that whatever an earlier request spoilt would meet the next one.
-struct Stage {
-    witness: Witness,
-    sidecar: Sidecar,
+pub(crate) struct Stage {
+    pub(crate) witness: Witness,
+    pub(crate) sidecar: Sidecar,
     /// Has the simulator that knows Alice.
     _rig: Rig,
     door: &'static Door,
-    alice: Session,
+    pub(crate) alice: Session,
     /// The lines that our own endpoint says of Alice.
     identity: BTreeSet<(String, Vec<u8>)>,
 }
 
 impl Stage {
-    fn new(door: &'static Door) -> Self {
+    pub(crate) fn new(door: &'static Door) -> Self {
         let witness = Witness::start();
         let inbound = format!("{}\nheader_limit = \"32KiB\"", door.inbound);
         let rig = Rig::with(&witness.url(), &inbound, ROUTES);
@@ -468,7 +471,7 @@ impl Stage {
     }
 
     /// Whether all that the app may believe of a request is ours.
-    fn is_honest(&self, request: &Request, signed: bool) -> Result<(), String> {
+    pub(crate) fn is_honest(&self, request: &Request, signed: bool) -> Result<(), String> {
         let ours: Vec<_> = request
             .fields
             .iter()
@@ -801,10 +804,11 @@ fn trickster(case: &Case, cut: Cut) -> FakeApp {
 ///
 /// - `request`: the method, `GET` if left out
 /// - `client`: what the client may get, alternatives with `|`: a status whose answer is whole, or `cut`
+/// - `cut`: `whole` if it makes sense in one piece only
 /// - `reused`: whether the app's connection may serve again; `yes` or `no`
 /// - `body`: of a whole answer; `never`: what must be nowhere in it
 fn deceive(case: &Case, cut: Cut) -> Result<(), String> {
-    let known = ["request", "client", "reused", "body", "never"];
+    let known = ["request", "client", "cut", "reused", "body", "never"];
     for key in case.keys() {
         assert!(known.contains(&key), "{}: what is {key}?", case.id);
     }
@@ -904,7 +908,7 @@ fn no_answer_of_the_catalogue_reaches_another_client() {
     let cases = corpus::read("answers");
     run_all(&cases, "answers", |case| {
         deceive(case, Cut::Whole)?;
-        if case.size() > SMALL {
+        if case.size() > SMALL || case.only("cut") == Some("whole") {
             return Ok(());
         }
         deceive(case, Cut::EachByte).map_err(|what| format!("byte by byte: {what}"))

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// A listening app.
-pub(super) struct Witness {
+pub(crate) struct Witness {
     addr: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -35,31 +35,31 @@ struct State {
 
 /// What came over one connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Its requests that were whole, in order.
-    pub(super) requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
     /// What follows the last whole request.
-    pub(super) rest: Vec<u8>,
+    pub(crate) rest: Vec<u8>,
     /// Whether the sidecar has closed it.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// What no app should have to read.
-    pub(super) wrong: Option<String>,
+    pub(crate) wrong: Option<String>,
 }
 
 /// A whole request, as sent.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) target: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
     /// Names as spelt, values as sent.
-    pub(super) fields: Vec<(String, Vec<u8>)>,
+    pub(crate) fields: Vec<(String, Vec<u8>)>,
     /// Head, and body with its framing.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Request {
     /// The values of all lines of this name, in any case.
-    pub(super) fn all(&self, name: &str) -> Vec<&[u8]> {
+    pub(crate) fn all(&self, name: &str) -> Vec<&[u8]> {
         let same = |(other, _): &&(String, Vec<u8>)| other.eq_ignore_ascii_case(name);
         let lines = self.fields.iter().filter(same);
         lines.map(|(_, value)| value.as_slice()).collect()
@@ -67,7 +67,7 @@ impl Request {
 }
 
 impl Witness {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener
             .set_nonblocking(true)
@@ -84,12 +84,12 @@ impl Witness {
     }
 
     /// As `[inbound] upstream` has it.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
     /// Forgets what is over; connections stay.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut state = self.look();
         for seen in &mut state.seen {
             seen.requests.clear();
@@ -100,7 +100,7 @@ impl Witness {
     }
 
     /// All that had been sent to the app when this was called, by connections; those without a byte are left out.
-    pub(super) fn settled(&self) -> Vec<Seen> {
+    pub(crate) fn settled(&self) -> Vec<Seen> {
         let state = self.look();
         let spoke = |seen: &&Seen| {
             !seen.requests.is_empty() || !seen.rest.is_empty() || seen.wrong.is_some()
@@ -184,6 +184,7 @@ fn watch(listener: &TcpListener, addr: SocketAddr, shared: &Shared) {
                         if seen.wrong.is_none() {
                             continue;
                         }
+                        seen.closed = true;
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -242,8 +243,7 @@ enum Parsed {
     Expecting,
 }
 
-/// Names of fields that belong to one connection. `Connection` and `Upgrade` are looked at by themselves, `TE` may say
-/// `trailers`.
+/// Names of fields that belong to one connection. `Connection`, `Upgrade` and `TE` are looked at by themselves.
 const HOP_BY_HOP: [&str; 5] = [
     "keep-alive",
     "proxy-connection",
@@ -324,14 +324,15 @@ fn parse(bytes: &[u8], addr: SocketAddr) -> Result<Parsed, String> {
     }
     let upgrade = values("upgrade");
     let connection = values("connection");
-    let tidy = match (&upgrade[..], &connection[..]) {
-        ([], []) => true,
-        ([protocol], [option]) => {
-            protocol.eq_ignore_ascii_case(b"websocket") && option.eq_ignore_ascii_case(b"upgrade")
-        }
+    let te = values("te");
+    // Whoever says what belongs to one connection must say so (RFC 9110 §7.6.1, §7.8, §10.1.4).
+    let tidy = match (&upgrade[..], &te[..], &connection[..]) {
+        ([], [], []) => true,
+        ([protocol], [], [b"upgrade"]) => !protocol.eq_ignore_ascii_case(b"h2c"),
+        ([], [b"trailers"], [b"te"]) => true,
         _ => false,
     };
-    if !tidy || !matches!(&values("te")[..], [] | [b"trailers"]) {
+    if !tidy {
         return wrong("Connection, Upgrade or TE");
     }
     let body = &bytes[head_end + 4..];
@@ -447,6 +448,6 @@ fn field(line: &[u8]) -> Option<(String, Vec<u8>)> {
 }
 
 /// Where `part` begins in `bytes`.
-pub(super) fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+pub(crate) fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
