@@ -84,7 +84,7 @@ fn hold(
     };
     let burst = spec(AT_ONCE, Amount::Counted { requests: BURST });
     generate(field.machine, field.scratch, &burst, || {})?;
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(settle / 3);
     let before = Memory::share_of(&started.pids);
 
     let own =
