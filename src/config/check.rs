@@ -21,7 +21,7 @@ use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
     Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Log, LogFormat, Route,
-    Session, Store, Tls, Upstream, Wechat,
+    Session, Store, Tls, TrustedProxies, Upstream, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -123,7 +123,7 @@ impl Check<'_> {
         let workers = self.workers(&raw.workers);
         let trusted_proxies = self.trusted_proxies(&raw.trusted_proxies);
         let proxy_protocol = self.value(&raw.proxy_protocol, || Ok(false), |on| Ok(*on));
-        if let (Some(true), Some([])) = (proxy_protocol, trusted_proxies.as_deref()) {
+        if proxy_protocol == Some(true) && trusted_proxies == Some(TrustedProxies::default()) {
             let fault = Fault::new("nobody's PROXY header would be read: no proxy is trusted")
                 .help("name the load balancer's addresses in `trusted_proxies`");
             self.sink.error(raw.proxy_protocol.span(), fault);
@@ -377,10 +377,17 @@ impl Check<'_> {
         })
     }
 
-    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<Vec<Cidr>> {
-        let networks = self.list(field, &[], values::cidr)?;
-        let mut checked = Vec::new();
-        for (written, span) in networks {
+    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<TrustedProxies> {
+        let written = self.list(field, &[], |text| match text {
+            "unix" => Ok(None),
+            _ => values::cidr(text).map(Some),
+        })?;
+        let mut checked = TrustedProxies::default();
+        for (written, span) in written {
+            let Some(written) = written else {
+                checked.unix = true;
+                continue;
+            };
             let network = Cidr {
                 addr: masked(written),
                 prefix: written.prefix,
@@ -393,7 +400,7 @@ impl Check<'_> {
                 let fault = Fault::new("this address has bits beyond those that count");
                 self.sink.warn(span, fault);
             }
-            checked.push(network);
+            checked.networks.push(network);
         }
         Some(checked)
     }

@@ -68,7 +68,7 @@ pub struct Inbound {
     /// How many threads serve; one runtime, listener and pool each. At least 1.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: TrustedProxies,
     /// Whether these peers begin each connection with a PROXY header that says who the client is.
     pub proxy_protocol: bool,
     /// The largest body a client may send, in bytes.
@@ -166,6 +166,15 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
+/// Who is believed to say who the client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// Those with an address.
+    pub networks: Vec<Cidr>,
+    /// Those who come through a Unix socket, which have none.
+    pub unix: bool,
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -254,6 +263,16 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+impl TrustedProxies {
+    /// Whether this peer is one of them; `None` came through a Unix socket.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        match peer {
+            Some(ip) => self.networks.iter().any(|network| network.contains(ip)),
+            None => self.unix,
+        }
+    }
 }
 
 impl Cidr {

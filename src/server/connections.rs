@@ -109,14 +109,14 @@ impl Worker {
             let _counted = counted;
             // Without it the kernel may hold a small answer back; with it nothing else changes.
             if stream.set_nodelay(true).is_ok() {
-                let serving = worker.serve_stream(Stream::Tcp(stream), addr);
+                let serving = worker.serve_stream(Stream::Tcp(stream), Some(addr));
                 worker.isolated("connection", serving).await;
             }
         });
     }
 
     /// Serves one connection, from its first byte to its end.
-    async fn serve_stream(self: &Rc<Self>, stream: Stream, addr: SocketAddr) {
+    async fn serve_stream(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
         match self.receive(stream, addr).await {
             Some((stream, Protocol::Http1, peer)) => {
                 let connection = ServerConnection::new(stream, Rc::clone(&self.draining));

@@ -181,7 +181,7 @@ impl RequestHead {
     }
 
     /// Parses a complete head, which ends with an empty line.
-    pub(super) fn parse(&mut self, head: &[u8]) -> Result<(), HeadError> {
+    pub(crate) fn parse(&mut self, head: &[u8]) -> Result<(), HeadError> {
         let (bytes, lines) = self.fields.reset(head);
         let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut []);
