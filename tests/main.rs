@@ -10,6 +10,7 @@ mod fake_app;
 mod floors;
 mod forwarding;
 mod http_client;
+mod listening;
 mod main_job;
 mod overload;
 mod process;

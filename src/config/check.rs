@@ -4,7 +4,7 @@
 //! is looked at, and only at the end do the pieces become a [`Config`] or not. Rules between keys stand in
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -20,8 +20,8 @@ use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Log, LogFormat, Route,
-    Session, Store, Tls, TrustedProxies, Upstream, Wechat,
+    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log, LogFormat,
+    Route, Session, Store, Tls, TrustedProxies, Upstream, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -540,6 +540,7 @@ impl Check<'_> {
         self.lifetimes(&raw.session);
         let inbound = peek(&raw.inbound.listen, INBOUND_LISTEN, values::listen);
         let admin = peek(&raw.admin.listen, ADMIN_LISTEN, values::listen);
+        let (inbound, admin) = (inbound.as_ref(), admin.as_ref());
         self.listeners(raw, inbound, admin);
         let listeners = [("[inbound] listen", inbound), ("[admin] listen", admin)];
         let upstreams = raw.routes.iter().map(|route| &route.upstream);
@@ -562,14 +563,18 @@ impl Check<'_> {
         }
     }
 
-    fn listeners(&mut self, raw: &Raw, inbound: Option<SocketAddr>, admin: Option<SocketAddr>) {
-        let (Some(inbound), Some(admin)) = (inbound, admin) else {
-            return;
+    fn listeners(&mut self, raw: &Raw, inbound: Option<&Listen>, admin: Option<&Listen>) {
+        let same = match (inbound, admin) {
+            (Some(Listen::Tcp(inbound)), Some(Listen::Tcp(admin))) => {
+                let same_ip = inbound.ip() == admin.ip()
+                    || inbound.ip().is_unspecified()
+                    || admin.ip().is_unspecified();
+                inbound.port() == admin.port() && inbound.port() != 0 && same_ip
+            }
+            (Some(inbound), Some(admin)) => inbound == admin,
+            _ => false,
         };
-        let same_ip = inbound.ip() == admin.ip()
-            || inbound.ip().is_unspecified()
-            || admin.ip().is_unspecified();
-        if inbound.port() != admin.port() || inbound.port() == 0 || !same_ip {
+        if !same {
             return;
         }
         // `None` is less than any place in the file: a default counts as the first of the two.
@@ -590,18 +595,24 @@ impl Check<'_> {
     fn upstream_loop(
         &mut self,
         field: &Field<Text>,
-        listeners: &[(&'static str, Option<SocketAddr>)],
+        listeners: &[(&'static str, Option<&Listen>)],
     ) {
         let Field::Given(text) = field else {
             return;
         };
-        let Ok(Upstream::Tcp { host, port } | Upstream::H2c { host, port }) =
-            values::upstream(&text.get_ref().value)
-        else {
+        let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
         for (name, listener) in listeners {
-            if listener.is_some_and(|l| l.port() == port && reaches(&host, l.ip())) {
+            let is_ours = match (listener, &upstream) {
+                (
+                    Some(Listen::Tcp(addr)),
+                    Upstream::Tcp { host, port } | Upstream::H2c { host, port },
+                ) => addr.port() == *port && reaches(host, addr.ip()),
+                (Some(Listen::Unix(path)), Upstream::Unix(upstream)) => path == upstream,
+                _ => false,
+            };
+            if is_ours {
                 let fault = Fault::new(format!(
                     "this is `{name}`: the sidecar would send requests to itself"
                 ))

@@ -11,7 +11,9 @@ mod source;
 mod tls;
 mod values;
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     /// Where the Mini Program's traffic comes in.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// The app.
     pub upstream: Upstream,
     /// The path under which the sidecar's own endpoints live; begins with `/`, ends without.
@@ -103,6 +105,15 @@ pub struct Inbound {
     pub escaped_slashes: EscapedSlashes,
     /// TLS, if clients are to speak it.
     pub tls: Option<Tls>,
+}
+
+/// Where the sidecar listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// `unix:/path/to.sock`
+    Unix(PathBuf),
 }
 
 /// Where the app listens.
@@ -242,7 +253,7 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// Where operators, the kubelet and Prometheus come in.
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 /// `[log]`
@@ -263,6 +274,28 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+/// As it is configured.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// So that it can be connected to; a Unix socket cannot be, in this way.
+impl ToSocketAddrs for Listen {
+    type Iter = std::option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        match self {
+            Self::Tcp(addr) => Ok(Some(*addr).into_iter()),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
 }
 
 impl TrustedProxies {
