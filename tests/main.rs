@@ -11,6 +11,7 @@ mod floors;
 mod forwarding;
 mod http_client;
 mod limits;
+mod listening;
 mod main_job;
 mod overload;
 mod process;

@@ -10,7 +10,7 @@ pub(crate) mod witness;
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::fake_app::FakeApp;
@@ -71,7 +71,7 @@ trait Socket: Read + Write {
     fn reset(&mut self);
 }
 
-fn connect(addr: SocketAddr) -> TcpStream {
+fn connect(addr: impl ToSocketAddrs) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("connect to the sidecar");
     stream
         .set_nodelay(true)

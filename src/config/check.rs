@@ -4,7 +4,7 @@
 //! is looked at, and only at the end do the pieces become a [`Config`] or not. Rules between keys stand in
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -20,8 +20,8 @@ use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Log, LogFormat, Route,
-    Session, Store, Tls, Upstream, Wechat,
+    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log, LogFormat,
+    Route, Session, Store, Tls, TrustedProxies, Upstream, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -123,7 +123,7 @@ impl Check<'_> {
         let workers = self.workers(&raw.workers);
         let trusted_proxies = self.trusted_proxies(&raw.trusted_proxies);
         let proxy_protocol = self.value(&raw.proxy_protocol, || Ok(false), |on| Ok(*on));
-        if let (Some(true), Some([])) = (proxy_protocol, trusted_proxies.as_deref()) {
+        if proxy_protocol == Some(true) && trusted_proxies == Some(TrustedProxies::default()) {
             let fault = Fault::new("nobody's PROXY header would be read: no proxy is trusted")
                 .help("name the load balancer's addresses in `trusted_proxies`");
             self.sink.error(raw.proxy_protocol.span(), fault);
@@ -377,10 +377,17 @@ impl Check<'_> {
         })
     }
 
-    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<Vec<Cidr>> {
-        let networks = self.list(field, &[], values::cidr)?;
-        let mut checked = Vec::new();
-        for (written, span) in networks {
+    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<TrustedProxies> {
+        let written = self.list(field, &[], |text| match text {
+            "unix" => Ok(None),
+            _ => values::cidr(text).map(Some),
+        })?;
+        let mut checked = TrustedProxies::default();
+        for (written, span) in written {
+            let Some(written) = written else {
+                checked.unix = true;
+                continue;
+            };
             let network = Cidr {
                 addr: masked(written),
                 prefix: written.prefix,
@@ -393,7 +400,7 @@ impl Check<'_> {
                 let fault = Fault::new("this address has bits beyond those that count");
                 self.sink.warn(span, fault);
             }
-            checked.push(network);
+            checked.networks.push(network);
         }
         Some(checked)
     }
@@ -533,6 +540,7 @@ impl Check<'_> {
         self.lifetimes(&raw.session);
         let inbound = peek(&raw.inbound.listen, INBOUND_LISTEN, values::listen);
         let admin = peek(&raw.admin.listen, ADMIN_LISTEN, values::listen);
+        let (inbound, admin) = (inbound.as_ref(), admin.as_ref());
         self.listeners(raw, inbound, admin);
         let listeners = [("[inbound] listen", inbound), ("[admin] listen", admin)];
         let upstreams = raw.routes.iter().map(|route| &route.upstream);
@@ -555,14 +563,18 @@ impl Check<'_> {
         }
     }
 
-    fn listeners(&mut self, raw: &Raw, inbound: Option<SocketAddr>, admin: Option<SocketAddr>) {
-        let (Some(inbound), Some(admin)) = (inbound, admin) else {
-            return;
+    fn listeners(&mut self, raw: &Raw, inbound: Option<&Listen>, admin: Option<&Listen>) {
+        let same = match (inbound, admin) {
+            (Some(Listen::Tcp(inbound)), Some(Listen::Tcp(admin))) => {
+                let same_ip = inbound.ip() == admin.ip()
+                    || inbound.ip().is_unspecified()
+                    || admin.ip().is_unspecified();
+                inbound.port() == admin.port() && inbound.port() != 0 && same_ip
+            }
+            (Some(inbound), Some(admin)) => inbound == admin,
+            _ => false,
         };
-        let same_ip = inbound.ip() == admin.ip()
-            || inbound.ip().is_unspecified()
-            || admin.ip().is_unspecified();
-        if inbound.port() != admin.port() || inbound.port() == 0 || !same_ip {
+        if !same {
             return;
         }
         // `None` is less than any place in the file: a default counts as the first of the two.
@@ -583,18 +595,24 @@ impl Check<'_> {
     fn upstream_loop(
         &mut self,
         field: &Field<Text>,
-        listeners: &[(&'static str, Option<SocketAddr>)],
+        listeners: &[(&'static str, Option<&Listen>)],
     ) {
         let Field::Given(text) = field else {
             return;
         };
-        let Ok(Upstream::Tcp { host, port } | Upstream::H2c { host, port }) =
-            values::upstream(&text.get_ref().value)
-        else {
+        let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
         for (name, listener) in listeners {
-            if listener.is_some_and(|l| l.port() == port && reaches(&host, l.ip())) {
+            let is_ours = match (listener, &upstream) {
+                (
+                    Some(Listen::Tcp(addr)),
+                    Upstream::Tcp { host, port } | Upstream::H2c { host, port },
+                ) => addr.port() == *port && reaches(host, addr.ip()),
+                (Some(Listen::Unix(path)), Upstream::Unix(upstream)) => path == upstream,
+                _ => false,
+            };
+            if is_ours {
                 let fault = Fault::new(format!(
                     "this is `{name}`: the sidecar would send requests to itself"
                 ))

@@ -11,7 +11,9 @@ mod source;
 mod tls;
 mod values;
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     /// Where the Mini Program's traffic comes in.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// The app.
     pub upstream: Upstream,
     /// The path under which the sidecar's own endpoints live; begins with `/`, ends without.
@@ -68,7 +70,7 @@ pub struct Inbound {
     /// How many threads serve; one runtime, listener and pool each. At least 1.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: TrustedProxies,
     /// Whether these peers begin each connection with a PROXY header that says who the client is.
     pub proxy_protocol: bool,
     /// The largest body a client may send, in bytes.
@@ -103,6 +105,15 @@ pub struct Inbound {
     pub escaped_slashes: EscapedSlashes,
     /// TLS, if clients are to speak it.
     pub tls: Option<Tls>,
+}
+
+/// Where the sidecar listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// `unix:/path/to.sock`
+    Unix(PathBuf),
 }
 
 /// Where the app listens.
@@ -164,6 +175,15 @@ pub struct RateLimit {
     pub per: Duration,
     /// How many at once, after a rest; at least 1.
     pub burst: u32,
+}
+
+/// Who is believed to say who the client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// Those with an address.
+    pub networks: Vec<Cidr>,
+    /// Those who come through a Unix socket, which have none.
+    pub unix: bool,
 }
 
 /// `[[route]]`
@@ -233,7 +253,7 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// Where operators, the kubelet and Prometheus come in.
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 /// `[log]`
@@ -254,6 +274,38 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+/// As it is configured.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// So that it can be connected to; a Unix socket cannot be, in this way.
+impl ToSocketAddrs for Listen {
+    type Iter = std::option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        match self {
+            Self::Tcp(addr) => Ok(Some(*addr).into_iter()),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl TrustedProxies {
+    /// Whether this peer is one of them; `None` came through a Unix socket.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        match peer {
+            Some(ip) => self.networks.iter().any(|network| network.contains(ip)),
+            None => self.unix,
+        }
+    }
 }
 
 impl Cidr {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::Fault;
-use super::{Cidr, Endpoint, RateLimit, Upstream};
+use super::{Cidr, Endpoint, Listen, RateLimit, Upstream};
 
 /// The longest duration: far beyond any use, and near enough that adding it to a point in time cannot overflow.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -135,8 +135,15 @@ pub(super) fn header_limit(text: &str) -> Result<usize, Fault> {
     usize::try_from(bytes).map_err(|_| Fault::new("this must be from \"1KiB\" to \"1MiB\""))
 }
 
-/// The address of a listener: `ip:port`, `:port` or `localhost:port`.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
+/// Where to listen: `ip:port`, `:port`, `localhost:port` or `unix:/path`.
+pub(super) fn listen(text: &str) -> Result<Listen, Fault> {
+    match text.strip_prefix("unix:") {
+        Some(path) => unix_socket(path).map(Listen::Unix),
+        None => listen_tcp(text).map(Listen::Tcp),
+    }
+}
+
+fn listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
     let expected = "a listener is an address and a port, such as \"0.0.0.0:8080\"";
     if let Ok(addr) = text.parse() {
         return Ok(addr);
@@ -159,7 +166,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
         .or_else(|| text.strip_prefix("tcp://"))
         .map(|rest| rest.trim_end_matches('/'));
     if let Some(rest) = without_scheme
-        && listen(rest).is_ok()
+        && listen_tcp(rest).is_ok()
     {
         return Err(Fault::new(expected).help(format!("write \"{rest}\"")));
     }
@@ -179,7 +186,7 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
     let expected =
         "an upstream is \"http://host:port\", \"h2c://host:port\" or \"unix:/path/to.sock\"";
     if let Some(path) = text.strip_prefix("unix:") {
-        return unix_socket(path);
+        return unix_socket(path).map(Upstream::Unix);
     }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
@@ -474,7 +481,7 @@ fn host_name(host: &str) -> Result<String, Fault> {
     Ok(host.to_ascii_lowercase())
 }
 
-fn unix_socket(path: &str) -> Result<Upstream, Fault> {
+fn unix_socket(path: &str) -> Result<PathBuf, Fault> {
     if let Some(rest) = path.strip_prefix("//") {
         let rest = rest.trim_start_matches('/');
         return Err(Fault::new("`unix:` is followed by the path at once")
@@ -489,7 +496,7 @@ fn unix_socket(path: &str) -> Result<Upstream, Fault> {
             "the path of a socket has {SOCKET_PATH_LIMIT} bytes at the most"
         )));
     }
-    Ok(Upstream::Unix(PathBuf::from(path)))
+    Ok(PathBuf::from(path))
 }
 
 /// The fault of an upstream that has no `://`.

@@ -5,7 +5,7 @@ mod proxy_protocol;
 mod stream;
 mod tls;
 
-pub(crate) use listen::{bind, bind_group};
+pub(crate) use listen::{Bound, Listener};
 pub(crate) use proxy_protocol::read_header as read_proxy_header;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};
 pub(crate) use tls::{Protocol, Secured, handshake};

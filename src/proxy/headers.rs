@@ -6,7 +6,7 @@
 
 use memchr::memmem;
 
-use super::{Forward, Origin};
+use super::Forward;
 use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
 
 /// What the head says about what follows it.
@@ -126,10 +126,10 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
     if head.expects_continue {
         out.extend_from_slice(b"expect: 100-continue\r\n");
     }
-    encode_origin(&forward.origin, head, out);
+    forward.origin.encode(head, out);
     line(out, b"x-request-id", forward.request_id.as_bytes());
     line(out, b"traceparent", forward.trace.as_bytes());
-    if forward.origin.trusted
+    if forward.origin.is_trusted()
         && let Ok(Some(state)) = head.fields.only(Name::Tracestate)
     {
         line(out, b"tracestate", state);
@@ -277,33 +277,6 @@ fn fold<'a>(name: &[u8], buffer: &'a mut [u8; MAX_FOLDED]) -> &'a [u8] {
         len += 1;
     }
     &buffer[..len]
-}
-
-/// `X-Forwarded-*`, built from the socket; what a trusted peer says of those before it is kept.
-fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"x-forwarded-for: ");
-    if origin.trusted {
-        for hop in head.fields.list(Name::XForwardedFor) {
-            out.extend_from_slice(hop);
-            out.extend_from_slice(b", ");
-        }
-    }
-    out.extend_from_slice(origin.peer_text.as_bytes());
-    let believed = |name| match head.fields.only(name) {
-        Ok(Some(value)) if origin.trusted => Some(value),
-        _ => None,
-    };
-    out.extend_from_slice(b"\r\nx-forwarded-proto: ");
-    let proto: &[u8] = if origin.secure { b"https" } else { b"http" };
-    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(proto));
-    out.extend_from_slice(b"\r\n");
-    let host = match believed(Name::XForwardedHost) {
-        Some(host) => Some(host),
-        None => head.fields.all(Name::Host).next(),
-    };
-    if let Some(host) = host {
-        line(out, b"x-forwarded-host", host);
-    }
 }
 
 /// Names are constants: in line, they are written by a few plain stores.

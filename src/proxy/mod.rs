@@ -4,6 +4,7 @@
 //! them, so a slow reader slows the sender down and memory stays flat.
 
 mod headers;
+mod origin;
 mod pool;
 mod tunnel;
 
@@ -14,6 +15,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
+pub(crate) use origin::{Origin, Peer};
 pub(crate) use pool::Pool;
 
 use crate::config::Upstream;
@@ -58,17 +60,6 @@ pub(crate) struct Added<'a> {
     pub(crate) lines: &'a [(&'static str, String)],
     /// Whether the app has a say: only its 2xx lets them pass.
     pub(crate) on_success_only: bool,
-}
-
-/// Where a request came from, for `X-Forwarded-*`.
-#[derive(Clone, Copy)]
-pub(crate) struct Origin<'a> {
-    /// The peer's address in text.
-    pub(crate) peer_text: &'a str,
-    /// Whether the peer speaks TLS with us.
-    pub(crate) secure: bool,
-    /// Whether the peer's own `X-Forwarded-*` are believed.
-    pub(crate) trusted: bool,
 }
 
 /// How long and how large.

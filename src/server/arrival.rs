@@ -19,7 +19,7 @@ impl Worker {
     pub(super) async fn receive(
         &self,
         stream: Stream,
-        addr: SocketAddr,
+        addr: Option<SocketAddr>,
     ) -> Option<(Stream, Protocol, Peer)> {
         let settings = self.settings();
         let inbound = &settings.snapshot.config.inbound;
@@ -32,11 +32,7 @@ impl Worker {
             None => (stream, Protocol::Http1),
             Some(tls) => self.secure(stream, tls, addr).await?,
         };
-        let peer = Peer {
-            addr,
-            text: addr.ip().to_canonical().to_string(),
-            secure: inbound.tls.is_some(),
-        };
+        let peer = Peer::new(addr.map(|addr| addr.ip()), inbound.tls.is_some());
         Some((stream, protocol, peer))
     }
 
@@ -45,18 +41,14 @@ impl Worker {
         &self,
         mut stream: Stream,
         inbound: &Inbound,
-        addr: SocketAddr,
-    ) -> Option<(Stream, SocketAddr)> {
-        if !inbound
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(addr.ip()))
-        {
+        addr: Option<SocketAddr>,
+    ) -> Option<(Stream, Option<SocketAddr>)> {
+        if !inbound.trusted_proxies.trusts(addr.map(|addr| addr.ip())) {
             return Some((stream, addr));
         }
         let header = read_proxy_header(&mut stream);
         match self.timers.within(inbound.header_timeout, header).await {
-            Ok(Ok(source)) => Some((stream, source.unwrap_or(addr))),
+            Ok(Ok(source)) => Some((stream, source.or(addr))),
             Ok(Err(error)) => {
                 self.refuse_arrival(addr, Refusal::Proxy, &error);
                 None
@@ -70,18 +62,18 @@ impl Worker {
     }
 
     /// Who connects and leaves, as probes do, is refused nothing.
-    fn refuse_arrival(&self, addr: SocketAddr, why: Refusal, error: &io::Error) {
+    fn refuse_arrival(&self, addr: Option<SocketAddr>, why: Refusal, error: &io::Error) {
         if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::TimedOut) {
             self.cells.refuse(why);
         }
-        tracing::debug!(%addr, reason = why.label(), %error, "closed before the first request");
+        tracing::debug!(?addr, reason = why.label(), %error, "closed before the first request");
     }
 
     async fn secure(
         &self,
         stream: Stream,
         tls: &Tls,
-        addr: SocketAddr,
+        addr: Option<SocketAddr>,
     ) -> Option<(Stream, Protocol)> {
         let handshake = handshake(stream, tls.server.clone());
         match self.timers.within(tls.handshake_timeout, handshake).await {
@@ -95,7 +87,7 @@ impl Worker {
                     false => &self.cells.full_handshakes,
                 };
                 cell.add(1);
-                tracing::trace!(%addr, ?protocol, resumed, "TLS handshake");
+                tracing::trace!(?addr, ?protocol, resumed, "TLS handshake");
                 Some((stream, protocol))
             }
             Ok(Err((error, stream))) => {

@@ -2,18 +2,17 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
-use crate::net::{Protocol, Stream};
+use crate::net::{Bound, Listener, Protocol, Stream};
 use crate::resilience::panics::faults;
 use crate::wire::http1::ServerConnection;
 use crate::wire::{NoHead, Reader, Responder};
@@ -31,13 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Accepts until told to drain, then waits for what is in flight until told to stop.
-    pub(super) async fn run(
-        self: Rc<Self>,
-        listener: TcpListener,
-        mut phase: watch::Receiver<Phase>,
-    ) {
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .expect("a non-blocking listener joins the runtime of its worker");
+    pub(super) async fn run(self: Rc<Self>, listener: Bound, mut phase: watch::Receiver<Phase>) {
+        let listener = listener.join();
         let (sweeping, timing) = (Rc::clone(&self), Rc::clone(&self));
         tokio::task::spawn_local(async move {
             timing
@@ -51,17 +45,23 @@ impl Worker {
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
             () = self.kept_going("accept", || self.accept(&listener)) => {}
         }
-        self.accept_waiting(&listener).await;
-        drop(listener);
         self.draining.set(true);
         self.timers.interrupt_idle();
+        let half_in = listener.turn_away();
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+            () = tokio::time::sleep(half_in) => {}
+            () = self.kept_going("accept", || self.accept(&listener)) => {}
+        }
+        self.accept_waiting(&listener).await;
+        drop(listener);
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
             () = self.all_closed() => {}
         }
     }
 
-    async fn accept(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
+    async fn accept(self: &Rc<Self>, listener: &Listener) {
         loop {
             self.wait_for_room().await;
             faults::strike("accept");
@@ -77,7 +77,7 @@ impl Worker {
     }
 
     /// What the kernel has already accepted for us would be reset when the listener closes.
-    async fn accept_waiting(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
+    async fn accept_waiting(self: &Rc<Self>, listener: &Listener) {
         let accept_all = poll_fn(|cx| {
             loop {
                 match listener.poll_accept(cx) {
@@ -102,21 +102,20 @@ impl Worker {
     }
 
     /// A panic ends the task of one connection and nothing else.
-    fn spawn(self: &Rc<Self>, stream: TcpStream, addr: SocketAddr) {
+    fn spawn(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
         let worker = Rc::clone(self);
         let counted = Open::count(Rc::clone(self));
         tokio::task::spawn_local(async move {
             let _counted = counted;
-            // Without it the kernel may hold a small answer back; with it nothing else changes.
-            if stream.set_nodelay(true).is_ok() {
-                let serving = worker.serve_stream(Stream::Tcp(stream), addr);
+            if stream.send_at_once().is_ok() {
+                let serving = worker.serve_stream(stream, addr);
                 worker.isolated("connection", serving).await;
             }
         });
     }
 
     /// Serves one connection, from its first byte to its end.
-    async fn serve_stream(self: &Rc<Self>, stream: Stream, addr: SocketAddr) {
+    async fn serve_stream(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
         match self.receive(stream, addr).await {
             Some((stream, Protocol::Http1, peer)) => {
                 let connection = ServerConnection::new(stream, Rc::clone(&self.draining));
@@ -131,12 +130,10 @@ impl Worker {
 
     /// Serves the requests of one connection, one after the other.
     async fn serve(self: &Rc<Self>, mut connection: ServerConnection, peer: Peer) {
-        let mut served = false;
         loop {
-            if !self.next_request(&mut connection, served).await {
+            if !self.next_request(&mut connection).await {
                 return;
             }
-            served = true;
             let settings = self.settings();
             let limits = settings.snapshot.head_limits;
             let patience = settings.snapshot.config.inbound.header_timeout;
@@ -178,16 +175,11 @@ impl Worker {
 
     /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
     /// one still there; whoever takes longer waits without.
-    async fn next_request(&self, connection: &mut ServerConnection, served: bool) -> bool {
-        // A new connection may have its first request under way; it is heard even now.
-        if self.draining.get() && served && !connection.has_more() {
-            return false;
-        }
-        match self
-            .timers
-            .within_idle(KEEP_BUFFERS, connection.receive())
-            .await
-        {
+    ///
+    /// Until then a request may well be under way, so that not even a drain ends the wait: it is heard, and its answer
+    /// says that it is the last.
+    async fn next_request(&self, connection: &mut ServerConnection) -> bool {
+        match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
             Ok(received) => return received.unwrap_or(false),
             Err(_) if self.draining.get() => return false,
             Err(_) => {}

@@ -3,7 +3,7 @@
 //! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -36,11 +36,9 @@ const CLIENT_GONE: u16 = 499;
 struct Exchange<'a> {
     worker: &'a Worker,
     snapshot: &'a Snapshot,
-    peer: &'a Peer,
     head: &'a RequestHead,
     request_id: RequestId,
-    /// Whether the peer's `X-Forwarded-*` and ids are believed.
-    trusted: bool,
+    origin: Origin<'a>,
 }
 
 /// Who a request comes from, and what its client is given on the way.
@@ -159,22 +157,18 @@ impl<'a> Exchange<'a> {
         peer: &'a Peer,
         head: &'a RequestHead,
     ) -> Self {
-        let proxies = &snapshot.config.inbound.trusted_proxies;
-        let trusted = proxies
-            .iter()
-            .any(|network| network.contains(peer.addr.ip()));
+        let origin = Origin::new(peer, &snapshot.config.inbound.trusted_proxies);
         let given = match head.fields.only(Name::XRequestId) {
-            Ok(Some(id)) if trusted => RequestId::parse(id),
+            Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
             _ => None,
         };
         let request_id = given.unwrap_or_else(|| worker.ids.request_id(worker.clock().now()));
         Self {
             worker,
             snapshot,
-            peer,
             head,
             request_id,
-            trusted,
+            origin,
         }
     }
 
@@ -309,11 +303,7 @@ impl<'a> Exchange<'a> {
             authority: rule.authority.as_bytes(),
             user: caller.claims.as_ref().map(|claims| &claims.user),
             app_lines: &self.snapshot.app_lines,
-            origin: Origin {
-                peer_text: &self.peer.text,
-                secure: self.peer.secure,
-                trusted: self.trusted,
-            },
+            origin: self.origin,
             request_id: self.request_id,
             trace: self.trace(),
             limits: Limits {
@@ -402,9 +392,11 @@ impl<'a> Exchange<'a> {
             })
     }
 
-    /// The address of the client, for what is counted by address.
+    /// The address of the client, for what is counted by address. All who come through a Unix socket, and of whom no
+    /// proxy says more, count as one.
     fn client(&self) -> IpAddr {
-        self.peer.addr.ip()
+        let known = self.origin.client_ip(&self.head.fields);
+        known.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
 
     async fn required_user(&self) -> Result<(Claims, Option<Grant>), Error> {
@@ -438,7 +430,7 @@ impl<'a> Exchange<'a> {
     fn trace(&self) -> TraceParent {
         let ids = &self.worker.ids;
         let parent = match self.head.fields.only(Name::Traceparent) {
-            Ok(Some(parent)) if self.trusted => TraceParent::continued(parent, ids),
+            Ok(Some(parent)) if self.origin.is_trusted() => TraceParent::continued(parent, ids),
             _ => None,
         };
         parent.unwrap_or_else(|| ids.trace())
@@ -565,7 +557,11 @@ impl<'a> Exchange<'a> {
             let path =
                 String::from_utf8_lossy(target.split(|&b| b == b'?').next().unwrap_or_default());
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            tracing::info!(target: "access", request_id, method, path = &*path, status, bytes, micros);
+            let client = self
+                .origin
+                .client_ip(&self.head.fields)
+                .map(tracing::field::display);
+            tracing::info!(target: "access", request_id, client, method, path = &*path, status, bytes, micros);
         }
     }
 }

@@ -17,7 +17,6 @@ mod worker;
 mod tests;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -26,8 +25,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::net::{bind, bind_group};
+use crate::config::{Config, Listen};
+use crate::net::Bound;
 use crate::session::{MemoryStore, SessionState, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
@@ -59,8 +58,8 @@ use worker::Worker;
 ///
 /// Dropping it without [`Sidecar::shutdown`] cuts off whatever is in flight.
 pub struct Sidecar {
-    inbound: SocketAddr,
-    admin: SocketAddr,
+    inbound: Listen,
+    admin: Listen,
     current: Arc<ArcSwap<Snapshot>>,
     state: Arc<SessionState>,
     metrics: Arc<Metrics>,
@@ -79,7 +78,7 @@ pub enum StartError {
         /// The section of the configuration.
         section: &'static str,
         /// The address as configured.
-        addr: SocketAddr,
+        addr: Listen,
         /// What the system says.
         cause: io::Error,
     },
@@ -108,19 +107,20 @@ impl Sidecar {
     /// As [`Sidecar::start`], with a clock that a test can turn.
     pub fn start_at(config: Config, clock: Clock) -> Result<Self, StartError> {
         let workers = config.inbound.workers;
-        let listen = |section, addr| {
+        let listen = |section, addr: &Listen| {
+            let addr = addr.clone();
             move |cause| StartError::Listen {
                 section,
                 addr,
                 cause,
             }
         };
-        let listeners = bind_group(config.inbound.listen, workers)
-            .map_err(listen("inbound", config.inbound.listen))?;
+        let listeners = Bound::group(&config.inbound.listen, workers)
+            .map_err(listen("inbound", &config.inbound.listen))?;
         let admin_listener =
-            bind(config.admin.listen, false).map_err(listen("admin", config.admin.listen))?;
-        let inbound = listeners[0].local_addr()?;
-        let admin = admin_listener.local_addr()?;
+            Bound::one(&config.admin.listen).map_err(listen("admin", &config.admin.listen))?;
+        let inbound = listeners[0].place()?;
+        let admin = admin_listener.place()?;
 
         let metrics = Arc::new(Metrics::new());
         let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
@@ -180,13 +180,13 @@ impl Sidecar {
     }
 
     /// Where the Mini Program's traffic comes in; with port 0 in the configuration, the port that was chosen.
-    pub fn inbound_addr(&self) -> SocketAddr {
-        self.inbound
+    pub fn inbound_addr(&self) -> &Listen {
+        &self.inbound
     }
 
     /// Where the admin side listens.
-    pub fn admin_addr(&self) -> SocketAddr {
-        self.admin
+    pub fn admin_addr(&self) -> &Listen {
+        &self.admin
     }
 
     /// Swaps the configuration. Requests in flight finish on the old one; none fails. Listeners, workers, the store and
@@ -290,7 +290,7 @@ struct Conductor {
 }
 
 impl Conductor {
-    async fn run(mut self, admin: Arc<Admin>, listener: TcpListener) {
+    async fn run(mut self, admin: Arc<Admin>, listener: Bound) {
         let serving = tokio::task::spawn_local(admin.run(listener));
         let mut ended = joined(self.threads);
         if let Some(Order::Drain) = self.inbox.recv().await {

@@ -1,7 +1,7 @@
 //! Panics, ordered by the test: what they cost and what they do not.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ struct Client {
 }
 
 impl Client {
-    fn connect(addr: SocketAddr) -> Self {
+    fn connect(addr: impl ToSocketAddrs) -> Self {
         Self::of(TcpStream::connect(addr).unwrap())
     }
 

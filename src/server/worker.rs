@@ -4,7 +4,6 @@
 //! Here is what a worker's requests work with; `connections.rs` has what it does all day.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::router::Endpoint;
 use super::snapshot::Snapshot;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Side};
+pub(super) use crate::proxy::Peer;
 use crate::proxy::Pool;
 use crate::resilience::panics::{Panicked, caught, faults};
 use crate::resilience::{Slots, Timers};
@@ -59,15 +59,6 @@ pub(super) enum Counted {
     Unrouted,
     Own(Endpoint),
     Rule(usize),
-}
-
-/// The other end of a client's connection.
-pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
-    /// The address as it goes into `X-Forwarded-For`; made once per connection.
-    pub(super) text: String,
-    /// Whether it speaks TLS with us.
-    pub(super) secure: bool,
 }
 
 impl Worker {

@@ -186,7 +186,7 @@ impl RequestHead {
     }
 
     /// Parses a complete head, which ends with an empty line.
-    pub(super) fn parse(&mut self, head: &[u8]) -> Result<(), HeadError> {
+    pub(crate) fn parse(&mut self, head: &[u8]) -> Result<(), HeadError> {
         let (bytes, lines) = self.fields.reset(head);
         let (start, rest) = parse_request_line(bytes)?;
         parse_lines(bytes, rest, lines)?;
