@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 pub(crate) use pool::Pool;
+use tokio::time::Instant;
 
 use crate::config::Upstream;
 use crate::domain::User;
@@ -22,6 +23,7 @@ use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::telemetry::requests::{RouteRecorder, WorkerCells};
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
     RequestHead, Responder, ResponseHead, UpstreamConnection, Writer,
@@ -49,6 +51,14 @@ pub(crate) struct Forward<'a> {
     pub(crate) limits: Limits,
     /// What the client is told beside the app's answer.
     pub(crate) added: Option<Added<'a>>,
+    pub(crate) counting: Counting<'a>,
+}
+
+/// Where a request is counted that becomes a tunnel: its duration is the time until then.
+pub(crate) struct Counting<'a> {
+    pub(crate) recorder: &'a RouteRecorder,
+    pub(crate) cells: &'a WorkerCells,
+    pub(crate) began: Instant,
 }
 
 /// Lines for the client, added to the app's answer. They are about one user, so that answer is for no cache.
@@ -211,6 +221,11 @@ impl Exchange<'_> {
         responder.field(b"connection", b"upgrade");
         responder.field(b"upgrade", protocol);
         responder.switch_protocols();
+        let counting = &self.forward.counting;
+        let method = self.forward.head.method.as_str();
+        counting
+            .recorder
+            .record(method, 101, counting.began.elapsed());
         self.send_within(responder.flush()).await?;
         Ok(protocol.eq_ignore_ascii_case(b"websocket"))
     }

@@ -16,7 +16,7 @@ use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language};
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
+use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
@@ -32,9 +32,11 @@ const CLIENT_GONE: u16 = 499;
 /// A request under way.
 struct Exchange<'a> {
     worker: &'a Worker,
+    settings: &'a Settings,
     snapshot: &'a Snapshot,
     peer: &'a Peer,
     head: &'a RequestHead,
+    began: Instant,
     request_id: RequestId,
     /// Whether the peer's `X-Forwarded-*` and ids are believed.
     trusted: bool,
@@ -61,9 +63,8 @@ pub(super) async fn exchange(
     peer: &Peer,
     (head, mut body, mut responder): (&RequestHead, Reader<'_>, Responder<'_>),
 ) {
-    let began = Instant::now();
     let _in_flight = InFlight::count(&worker.cells);
-    let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
+    let exchange = Exchange::begin(worker, settings, peer, head);
     let mut counted = Counted::Unrouted;
     let outcome = exchange
         .handle(&mut body, &mut responder, &mut counted)
@@ -71,11 +72,14 @@ pub(super) async fn exchange(
     if let Err(error) = &outcome {
         exchange.tell(error, &body, &mut responder).await;
     }
-    let took = began.elapsed();
+    let took = exchange.began.elapsed();
     let status = responder.status().unwrap_or(CLIENT_GONE);
-    settings
-        .recorder(counted)
-        .record(head.method.as_str(), status, took);
+    // A request that became a tunnel was recorded then.
+    if status != 101 {
+        settings
+            .recorder(counted)
+            .record(head.method.as_str(), status, took);
+    }
     exchange.log(&outcome, status, responder.bytes(), took);
 }
 
@@ -148,10 +152,11 @@ async fn refuse_with(
 impl<'a> Exchange<'a> {
     fn begin(
         worker: &'a Worker,
-        snapshot: &'a Snapshot,
+        settings: &'a Settings,
         peer: &'a Peer,
         head: &'a RequestHead,
     ) -> Self {
+        let snapshot: &Snapshot = &settings.snapshot;
         let proxies = &snapshot.config.inbound.trusted_proxies;
         let trusted = proxies
             .iter()
@@ -163,9 +168,11 @@ impl<'a> Exchange<'a> {
         let request_id = given.unwrap_or_else(|| worker.ids.request_id(worker.clock().now()));
         Self {
             worker,
+            settings,
             snapshot,
             peer,
             head,
+            began: Instant::now(),
             request_id,
             trusted,
         }
@@ -299,6 +306,11 @@ impl<'a> Exchange<'a> {
                 body: rule.body_limit,
             },
             added,
+            counting: Counting {
+                recorder: self.settings.recorder(Counted::Rule(rule.index)),
+                cells: &self.worker.cells,
+                began: self.began,
+            },
         };
         let body = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
@@ -455,6 +467,9 @@ impl<'a> Exchange<'a> {
     async fn tell(&self, error: &Error, body: &Reader<'_>, responder: &mut Responder<'_>) {
         if responder.has_started() {
             responder.close();
+            return;
+        }
+        if responder.is_gone() {
             return;
         }
         let answer = problem(error, &self.request_id, self.language());

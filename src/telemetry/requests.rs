@@ -48,6 +48,7 @@ impl Cell {
 pub(crate) struct WorkerCells {
     pub(crate) in_flight: Cell,
     pub(crate) connections: Cell,
+    pub(crate) tunnels: Cell,
     pub(crate) upstream_connects: Cell,
     /// Guards the list, not the cells in it: a route or a status that was never seen before is added under the lock.
     routes: Mutex<Vec<(String, Arc<RouteCells>)>>,
@@ -147,6 +148,7 @@ impl RequestCollector {
             DURATION,
             IN_FLIGHT,
             CONNECTIONS,
+            TUNNELS,
             UPSTREAM_CONNECTS,
         ]
         .map(desc)
@@ -167,7 +169,7 @@ const REQUESTS: (&str, &str) = (
 );
 const DURATION: (&str, &str) = (
     "wx_sidecar_http_request_duration_seconds",
-    "From a request's head to the end of its answer, by route.",
+    "From a request's head to the end of its answer, or to its 101, by route.",
 );
 const IN_FLIGHT: (&str, &str) = (
     "wx_sidecar_http_requests_in_flight",
@@ -176,6 +178,10 @@ const IN_FLIGHT: (&str, &str) = (
 const CONNECTIONS: (&str, &str) = (
     "wx_sidecar_http_connections",
     "Client connections that are open.",
+);
+const TUNNELS: (&str, &str) = (
+    "wx_sidecar_tunnels",
+    "Client connections that carry another protocol, such as WebSocket.",
 );
 const UPSTREAM_CONNECTS: (&str, &str) = (
     "wx_sidecar_upstream_connects_total",
@@ -242,6 +248,11 @@ impl Collector for RequestCollector {
                 CONNECTIONS,
                 MetricType::GAUGE,
                 vec![gauge(self.sum(|w| w.connections.get()))],
+            ),
+            family(
+                TUNNELS,
+                MetricType::GAUGE,
+                vec![gauge(self.sum(|w| w.tunnels.get()))],
             ),
             family(
                 UPSTREAM_CONNECTS,
