@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) use origin::{Origin, Peer};
 pub(crate) use pool::Pool;
+use tokio::time::Instant;
 
 use crate::config::Upstream;
 use crate::domain::User;
@@ -25,6 +26,7 @@ use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::telemetry::requests::{RouteRecorder, WorkerCells};
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
     RequestHead, Responder, ResponseHead, UpstreamConnection, Writer,
@@ -52,6 +54,14 @@ pub(crate) struct Forward<'a> {
     pub(crate) limits: Limits,
     /// What the client is told beside the app's answer.
     pub(crate) added: Option<Added<'a>>,
+    pub(crate) counting: Counting<'a>,
+}
+
+/// Where a request is counted that becomes a tunnel: its duration is the time until then.
+pub(crate) struct Counting<'a> {
+    pub(crate) recorder: &'a RouteRecorder,
+    pub(crate) cells: &'a WorkerCells,
+    pub(crate) began: Instant,
 }
 
 /// Lines for the client, added to the app's answer. They are about one user, so that answer is for no cache.
@@ -205,6 +215,11 @@ impl Exchange<'_> {
         responder.field(b"connection", b"upgrade");
         responder.field(b"upgrade", protocol);
         responder.switch_protocols();
+        let counting = &self.forward.counting;
+        let method = self.forward.head.method.as_str();
+        counting
+            .recorder
+            .record(method, 101, counting.began.elapsed());
         self.send_within(responder.flush()).await?;
         Ok(protocol.eq_ignore_ascii_case(b"websocket"))
     }

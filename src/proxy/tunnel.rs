@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::{Exchange, broken_answer, broken_body, unreachable};
 use crate::error::Error;
+use crate::telemetry::requests::WorkerCells;
 use crate::wire::websocket::{Frames, GOING_AWAY};
 use crate::wire::{Reader, Responder, Writer};
 
@@ -24,6 +25,22 @@ struct Tunnel {
     passed: Cell<u64>,
     /// Whether we are about to go away.
     leaving: Cell<bool>,
+}
+
+/// Counts a tunnel for as long as it is open.
+struct Open<'a>(&'a WorkerCells);
+
+impl<'a> Open<'a> {
+    fn count(cells: &'a WorkerCells) -> Self {
+        cells.tunnels.add(1);
+        Self(cells)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.tunnels.sub(1);
+    }
 }
 
 impl Exchange<'_> {
@@ -41,6 +58,7 @@ impl Exchange<'_> {
         to_app.switch_protocols();
         let ending = to_client.ending();
         let tunnel = Tunnel::default();
+        let _open = Open::count(self.forward.counting.cells);
         let mut both = pin!(both(
             self.up(&tunnel, from_client, to_app),
             self.down(&tunnel, from_app, to_client, websocket),

@@ -17,7 +17,7 @@ use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language, Side};
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
+use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
 use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted};
@@ -35,8 +35,10 @@ const CLIENT_GONE: u16 = 499;
 /// A request under way.
 struct Exchange<'a> {
     worker: &'a Worker,
+    settings: &'a Settings,
     snapshot: &'a Snapshot,
     head: &'a RequestHead,
+    began: Instant,
     request_id: RequestId,
     origin: Origin<'a>,
 }
@@ -62,9 +64,8 @@ pub(super) async fn exchange(
     peer: &Peer,
     (head, mut body, mut responder): (&RequestHead, Reader<'_>, Responder<'_>),
 ) {
-    let began = Instant::now();
     let _in_flight = InFlight::count(&worker.cells);
-    let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
+    let exchange = Exchange::begin(worker, settings, peer, head);
     let mut counted = Counted::Unrouted;
     let handled = caught(exchange.handle(&mut body, &mut responder, &mut counted)).await;
     let outcome = handled.unwrap_or_else(|panicked| {
@@ -76,11 +77,14 @@ pub(super) async fn exchange(
     if let Err(error) = &outcome {
         exchange.tell(error, &body, &mut responder).await;
     }
-    let took = began.elapsed();
+    let took = exchange.began.elapsed();
     let status = responder.status().unwrap_or(CLIENT_GONE);
-    settings
-        .recorder(counted)
-        .record(head.method.as_str(), status, took);
+    // A request that became a tunnel was recorded then.
+    if status != 101 {
+        settings
+            .recorder(counted)
+            .record(head.method.as_str(), status, took);
+    }
     exchange.log(&outcome, status, responder.bytes(), took);
 }
 
@@ -153,10 +157,11 @@ async fn refuse_with(
 impl<'a> Exchange<'a> {
     fn begin(
         worker: &'a Worker,
-        snapshot: &'a Snapshot,
+        settings: &'a Settings,
         peer: &'a Peer,
         head: &'a RequestHead,
     ) -> Self {
+        let snapshot: &Snapshot = &settings.snapshot;
         let origin = Origin::new(peer, &snapshot.config.inbound.trusted_proxies);
         let given = match head.fields.only(Name::XRequestId) {
             Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
@@ -165,8 +170,10 @@ impl<'a> Exchange<'a> {
         let request_id = given.unwrap_or_else(|| worker.ids.request_id(worker.clock().now()));
         Self {
             worker,
+            settings,
             snapshot,
             head,
+            began: Instant::now(),
             request_id,
             origin,
         }
@@ -314,6 +321,11 @@ impl<'a> Exchange<'a> {
                 body: rule.body_limit,
             },
             added,
+            counting: Counting {
+                recorder: self.settings.recorder(Counted::Rule(rule.index)),
+                cells: &self.worker.cells,
+                began: self.began,
+            },
         };
         let body = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
@@ -512,6 +524,9 @@ impl<'a> Exchange<'a> {
     async fn tell(&self, error: &Error, body: &Reader<'_>, responder: &mut Responder<'_>) {
         if responder.has_started() {
             responder.close();
+            return;
+        }
+        if responder.is_gone() {
             return;
         }
         let answer = problem(error, &self.request_id, self.language());

@@ -74,6 +74,7 @@ pub(crate) struct WorkerCells {
     pub(crate) full_handshakes: Cell,
     pub(crate) resumed_handshakes: Cell,
     refusals: [Cell; Refusal::LABELS.len()],
+    pub(crate) tunnels: Cell,
     pub(crate) upstream_connects: Cell,
     /// Requests that were sent again, because their pooled connection was dead.
     pub(crate) retries_sent: Cell,
@@ -184,6 +185,7 @@ impl RequestCollector {
             CONNECTIONS,
             REFUSED_CONNECTIONS,
             HANDSHAKES,
+            TUNNELS,
             UPSTREAM_CONNECTS,
             UPSTREAM_RETRIES,
         ]
@@ -205,7 +207,7 @@ const REQUESTS: (&str, &str) = (
 );
 const DURATION: (&str, &str) = (
     "wx_sidecar_http_request_duration_seconds",
-    "From a request's head to the end of its answer, by route.",
+    "From a request's head to the end of its answer, or to its 101, by route.",
 );
 const IN_FLIGHT: (&str, &str) = (
     "wx_sidecar_http_requests_in_flight",
@@ -222,6 +224,10 @@ const REFUSED_CONNECTIONS: (&str, &str) = (
 const HANDSHAKES: (&str, &str) = (
     "wx_sidecar_tls_handshakes_total",
     "TLS handshakes that succeeded, by whether they resumed an earlier session.",
+);
+const TUNNELS: (&str, &str) = (
+    "wx_sidecar_tunnels",
+    "Client connections that carry another protocol, such as WebSocket.",
 );
 const UPSTREAM_CONNECTS: (&str, &str) = (
     "wx_sidecar_upstream_connects_total",
@@ -304,6 +310,11 @@ impl Collector for RequestCollector {
             ),
             family(REFUSED_CONNECTIONS, MetricType::COUNTER, refusals.collect()),
             family(HANDSHAKES, MetricType::COUNTER, handshakes.into()),
+            family(
+                TUNNELS,
+                MetricType::GAUGE,
+                vec![gauge(self.sum(|w| w.tunnels.get()))],
+            ),
             family(
                 UPSTREAM_CONNECTS,
                 MetricType::COUNTER,

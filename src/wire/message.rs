@@ -270,6 +270,14 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// Whether the client has taken its request back, as far as its version of HTTP can tell.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(it) => it.is_gone(),
+        }
+    }
+
     /// Ready once the client has taken its request back, as far as its version of HTTP can tell.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
