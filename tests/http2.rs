@@ -582,10 +582,10 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
     });
     let rig = open(&app);
     let sidecar = rig.replica();
-    let addr = sidecar.inbound_addr();
+    let addr = sidecar.inbound_addr().clone();
     run(async {
-        let client = Client::connect(addr).await;
-        let idle = Client::connect(addr).await;
+        let client = Client::connect(&addr).await;
+        let idle = Client::connect(&addr).await;
         let (answer, _) = client.open(get("/a", &[]), true).await;
         given(&arrived).await;
         let draining = thread::spawn(move || run(sidecar.shutdown()));
@@ -596,7 +596,7 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+        assert!(std::net::TcpStream::connect(&addr).is_err());
         answer_now.give();
         assert_eq!(read(answer).await.unwrap().text(), "ok");
         assert!(client.end().await.is_ok());
@@ -628,9 +628,7 @@ fn a_client_that_takes_nothing_of_finished_answers_is_let_go() {
     let rig = open_with(&app, "idle_timeout = \"1s\"");
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    socket
-        .connect(&rig.sidecar().inbound_addr().into())
-        .unwrap();
+    socket.connect(&rig.address().into()).unwrap();
     let mut stream: std::net::TcpStream = socket.into();
     // Windows as large as can be, and then not a byte is read.
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();

@@ -12,8 +12,11 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use futures_util::FutureExt;
+use pin_project_lite::pin_project;
 
 pub(crate) use origin::{Origin, Peer};
 pub(crate) use pool::Pool;
@@ -345,25 +348,25 @@ impl Exchange<'_> {
         }
     }
 
-    async fn to_app(&self, sending: impl Future<Output = io::Result<()>>) -> Result<(), Error> {
-        let sent = self.upload_within(sending).await;
-        sent.map_err(Upload::into_error)
-    }
-
-    async fn upload_within(
+    fn to_app(
         &self,
         sending: impl Future<Output = io::Result<()>>,
-    ) -> Result<(), Upload> {
-        match self
-            .timers
-            .within(self.forward.limits.upstream, sending)
-            .await
-        {
+    ) -> impl Future<Output = Result<(), Error>> {
+        self.upload_within(sending)
+            .map(|sent| sent.map_err(Upload::into_error))
+    }
+
+    fn upload_within(
+        &self,
+        sending: impl Future<Output = io::Result<()>>,
+    ) -> impl Future<Output = Result<(), Upload>> {
+        let limit = self.forward.limits.upstream;
+        self.timers.within(limit, sending).map(|sent| match sent {
             Ok(sent) => sent.map_err(|cause| Upload::Upstream(unreachable(cause))),
             Err(_) => Err(Upload::Upstream(timed_out(
                 "the app stopped taking the body",
             ))),
-        }
+        })
     }
 
     async fn await_answer(
@@ -476,11 +479,11 @@ impl Exchange<'_> {
         }
     }
 
-    async fn send_within(
+    fn send_within(
         &self,
         sending: impl Future<Output = io::Result<()>>,
-    ) -> Result<(), Error> {
-        to_client(self.timers, self.forward.limits.downstream, sending).await
+    ) -> impl Future<Output = Result<(), Error>> {
+        to_client(self.timers, self.forward.limits.downstream, sending)
     }
 }
 
@@ -514,17 +517,33 @@ async fn at_once<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
+pin_project! {
+    /// A future that the client can put an end to, by taking its request back.
+    struct UnlessGone<'a, 'c, F> {
+        responder: &'a mut Responder<'c>,
+        #[pin]
+        future: F,
+    }
+}
+
 /// The output of a future, unless the client takes its request back before.
-async fn unless_gone<F: Future>(
-    responder: &mut Responder<'_>,
+fn unless_gone<'a, 'c, F: Future>(
+    responder: &'a mut Responder<'c>,
     future: F,
-) -> Result<F::Output, Error> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => responder.poll_gone(cx).map(|()| Err(client_gone())),
-    })
-    .await
+) -> UnlessGone<'a, 'c, F> {
+    UnlessGone { responder, future }
+}
+
+impl<F: Future> Future for UnlessGone<'_, '_, F> {
+    type Output = Result<F::Output, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => this.responder.poll_gone(cx).map(|()| Err(client_gone())),
+        }
+    }
 }
 
 fn client_gone() -> Error {
@@ -663,18 +682,18 @@ fn broken_answer(cause: &BodyError) -> Error {
 }
 
 /// Sends to the client, for no longer than it may leave what it is sent untaken.
-pub(crate) async fn to_client(
+pub(crate) fn to_client(
     timers: &Timers,
     limit: Duration,
     sending: impl Future<Output = io::Result<()>>,
-) -> Result<(), Error> {
-    match timers.within(limit, sending).await {
+) -> impl Future<Output = Result<(), Error>> {
+    timers.within(limit, sending).map(|sent| match sent {
         Ok(sent) => sent.map_err(|cause| client_gone().with_cause(cause)),
         Err(_) => Err(Error::downstream(
             Kind::RequestTimeout,
             "the client stopped reading",
         )),
-    }
+    })
 }
 
 /// A request body that cannot be read to its end.

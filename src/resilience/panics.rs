@@ -7,9 +7,12 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 /// How much of a message is told.
 const LONGEST: usize = 200;
@@ -28,21 +31,34 @@ pub(crate) struct Panicked {
     place: Option<String>,
 }
 
+pin_project! {
+    /// A future whose panics are caught. Written out, because an `async fn` would hold the future twice, and it is large.
+    pub(crate) struct Caught<F> {
+        #[pin]
+        future: F,
+    }
+}
+
 /// The output of `future`, or the panic in which it ended.
 ///
 /// What the future has lent is whole again: a panic drops what it holds, guards among it.
-pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+pub(crate) fn caught<F: Future>(future: F) -> Caught<F> {
+    Caught { future }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
         let before = CATCHING.replace(true);
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         CATCHING.set(before);
         match polled {
             Ok(poll) => poll.map(Ok),
-            Err(payload) => Err(Panicked::of(&*payload)).into(),
+            Err(payload) => Poll::Ready(Err(Panicked::of(&*payload))),
         }
-    })
-    .await
+    }
 }
 
 /// From now on a panic of this process is one line of the log, not text on standard error. For a process of our own: a

@@ -13,7 +13,7 @@ use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
 use crate::net::{Bound, Listener, Protocol, Stream};
-use crate::resilience::panics::faults;
+use crate::resilience::panics::{Panicked, caught, faults};
 use crate::wire::http1::ServerConnection;
 use crate::wire::{NoHead, Reader, Responder};
 
@@ -101,38 +101,86 @@ impl Worker {
         }
     }
 
-    /// A panic ends the task of one connection and nothing else.
+    /// Takes a new connection on. A panic ends the task of one connection and nothing else.
     fn spawn(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
         let worker = Rc::clone(self);
         let counted = Open::count(Rc::clone(self));
         tokio::task::spawn_local(async move {
-            let _counted = counted;
             if stream.send_at_once().is_ok() {
-                let serving = worker.serve_stream(stream, addr);
-                worker.isolated("connection", serving).await;
+                let serving = worker.serve_stream(stream, addr, counted);
+                worker.leave_idle("connection", caught(serving).await);
             }
         });
     }
 
-    /// Serves one connection, from its first byte to its end.
-    async fn serve_stream(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
-        match self.receive(stream, addr).await {
-            Some((stream, Protocol::Http1, peer)) => {
+    /// Serves one connection, from its first byte until it idles or ends.
+    async fn serve_stream(
+        self: &Rc<Self>,
+        stream: Stream,
+        addr: Option<SocketAddr>,
+        counted: Open,
+    ) -> Option<Client> {
+        match self.receive(stream, addr).await? {
+            (stream, Protocol::Http1, peer) => {
                 let connection = ServerConnection::new(stream, Rc::clone(&self.draining));
-                self.serve(connection, peer).await;
+                let client = Client {
+                    connection,
+                    peer,
+                    counted,
+                };
+                self.serve(client).await
             }
-            Some((stream, Protocol::Http2, peer)) => {
+            (stream, Protocol::Http2, peer) => {
                 self.serve_http2(stream, Vec::new(), peer).await;
+                None
             }
-            None => {}
         }
     }
 
-    /// Serves the requests of one connection, one after the other.
-    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, peer: Peer) {
+    /// What serves requests is large, and most connections wait most of the time: an idle one moves to a task that can
+    /// do nothing but wait, and back when there is something to do.
+    fn leave_idle(self: &Rc<Self>, what: &'static str, served: Result<Option<Client>, Panicked>) {
+        let Some(mut client) = self.survived(what, served).flatten() else {
+            return;
+        };
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if worker.has_request(&mut client.connection).await {
+                worker.take_up(client);
+            }
+        });
+    }
+
+    fn take_up(self: &Rc<Self>, client: Client) {
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let served = caught(worker.serve(client)).await;
+            worker.leave_idle("connection", served);
+        });
+    }
+
+    /// Waits for a request without any memory for it; false if there is none to be served.
+    async fn has_request(&self, connection: &mut ServerConnection) -> bool {
+        if self.draining.get() {
+            return false;
+        }
+        let limit = self.settings().snapshot.config.inbound.idle_timeout;
+        match self.timers.within_idle(limit, connection.idle()).await {
+            Ok(received) => received.unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+
+    /// Serves the requests of one connection, one after the other. Gives it back if it idles.
+    async fn serve(self: &Rc<Self>, mut client: Client) -> Option<Client> {
         loop {
-            if !self.next_request(&mut connection).await {
-                return;
+            let connection = &mut client.connection;
+            // Most requests come soon and find the buffers of the last one still there. Until then one may well be under
+            // way, so that not even a drain ends the wait: it is heard, and its answer says that it is the last.
+            match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
+                Ok(Ok(true)) => {}
+                Ok(_) => return None,
+                Err(_) => return Some(client),
             }
             let settings = self.settings();
             let limits = settings.snapshot.head_limits;
@@ -145,17 +193,18 @@ impl Worker {
                 Ok(Ok(())) => {
                     let (head, body, responder) = connection.parts();
                     let request = (head, Reader::Http1(body), Responder::Http1(responder));
-                    exchange::exchange(self, &settings, &peer, request).await;
+                    exchange::exchange(self, &settings, &client.peer, request).await;
                 }
                 Ok(Err(NoHead::Invalid(cause))) => {
                     let responder = Responder::Http1(connection.refuse());
                     exchange::refuse(self, &settings, &cause, responder).await;
                 }
                 Ok(Err(NoHead::Http2)) => {
-                    let (stream, prefix) = connection.into_parts();
-                    return self.serve_http2(stream, prefix, peer).await;
+                    let (stream, prefix) = client.connection.into_parts();
+                    self.serve_http2(stream, prefix, client.peer).await;
+                    return None;
                 }
-                Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return,
+                Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return None,
                 Err(_) => {
                     let responder = Responder::Http1(connection.refuse());
                     exchange::refuse_slow(self, &settings, responder).await;
@@ -168,26 +217,8 @@ impl Worker {
             if reusable != Ok(true) {
                 let lingering = connection.linger(LINGER_LIMIT);
                 let _ends_either_way = self.timers.within(LEFTOVER_TIMEOUT, lingering).await;
-                return;
+                return None;
             }
-        }
-    }
-
-    /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
-    /// one still there; whoever takes longer waits without.
-    ///
-    /// Until then a request may well be under way, so that not even a drain ends the wait: it is heard, and its answer
-    /// says that it is the last.
-    async fn next_request(&self, connection: &mut ServerConnection) -> bool {
-        match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
-            Ok(received) => return received.unwrap_or(false),
-            Err(_) if self.draining.get() => return false,
-            Err(_) => {}
-        }
-        let limit = self.settings().snapshot.config.inbound.idle_timeout;
-        match self.timers.within_idle(limit, connection.idle()).await {
-            Ok(received) => received.unwrap_or(false),
-            Err(_) => false,
         }
     }
 
@@ -203,6 +234,14 @@ impl Worker {
             self.closed.notified().await;
         }
     }
+}
+
+/// A client's connection, its other end, and its place among those that are open.
+struct Client {
+    connection: ServerConnection,
+    peer: Peer,
+    #[expect(dead_code, reason = "counts as long as it lives")]
+    counted: Open,
 }
 
 /// Counts a connection for as long as it lives, however it ends.

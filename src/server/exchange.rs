@@ -511,12 +511,12 @@ impl<'a> Exchange<'a> {
             .await
     }
 
-    async fn send_within(
+    fn send_within(
         &self,
         sending: impl Future<Output = std::io::Result<()>>,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> {
         let limit = self.snapshot.config.inbound.idle_timeout;
-        proxy::to_client(&self.worker.timers, limit, sending).await
+        proxy::to_client(&self.worker.timers, limit, sending)
     }
 
     /// Turns an error into an answer. Once an answer has been begun nothing can be told any more: the connection is

@@ -94,12 +94,18 @@ impl Worker {
         Error::new(Kind::Internal, Side::Us, detail).with_cause(panicked)
     }
 
-    /// Runs what may panic without harm to anything else.
-    pub(super) async fn isolated(&self, what: &'static str, work: impl Future<Output = ()>) {
-        if let Err(panicked) = caught(work).await {
-            self.state.metrics.panicked();
-            tracing::error!(what, error = %panicked, "given up after a panic");
-        }
+    /// What came of something that may panic without harm to anything else.
+    pub(super) fn survived<T>(
+        &self,
+        what: &'static str,
+        outcome: Result<T, Panicked>,
+    ) -> Option<T> {
+        outcome
+            .inspect_err(|panicked| {
+                self.state.metrics.panicked();
+                tracing::error!(what, error = %panicked, "given up after a panic");
+            })
+            .ok()
     }
 
     /// Runs what has to go on for as long as the worker does: after a panic it begins anew.
