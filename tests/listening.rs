@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use wx_sidecar::clock::Clock;
 use wx_sidecar::{Config, Sidecar};
@@ -91,6 +92,35 @@ fn a_port_is_handed_over_without_losing_a_request() {
         // It serves until the last of them has its answer.
         new
     });
+}
+
+/// Whether a client that was answered before a drain is answered once more in it.
+fn is_heard_in_a_drain(app: &FakeApp) -> bool {
+    let sidecar = sidecar_at("127.0.0.1:0", app, "");
+    let admin = sidecar.admin_addr().clone();
+    let mut client = Client::connect(sidecar.inbound_addr());
+    client.send(GET);
+    assert_eq!(client.read_response(false).status, 200);
+    thread::scope(|scope| {
+        scope.spawn(|| shut_down(sidecar));
+        let draining = || {
+            let page = Client::connect(&admin).request("GET", "/readyz?verbose", &[], b"");
+            page.text().contains("[-]listener")
+        };
+        while !draining() {}
+        // The workers hear of it at the same time.
+        thread::sleep(Duration::from_millis(50));
+        let sent = client.try_send(GET);
+        let answer = sent.and_then(|()| client.try_read_response(false));
+        answer.is_ok_and(|answer| answer.header("connection") == Some("close"))
+    })
+}
+
+#[test]
+fn a_client_that_asks_again_soon_is_heard_in_a_drain() {
+    let app = FakeApp::agreeable();
+    // Soon is half a second, which a busy machine may take for itself.
+    assert!((0..5).any(|_| is_heard_in_a_drain(&app)));
 }
 
 #[test]
