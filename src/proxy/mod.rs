@@ -127,7 +127,7 @@ async fn attempt(
     forward: &Forward<'_>,
     pool: &Pool,
     timers: &Timers,
-    mut connection: UpstreamConnection,
+    mut connection: Box<UpstreamConnection>,
     body: &mut Body<'_, '_>,
     responder: &mut Responder<'_>,
 ) -> Result<(), Failure> {

@@ -36,7 +36,8 @@ struct Shelf {
 }
 
 struct Idle {
-    connection: UpstreamConnection,
+    /// Boxed, because it is handed on and back with every request.
+    connection: Box<UpstreamConnection>,
     since: Instant,
     until: Instant,
 }
@@ -51,7 +52,11 @@ impl Pool {
 
     /// An idle connection that is still good. A request that must not be sent twice gets only one that was in use a moment
     /// ago, because an older one may be closing right now.
-    pub(crate) fn take(&self, upstream: &Upstream, repeatable: bool) -> Option<UpstreamConnection> {
+    pub(crate) fn take(
+        &self,
+        upstream: &Upstream,
+        repeatable: bool,
+    ) -> Option<Box<UpstreamConnection>> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves
             .iter_mut()
@@ -72,7 +77,7 @@ impl Pool {
     }
 
     /// Keeps a connection for later.
-    pub(crate) fn put(&self, upstream: &Upstream, connection: UpstreamConnection) {
+    pub(crate) fn put(&self, upstream: &Upstream, connection: Box<UpstreamConnection>) {
         let since = Instant::now();
         // A second less than the app says, so that we let go first.
         let hint = connection
@@ -100,7 +105,7 @@ impl Pool {
         &self,
         upstream: &Upstream,
         timeout: Duration,
-    ) -> Result<UpstreamConnection, Error> {
+    ) -> Result<Box<UpstreamConnection>, Error> {
         let unreachable = |cause: std::io::Error| {
             let detail = "no connection to the app; is it running and listening?";
             Error::upstream(Kind::UpstreamUnreachable, detail)
@@ -110,7 +115,7 @@ impl Pool {
         self.cells.upstream_connects.add(1);
         Stream::connect(upstream, timeout)
             .await
-            .map(UpstreamConnection::new)
+            .map(|stream| Box::new(UpstreamConnection::new(stream)))
             .map_err(unreachable)
     }
 

@@ -232,13 +232,18 @@ impl Fields {
         tidy.then(|| name.start as usize..value.end as usize + 2)
     }
 
-    /// Forgets all lines and takes over the bytes of a new head; the memory stays.
-    pub(super) fn reset(&mut self, head: &[u8]) -> (&[u8], &mut Lines) {
+    /// Forgets everything, and gives the place for new lines; the memory stays.
+    pub(super) fn clear(&mut self) -> &mut Lines {
         self.bytes.clear();
-        self.bytes.extend_from_slice(head);
         self.lines.all.clear();
         self.lines.present = 0;
-        (&self.bytes, &mut self.lines)
+        &mut self.lines
+    }
+
+    /// Takes over the bytes that the lines lie in.
+    pub(super) fn keep(&mut self, head: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
     }
 
     pub(super) fn slice(&self, range: &Range<u32>) -> &[u8] {
@@ -370,13 +375,14 @@ mod tests {
 
     fn fields(head: &[u8]) -> Fields {
         let mut fields = Fields::default();
-        let (bytes, lines) = fields.reset(head);
-        for line in bytes.split_inclusive(|&b| b == b'\n') {
+        let lines = fields.clear();
+        for line in head.split_inclusive(|&b| b == b'\n') {
             if line != b"\r\n" {
                 let (name, value) = parse_field_line(line.strip_suffix(b"\r\n").unwrap()).unwrap();
-                lines.push(bytes, name, value);
+                lines.push(head, name, value);
             }
         }
+        fields.keep(head);
         fields
     }
 

@@ -118,6 +118,11 @@ impl ServerConnection {
     pub(crate) async fn read_head(&mut self, limits: HeadLimits) -> Result<(), NoHead> {
         self.reply = Reply::default();
         self.body = Remaining::Nothing;
+        if let Some(end) = self.head.parse_at_once(self.buffer.unread(), limits) {
+            self.buffer.consume(end);
+            self.body = self.head.framing.into();
+            return Ok(());
+        }
         // RFC 9112 §2.2: an empty line before the request line is forgiven.
         let (stream, _) = self.stream.split();
         let mut reader = Reader {
