@@ -697,8 +697,7 @@ mod tests {
 
         /// The two ways to read a line are one.
         #[test]
-        fn a_field_line_alone_reads_as_it_does_in_a_head(line in "[!-~]{0,8}:?[ -~\t]{0,20}|.{0,20}") {
-            prop_assume!(!line.is_empty() && !line.contains(['\r', '\n']));
+        fn a_field_line_alone_reads_as_it_does_in_a_head(line in "[!-~]{1,8}:?[ -~\t]{0,20}|[^\r\n]{1,20}") {
             let head = format!("{line}\r\n\r\n").into_bytes();
             let alone = parse_field_line(line.as_bytes());
             let alone = alone.map(|(name, value)| vec![(name.to_vec(), value.to_vec())]);
