@@ -47,7 +47,8 @@ struct Shared {
 }
 
 struct Idle {
-    connection: http1::UpstreamConnection,
+    /// Boxed, because it is handed on and back with every request.
+    connection: Box<http1::UpstreamConnection>,
     since: Instant,
     until: Instant,
 }
@@ -73,7 +74,7 @@ impl Pool {
         if let Some(shared) = &mut shelf.shared {
             shared.used = now;
             let open = shared.connection.is_open();
-            return open.then(|| UpstreamConnection::Http2(shared.connection.stream()));
+            return open.then(|| UpstreamConnection::Http2(Box::new(shared.connection.stream())));
         }
         while let Some(idle) = shelf.idle.pop() {
             let fresh = repeatable || now - idle.since < FRESH;
@@ -156,11 +157,11 @@ impl Pool {
             let stream = Stream::connect(upstream, timeout).await?;
             if !matches!(upstream, Upstream::H2c { .. }) {
                 let connection = http1::UpstreamConnection::new(stream);
-                return Ok(UpstreamConnection::Http1(connection));
+                return Ok(UpstreamConnection::Http1(Box::new(connection)));
             }
             let (connection, driver) = Multiplexed::handshake(stream, ANSWER_HEAD).await?;
             tokio::task::spawn_local(driver);
-            let stream = connection.stream();
+            let stream = Box::new(connection.stream());
             self.on_shelf(upstream, |shelf| {
                 shelf.shared = Some(Shared {
                     connection,

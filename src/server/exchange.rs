@@ -13,6 +13,7 @@ use super::router::{Action, Endpoint, Rule};
 use super::snapshot::Snapshot;
 use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
+use crate::clock::Timestamp;
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language, Side};
@@ -40,6 +41,8 @@ struct Exchange<'a> {
     head: &'a RequestHead,
     began: Instant,
     request_id: RequestId,
+    /// When it began, by the clock that tokens go by.
+    now: Timestamp,
     origin: Origin<'a>,
 }
 
@@ -167,8 +170,10 @@ impl<'a> Exchange<'a> {
             Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
             _ => None,
         };
-        let request_id = given.unwrap_or_else(|| worker.ids.request_id(worker.clock().now()));
+        let now = worker.clock().now();
+        let request_id = given.unwrap_or_else(|| worker.ids.request_id(now));
         Self {
+            now,
             worker,
             settings,
             snapshot,
@@ -354,7 +359,7 @@ impl<'a> Exchange<'a> {
         }
         match (self.bearer_token()?, auth) {
             (Some(token), _) => Ok(Caller {
-                claims: Some(self.snapshot.sessions.verify(token)?),
+                claims: Some(self.snapshot.sessions.verify(token, self.now)?),
                 grant: None,
             }),
             (None, Auth::Required) => Err(token_missing()),

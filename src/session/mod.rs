@@ -90,8 +90,8 @@ impl Sessions {
     }
 
     /// Who an access token belongs to. No I/O.
-    pub(crate) fn verify(&self, access_token: &[u8]) -> Result<Claims, Error> {
-        self.open(Purpose::Access, access_token)
+    pub(crate) fn verify(&self, access_token: &[u8], now: Timestamp) -> Result<Claims, Error> {
+        self.open(Purpose::Access, access_token, now)
     }
 
     /// Exchanges a `wx.login` code for a session. The same code again, at once or within five minutes, gives the same
@@ -135,8 +135,8 @@ impl Sessions {
 
     /// Exchanges a refresh token for a new pair.
     pub(crate) async fn refresh(&self, refresh_token: &[u8]) -> Result<Granted, Error> {
-        let mut claims = self.open(Purpose::Refresh, refresh_token)?;
         let now = self.state.clock.now();
+        let mut claims = self.open(Purpose::Refresh, refresh_token, now)?;
         let spent = self
             .state
             .store
@@ -282,9 +282,8 @@ impl Sessions {
         }
     }
 
-    fn open(&self, purpose: Purpose, token: &[u8]) -> Result<Claims, Error> {
-        let claims = self.keys.verify(purpose, token, self.state.clock.now());
-        match claims {
+    fn open(&self, purpose: Purpose, token: &[u8], now: Timestamp) -> Result<Claims, Error> {
+        match self.keys.verify(purpose, token, now) {
             Ok(claims) if !self.state.store.is_revoked(&claims) => Ok(claims),
             Ok(_) | Err(Unusable::Invalid) => Err(Error::downstream(
                 Kind::TokenInvalid,

@@ -250,11 +250,6 @@ impl Fields {
         self.lines.len()
     }
 
-    /// Forgets all lines; the memory stays.
-    pub(super) fn clear(&mut self) {
-        self.reset(b"");
-    }
-
     /// Adds a line that did not come with the others: a trailer, or a field of another protocol. Name and value have been
     /// checked.
     pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
@@ -283,13 +278,18 @@ impl Fields {
         Ok(())
     }
 
-    /// Forgets all lines and takes over the bytes of a new head; the memory stays.
-    pub(super) fn reset(&mut self, head: &[u8]) -> (&[u8], &mut Lines) {
+    /// Forgets everything, and gives the place for new lines; the memory stays.
+    pub(super) fn clear(&mut self) -> &mut Lines {
         self.bytes.clear();
-        self.bytes.extend_from_slice(head);
         self.lines.all.clear();
         self.lines.present = 0;
-        (&self.bytes, &mut self.lines)
+        &mut self.lines
+    }
+
+    /// Takes over the bytes that the lines lie in.
+    pub(super) fn keep(&mut self, head: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
     }
 
     pub(super) fn slice(&self, range: &Range<u32>) -> &[u8] {
@@ -425,13 +425,14 @@ mod tests {
 
     fn fields(head: &[u8]) -> Fields {
         let mut fields = Fields::default();
-        let (bytes, lines) = fields.reset(head);
-        for line in bytes.split_inclusive(|&b| b == b'\n') {
+        let lines = fields.clear();
+        for line in head.split_inclusive(|&b| b == b'\n') {
             if line != b"\r\n" {
                 let (name, value) = parse_field_line(line.strip_suffix(b"\r\n").unwrap()).unwrap();
-                lines.push(bytes, name, value);
+                lines.push(head, name, value);
             }
         }
+        fields.keep(head);
         fields
     }
 

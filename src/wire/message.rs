@@ -80,10 +80,11 @@ pub(crate) enum AnswerReader<'c> {
     Http2(http2::AnswerReader<'c>),
 }
 
-/// A way to the app for one exchange: a connection of its own, or a stream of a shared one.
+/// A way to the app for one exchange: a connection of its own, or a stream of a shared one. Boxed, because it is handed
+/// around.
 pub(crate) enum UpstreamConnection {
-    Http1(http1::UpstreamConnection),
-    Http2(http2::UpstreamStream),
+    Http1(Box<http1::UpstreamConnection>),
+    Http2(Box<http2::UpstreamStream>),
 }
 
 /// Passes a call on to the version that is spoken.
