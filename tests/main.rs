@@ -9,6 +9,8 @@ mod backends;
 mod fake_app;
 mod floors;
 mod forwarding;
+mod http2_client;
+mod http2_traps;
 mod http_client;
 mod limits;
 mod main_job;
