@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::backends::{App, Echo, Kind};
 use crate::fake_app::FakeApp;
 use crate::rig::{self, Rig, Session};
 use corpus::{Case, Step};
@@ -913,6 +914,114 @@ fn no_answer_of_the_catalogue_reaches_another_client() {
         }
         deceive(case, Cut::EachByte).map_err(|what| format!("byte by byte: {what}"))
     });
+}
+
+/// I12. The user changes from one request to the next, on connections to the app that all share.
+#[test]
+fn twenty_thousand_requests_of_two_hundred_users_are_never_mixed_up() {
+    let app = FakeApp::start(|connection| {
+        while let Some(request) = connection.read_request().filter(|request| request.complete) {
+            let said = format!("{} {:?}", request.target(), request.all("x-wx-openid"));
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", said.len());
+            connection.write((head + &said).as_bytes());
+        }
+    });
+    let rig = Rig::with(&app.url(), "auth = \"optional\"", "");
+    let users: Vec<_> = (0..200)
+        .map(|user| rig.login(&format!("user {user}")))
+        .collect();
+    let addr = rig.sidecar().inbound_addr();
+    std::thread::scope(|scope| {
+        for thread in 0..16_usize {
+            let users = &users;
+            scope.spawn(move || {
+                let mut visitor = Visitor::new(Box::new(connect(addr)));
+                // Some requests are sent before the last answers have been read.
+                for round in 0..250 {
+                    let asked: Vec<_> = (0..5).map(|n| (round * 5 + n) * 7 + thread * 13).collect();
+                    // Every eleventh is nobody's.
+                    let whose = |number: usize| {
+                        (!number.is_multiple_of(11)).then(|| &users[number % users.len()])
+                    };
+                    for &number in &asked {
+                        let token = whose(number).map_or(String::new(), |user| {
+                            format!("Authorization: {}\r\n", user.bearer())
+                        });
+                        let request = format!("GET /{number} HTTP/1.1\r\nHost: x\r\n{token}\r\n");
+                        visitor.send(request.as_bytes(), Cut::Whole);
+                    }
+                    for &number in &asked {
+                        let answer = visitor.answer(false).expect("an answer").expect("no end");
+                        let openid: Vec<_> =
+                            whose(number).map(|user| &user.openid).into_iter().collect();
+                        assert_eq!(show(&answer.body), format!("/{number} {openid:?}"));
+                    }
+                }
+            });
+        }
+    });
+    // As many connections as there can be requests at once, and no more: they were shared.
+    assert!(app.connections() <= 16, "{}", app.connections());
+}
+
+/// Rows P1 to P5 on real apps: what the sidecar let pass as open, the app must not take for anything else.
+#[test]
+fn real_apps_read_the_same_path_that_was_decided_on() {
+    let cases = corpus::read("requests");
+    let targets = cases
+        .iter()
+        .filter(|case| case.id.starts_with("P1/"))
+        .filter_map(|case| {
+            let Some(Step::Send(bytes)) = case.steps.first() else {
+                return None;
+            };
+            let line = bytes.split(|&byte| byte == b'\r').next()?;
+            let target = std::str::from_utf8(line).ok()?.split(' ').nth(1)?;
+            // `/echo` is open here and shows what it got; `/api/whoami` is not, and answers as no other does.
+            Some(
+                target
+                    .replace("public", "echo")
+                    .replace("private/a", "api/whoami"),
+            )
+        });
+    let targets: Vec<_> = targets.collect();
+    assert!(targets.len() > 50, "the catalogue has paths");
+    for kind in Kind::ALL {
+        let app = App::start(kind, None);
+        let rig = Rig::with(
+            &app.url(),
+            "",
+            "[[route]]\npath = \"/echo/**\"\nauth = \"none\"\n",
+        );
+        let mut passed = 0;
+        for target in &targets {
+            let answer = rig.request("GET", target, &[], b"");
+            match answer.status {
+                400 | 401 => assert_eq!(
+                    answer.header("content-type"),
+                    Some("application/problem+json")
+                ),
+                200 => {
+                    let echo = Echo::of(&answer);
+                    assert!(
+                        echo.url.starts_with("/echo"),
+                        "{kind:?} {target}: {}",
+                        echo.url
+                    );
+                    assert!(
+                        !echo.url.contains("/../") && !echo.url.contains("//"),
+                        "{}",
+                        echo.url
+                    );
+                    passed += 1;
+                }
+                // Nothing is served there, which is the app's own answer.
+                404 => passed += 1,
+                other => panic!("{kind:?} {target}: {other} {}", answer.text()),
+            }
+        }
+        assert!(passed > 10, "{kind:?}: {passed}");
+    }
 }
 
 #[test]
