@@ -10,7 +10,7 @@ use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http2_client::*;
 use crate::limits::{DONE, Limited, serves_the_good};
 use crate::rig::Rig;
-use crate::traps::{DOORS, Stage};
+use crate::traps::{Door, Stage};
 
 /// Heads and trailers that ought to be refused and are not, each with the reason why it may be so. One that is refused
 /// after all fails its test, so that this list is true.
@@ -73,7 +73,7 @@ fn refuses(stage: &Stage, wrong: &mut Vec<String>, fields: &[(&str, &str)]) {
 /// H18, trap 8.
 #[test]
 fn a_head_that_breaks_the_rules_is_refused() {
-    let stage = Stage::new(&DOORS[0]);
+    let stage = Stage::new(Door::Plain);
     let mut wrong = Vec::new();
     let mut refuses = |fields: &[(&str, &str)]| refuses(&stage, &mut wrong, fields);
     for path in [
@@ -186,7 +186,7 @@ fn a_head_that_breaks_the_rules_is_refused() {
 
 #[test]
 fn a_host_beside_the_authority_must_be_the_same() {
-    let stage = Stage::new(&DOORS[0]);
+    let stage = Stage::new(Door::Plain);
     let mut client = Http2Client::connect(stage.sidecar.inbound_addr());
     client.get(1, "/public/a", &[("host", "x")]);
     assert_eq!(client.end_of(1), End::Answer(200));
@@ -209,7 +209,7 @@ fn a_host_beside_the_authority_must_be_the_same() {
 /// H18: what the DATA frames are is what the length says.
 #[test]
 fn a_length_that_the_data_contradicts_never_comes_whole_to_the_app() {
-    let stage = Stage::new(&DOORS[0]);
+    let stage = Stage::new(Door::Plain);
     for (length, pieces) in [
         ("5", &[&b"hell"[..]][..]),
         ("5", &[b"hello!"]),
@@ -247,7 +247,7 @@ fn a_length_that_the_data_contradicts_never_comes_whole_to_the_app() {
 /// Rows I1 to I6 and P1 to P7, in HTTP/2: the same lines reach the same judgement.
 #[test]
 fn identity_and_paths_are_judged_as_in_http_1() {
-    let stage = Stage::new(&DOORS[0]);
+    let stage = Stage::new(Door::Plain);
     let bearer = stage.alice.bearer();
     let mut client = Http2Client::connect(stage.sidecar.inbound_addr());
     let names = [
@@ -314,7 +314,7 @@ fn identity_and_paths_are_judged_as_in_http_1() {
 /// I6, trap 7.
 #[test]
 fn trailers_are_no_headers_and_never_ours() {
-    let stage = Stage::new(&DOORS[0]);
+    let stage = Stage::new(Door::Plain);
     let bearer = stage.alice.bearer();
     let mut client = Http2Client::connect(stage.sidecar.inbound_addr());
     let fields = [("authorization", bearer.as_str()), ("te", "trailers")];
@@ -368,7 +368,7 @@ fn trailers_are_no_headers_and_never_ours() {
 /// Trap 31: `tests/traps/requests/T31-body-limit.http` has the same in HTTP/1.1.
 #[test]
 fn the_limit_of_bodies_is_that_of_http_1() {
-    let stage = Stage::new(&DOORS[0]);
+    let stage = Stage::new(Door::Plain);
     for (length, pieces, status) in [
         (Some("8"), &["12345678"][..], 200),
         (Some("9"), &["123456789"], 413),

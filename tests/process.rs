@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
@@ -296,6 +297,35 @@ fn a_hangup_reloads_and_a_bad_file_changes_nothing() {
     assert!(line.contains("did you mean"), "{line}");
     assert_eq!(status(), 200);
     run.process.signal("TERM");
+    assert_eq!(run.process.end().0, 0);
+}
+
+#[test]
+fn a_flood_of_failures_is_a_few_lines_in_the_log() {
+    // Bound and not listening: every connection is refused.
+    let gone = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    gone.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let addr = gone.local_addr().unwrap().as_socket().unwrap();
+    let began = Instant::now();
+    let run = Run::start(&format!("http://{addr}"), "0s");
+    let mut client = Client::connect(run.inbound);
+    for _ in 0..500 {
+        client
+            .request("GET", "/", &[], b"")
+            .problem(502, "upstream-unreachable");
+    }
+    drop(client);
+    run.process.signal("TERM");
+    let mut failures = Vec::new();
+    while let Ok(line) = run.process.lines.recv_timeout(PATIENCE) {
+        if line.contains("request failed") {
+            failures.push(line);
+        }
+    }
+    let most = began.elapsed().as_secs() as usize + 1;
+    assert!((1..=most).contains(&failures.len()), "{failures:#?}");
+    assert!(failures[0].contains("\"suppressed\":0"), "{failures:#?}");
     assert_eq!(run.process.end().0, 0);
 }
 

@@ -22,6 +22,7 @@ use super::run::serve;
 use crate::config::Config;
 use crate::domain::AppId;
 use crate::net::bind;
+use crate::resilience::panics::log_panics;
 use crate::secret::Secret;
 use crate::server::Sidecar;
 use crate::sim::{Options, Simulator};
@@ -123,6 +124,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
     ))
     .map_err(|report| report.to_string())?;
     logs::init(&config.log);
+    log_panics();
     let sidecar = Sidecar::start(config)
         .map_err(|cause| format!("{cause}; choose other ports with --listen and --admin"))?;
     Ok(Dev {

@@ -8,6 +8,7 @@ mod diagnostic;
 mod mask;
 mod raw;
 mod source;
+mod tls;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use crate::secret::Secret;
 
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use source::Loaded;
+pub use tls::Tls;
 
 /// Everything the sidecar was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +69,8 @@ pub struct Inbound {
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Whether these peers begin each connection with a PROXY header that says who the client is.
+    pub proxy_protocol: bool,
     /// The largest body a client may send, in bytes.
     pub body_limit: u64,
     /// The largest header section, in bytes.
@@ -83,12 +87,22 @@ pub struct Inbound {
     pub tunnel_timeout: Duration,
     /// How many client connections are held at once; more wait in the listener's queue.
     pub max_connections: usize,
+    /// How many requests are dealt with at once.
+    pub max_requests: usize,
+    /// How many bytes of bodies that are read as a whole are held at once.
+    pub buffer_limit: u64,
+    /// How many requests one user or client may send, on each route that does not say otherwise.
+    pub rate_limit: Option<RateLimit>,
+    /// How many logins and refreshes one client address may ask for.
+    pub login_rate_limit: Option<RateLimit>,
     /// How long the sidecar says "not ready" before it stops accepting.
     pub drain_delay: Duration,
     /// How long requests in flight may take after that.
     pub drain_timeout: Duration,
     /// What becomes of `%2F` and `%5C` in paths.
     pub escaped_slashes: EscapedSlashes,
+    /// TLS, if clients are to speak it.
+    pub tls: Option<Tls>,
 }
 
 /// Where the app listens.
@@ -141,6 +155,17 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
+/// So many requests, such as `10/s burst 20`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many in each period, in the long run; at least 1.
+    pub count: u32,
+    /// The period.
+    pub per: Duration,
+    /// How many at once, after a rest; at least 1.
+    pub burst: u32,
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -156,6 +181,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Instead of `[inbound] body_limit`.
     pub body_limit: u64,
+    /// Instead of `[inbound] rate_limit`.
+    pub rate_limit: Option<RateLimit>,
     /// Instead of `[inbound] upstream`.
     pub upstream: Upstream,
 }

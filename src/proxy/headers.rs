@@ -7,7 +7,6 @@
 use memchr::memmem;
 
 use super::{Forward, Origin};
-use crate::domain::UnionId;
 use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
 
 /// What the head says about what follows it.
@@ -136,8 +135,8 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
         line(out, b"tracestate", state);
     }
     if let Some(user) = forward.user {
-        line(out, b"X-WX-OPENID", user.openid.as_str().as_bytes());
-        if let Some(unionid) = user.unionid.as_ref().map(UnionId::as_str) {
+        line(out, b"X-WX-OPENID", user.openid.as_bytes());
+        if let Some(unionid) = &user.unionid {
             line(out, b"X-WX-UNIONID", unionid.as_bytes());
         }
         out.extend_from_slice(forward.app_lines);
@@ -214,6 +213,7 @@ fn is_our_token(value: &[u8]) -> bool {
 }
 
 /// Whether a `Connection` line names the field as one that is not to be forwarded.
+#[inline]
 fn is_named_by(connection: Connection, fields: &Fields, field: &Field<'_>) -> bool {
     let is_it = |option: &[u8]| option.eq_ignore_ascii_case(field.name);
     connection.names_fields && fields.list(Name::Connection).any(is_it)
@@ -221,8 +221,12 @@ fn is_named_by(connection: Connection, fields: &Fields, field: &Field<'_>) -> bo
 
 /// Whether a name lies in the `X-WX-*` namespace, however it is spelt.
 fn is_reserved(name: &[u8]) -> bool {
-    let mut buffer = [0; MAX_FOLDED];
-    may_be_ours(name) && in_namespace(fold(name, &mut buffer), b"x-wx")
+    // A quick no for nearly all names.
+    let letters = name.iter().filter(|b| b.is_ascii_alphanumeric());
+    if !letters.take(3).map(u8::to_ascii_lowercase).eq(*b"xwx") {
+        return false;
+    }
+    in_namespace(fold(name, &mut [0; MAX_FOLDED]), b"x-wx")
 }
 
 /// Whether a name is one that only the sidecar may set.
@@ -290,7 +294,8 @@ fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
         _ => None,
     };
     out.extend_from_slice(b"\r\nx-forwarded-proto: ");
-    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(b"http"));
+    let proto: &[u8] = if origin.secure { b"https" } else { b"http" };
+    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(proto));
     out.extend_from_slice(b"\r\n");
     let host = match believed(Name::XForwardedHost) {
         Some(host) => Some(host),
@@ -301,7 +306,9 @@ fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+/// Names are constants: in line, they are written by a few plain stores.
+#[inline]
+fn line<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -21,6 +21,7 @@ use crate::domain::User;
 use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
+use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
@@ -64,6 +65,8 @@ pub(crate) struct Added<'a> {
 pub(crate) struct Origin<'a> {
     /// The peer's address in text.
     pub(crate) peer_text: &'a str,
+    /// Whether the peer speaks TLS with us.
+    pub(crate) secure: bool,
     /// Whether the peer's own `X-Forwarded-*` are believed.
     pub(crate) trusted: bool,
 }
@@ -115,7 +118,7 @@ pub(crate) async fn forward(
     let pooled = pool.take(forward.upstream, repeatable);
     if let Some(connection) = pooled {
         match attempt(forward, pool, timers, connection, &mut body, responder).await {
-            Err(Failure::Dead(_)) if repeatable => {}
+            Err(Failure::Dead(error)) if repeatable => pool.retry_after(error)?,
             outcome => return outcome.map_err(Failure::into_error),
         }
     }
@@ -450,6 +453,7 @@ impl Exchange<'_> {
                 Err(_) if uploading => continue,
                 Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
             };
+            faults::strike("answer");
             if count == 0 {
                 let takes = self.forward.head.takes_trailers();
                 let keep = |field: &Field<'_>| takes && headers::is_forwarded_trailer(field);

@@ -13,6 +13,7 @@ use super::ANSWER_HEAD;
 use crate::config::Upstream;
 use crate::error::{Error, Kind};
 use crate::net::Stream;
+use crate::resilience::RetryBudget;
 use crate::telemetry::requests::WorkerCells;
 use crate::wire::http2::Multiplexed;
 use crate::wire::{UpstreamConnection, http1};
@@ -28,6 +29,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The idle connections of a worker.
 pub(crate) struct Pool {
     cells: Arc<WorkerCells>,
+    retries: RetryBudget,
     /// A worker has one or a few upstreams, so a list beats a map.
     shelves: RefCell<Vec<Shelf>>,
 }
@@ -54,6 +56,7 @@ impl Pool {
     pub(crate) fn new(cells: Arc<WorkerCells>) -> Self {
         Self {
             cells,
+            retries: RetryBudget::new(),
             shelves: RefCell::default(),
         }
     }
@@ -61,6 +64,7 @@ impl Pool {
     /// An idle connection that is still good. A request that must not be sent twice gets only one that was in use a moment
     /// ago, because an older one may be closing right now.
     pub(crate) fn take(&self, upstream: &Upstream, repeatable: bool) -> Option<UpstreamConnection> {
+        self.retries.deposit();
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves
             .iter_mut()
@@ -83,6 +87,16 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Whether a request whose pooled connection turned out dead may be sent again; `cause` is told if not.
+    pub(crate) fn retry_after(&self, cause: Error) -> Result<(), Error> {
+        if self.retries.withdraw(Instant::now()) {
+            self.cells.retries_sent.add(1);
+            return Ok(());
+        }
+        self.cells.retries_refused.add(1);
+        Err(cause)
     }
 
     /// Keeps a connection for later, if it can carry another exchange. The last request was sent to its end.

@@ -13,14 +13,15 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
-use crate::net::Stream;
+use crate::net::{Protocol, Stream};
+use crate::resilience::panics::faults;
 use crate::wire::http1::ServerConnection;
 use crate::wire::{NoHead, Reader, Responder};
 
 /// How long a client may take to send what little is left of a body whose answer it already has.
 pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
-const LINGER_LIMIT: usize = 1024 * 1024;
+pub(super) const LINGER_LIMIT: usize = 1024 * 1024;
 /// How long an idle client keeps its buffers.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 /// How often idle connections to the app are looked over.
@@ -37,11 +38,18 @@ impl Worker {
     ) {
         let listener = tokio::net::TcpListener::from_std(listener)
             .expect("a non-blocking listener joins the runtime of its worker");
-        tokio::task::spawn_local(self.timers.clone().run());
-        tokio::task::spawn_local(Rc::clone(&self).sweep_pool());
+        let (sweeping, timing) = (Rc::clone(&self), Rc::clone(&self));
+        tokio::task::spawn_local(async move {
+            timing
+                .kept_going("timers", || timing.timers.clone().run())
+                .await;
+        });
+        tokio::task::spawn_local(async move {
+            sweeping.kept_going("pool", || sweeping.sweep_pool()).await;
+        });
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
-            () = self.accept(&listener) => {}
+            () = self.kept_going("accept", || self.accept(&listener)) => {}
         }
         self.accept_waiting(&listener).await;
         drop(listener);
@@ -56,6 +64,7 @@ impl Worker {
     async fn accept(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
         loop {
             self.wait_for_room().await;
+            faults::strike("accept");
             match listener.accept().await {
                 Ok((stream, addr)) => self.spawn(stream, addr),
                 Err(error) if is_about_one_connection(&error) => {}
@@ -100,22 +109,28 @@ impl Worker {
             let _counted = counted;
             // Without it the kernel may hold a small answer back; with it nothing else changes.
             if stream.set_nodelay(true).is_ok() {
-                worker
-                    .serve(
-                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
-                        addr,
-                    )
-                    .await;
+                let serving = worker.serve_stream(Stream::Tcp(stream), addr);
+                worker.isolated("connection", serving).await;
             }
         });
     }
 
+    /// Serves one connection, from its first byte to its end.
+    async fn serve_stream(self: &Rc<Self>, stream: Stream, addr: SocketAddr) {
+        match self.receive(stream, addr).await {
+            Some((stream, Protocol::Http1, peer)) => {
+                let connection = ServerConnection::new(stream, Rc::clone(&self.draining));
+                self.serve(connection, peer).await;
+            }
+            Some((stream, Protocol::Http2, peer)) => {
+                self.serve_http2(stream, Vec::new(), peer).await;
+            }
+            None => {}
+        }
+    }
+
     /// Serves the requests of one connection, one after the other.
-    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, addr: SocketAddr) {
-        let peer = Peer {
-            addr,
-            text: addr.ip().to_canonical().to_string(),
-        };
+    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, peer: Peer) {
         let mut served = false;
         loop {
             if !self.next_request(&mut connection, served).await {
@@ -184,7 +199,7 @@ impl Worker {
         }
     }
 
-    async fn sweep_pool(self: Rc<Self>) {
+    async fn sweep_pool(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             self.pool.sweep();

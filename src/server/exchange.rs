@@ -3,6 +3,7 @@
 //! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,9 +15,11 @@ use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
-use crate::error::{Error, Kind, Language};
+use crate::error::{Error, Kind, Language, Side};
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
+use crate::resilience::panics::{caught, faults};
+use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
@@ -65,9 +68,13 @@ pub(super) async fn exchange(
     let _in_flight = InFlight::count(&worker.cells);
     let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
     let mut counted = Counted::Unrouted;
-    let outcome = exchange
-        .handle(&mut body, &mut responder, &mut counted)
-        .await;
+    let handled = caught(exchange.handle(&mut body, &mut responder, &mut counted)).await;
+    let outcome = handled.unwrap_or_else(|panicked| {
+        // Nobody knows how far it got with the connection.
+        responder.take_back();
+        responder.close();
+        Err(worker.broke(panicked))
+    });
     if let Err(error) = &outcome {
         exchange.tell(error, &body, &mut responder).await;
     }
@@ -177,6 +184,7 @@ impl<'a> Exchange<'a> {
         responder: &mut Responder<'_>,
         counted: &mut Counted,
     ) -> Result<(), Error> {
+        faults::strike("request");
         let escaped_slashes = self.snapshot.config.inbound.escaped_slashes;
         let path = CanonicalPath::parse(self.head.target(), escaped_slashes)
             .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;
@@ -199,11 +207,17 @@ impl<'a> Exchange<'a> {
         {
             Action::Own(endpoint) => {
                 *counted = Counted::Own(endpoint);
+                let _slot = match endpoint {
+                    // At once, from memory: to refuse it would cost as much as the answer.
+                    Endpoint::Session | Endpoint::Verify => None,
+                    Endpoint::Login | Endpoint::Refresh | Endpoint::Logout => Some(self.slot()?),
+                };
                 let answer = self.answer(endpoint, body, responder).await?;
                 self.respond(&answer, body, responder).await
             }
             Action::Forward(rule) => {
                 *counted = Counted::Rule(rule.index);
+                let _slot = self.slot()?;
                 self.forward(rule, &path, body, responder).await
             }
             Action::Nothing => Err(Error::downstream(
@@ -229,10 +243,12 @@ impl<'a> Exchange<'a> {
         let sessions = &self.snapshot.sessions;
         match endpoint {
             Endpoint::Login => {
+                self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
                 Ok(sessions.login(login_code(&request)?).await?.to_answer())
             }
             Endpoint::Refresh => {
+                self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
                 let token = text_member(&request, "refresh_token")?;
                 Ok(sessions.refresh(token.as_bytes()).await?.to_answer())
@@ -264,8 +280,16 @@ impl<'a> Exchange<'a> {
         let auth = if rule.login { Auth::None } else { rule.auth };
         let mut caller = self.authenticate(auth).await?;
         self.admit(rule)?;
+        if let Some(limiter) = &rule.rate_limiter {
+            let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
+            self.limit(
+                limiter,
+                user.map_or_else(|| Whose::Client(self.client()), Whose::User),
+            )?;
+        }
         let mut buffered = None;
         if rule.login && caller.grant.is_none() {
+            self.limit_login()?;
             let request = self
                 .read_all(rule.body_limit.min(LOGIN_BODY_LIMIT), body, responder)
                 .await?;
@@ -287,6 +311,7 @@ impl<'a> Exchange<'a> {
             app_lines: &self.snapshot.app_lines,
             origin: Origin {
                 peer_text: &self.peer.text,
+                secure: self.peer.secure,
                 trusted: self.trusted,
             },
             request_id: self.request_id,
@@ -317,6 +342,7 @@ impl<'a> Exchange<'a> {
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
     async fn authenticate(&self, auth: Auth) -> Result<Caller, Error> {
         if let Some(code) = self.only(Name::XWxCode)? {
+            self.limit_login()?;
             let text = std::str::from_utf8(code).unwrap_or_default();
             let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
             return Ok(Caller::logged_in(granted, false));
@@ -342,6 +368,43 @@ impl<'a> Exchange<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A place among the requests that are dealt with at once.
+    fn slot(&self) -> Result<Slot<'a>, Error> {
+        let limit = self.snapshot.requests_per_worker;
+        self.worker.slots.take(limit).ok_or_else(|| {
+            overloaded("as many requests as max_requests allows are being dealt with")
+        })
+    }
+
+    /// Logins and refreshes are counted by address: nobody knows yet whose they are.
+    fn limit_login(&self) -> Result<(), Error> {
+        match &self.snapshot.login_limiter {
+            Some(limiter) => self.limit(limiter, Whose::Client(self.client())),
+            None => Ok(()),
+        }
+    }
+
+    fn limit(&self, limiter: &RateLimiter, whose: Whose<'_>) -> Result<(), Error> {
+        limiter
+            .admit(whose, self.worker.clock().now())
+            .map_err(|wait| {
+                let seconds = wait.as_millis().div_ceil(1000);
+                let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+                let detail = match whose {
+                    Whose::User(_) => "this user sends more requests than the rate limit allows",
+                    Whose::Client(_) => {
+                        "this address sends more requests than the rate limit allows"
+                    }
+                };
+                Error::downstream(Kind::RateLimited, detail).with_retry_after(after)
+            })
+    }
+
+    /// The address of the client, for what is counted by address.
+    fn client(&self) -> IpAddr {
+        self.peer.addr.ip()
     }
 
     async fn required_user(&self) -> Result<(Claims, Option<Grant>), Error> {
@@ -400,14 +463,15 @@ impl<'a> Exchange<'a> {
         limit: u64,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Buffered<'a>, Error> {
         if matches!(self.head.framing, Framing::Length(length) if length > limit) {
             return Err(proxy::too_large(limit));
         }
         if self.head.expects_continue {
             self.send_within(responder.go_on()).await?;
         }
-        let mut all = Vec::new();
+        let budget = self.snapshot.config.inbound.buffer_limit;
+        let mut all = self.snapshot.shared.buffers.body(budget);
         loop {
             let idle = self.snapshot.config.inbound.idle_timeout;
             let count = match self.worker.timers.within(idle, body.ready()).await {
@@ -422,7 +486,8 @@ impl<'a> Exchange<'a> {
             if count == 0 {
                 return Ok(all);
             }
-            all.extend_from_slice(body.chunk());
+            all.push(body.chunk())
+                .map_err(|_no_room| overloaded("the memory for bodies is in use (buffer_limit)"))?;
             body.consume(count);
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
@@ -482,10 +547,15 @@ impl<'a> Exchange<'a> {
         if let Err(error) = outcome {
             let request_id = self.request_id.as_str();
             let side = format!("{:?}", error.side()).to_lowercase();
-            if status >= 500 {
-                tracing::warn!(request_id, status, side, error = %error, "request failed");
+            let failures = &self.snapshot.shared.failures;
+            let told = match status {
+                500.. => failures.pass((error.kind(), status), Instant::now().into_std()),
+                _ => None,
+            };
+            if let Some(suppressed) = told {
+                tracing::warn!(request_id, status, side, error = %error, suppressed, "request failed");
             } else {
-                tracing::debug!(request_id, status, side, error = %error, "request refused");
+                tracing::debug!(request_id, status, side, error = %error, "request failed");
             }
         }
         if self.snapshot.config.log.access {
@@ -573,6 +643,11 @@ fn weight(range: &[u8]) -> u32 {
         .find_map(|part| part.trim().strip_prefix("q="));
     let weight = parameter.and_then(|weight| weight.parse::<f32>().ok());
     weight.map_or(1000, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u32)
+}
+
+/// A second is what a burst takes to pass, and no promise.
+fn overloaded(detail: &'static str) -> Error {
+    Error::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
 }
 
 fn token_missing() -> Error {

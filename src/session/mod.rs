@@ -7,7 +7,7 @@ mod store;
 mod token;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -22,8 +22,10 @@ use crate::domain::{AppId, LoginCode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::resilience::SingleFlight;
+use crate::resilience::panics::caught;
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::Throttle;
 use crate::wechat::login::UserSession;
 use store::{CodeHash, Spent};
 use token::{SessionId, TokenKeys, Unusable};
@@ -42,6 +44,8 @@ pub(crate) struct SessionState {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// Refresh tokens that were shown again, in the log.
+    reuse: Throttle<()>,
     flights: SingleFlight<CodeHash, Result<Granted, Error>>,
 }
 
@@ -60,6 +64,7 @@ impl SessionState {
             store,
             clock,
             metrics,
+            reuse: Throttle::default(),
             flights: SingleFlight::new(),
         }
     }
@@ -117,7 +122,14 @@ impl Sessions {
                 "the login broke off",
             )
         };
-        let outcome = self.state.flights.run(hash, exchange).await;
+        let metrics = Arc::clone(&self.state.metrics);
+        let isolated = move || async move {
+            caught(exchange()).await.unwrap_or_else(|panicked| {
+                metrics.panicked();
+                Err(internal().with_cause(panicked))
+            })
+        };
+        let outcome = self.state.flights.run(hash, isolated).await;
         outcome.unwrap_or_else(|| Err(internal()))
     }
 
@@ -150,10 +162,13 @@ impl Sessions {
             }
             Spent::Before => {
                 self.state.store.revoke(claims.session).await;
-                tracing::warn!(
-                    event = "refresh_reuse",
-                    "a spent refresh token was shown; its session is revoked"
-                );
+                if let Some(suppressed) = self.state.reuse.pass((), Instant::now()) {
+                    tracing::warn!(
+                        event = "refresh_reuse",
+                        suppressed,
+                        "a spent refresh token was shown; its session is revoked"
+                    );
+                }
                 let detail = "this refresh token was spent before, so somebody has a copy of it";
                 Err(Error::downstream(Kind::RefreshReused, detail).with_hint("call wx.login again"))
             }

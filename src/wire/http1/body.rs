@@ -305,6 +305,8 @@ impl Writer<'_> {
         } else {
             write_all(&mut self.stream, [self.pending, data, tail]).await?;
         }
+        // A TLS session takes more than its socket does.
+        self.stream.flush().await?;
         self.pending.clear();
         Ok(())
     }
