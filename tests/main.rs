@@ -12,6 +12,8 @@ mod forwarding;
 mod h2_peer;
 mod h2c;
 mod http2;
+mod http2_client;
+mod http2_traps;
 mod http_client;
 mod limits;
 mod listening;

@@ -28,13 +28,13 @@ const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 const LONG_IDLE: Duration = Duration::from_millis(900);
 
 /// A certificate authority of a test's own.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// A certificate and its key, in PEM.
-    fn certify(&self, name: &str) -> (String, String) {
+    pub(crate) fn certify(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -62,7 +62,10 @@ impl Authority {
     }
 
     /// A client that believes this authority.
-    fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    pub(crate) fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
         let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_protocol_versions(versions)
             .unwrap()
@@ -168,7 +171,7 @@ impl Secure {
     }
 }
 
-fn write_pair(directory: &Path, (certificate, key): &(String, String)) {
+pub(crate) fn write_pair(directory: &Path, (certificate, key): &(String, String)) {
     fs::write(directory.join("cert.pem"), certificate).unwrap();
     fs::write(directory.join("key.pem"), key).unwrap();
 }

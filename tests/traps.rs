@@ -11,27 +11,28 @@ pub(crate) mod witness;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use tempfile::TempDir;
+
+use crate::backends::{App, Echo, Kind};
 use crate::fake_app::FakeApp;
 use crate::rig::{self, Rig, Session};
+use crate::tls::{Authority, write_pair};
 use corpus::{Case, Step};
 use witness::{Request, Seen, Witness, find};
 use wx_sidecar::Sidecar;
 use wx_sidecar::clock::Clock;
+use wx_sidecar::config::Listen;
 
 /// Cases that we know to fail, each with the reason why it may. One that passes fails the suite, so that this list is true.
-const KNOWN: &[(&str, &str)] = &[(
-    "I6/5",
-    "a trailer that Connection names is passed on, against RFC 9110 §7.6.1; it is none that anybody trusts",
-)];
+const KNOWN: &[(&str, &str)] = &[];
 
 /// The ways in. Whoever gives the sidecar another kind of listener adds it here, and the whole catalogue runs over it.
-pub(crate) const DOORS: &[Door] = &[Door {
-    name: "plain TCP",
-    inbound: "",
-    open: |sidecar| Box::new(connect(sidecar.inbound_addr())),
-}];
+pub(crate) const DOORS: [Door; 2] = [Door::Plain, Door::Tls];
 
 /// How long anything may take; only against a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,12 +56,56 @@ methods = ["GET", "HEAD"]
 auth = "none"
 "#;
 
-/// A kind of listener, and how a client connects to it.
-pub(crate) struct Door {
-    name: &'static str,
-    /// What `[inbound]` needs for it.
-    inbound: &'static str,
-    open: fn(&Sidecar) -> Box<dyn Socket>,
+/// A kind of listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Door {
+    Plain,
+    Tls,
+}
+
+/// How a client connects to it.
+enum Way {
+    Plain,
+    Tls(
+        Arc<ClientConfig>,
+        #[expect(dead_code, reason = "removes the directory")] TempDir,
+    ),
+}
+
+impl Door {
+    /// What `[inbound]` needs for it, and the way to it.
+    fn build(self) -> (String, Way) {
+        match self {
+            Self::Plain => (String::new(), Way::Plain),
+            Self::Tls => {
+                let authority = Authority::new();
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                write_pair(directory.path(), &authority.certify("localhost"));
+                let at = directory.path().display();
+                let section = format!(
+                    "[inbound.tls]\ncert_file = \"{at}/cert.pem\"\nkey_file = \"{at}/key.pem\"\n"
+                );
+                let client = authority.client(rustls::ALL_VERSIONS);
+                (section, Way::Tls(client, directory))
+            }
+        }
+    }
+}
+
+impl Way {
+    fn open(&self, addr: &Listen) -> Box<dyn Socket> {
+        let stream = connect(addr);
+        match self {
+            Self::Plain => Box::new(stream),
+            Self::Tls(config, _) => {
+                let name = ServerName::try_from("localhost").expect("a name");
+                let session = ClientConnection::new(Arc::clone(config), name).expect("a session");
+                let mut stream = StreamOwned::new(session, stream);
+                stream.flush().expect("a handshake");
+                Box::new(stream)
+            }
+        }
+    }
 }
 
 /// A connected client's end.
@@ -93,6 +138,18 @@ impl Socket for TcpStream {
     fn reset(&mut self) {
         let _gone = socket2::SockRef::from(&*self).set_linger(Some(Duration::ZERO));
         // The descriptor is closed when the visitor is dropped, and that is what resets.
+    }
+}
+
+impl Socket for StreamOwned<ClientConnection, TcpStream> {
+    fn finish_sending(&mut self) {
+        self.conn.send_close_notify();
+        let _gone = self.flush();
+        self.sock.finish_sending();
+    }
+
+    fn reset(&mut self) {
+        self.sock.reset();
     }
 }
 
@@ -315,20 +372,20 @@ pub(crate) struct Stage {
     pub(crate) sidecar: Sidecar,
     /// Has the simulator that knows Alice.
     _rig: Rig,
-    door: &'static Door,
+    way: Way,
     pub(crate) alice: Session,
     /// The lines that our own endpoint says of Alice.
     identity: BTreeSet<(String, Vec<u8>)>,
 }
 
 impl Stage {
-    pub(crate) fn new(door: &'static Door) -> Self {
+    pub(crate) fn new(door: Door) -> Self {
         let witness = Witness::start();
-        let inbound = format!("{}\nheader_limit = \"32KiB\"", door.inbound);
-        let rig = Rig::with(&witness.url(), &inbound, ROUTES);
+        let rig = Rig::with(&witness.url(), "header_limit = \"32KiB\"", ROUTES);
         let alice = rig.login("alice");
         let told = rig.get_as(&alice, "/wx/verify");
-        let config = rig.config().replace("workers = 2", "workers = 1");
+        let (section, way) = door.build();
+        let config = rig.config().replace("workers = 2", "workers = 1") + &section;
         let sidecar = rig::start(&config, &rig.clock);
         let ours = |(name, _): &&(String, String)| is_ours(&fold(name));
         let lines = told.headers.iter().filter(ours);
@@ -344,7 +401,7 @@ impl Stage {
             witness,
             sidecar,
             _rig: rig,
-            door,
+            way,
             alice,
             identity,
         }
@@ -357,7 +414,7 @@ impl Stage {
         for text in expected.sees.iter_mut().chain(&mut expected.never) {
             *text = self.filled_in(text);
         }
-        let mut visitor = Visitor::new((self.door.open)(&self.sidecar));
+        let mut visitor = Visitor::new(self.way.open(self.sidecar.inbound_addr()));
         for step in &case.steps {
             match step {
                 Step::Send(bytes) => visitor.send(&self.filled_in(bytes), cut),
@@ -391,7 +448,7 @@ impl Stage {
 
     /// Compares what reached the app, once nothing more can be on its way.
     fn app_got(&self, expected: &Expected) -> Result<(), String> {
-        let mut barrier = Visitor::new((self.door.open)(&self.sidecar));
+        let mut barrier = Visitor::new(self.way.open(self.sidecar.inbound_addr()));
         barrier.send(
             b"GET /public/barrier HTTP/1.1\r\nHost: x\r\n\r\n",
             Cut::Whole,
@@ -460,9 +517,10 @@ impl Stage {
             self.is_honest(request, caller.is_some_and(|caller| caller == "alice"))?;
         }
         for text in &expected.sees {
-            let there = whole
-                .iter()
-                .any(|request| find(&request.bytes, text).is_some());
+            // A body may have been cut anew on its way.
+            let there = whole.iter().any(|request| {
+                find(&request.bytes, text).is_some() || find(&request.body, text).is_some()
+            });
             if !there {
                 return Err(format!("the app was not sent {:?}", show(text)));
             }
@@ -705,7 +763,7 @@ fn every_request_of_the_catalogue_is_met_as_it_should_be() {
     let cases = corpus::read("requests");
     for door in DOORS {
         let stage = Stage::new(door);
-        run_all(&cases, &format!("over {}", door.name), |case| {
+        run_all(&cases, &format!("over {door:?}"), |case| {
             stage.run(case, Cut::Whole)?;
             if case.size() > SMALL {
                 return Ok(());
@@ -738,8 +796,8 @@ fn every_spelling_of_a_name_that_is_ours_is_dropped() {
     // The very spelling of ours too.
     names.insert("X-WX-OPENID".to_owned());
     let names: Vec<_> = names.into_iter().collect();
-    let stage = Stage::new(&DOORS[0]);
-    let mut visitor = Visitor::new((stage.door.open)(&stage.sidecar));
+    let stage = Stage::new(Door::Plain);
+    let mut visitor = Visitor::new(stage.way.open(stage.sidecar.inbound_addr()));
     for (target, signed) in [("/private/a", true), ("/public/a", false)] {
         for batch in names.chunks(90) {
             stage.witness.forget();
@@ -913,6 +971,114 @@ fn no_answer_of_the_catalogue_reaches_another_client() {
         }
         deceive(case, Cut::EachByte).map_err(|what| format!("byte by byte: {what}"))
     });
+}
+
+/// I12. The user changes from one request to the next, on connections to the app that all share.
+#[test]
+fn twenty_thousand_requests_of_two_hundred_users_are_never_mixed_up() {
+    let app = FakeApp::start(|connection| {
+        while let Some(request) = connection.read_request().filter(|request| request.complete) {
+            let said = format!("{} {:?}", request.target(), request.all("x-wx-openid"));
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", said.len());
+            connection.write((head + &said).as_bytes());
+        }
+    });
+    let rig = Rig::with(&app.url(), "auth = \"optional\"", "");
+    let users: Vec<_> = (0..200)
+        .map(|user| rig.login(&format!("user {user}")))
+        .collect();
+    let addr = rig.sidecar().inbound_addr();
+    std::thread::scope(|scope| {
+        for thread in 0..16_usize {
+            let users = &users;
+            scope.spawn(move || {
+                let mut visitor = Visitor::new(Box::new(connect(addr)));
+                // Some requests are sent before the last answers have been read.
+                for round in 0..250 {
+                    let asked: Vec<_> = (0..5).map(|n| (round * 5 + n) * 7 + thread * 13).collect();
+                    // Every eleventh is nobody's.
+                    let whose = |number: usize| {
+                        (!number.is_multiple_of(11)).then(|| &users[number % users.len()])
+                    };
+                    for &number in &asked {
+                        let token = whose(number).map_or(String::new(), |user| {
+                            format!("Authorization: {}\r\n", user.bearer())
+                        });
+                        let request = format!("GET /{number} HTTP/1.1\r\nHost: x\r\n{token}\r\n");
+                        visitor.send(request.as_bytes(), Cut::Whole);
+                    }
+                    for &number in &asked {
+                        let answer = visitor.answer(false).expect("an answer").expect("no end");
+                        let openid: Vec<_> =
+                            whose(number).map(|user| &user.openid).into_iter().collect();
+                        assert_eq!(show(&answer.body), format!("/{number} {openid:?}"));
+                    }
+                }
+            });
+        }
+    });
+    // As many connections as there can be requests at once, and no more: they were shared.
+    assert!(app.connections() <= 16, "{}", app.connections());
+}
+
+/// Rows P1 to P5 on real apps: what the sidecar let pass as open, the app must not take for anything else.
+#[test]
+fn real_apps_read_the_same_path_that_was_decided_on() {
+    let cases = corpus::read("requests");
+    let targets = cases
+        .iter()
+        .filter(|case| case.id.starts_with("P1/"))
+        .filter_map(|case| {
+            let Some(Step::Send(bytes)) = case.steps.first() else {
+                return None;
+            };
+            let line = bytes.split(|&byte| byte == b'\r').next()?;
+            let target = std::str::from_utf8(line).ok()?.split(' ').nth(1)?;
+            // `/echo` is open here and shows what it got; `/api/whoami` is not, and answers as no other does.
+            Some(
+                target
+                    .replace("public", "echo")
+                    .replace("private/a", "api/whoami"),
+            )
+        });
+    let targets: Vec<_> = targets.collect();
+    assert!(targets.len() > 50, "the catalogue has paths");
+    for kind in Kind::ALL {
+        let app = App::start(kind, None);
+        let rig = Rig::with(
+            &app.url(),
+            "",
+            "[[route]]\npath = \"/echo/**\"\nauth = \"none\"\n",
+        );
+        let mut passed = 0;
+        for target in &targets {
+            let answer = rig.request("GET", target, &[], b"");
+            match answer.status {
+                400 | 401 => assert_eq!(
+                    answer.header("content-type"),
+                    Some("application/problem+json")
+                ),
+                200 => {
+                    let echo = Echo::of(&answer);
+                    assert!(
+                        echo.url.starts_with("/echo"),
+                        "{kind:?} {target}: {}",
+                        echo.url
+                    );
+                    assert!(
+                        !echo.url.contains("/../") && !echo.url.contains("//"),
+                        "{}",
+                        echo.url
+                    );
+                    passed += 1;
+                }
+                // Nothing is served there, which is the app's own answer.
+                404 => passed += 1,
+                other => panic!("{kind:?} {target}: {other} {}", answer.text()),
+            }
+        }
+        assert!(passed > 10, "{kind:?}: {passed}");
+    }
 }
 
 #[test]

@@ -174,12 +174,18 @@ pub(super) fn answer_filter(
     }
 }
 
-/// Whether a trailer goes on, in either direction.
-pub(super) fn is_forwarded_trailer(field: &Field<'_>) -> bool {
-    let mut buffer = [0; MAX_FOLDED];
-    !field.known.is_hop_by_hop()
-        && !is_claimed(field.name)
-        && !NOT_IN_TRAILERS.contains(&fold(field.name, &mut buffer))
+/// Which trailers of a message go on, in either direction; `connection` and `fields` are those of its head.
+pub(super) fn trailer_filter(
+    connection: Connection,
+    fields: &Fields,
+) -> impl Fn(&Field<'_>) -> bool + use<'_> {
+    move |field| {
+        let mut buffer = [0; MAX_FOLDED];
+        !field.known.is_hop_by_hop()
+            && !is_claimed(field.name)
+            && !NOT_IN_TRAILERS.contains(&fold(field.name, &mut buffer))
+            && !is_named_by(connection, fields, field)
+    }
 }
 
 fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {

@@ -202,7 +202,7 @@ impl Exchange<'_> {
             return Ok(false);
         }
         self.start_answer(head, responder);
-        self.relay_body(&mut from_app, responder).await?;
+        self.relay_body(head, &mut from_app, responder).await?;
         Ok(sent)
     }
 
@@ -290,7 +290,7 @@ impl Exchange<'_> {
         }
         let (head, mut from_app) = answer.into_body();
         self.start_answer(head, responder);
-        let mut relay = pin!(self.relay_body(&mut from_app, responder));
+        let mut relay = pin!(self.relay_body(head, &mut from_app, responder));
         loop {
             if uploaded.is_some() {
                 relay.await?;
@@ -342,7 +342,9 @@ impl Exchange<'_> {
                 }
             }
             if body.is_done() {
-                let trailers = writer.finish(body.trailers(), headers::is_forwarded_trailer);
+                let head = self.forward.head;
+                let keep = headers::trailer_filter(head.connection, &head.fields);
+                let trailers = writer.finish(body.trailers(), keep);
                 return self.upload_within(trailers).await;
             }
         }
@@ -434,6 +436,7 @@ impl Exchange<'_> {
 
     async fn relay_body(
         &self,
+        head: &ResponseHead,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
@@ -465,7 +468,8 @@ impl Exchange<'_> {
             faults::strike("answer");
             if count == 0 {
                 let takes = self.forward.head.takes_trailers();
-                let keep = |field: &Field<'_>| takes && headers::is_forwarded_trailer(field);
+                let filter = headers::trailer_filter(head.connection, &head.fields);
+                let keep = |field: &Field<'_>| takes && filter(field);
                 return self
                     .send_within(responder.finish(body.trailers(), keep))
                     .await;

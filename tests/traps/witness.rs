@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) target: String,
     /// Names as spelt, values as sent.
     pub(crate) fields: Vec<(String, Vec<u8>)>,
+    /// Without its framing.
+    pub(crate) body: Vec<u8>,
     /// Head, and body with its framing.
     pub(crate) bytes: Vec<u8>,
 }
@@ -336,11 +338,11 @@ fn parse(bytes: &[u8], addr: SocketAddr) -> Result<Parsed, String> {
         return wrong("Connection, Upgrade or TE");
     }
     let body = &bytes[head_end + 4..];
-    let (length, trailers) = match (
+    let (length, body, trailers) = match (
         &values("content-length")[..],
         &values("transfer-encoding")[..],
     ) {
-        ([], []) => (0, Vec::new()),
+        ([], []) => (0, Vec::new(), Vec::new()),
         ([length], []) => {
             let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
             let length = std::str::from_utf8(length).ok().filter(|_| digits);
@@ -350,7 +352,7 @@ fn parse(bytes: &[u8], addr: SocketAddr) -> Result<Parsed, String> {
             if body.len() < length {
                 return Ok(part(&values("expect")));
             }
-            (length, Vec::new())
+            (length, body[..length].to_vec(), Vec::new())
         }
         ([], [b"chunked"]) => {
             match chunks(body).map_err(|what| format!("{what}: {:?}", shown()))? {
@@ -368,6 +370,7 @@ fn parse(bytes: &[u8], addr: SocketAddr) -> Result<Parsed, String> {
         target: target.to_owned(),
         bytes: bytes[..head_end + 4 + length].to_vec(),
         fields,
+        body,
     })))
 }
 
@@ -386,11 +389,11 @@ fn tidy_trailers(trailers: &[(String, Vec<u8>)]) -> bool {
     })
 }
 
-type WholeBody = (usize, Vec<(String, Vec<u8>)>);
+type WholeBody = (usize, Vec<u8>, Vec<(String, Vec<u8>)>);
 
-/// A chunked body's length on the wire and its trailers, if it is all there.
+/// A chunked body with its length on the wire and its trailers, if it is all there.
 fn chunks(bytes: &[u8]) -> Result<Option<WholeBody>, &'static str> {
-    let (mut at, mut trailers) = (0, Vec::new());
+    let (mut at, mut body, mut trailers) = (0, Vec::new(), Vec::new());
     loop {
         let Some(end) = find(&bytes[at..], b"\r\n") else {
             let longest = bytes.len() - at > 20;
@@ -413,6 +416,7 @@ fn chunks(bytes: &[u8]) -> Result<Option<WholeBody>, &'static str> {
         if bytes.len() < at + size + 2 {
             return Ok(None);
         }
+        body.extend_from_slice(&bytes[at..at + size]);
         at += size;
         if !bytes[at..].starts_with(b"\r\n") {
             return Err("a chunk that does not end");
@@ -426,7 +430,7 @@ fn chunks(bytes: &[u8]) -> Result<Option<WholeBody>, &'static str> {
         let line = &bytes[at..at + end];
         at += end + 2;
         if line.is_empty() {
-            return Ok(Some((at, trailers)));
+            return Ok(Some((at, body, trailers)));
         }
         trailers.push(field(line).ok_or("a trailer line")?);
     }
