@@ -17,5 +17,6 @@ mod main_job;
 mod process;
 mod rig;
 mod sessions;
+mod upgrade;
 mod wechat_errors;
 mod wire;
