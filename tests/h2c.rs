@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use h2::Reason;
 use http::{HeaderMap, StatusCode};
 
+use crate::backends::{App, Kind, Script};
 use crate::fake_app::Signal;
 use crate::h2_peer::{
     Call, Client, H2App, block, frame, get, given, raw_app, read, read_body, read_some, request,
@@ -475,4 +476,28 @@ fn hints_pass_and_an_early_answer_ends_the_upload() {
         );
         assert_eq!((answer.interim[0].0, answer.interim[0].1.len()), (103, 1));
     });
+}
+
+#[test]
+fn real_grpc_calls_pass_with_their_statuses_and_the_server_knows_the_caller() {
+    let app = App::start(Kind::Streams, None);
+    let told = crate::http_client::Client::connect(app.addr()).request("GET", "/", &[], b"");
+    let rig = Rig::new(&format!("h2c://127.0.0.1:{}", told.json()["grpc"]));
+    let session = rig.login("alice");
+    let addr = rig.sidecar().inbound_addr().to_string();
+    let told = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&Script::start("grpc_client.js", arguments).line()).unwrap()
+    };
+    let known = told(&[&addr, &session.access]);
+    let answer: serde_json::Value =
+        serde_json::from_str(known["unary"]["answer"].as_str().unwrap()).unwrap();
+    let expected = serde_json::json!({ "openid": [session.openid], "asked": "alice" });
+    assert_eq!(answer, expected);
+    assert_eq!(known["servedBy"], "grpc-js");
+    assert_eq!(known["unknown"]["code"], 5);
+    assert_eq!(known["unknown"]["details"], "no such user");
+    assert_eq!(known["stream"], 1000);
+    assert_eq!(known["many"], 50);
+    // A client of gRPC takes 401 for UNAUTHENTICATED.
+    assert_eq!(told(&[&addr])["unary"]["code"], 16);
 }

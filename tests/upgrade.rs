@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 
+use crate::backends::{App, Kind, Script};
 use crate::fake_app::{Connection, FakeApp, OK, Request, Signal};
 use crate::h2_peer::{eventually, run};
 use crate::http_client::Client;
@@ -397,4 +398,24 @@ fn an_upgrade_that_meets_a_closing_connection_is_tried_once_more() {
     client.send(b"hello");
     client.finish_sending();
     assert_eq!(client.read_to_close(), b"hello");
+}
+
+#[test]
+fn a_real_websocket_works_and_is_told_1001_in_a_drain() {
+    let app = App::start(Kind::Streams, None);
+    let rig = Rig::with(&app.url(), "drain_timeout = \"20s\"", "");
+    let session = rig.login("alice");
+    let sidecar = rig.replica();
+    let url = format!("ws://{}/ws", sidecar.inbound_addr());
+    let stranger = Script::start("ws_client.js", &[&url]);
+    assert_eq!(stranger.line(), "refused 401");
+
+    let client = Script::start("ws_client.js", &[&url, &session.access]);
+    let openid = serde_json::json!({ "openid": session.openid }).to_string();
+    assert_eq!(client.line(), openid);
+    assert_eq!(client.line(), "echo true");
+    assert_eq!(client.line(), "pong");
+    run(sidecar.shutdown());
+    assert_eq!(client.line(), "closed 1001");
+    assert_eq!(app.line(), "closed 1001");
 }
