@@ -1,6 +1,10 @@
 //! A read buffer: bytes arrive at its end and are consumed from its front.
+//!
+//! Most connections wait most of the time, so memory belongs to the worker and a connection has some only while it holds
+//! bytes: a read takes it from the worker's shelf, and it goes back there when the bytes are consumed or none came. So
+//! thousands of connections cost what the few that are busy cost, and those few are in the processor's cache.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -17,10 +21,23 @@ const LARGE: usize = 64 * 1024;
 /// How many large buffers a worker has at most. Beyond that bodies move in small ones: slower, but thousands of peers
 /// that do not read cost no more memory than as many that do.
 const MAX_LARGE: usize = 512;
+/// How many buffers of each size a worker keeps at hand.
+const KEPT: usize = 16;
 
 thread_local! {
-    /// How many large buffers this worker has.
-    static LARGE_BUFFERS: Cell<usize> = const { Cell::new(0) };
+    static SHELF: RefCell<Shelf> = const { RefCell::new(Shelf {
+        small: Vec::new(),
+        large: Vec::new(),
+        large_lent: 0,
+    }) };
+}
+
+/// The memory of a worker's buffers.
+struct Shelf {
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+    /// How many large ones are with their readers.
+    large_lent: usize,
 }
 
 /// Bytes that were read and not yet used.
@@ -28,10 +45,39 @@ thread_local! {
 pub(crate) struct Buffer {
     data: Vec<u8>,
     start: usize,
-    /// Whether this one counts as large.
+    /// Whether it counts as one of the large ones.
     large: bool,
-    /// Whether the last read got little, so that a large buffer would be wasted on this peer.
+    /// Whether the last read of a body got little, so that a large buffer would be wasted on this peer.
     trickles: bool,
+    /// Whether the last head filled a small buffer, so that the next may well come with a large body.
+    gushes: bool,
+}
+
+impl Shelf {
+    /// An empty buffer, and whether it is a large one; there may be too many of those.
+    fn lend(&mut self, size: usize) -> (Vec<u8>, bool) {
+        if size == LARGE && self.large_lent < MAX_LARGE {
+            self.large_lent += 1;
+            let kept = self.large.pop();
+            return (kept.unwrap_or_else(|| Vec::with_capacity(LARGE)), true);
+        }
+        let kept = self.small.pop();
+        (kept.unwrap_or_else(|| Vec::with_capacity(SMALL)), false)
+    }
+
+    fn take_back(&mut self, mut data: Vec<u8>, large: bool) {
+        self.large_lent -= usize::from(large);
+        let shelf = match data.capacity() {
+            LARGE => &mut self.large,
+            SMALL => &mut self.small,
+            // One that grew, for a long head.
+            _ => return,
+        };
+        if shelf.len() < KEPT {
+            data.clear();
+            shelf.push(data);
+        }
+    }
 }
 
 impl Buffer {
@@ -50,15 +96,16 @@ impl Buffer {
             "only what is there can be consumed"
         );
         if self.is_empty() {
-            self.data.clear();
-            self.start = 0;
+            self.give_back();
         }
     }
 
-    /// Gives the memory back; an idle connection should hold none.
-    pub(crate) fn release(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
+    fn give_back(&mut self) {
+        self.start = 0;
+        let data = std::mem::take(&mut self.data);
+        if data.capacity() > 0 {
+            let large = std::mem::take(&mut self.large);
+            SHELF.with_borrow_mut(|shelf| shelf.take_back(data, large));
         }
     }
 
@@ -70,56 +117,56 @@ impl Buffer {
         wanted: u64,
     ) -> Poll<io::Result<usize>> {
         self.make_room(wanted);
-        let before = self.data.len();
+        let room = self.data.capacity() - self.data.len();
         let read = pin!(stream.read_buf(&mut self.data)).poll(cx);
-        if read.is_ready() {
-            let count = self.data.len() - before;
-            // A small buffer that was filled does not tell how much more there was.
-            self.trickles = wanted > SMALL as u64 && count < SMALL / 2;
+        match read {
+            Poll::Ready(Ok(count)) if wanted == 0 => self.gushes = count >= room.min(SMALL),
+            Poll::Ready(Ok(count)) => self.trickles = wanted > SMALL as u64 && count < SMALL / 2,
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                if self.is_empty() {
+                    self.give_back();
+                }
+            }
         }
         read
     }
 
     fn make_room(&mut self, wanted: u64) {
-        let target = self.target(wanted);
-        if target == SMALL && self.large && self.is_empty() {
-            let trickles = self.trickles;
-            self.release();
-            // Still true when this read has to wait and is tried again.
-            self.trickles = trickles;
+        let is_large = match wanted {
+            0 => self.gushes,
+            _ => wanted > SMALL as u64 && !self.trickles,
+        };
+        let target = if is_large { LARGE } else { SMALL };
+        if self.data.capacity() - self.data.len() >= target / 2 {
+            return;
         }
-        let spare = self.data.capacity() - self.data.len();
-        if spare >= target / 2 {
+        let unread = self.unread().len();
+        if unread < target / 2 && self.data.capacity() != target {
+            // What is there moves to a buffer of the right size.
+            let (mut data, large) = SHELF.with_borrow_mut(|shelf| shelf.lend(target));
+            data.extend_from_slice(self.unread());
+            self.give_back();
+            (self.data, self.large) = (data, large);
             return;
         }
         if self.start > 0 {
             self.data.drain(..self.start);
             self.start = 0;
         }
-        if self.data.capacity() - self.data.len() < target {
-            self.data.reserve_exact(target);
-        }
-        if !self.large && self.data.capacity() >= LARGE {
-            self.large = true;
-            LARGE_BUFFERS.set(LARGE_BUFFERS.get() + 1);
-        }
-    }
-
-    fn target(&self, wanted: u64) -> usize {
-        let worthwhile = wanted > SMALL as u64 && !self.trickles;
-        if worthwhile && (self.large || LARGE_BUFFERS.get() < MAX_LARGE) {
-            LARGE
-        } else {
-            SMALL
+        if self.data.capacity() - unread < SMALL / 2 {
+            let grown = Vec::with_capacity(self.data.capacity() + target);
+            let full = std::mem::replace(&mut self.data, grown);
+            self.data.extend_from_slice(&full);
+            let large = std::mem::take(&mut self.large);
+            SHELF.with_borrow_mut(|shelf| shelf.take_back(full, large));
         }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.large {
-            LARGE_BUFFERS.set(LARGE_BUFFERS.get() - 1);
-        }
+        self.give_back();
     }
 }
 
@@ -139,6 +186,10 @@ mod tests {
         buffer
     }
 
+    fn lent() -> usize {
+        SHELF.with_borrow(|shelf| shelf.large_lent)
+    }
+
     #[test]
     fn large_buffers_are_a_bounded_number_and_can_be_had_again() {
         let mut buffers: Vec<_> = (0..MAX_LARGE + 10).map(|_| with_room(u64::MAX)).collect();
@@ -146,17 +197,42 @@ mod tests {
         assert!(sizes[..MAX_LARGE].iter().all(|size| *size == LARGE));
         assert!(sizes[MAX_LARGE..].iter().all(|size| *size == SMALL));
 
-        buffers[0].release();
+        buffers[0].give_back();
         buffers.remove(1);
         assert_eq!(with_room(u64::MAX).data.capacity(), LARGE);
-        // A small one becomes large when it has to grow.
+        drop(buffers);
+        assert_eq!(lent(), 0);
+    }
+
+    #[test]
+    fn what_was_read_stays_when_a_buffer_grows() {
         let mut grown = with_room(0);
         assert_eq!(grown.data.capacity(), SMALL);
-        grown.data.resize(SMALL, 0);
-        grown.make_room(u64::MAX);
-        assert!(grown.large);
-        drop((buffers, grown));
-        assert_eq!(LARGE_BUFFERS.get(), 0);
+        let bytes: Vec<u8> = (0..SMALL).map(|n| n as u8).collect();
+        grown.data.extend_from_slice(&bytes);
+        grown.consume(10);
+        // A head that goes on, then a body behind it.
+        for wanted in [0, 0, u64::MAX] {
+            grown.make_room(wanted);
+            assert_eq!(grown.unread(), &bytes[10..]);
+            assert!(grown.data.capacity() - grown.data.len() >= SMALL / 2);
+        }
+        grown.consume(SMALL - 10);
+        assert_eq!((grown.data.capacity(), lent()), (0, 0));
+
+        // As long as heads may be, through the size of a large buffer.
+        let mut long = Buffer::default();
+        while long.data.len() < 4 * LARGE {
+            long.make_room(0);
+            long.data.extend_from_slice(&bytes[..SMALL / 2]);
+        }
+        assert!(
+            long.unread()
+                .chunks(SMALL / 2)
+                .all(|piece| *piece == bytes[..SMALL / 2])
+        );
+        drop(long);
+        assert_eq!(lent(), 0);
     }
 
     #[tokio::test]
@@ -171,6 +247,39 @@ mod tests {
             assert!(read.unwrap() > 0);
             assert_eq!(buffer.data.capacity(), expected);
             buffer.consume(buffer.unread().len());
+            assert_eq!(buffer.data.capacity(), 0, "empty, it holds nothing");
         }
+    }
+
+    #[tokio::test]
+    async fn heads_that_come_with_much_behind_them_get_a_large_one() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        let mut stream = Stream::Unix(ours);
+        let mut buffer = Buffer::default();
+        for (piece, expected) in [
+            (2 * SMALL, SMALL),
+            (0, LARGE),
+            (SMALL, LARGE),
+            (10, LARGE),
+            (10, SMALL),
+        ] {
+            peer.write_all(&vec![b'a'; piece]).await.unwrap();
+            let (mut half, _) = stream.split();
+            let read = poll_fn(|cx| buffer.poll_read(cx, &mut half, 0)).await;
+            assert!(read.unwrap() > 0);
+            assert_eq!(buffer.data.capacity(), expected, "{piece}");
+            buffer.consume(buffer.unread().len());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_holds_nothing() {
+        let (_peer, ours) = UnixStream::pair().unwrap();
+        let mut stream = Stream::Unix(ours);
+        let mut buffer = Buffer::default();
+        let (mut half, _) = stream.split();
+        let waits = poll_fn(|cx| Poll::Ready(buffer.poll_read(cx, &mut half, 0))).await;
+        assert!(waits.is_pending());
+        assert_eq!(buffer.data.capacity(), 0);
     }
 }

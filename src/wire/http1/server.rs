@@ -106,7 +106,6 @@ impl ServerConnection {
         self.head = RequestHead::default();
         self.out = Vec::new();
         loop {
-            self.buffer.release();
             self.stream.readable().await?;
             let (mut stream, _) = self.stream.split();
             let buffer = &mut self.buffer;

@@ -81,7 +81,6 @@ impl UpstreamConnection {
 
     /// Gives memory back; for a connection that has idled for a while.
     pub(crate) fn release(&mut self) {
-        self.buffer.release();
         self.head = ResponseHead::default();
         self.out = Vec::new();
     }
