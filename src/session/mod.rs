@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 pub(crate) use store::{MemoryStore, Store};
-pub(crate) use token::{Claims, Purpose};
+pub(crate) use token::{Claims, Purpose, SessionId, TokenKeys, Unusable};
 
 use crate::answer::Answer;
 use crate::clock::{Clock, Timestamp};
@@ -26,7 +26,6 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::wechat::login::UserSession;
 use store::{CodeHash, Spent};
-use token::{SessionId, TokenKeys, Unusable};
 
 /// What a client is given when it logs in or refreshes. `Debug` does not print the tokens.
 #[derive(Clone)]
