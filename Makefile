@@ -58,7 +58,7 @@ FOR ?= 10
 
 .PHONY: fuzz
 fuzz: cargo ## Search for bytes that break a property; FOR=60 seconds each, ARGS="request path" these targets only
-	host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	@host=$$(rustc -vV | sed -n 's/^host: //p') && \
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --locked --release --bins --manifest-path fuzz/Cargo.toml \
 		--target "$$host" --target-dir $(FUZZ) && \
 	for name in $(or $(ARGS),$(sort $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))))); do \
@@ -81,6 +81,7 @@ bench: cargo ## Measure against nginx and HAProxy (installed with apt if missing
 .PHONY: lint
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

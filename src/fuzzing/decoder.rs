@@ -11,6 +11,9 @@ pub(super) struct Decoded {
     pub(super) length: usize,
 }
 
+/// The name and the value of a field line.
+type Line<'d> = (&'d [u8], &'d [u8]);
+
 /// Takes a line off the front, without its CR LF.
 fn line<'d>(rest: &mut &'d [u8]) -> Option<&'d [u8]> {
     let end = rest.windows(2).position(|two| two == b"\r\n")?;
@@ -50,7 +53,7 @@ pub(super) fn chunked(data: &[u8]) -> Option<Decoded> {
 }
 
 /// Field lines up to the empty line, in their order (RFC 9112 §5).
-pub(super) fn field_lines<'d>(rest: &mut &'d [u8]) -> Option<Vec<(&'d [u8], &'d [u8])>> {
+pub(super) fn field_lines<'d>(rest: &mut &'d [u8]) -> Option<Vec<Line<'d>>> {
     let mut lines = Vec::new();
     loop {
         let line = line(rest)?;
@@ -73,7 +76,7 @@ pub(super) fn field_lines<'d>(rest: &mut &'d [u8]) -> Option<Vec<(&'d [u8], &'d 
 }
 
 /// A request's head: method, target, lines. It must be all there is.
-pub(super) fn request_head(data: &[u8]) -> Option<(&[u8], &[u8], Vec<(&[u8], &[u8])>)> {
+pub(super) fn request_head(data: &[u8]) -> Option<(&[u8], &[u8], Vec<Line<'_>>)> {
     let mut rest = data;
     let start = line(&mut rest)?;
     let mut parts = start.split(|&b| b == b' ');

@@ -1,10 +1,12 @@
 //! Our engine over a socket whose peer sends given pieces, one after the other, and takes whatever comes back.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Dice, Lines, sorted};
 use crate::net::Stream;
@@ -18,11 +20,17 @@ const SMALL: usize = 256;
 const HANGS: Duration = Duration::from_secs(60);
 
 thread_local! {
-    static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread()
+    static RUNTIME: Runtime = runtime().expect("a runtime needs nothing but a few descriptors");
+}
+
+fn runtime() -> io::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .build()
-        .expect("a runtime needs nothing but a few descriptors");
+        .build()?;
+    // Without Rust's own `main`, as under a fuzzer, a peer that is gone would be the end of the process.
+    runtime.block_on(async { signal(SignalKind::pipe()).map(drop) })?;
+    Ok(runtime)
 }
 
 /// Runs a future on this thread's runtime.
@@ -35,10 +43,7 @@ pub(super) fn run<F: Future>(future: F) -> F::Output {
 /// The ways to send `data` that its readers must not tell apart: at once, cut behind every CR, byte by byte, and cut at
 /// random.
 pub(super) fn cuttings(data: &[u8]) -> Vec<Vec<&[u8]>> {
-    let mut cuttings = vec![
-        vec![data],
-        data.split_inclusive(|&b| b == b'\r').collect(),
-    ];
+    let mut cuttings = vec![vec![data], data.split_inclusive(|&b| b == b'\r').collect()];
     if data.len() <= SMALL {
         cuttings.push(data.chunks(1).collect());
     }

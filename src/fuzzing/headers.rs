@@ -82,8 +82,8 @@ pub fn headers(data: &[u8]) {
     }
 }
 
-/// The same lines as a request of HTTP/2, as far as its rules let a client send them.
-async fn by_http2(head: &RequestHead) {
+/// The same lines as a request of HTTP/2, as far as its rules let a client send them; false if it was refused.
+async fn by_http2(head: &RequestHead) -> bool {
     let mut request = http::Request::new(());
     *request.method_mut() = http::Method::from_bytes(head.method_text()).expect("a token");
     *request.uri_mut() = http::Uri::from_static("http://public.example/a/b?c=d");
@@ -121,10 +121,12 @@ async fn by_http2(head: &RequestHead) {
         if let Some((mut request, Ok(()))) = greeted.ok()?.accept().await {
             let (head, _, _) = request.parts();
             check(head);
+            return Some(());
         }
-        Some(())
+        None
     };
-    let (_asked, _served) = tokio::join!(asking, serving);
+    let (_asked, served) = tokio::join!(asking, serving);
+    served.is_some()
 }
 
 fn check(head: &RequestHead) {
@@ -277,4 +279,19 @@ fn fold(name: &[u8]) -> String {
     let parts = text.split(|c: char| !c.is_ascii_alphanumeric());
     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
     parts.join("_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_head_comes_through_by_both_versions() {
+        let sent: &[u8] = b"POST /a/b?c=d HTTP/1.1\r\nHost: public.example\r\nX-A: b\r\n\r\n";
+        engine::run(engine::fed(&[sent], async |stream| {
+            let mut connection = ServerConnection::new(stream, Rc::default());
+            connection.read_head(LIMITS).await.expect("a good head");
+            assert!(by_http2(connection.parts().0).await);
+        }));
+    }
 }

@@ -19,34 +19,41 @@ use super::{Lines, Message, sorted};
 use crate::config::EscapedSlashes;
 use crate::path::CanonicalPath;
 
+/// Where hyper differs, and may.
+struct Difference {
+    why: &'static str,
+    applies: fn(&Message) -> bool,
+}
+
 /// Where hyper reads what we accept in another way or not at all, and may.
-const KNOWN: &[(&str, fn(&Message) -> bool)] = &[
-    (
-        "the target is never forwarded: it is no path, or ambiguous, and is refused above the wire",
-        |request| CanonicalPath::parse(&request.start.1, EscapedSlashes::Keep).is_err(),
-    ),
-    (
-        "http::Uri refuses characters in a query that browsers send unescaped, and that go on as they are",
-        |request| {
+const KNOWN: &[Difference] = &[
+    Difference {
+        why: "the target is never forwarded: it is no path, or ambiguous, and is refused above the wire",
+        applies: |request| CanonicalPath::parse(&request.start.1, EscapedSlashes::Keep).is_err(),
+    },
+    Difference {
+        why: "http::Uri refuses these characters in a query, which not all clients escape; they go on as they are",
+        applies: |request| {
             let mut parts = request.start.1.splitn(2, |&b| b == b'?');
-            let odd = |b: &u8| !b.is_ascii_alphanumeric() && b"<>^`{|}\\\"[]".contains(b);
+            let odd = |b: &u8| b"\"<>".contains(b);
             parts.nth(1).is_some_and(|query| query.iter().any(odd))
         },
-    ),
-    (
-        "a Connection line with bytes beyond ASCII is as good as empty to hyper; we read its other options",
-        |request| {
+    },
+    Difference {
+        why: "a Connection line with bytes beyond ASCII is as good as empty to hyper; we read its other options",
+        applies: |request| {
             let beyond = |(name, value): &(Vec<u8>, Vec<u8>)| {
                 name == b"connection" && !value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
             };
             request.lines.iter().any(beyond)
         },
-    ),
+    },
 ];
 
-/// Whether hyper is known to differ on this request.
-pub(super) fn differs(request: &Message) -> bool {
-    KNOWN.iter().any(|(_, applies)| applies(request))
+/// Why hyper differs on this request, if it is known to.
+pub(super) fn difference(request: &Message) -> Option<&'static str> {
+    let known = KNOWN.iter().find(|known| (known.applies)(request));
+    known.map(|known| known.why)
 }
 
 fn map_lines(map: &HeaderMap) -> Lines {
