@@ -70,12 +70,14 @@ fuzz: cargo ## Search for bytes that break a property; FOR=60 seconds each, ARGS
 	done
 
 .PHONY: bench
-bench: cargo ## Measure against nginx and HAProxy (installed with apt if missing); ARGS="--quick" is shorter
+bench: cargo ## Measure against nginx, HAProxy (installed with apt if missing) and pingora; ARGS="--quick" is shorter
 	@set -e; missing=; \
 	command -v nginx >/dev/null || missing+=" nginx"; \
 	command -v haproxy >/dev/null || missing+=" haproxy"; \
 	$(install)
 	@command -v valgrind >/dev/null || echo "without valgrind, instructions are not counted"
+	@# The bench does without pingora if it cannot be built.
+	-cargo build --release --locked --manifest-path benches/pingora/Cargo.toml --target-dir $(TARGET)/pingora
 	cargo bench --locked --bench proxy -- $(ARGS)
 
 .PHONY: lint

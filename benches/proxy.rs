@@ -1,4 +1,4 @@
-//! What a request costs: the sidecar beside nginx and HAProxy, in one run on one machine.
+//! What a request costs: the sidecar beside nginx, HAProxy and pingora, in one run on one machine.
 //!
 //! `cargo bench --bench proxy -- [options]` starts an app, the proxies in front of it with one worker pinned to one
 //! core, and drives them in turn from the other core. The rounds are interleaved and every ratio is taken inside its
@@ -6,18 +6,24 @@
 //! trust first is CPU per request at a fixed rate; requests per second say as much about the generator as about the
 //! proxy, so the share of its core that the proxy used is printed beside them.
 //!
-//! The executable also plays the app (`upstream`) and the generator (`load`): it starts itself again under those
-//! names, so that each has its own process, core and accounting. Linux only, as `/proc` is the accountant. Nothing
+//! The executable also plays the app (`upstream`), the generator (`load`) and many idle clients (`crowd`): it starts
+//! itself again under those names, so that each has its own process, core and accounting. Linux only, as `/proc` is the accountant. Nothing
 //! leaves the loopback interface, and all of it ends by itself.
 
 #[path = "proxy/callgrind.rs"]
 mod callgrind;
+#[path = "proxy/certificate.rs"]
+mod certificate;
 #[path = "proxy/contender.rs"]
 mod contender;
 #[path = "proxy/histogram.rs"]
 mod histogram;
 #[path = "proxy/http.rs"]
 mod http;
+#[path = "proxy/idle.rs"]
+mod idle;
+#[path = "proxy/lane.rs"]
+mod lane;
 #[path = "proxy/load.rs"]
 mod load;
 #[path = "proxy/machine.rs"]
@@ -34,12 +40,16 @@ mod rounds;
 mod scratch;
 #[path = "proxy/start.rs"]
 mod start;
+#[path = "proxy/targets.rs"]
+mod targets;
 #[path = "proxy/upstream.rs"]
 mod upstream;
+#[path = "proxy/websocket.rs"]
+mod websocket;
 
 use std::process::ExitCode;
 
-use contender::{Field, Wrap};
+use contender::{Field, Proxy};
 use machine::Machine;
 use options::{Asked, Options};
 use report::Report;
@@ -50,6 +60,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("upstream") => return upstream::run(),
         Some("load") => return load::run(&arguments[1..]),
+        Some("crowd") => return idle::run(&arguments[1..]),
         _ => {}
     }
     match Options::parse(&arguments) {
@@ -84,14 +95,19 @@ fn bench(options: &Options) -> Result<u64, String> {
     let mut field = Field::open(options, &machine, &scratch)?;
 
     let started = start::measure(&field, options.starts);
-    let running = field.start_all(Wrap::Pinned)?;
+    let running = field.start_all(&options.faces())?;
     let idle = running.memory_idle();
-    let rounds = rounds::drive(options, &machine, &scratch, &running);
+    let (rounds, lacking) = rounds::drive(options, &machine, &scratch, &running);
     let memory = running.memory(&idle);
     let accounting = running.accounting_notes();
     running.stop();
+    let crowds = idle::measure(&field, options);
     let instructions = if options.callgrind {
-        callgrind::measure(&field)
+        let proxies = match options.peers_under_callgrind {
+            true => field.proxies(),
+            false => vec![Proxy::Sidecar],
+        };
+        callgrind::measure(&field, &proxies)
     } else {
         Vec::new()
     };
@@ -100,8 +116,10 @@ fn bench(options: &Options) -> Result<u64, String> {
         options,
         machine: &machine,
         rounds,
+        lacking,
         started,
         memory,
+        crowds,
         instructions,
         accounting,
     };

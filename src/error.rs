@@ -83,6 +83,8 @@ pub enum Kind {
     WechatTimeout,
     /// WeChat's answer is not what its documentation says.
     WechatInvalid,
+    /// More requests than this user or client may send.
+    RateLimited,
     /// More requests than the sidecar is configured to carry.
     Overloaded,
     /// A defect of the sidecar.
@@ -250,6 +252,13 @@ impl Kind {
                 true,
                 "WeChat's answer cannot be understood",
                 "无法理解微信服务器的响应",
+            ),
+            Self::RateLimited => row(
+                "rate-limited",
+                429,
+                true,
+                "Too many requests",
+                "请求过于频繁",
             ),
             Self::Overloaded => row(
                 "overloaded",

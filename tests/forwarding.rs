@@ -1020,6 +1020,7 @@ fn with_claims(inbound: &str) -> (Request, Response) {
 fn what_a_stranger_says_of_its_way_here_is_replaced() {
     let (request, answer) = with_claims("");
     assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(request.header("x-real-ip"), Some("127.0.0.1"));
     assert_eq!(request.header("x-forwarded-proto"), Some("http"));
     assert_eq!(request.header("x-forwarded-host"), Some("asked.example"));
     assert_ne!(request.header("x-request-id"), Some("theirs-1"));
@@ -1035,7 +1036,6 @@ fn what_a_stranger_says_of_its_way_here_is_replaced() {
     for gone in [
         "tracestate",
         "x-forwarded-uri",
-        "x-real-ip",
         "forwarded",
         "x-original-url",
         "x_forwarded_for",
@@ -1051,6 +1051,12 @@ fn what_a_trusted_proxy_says_of_the_way_here_is_kept_and_continued() {
         let (request, answer) = with_claims(&format!("trusted_proxies = [\"{network}\"]"));
         let way = "192.0.2.1, 192.0.2.2, 192.0.2.3, 127.0.0.1";
         assert_eq!(request.header("x-forwarded-for"), Some(way));
+        assert_eq!(request.all("x-real-ip"), ["192.0.2.3"]);
+        // Not the one that came: it says another client than the chain does.
+        assert_eq!(
+            request.header("forwarded"),
+            Some("for=127.0.0.1;proto=http")
+        );
         assert_eq!(request.header("x-forwarded-proto"), Some("https"));
         assert_eq!(request.header("x-forwarded-host"), Some("shop.example"));
         assert_eq!(request.header("x-request-id"), Some("theirs-1"));
@@ -1065,13 +1071,7 @@ fn what_a_trusted_proxy_says_of_the_way_here_is_kept_and_continued() {
             "{trace}"
         );
         assert_eq!(request.header("tracestate"), Some("vendor=a"));
-        for gone in [
-            "x-forwarded-uri",
-            "x-real-ip",
-            "forwarded",
-            "x-original-url",
-            "x_forwarded_for",
-        ] {
+        for gone in ["x-forwarded-uri", "x-original-url", "x_forwarded_for"] {
             assert_eq!(request.header(gone), None, "{gone}");
         }
     }

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
@@ -23,7 +24,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running process. Dropping it kills it.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     /// What it prints, line by line; disconnected when it has ended.
     lines: Receiver<String>,
@@ -57,8 +58,13 @@ impl Process {
         }
     }
 
+    /// Its number; a program that only becomes another one has that one's.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line with this text and returns it.
-    fn line_with(&self, text: &str) -> String {
+    pub(crate) fn line_with(&self, text: &str) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(text) => return line,
@@ -68,7 +74,7 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])
             .status();
@@ -76,7 +82,7 @@ impl Process {
     }
 
     /// Waits for its end; the exit code.
-    fn end(mut self) -> (i32, String) {
+    pub(crate) fn end(mut self) -> (i32, String) {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(_) => {}
@@ -102,9 +108,9 @@ impl Drop for Process {
 }
 
 /// A sidecar under `run`.
-struct Run {
-    process: Process,
-    inbound: SocketAddr,
+pub(crate) struct Run {
+    pub(crate) process: Process,
+    pub(crate) inbound: SocketAddr,
     admin: SocketAddr,
 }
 
@@ -114,10 +120,14 @@ impl Run {
     }
 
     fn of(config: &Path) -> Self {
-        let process = Process::start(
-            BINARY,
-            &["run", "-c", config.to_str().expect("a path in UTF-8")],
-        );
+        Self::under(&[], config)
+    }
+
+    /// Run by another program, such as `prlimit`, that becomes the sidecar.
+    pub(crate) fn under(wrapper: &[&str], config: &Path) -> Self {
+        let config = config.to_str().expect("a path in UTF-8");
+        let words = [wrapper, &[BINARY, "run", "-c", config]].concat();
+        let process = Process::start(words[0], &words[1..]);
         let line = process.line_with("serving");
         let event: Value = serde_json::from_str(&line).expect("log lines are JSON");
         let addr = |name: &str| {
@@ -150,7 +160,7 @@ fn configuration(upstream: &str, drain_delay: &str) -> PathBuf {
 }
 
 /// The file outlives the test: it lies where all outputs do, less the secrets.
-fn write_configuration(text: &str) -> PathBuf {
+pub(crate) fn write_configuration(text: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = directory.join(format!("{}.toml", test_name()));
     fs::write(&path, text).expect("write the configuration");
@@ -287,6 +297,35 @@ fn a_hangup_reloads_and_a_bad_file_changes_nothing() {
     assert!(line.contains("did you mean"), "{line}");
     assert_eq!(status(), 200);
     run.process.signal("TERM");
+    assert_eq!(run.process.end().0, 0);
+}
+
+#[test]
+fn a_flood_of_failures_is_a_few_lines_in_the_log() {
+    // Bound and not listening: every connection is refused.
+    let gone = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    gone.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let addr = gone.local_addr().unwrap().as_socket().unwrap();
+    let began = Instant::now();
+    let run = Run::start(&format!("http://{addr}"), "0s");
+    let mut client = Client::connect(run.inbound);
+    for _ in 0..500 {
+        client
+            .request("GET", "/", &[], b"")
+            .problem(502, "upstream-unreachable");
+    }
+    drop(client);
+    run.process.signal("TERM");
+    let mut failures = Vec::new();
+    while let Ok(line) = run.process.lines.recv_timeout(PATIENCE) {
+        if line.contains("request failed") {
+            failures.push(line);
+        }
+    }
+    let most = began.elapsed().as_secs() as usize + 1;
+    assert!((1..=most).contains(&failures.len()), "{failures:#?}");
+    assert!(failures[0].contains("\"suppressed\":0"), "{failures:#?}");
     assert_eq!(run.process.end().0, 0);
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
@@ -88,6 +89,12 @@ impl Rig {
     /// The configuration as TOML, for a test that wants to change it.
     pub(crate) fn config(&self) -> &str {
         &self.config
+    }
+
+    /// Where the sidecar listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let mut addresses = self.sidecar().inbound_addr().to_socket_addrs().unwrap();
+        addresses.next().unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {

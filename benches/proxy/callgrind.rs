@@ -7,20 +7,22 @@
 use std::time::Duration;
 
 use crate::contender::{Field, Proxy, Wrap, prefix_of};
+use crate::lane::Protocol;
 use crate::load::{Amount, Spec};
-use crate::options::Row;
+use crate::options::{Face, Row};
 use crate::rounds::generate;
 
 const FEW: u64 = 1_000;
 const MORE: u64 = 3_000;
 const CONNECTIONS: usize = 8;
 
-/// Instructions per request of each row that has a proxy; or why there is no figure.
-pub(crate) fn measure(field: &Field<'_>) -> Vec<(Row, Result<f64, String>)> {
+/// Instructions per request of each row that has one of `proxies`; or why there is no figure.
+pub(crate) fn measure(field: &Field<'_>, proxies: &[Proxy]) -> Vec<(Row, Result<f64, String>)> {
     let rows = field
         .rows
         .iter()
-        .filter_map(|row| Some((*row, Proxy::of(*row)?)));
+        .filter_map(|row| Some((*row, Proxy::of(*row)?)))
+        .filter(|(_, proxy)| proxies.contains(proxy));
     rows.map(|(row, proxy)| (row, per_request(field, row, proxy)))
         .collect()
 }
@@ -33,20 +35,23 @@ fn per_request(field: &Field<'_>, row: Row, proxy: Proxy) -> Result<f64, String>
 
 /// Instructions of a whole run in which `requests` were answered.
 fn collected(field: &Field<'_>, row: Row, proxy: Proxy, requests: u64) -> Result<u64, String> {
-    let mut started = field.start(proxy, Wrap::Callgrind)?;
+    let mut started = field.start(proxy, Face::Plain, Wrap::Callgrind)?;
     let spec = Spec {
         address: started.address,
         path: format!("{}/1k", prefix_of(row)),
         token: if row == Row::Verified {
-            Some(field.log_in(started.address)?)
+            Some(field.log_in(&started)?)
         } else {
             None
         },
         upload: None,
+        protocol: Protocol::Http1,
+        certificate: None,
         connections: CONNECTIONS,
+        streams: 1,
         amount: Amount::Counted { requests },
     };
-    let outcome = generate(field.machine, field.scratch, &spec)?;
+    let outcome = generate(field.machine, field.scratch, &spec, || {})?;
     if outcome.errors > 0 {
         return Err(format!("{} of {requests} requests failed", outcome.errors));
     }

@@ -5,37 +5,46 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::http::fetch;
+use crate::certificate::Certificate;
+use crate::http::{fetch, fetch_over};
+use crate::lane::Protocol;
+use crate::load::{Amount, Spec, once};
 use crate::machine::Machine;
-use crate::options::{Options, Row};
+use crate::options::{Face, Options, Row, Scenario};
 use crate::process::{CpuTime, Memory, Process, free_address};
 use crate::scratch::Scratch;
 
 const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// How many connections a proxy is set up for when it has to hold ten thousand.
+const CROWD: usize = 12_000;
+/// A proxy that listens, but does not answer so many requests for HTTP/2 or TLS, cannot do it.
+const TRIES: u32 = 3;
 
 /// A program that can stand before the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proxy {
     Nginx,
     Haproxy,
+    Pingora,
     Sidecar,
 }
 
-const PROXIES: [Proxy; 3] = [Proxy::Nginx, Proxy::Haproxy, Proxy::Sidecar];
+const PROXIES: [Proxy; 4] = [Proxy::Nginx, Proxy::Haproxy, Proxy::Pingora, Proxy::Sidecar];
 
 impl Proxy {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Proxy::Nginx => "nginx",
             Proxy::Haproxy => "haproxy",
+            Proxy::Pingora => "pingora",
             Proxy::Sidecar => "sidecar",
         }
     }
@@ -45,6 +54,7 @@ impl Proxy {
             Row::Direct => None,
             Row::Nginx => Some(Proxy::Nginx),
             Row::Haproxy => Some(Proxy::Haproxy),
+            Row::Pingora => Some(Proxy::Pingora),
             Row::Pass | Row::Verified => Some(Proxy::Sidecar),
         }
     }
@@ -66,6 +76,8 @@ pub(crate) struct Field<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) scratch: &'a Scratch,
     sidecar: PathBuf,
+    pingora: PathBuf,
+    certificate: Certificate,
     pub(crate) rows: Vec<Row>,
     upstream: SocketAddr,
     _upstream: Process,
@@ -95,6 +107,8 @@ impl<'a> Field<'a> {
             machine,
             scratch,
             sidecar: options.sidecar.clone(),
+            pingora: options.pingora.clone(),
+            certificate: Certificate::make(scratch.path())?,
             rows: options.rows.clone(),
             upstream,
             _upstream: process,
@@ -110,6 +124,13 @@ impl<'a> Field<'a> {
                     &format!("not installed; apt-get install {}", proxy.name()),
                 );
             }
+        }
+        if !field.pingora.is_file() && field.proxies().contains(&Proxy::Pingora) {
+            let why = format!(
+                "{} is not built; make bench builds it",
+                field.pingora.display()
+            );
+            field.leave_out(Proxy::Pingora, &why);
         }
         if field.proxies().contains(&Proxy::Sidecar) {
             match field.start_simulator() {
@@ -131,39 +152,48 @@ impl<'a> Field<'a> {
         self.rows.retain(|row| Proxy::of(*row) != Some(proxy));
     }
 
-    /// Starts every proxy once.
-    pub(crate) fn start_all(&mut self, wrap: Wrap) -> Result<Running, String> {
-        let mut started = Vec::new();
-        for proxy in self.proxies() {
-            match self.start(proxy, wrap) {
-                Ok(one) => started.push(one),
-                Err(why) => self.leave_out(proxy, &why),
+    /// Starts every proxy once with each of `faces`. One that does not even speak plain HTTP/1.1 is left out.
+    pub(crate) fn start_all(&mut self, faces: &[Face]) -> Result<Running, String> {
+        let mut running = Running {
+            rows: Vec::new(),
+            upstream: self.upstream,
+            started: Vec::new(),
+            absent: Vec::new(),
+        };
+        for face in faces {
+            for proxy in self.proxies() {
+                match self.start_ready(proxy, *face) {
+                    Ok(started) => running.started.push(started),
+                    Err(why) if *face == Face::Plain => self.leave_out(proxy, &why),
+                    Err(why) => running.absent.push((proxy, *face, why)),
+                }
             }
-        }
-        let mut token = None;
-        if let Some(sidecar) = started.iter().find(|one| one.proxy == Proxy::Sidecar) {
-            token = Some(self.log_in(sidecar.address)?);
-            expect_refusal(sidecar.address)?;
         }
         if self.rows.is_empty() {
             return Err("nothing is left to measure".to_owned());
         }
-        Ok(Running {
-            rows: self.rows.clone(),
-            upstream: self.upstream,
-            started,
-            token,
-        })
+        running.rows.clone_from(&self.rows);
+        Ok(running)
+    }
+
+    /// Starts `proxy` on its core; if it is the sidecar and a row needs it, with somebody logged in.
+    pub(crate) fn start_ready(&self, proxy: Proxy, face: Face) -> Result<Started, String> {
+        let mut started = self.start(proxy, face, Wrap::Pinned)?;
+        if proxy == Proxy::Sidecar && self.rows.contains(&Row::Verified) {
+            started.token = Some(self.log_in(&started)?);
+            started.expect_refusal()?;
+        }
+        Ok(started)
     }
 
     /// Starts `proxy` on a port of its own and waits for its first good answer.
-    pub(crate) fn start(&self, proxy: Proxy, wrap: Wrap) -> Result<Started, String> {
+    pub(crate) fn start(&self, proxy: Proxy, face: Face, wrap: Wrap) -> Result<Started, String> {
         let directory = self.directory(proxy)?;
         let address = free_address();
         let arguments = match proxy {
             Proxy::Nginx => {
                 let file = directory.join("nginx.conf");
-                write(&file, &self.nginx_conf(&directory, address, wrap))?;
+                write(&file, &self.nginx_conf(&directory, address, face, wrap))?;
                 vec![
                     "-p".to_owned(),
                     text(&directory),
@@ -173,7 +203,7 @@ impl<'a> Field<'a> {
             }
             Proxy::Haproxy => {
                 let file = directory.join("haproxy.cfg");
-                write(&file, &self.haproxy_cfg(address))?;
+                write(&file, &self.haproxy_cfg(address, face))?;
                 vec![
                     "-db".to_owned(),
                     "-q".to_owned(),
@@ -181,9 +211,24 @@ impl<'a> Field<'a> {
                     text(&file),
                 ]
             }
+            Proxy::Pingora => {
+                // With TLS it has a plain face too, which nobody uses.
+                let plain = match face {
+                    Face::Tls => free_address(),
+                    _ => address,
+                };
+                let mut arguments = vec![plain.to_string(), self.upstream.to_string()];
+                if face == Face::Tls {
+                    let Certificate {
+                        certificate, key, ..
+                    } = &self.certificate;
+                    arguments.extend([address.to_string(), text(certificate), text(key)]);
+                }
+                arguments
+            }
             Proxy::Sidecar => {
                 let file = directory.join("sidecar.toml");
-                write(&file, &self.sidecar_toml(address)?)?;
+                write(&file, &self.sidecar_toml(address, face)?)?;
                 vec!["run".to_owned(), "-c".to_owned(), text(&file)]
             }
         };
@@ -216,8 +261,11 @@ impl<'a> Field<'a> {
         )?;
         let mut started = Started {
             proxy,
+            face,
             process,
             address,
+            certificate: (face == Face::Tls).then(|| self.certificate.certificate.clone()),
+            token: None,
             first_answer: Duration::ZERO,
             pids: Vec::new(),
         };
@@ -228,7 +276,7 @@ impl<'a> Field<'a> {
     }
 
     /// Logs a user in through the sidecar; the access token.
-    pub(crate) fn log_in(&self, sidecar: SocketAddr) -> Result<String, String> {
+    pub(crate) fn log_in(&self, sidecar: &Started) -> Result<String, String> {
         let (simulator, _) = self
             .simulator
             .as_ref()
@@ -239,7 +287,7 @@ impl<'a> Field<'a> {
             return Err(format!("the simulator gave no code: {status} {code}"));
         }
         let body = serde_json::json!({ "code": code }).to_string();
-        let (status, answer) = fetch(sidecar, "POST", "/wx/login", Some(&body))?;
+        let (status, answer) = sidecar.fetch("POST", "/wx/login", Some(&body))?;
         let json: Option<serde_json::Value> = serde_json::from_slice(&answer).ok();
         json.as_ref()
             .and_then(|json| json["access_token"].as_str())
@@ -284,6 +332,7 @@ impl<'a> Field<'a> {
         let tool = match proxy {
             Proxy::Nginx => &self.machine.nginx,
             Proxy::Haproxy => &self.machine.haproxy,
+            Proxy::Pingora => return Ok(&self.pingora),
             Proxy::Sidecar => return Ok(&self.sidecar),
         };
         tool.as_ref()
@@ -306,11 +355,25 @@ impl<'a> Field<'a> {
 
     /// The body buffer takes a whole upload: with the default of 16 KB, nginx needs twice the CPU for 64 KB, and a peer
     /// is to be measured at its best.
-    fn nginx_conf(&self, directory: &Path, listen: SocketAddr, wrap: Wrap) -> String {
+    fn nginx_conf(&self, directory: &Path, listen: SocketAddr, face: Face, wrap: Wrap) -> String {
         let (directory, upstream) = (directory.display(), self.upstream);
         // Started as root, nginx would give its worker to `nobody`, who may not enter the scratch directory.
         let user = if runs_as_root() { "user root;" } else { "" };
         let master = if wrap == Wrap::Callgrind { "off" } else { "on" };
+        // Every possible connection takes memory from the start.
+        let connections = if face == Face::Crowd { CROWD } else { 1024 };
+        let (how, tls) = match face {
+            Face::Plain | Face::Crowd => ("", String::new()),
+            Face::Http2 => (" http2", String::new()),
+            Face::Tls => (
+                " ssl",
+                format!(
+                    "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3;",
+                    text(&self.certificate.certificate),
+                    text(&self.certificate.key)
+                ),
+            ),
+        };
         format!(
             r#"{user}
 worker_processes 1;
@@ -318,7 +381,7 @@ daemon off;
 master_process {master};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path {directory}/body;
@@ -335,12 +398,19 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen {listen};
+        listen {listen}{how};
+        {tls}
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_request_buffering off;
+        }}
+        location = /open/ws {{
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Upgrade $http_upgrade;
         }}
     }}
 }}
@@ -348,12 +418,20 @@ http {{
         )
     }
 
-    fn haproxy_cfg(&self, listen: SocketAddr) -> String {
+    /// It would have two descriptors for each possible connection, or not start, if the limits were strict.
+    fn haproxy_cfg(&self, listen: SocketAddr, face: Face) -> String {
         let upstream = self.upstream;
+        let connections = if face == Face::Crowd { CROWD } else { 4096 };
+        let how = match face {
+            Face::Plain | Face::Crowd => String::new(),
+            Face::Http2 => " proto h2".to_owned(),
+            Face::Tls => format!(" ssl crt {}", text(&self.certificate.both)),
+        };
         format!(
             "global
     nbthread 1
-    maxconn 4096
+    maxconn {connections}
+    no strict-limits
 defaults
     mode http
     option http-keep-alive
@@ -363,8 +441,9 @@ defaults
     timeout server 60s
     timeout http-request 10s
     timeout http-keep-alive 60s
+    timeout tunnel 60s
 frontend in
-    bind {listen}
+    bind {listen}{how}
     default_backend app
 backend app
     server app {upstream}
@@ -372,12 +451,21 @@ backend app
         )
     }
 
-    fn sidecar_toml(&self, listen: SocketAddr) -> Result<String, String> {
+    fn sidecar_toml(&self, listen: SocketAddr, face: Face) -> Result<String, String> {
         let (simulator, _) = self
             .simulator
             .as_ref()
             .ok_or("the simulator does not run")?;
         let (upstream, admin) = (self.upstream, free_address());
+        let more = match face {
+            Face::Plain | Face::Http2 => String::new(),
+            Face::Crowd => format!("max_connections = {CROWD}"),
+            Face::Tls => format!(
+                "[inbound.tls]\ncert_file = \"{}\"\nkey_file = \"{}\"",
+                text(&self.certificate.certificate),
+                text(&self.certificate.key)
+            ),
+        };
         // The drain is cut short because valgrind reports only after it; it changes nothing before SIGTERM.
         Ok(format!(
             r#"[app]
@@ -391,6 +479,7 @@ workers = 1
 body_limit = "100MiB"
 drain_delay = "0s"
 drain_timeout = "1s"
+{more}
 
 [[route]]
 path = "/open/**"
@@ -412,8 +501,13 @@ level = "warn"
 /// A proxy that has answered.
 pub(crate) struct Started {
     pub(crate) proxy: Proxy,
+    face: Face,
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
+    /// The file with the certificate it shows, if it does.
+    certificate: Option<PathBuf>,
+    /// Of a user who is logged in.
+    token: Option<String>,
     /// From the spawn to the first good answer.
     pub(crate) first_answer: Duration,
     /// It and its workers.
@@ -423,10 +517,10 @@ pub(crate) struct Started {
 impl Started {
     fn wait_for_answer(&mut self, patience: Duration) -> Result<(), String> {
         let limit = Instant::now() + patience;
+        let mut asked = 0;
         loop {
-            let last = match fetch(self.address, "GET", "/open/1k", None) {
-                Ok((200, _)) => return Ok(()),
-                Ok((status, _)) => format!("status {status}"),
+            let last = match self.ask() {
+                Ok(()) => return Ok(()),
                 Err(why) => why,
             };
             if let Some(status) = self.process.ended() {
@@ -434,6 +528,10 @@ impl Started {
                     "it has ended ({status}); {}",
                     self.process.last_words()
                 ));
+            }
+            asked += u32::from(TcpStream::connect(self.address).is_ok());
+            if self.face != Face::Plain && asked >= TRIES {
+                return Err(format!("{last}; {}", self.process.last_words()));
             }
             if Instant::now() > limit {
                 return Err(format!(
@@ -444,6 +542,57 @@ impl Started {
             std::thread::sleep(Duration::from_micros(200));
         }
     }
+
+    /// The first request, as it will be measured.
+    fn ask(&self) -> Result<(), String> {
+        if matches!(self.face, Face::Plain | Face::Crowd) {
+            return match fetch(self.address, "GET", "/open/1k", None)? {
+                (200, _) => Ok(()),
+                (status, _) => Err(format!("status {status}")),
+            };
+        }
+        once(&Spec {
+            address: self.address,
+            path: "/open/1k".to_owned(),
+            token: None,
+            upload: None,
+            protocol: if self.face == Face::Http2 {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
+            certificate: self.certificate.clone(),
+            connections: 1,
+            streams: 1,
+            amount: Amount::Counted { requests: 1 },
+        })
+    }
+
+    /// A request over HTTP/1.1, with TLS if that is what it speaks.
+    fn fetch(
+        &self,
+        method: &str,
+        target: &str,
+        json: Option<&str>,
+    ) -> Result<(u16, Vec<u8>), String> {
+        fetch_over(
+            self.address,
+            self.certificate.as_deref(),
+            method,
+            target,
+            json,
+        )
+    }
+
+    /// "Verified" would be an empty word if the sidecar let a stranger in.
+    fn expect_refusal(&self) -> Result<(), String> {
+        match self.fetch("GET", "/api/1k", None)? {
+            (401, _) => Ok(()),
+            (status, _) => Err(format!(
+                "without a token, /api/1k must be 401, and is {status}"
+            )),
+        }
+    }
 }
 
 /// The proxies as they are driven.
@@ -451,38 +600,53 @@ pub(crate) struct Running {
     pub(crate) rows: Vec<Row>,
     upstream: SocketAddr,
     started: Vec<Started>,
-    token: Option<String>,
+    /// Who could not show a face, and why.
+    absent: Vec<(Proxy, Face, String)>,
 }
 
 impl Running {
-    /// Where a row's requests go, below which path, and with which token.
-    pub(crate) fn target(&self, row: Row) -> Target<'_> {
-        let one = self
-            .started
-            .iter()
-            .find(|one| Some(one.proxy) == Proxy::of(row));
-        Target {
-            address: one.map_or(self.upstream, |one| one.address),
+    /// Where a row's requests for `scenario` go, below which path, and with which token; or why they cannot.
+    pub(crate) fn target(&self, row: Row, scenario: &Scenario) -> Result<Target<'_>, &str> {
+        let Some(proxy) = Proxy::of(row) else {
+            return Ok(Target {
+                address: self.upstream,
+                prefix: prefix_of(row),
+                token: None,
+                certificate: None,
+                pids: &[],
+            });
+        };
+        let face = scenario.face;
+        let same = |one: &&Started| one.proxy == proxy && one.face == face;
+        let Some(one) = self.started.iter().find(same) else {
+            let same = |absent: &&(Proxy, Face, String)| absent.0 == proxy && absent.1 == face;
+            let absent = self.absent.iter().find(same);
+            return Err(absent.map_or("it was not started", |(_, _, why)| why));
+        };
+        Ok(Target {
+            address: one.address,
             prefix: prefix_of(row),
-            token: self.token.clone().filter(|_| row == Row::Verified),
-            pids: one.map_or(&[], |one| &one.pids),
-        }
+            token: one.token.clone().filter(|_| row == Row::Verified),
+            certificate: one.certificate.clone(),
+            pids: &one.pids,
+        })
+    }
+
+    /// The processes by which a proxy's memory is judged.
+    fn plain(&self) -> impl Iterator<Item = &Started> {
+        self.started.iter().filter(|one| one.face == Face::Plain)
     }
 
     pub(crate) fn memory_idle(&self) -> Vec<u64> {
         // What is freed lazily after the start should not count as idle.
         std::thread::sleep(Duration::from_millis(300));
-        self.started
-            .iter()
-            .map(|one| Memory::of(&one.pids).now)
-            .collect()
+        self.plain().map(|one| Memory::of(&one.pids).now).collect()
     }
 
     /// Idle (as measured before) and peak memory, in KiB.
     pub(crate) fn memory(&self, idle: &[u64]) -> Vec<(Proxy, Memory)> {
         let after = |one: &Started| Memory::of(&one.pids).peak;
-        self.started
-            .iter()
+        self.plain()
             .zip(idle)
             .map(|(one, now)| {
                 (
@@ -503,8 +667,9 @@ impl Running {
             .filter(incomplete)
             .map(|one| {
                 format!(
-                    "{}: schedstat lacks threads; CPU is in steps of 10 ms from stat",
-                    one.proxy.name()
+                    "{}, {}: schedstat lacks threads; CPU is in steps of 10 ms from stat",
+                    one.proxy.name(),
+                    one.face.title()
                 )
             })
             .collect()
@@ -519,6 +684,7 @@ pub(crate) struct Target<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) prefix: &'static str,
     pub(crate) token: Option<String>,
+    pub(crate) certificate: Option<PathBuf>,
     pub(crate) pids: &'a [u32],
 }
 
@@ -531,18 +697,8 @@ pub(crate) fn prefix_of(row: Row) -> &'static str {
     }
 }
 
-/// "Verified" would be an empty word if the sidecar let a stranger in.
-fn expect_refusal(sidecar: SocketAddr) -> Result<(), String> {
-    match fetch(sidecar, "GET", "/api/1k", None)? {
-        (401, _) => Ok(()),
-        (status, _) => Err(format!(
-            "without a token, /api/1k must be 401, and is {status}"
-        )),
-    }
-}
-
 /// Only for the owner: one of the files holds a secret, and the sidecar may complain about others' eyes.
-fn write(path: &Path, contents: &str) -> Result<(), String> {
+pub(crate) fn write(path: &Path, contents: &str) -> Result<(), String> {
     let file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

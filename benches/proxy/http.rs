@@ -6,7 +6,12 @@
 use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::certificate;
 
 const MAX_HEADERS: usize = 64;
 
@@ -55,6 +60,29 @@ pub(crate) fn parse_answer(bytes: &[u8]) -> Result<Option<Answer<'_>>, String> {
             }
         });
     }
+}
+
+/// The `Sec-WebSocket-Accept` of a 101, behind which nothing may have come yet; `None` while it is incomplete.
+pub(crate) fn parse_switch(bytes: &[u8]) -> Result<Option<String>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        Ok(httparse::Status::Partial) => return Ok(None),
+        _ => {
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(500)]);
+            return Err(format!("no switch of protocols: {text}"));
+        }
+    }
+    if head.code != Some(101) {
+        return Err(format!("status {:?}, not 101", head.code));
+    }
+    let accepted = head
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
+    let accepted = accepted.ok_or("a 101 without Sec-WebSocket-Accept")?;
+    Ok(Some(String::from_utf8_lossy(accepted.value).into_owned()))
 }
 
 /// How a message says where its body ends.
@@ -181,12 +209,23 @@ pub(crate) fn fetch(
     target: &str,
     json: Option<&str>,
 ) -> Result<(u16, Vec<u8>), String> {
+    fetch_over(address, None, method, target, json)
+}
+
+/// The same with TLS, if there is a file with the certificate to expect.
+pub(crate) fn fetch_over(
+    address: SocketAddr,
+    certificate: Option<&Path>,
+    method: &str,
+    target: &str,
+    json: Option<&str>,
+) -> Result<(u16, Vec<u8>), String> {
     let limit = Duration::from_secs(10);
-    let said = |error: std::io::Error| format!("{method} http://{address}{target}: {error}");
-    let mut stream = TcpStream::connect_timeout(&address, limit).map_err(said)?;
-    stream.set_read_timeout(Some(limit)).map_err(said)?;
-    stream.set_write_timeout(Some(limit)).map_err(said)?;
-    stream.set_nodelay(true).map_err(said)?;
+    let said = |error: std::io::Error| format!("{method} {address}{target}: {error}");
+    let tcp = TcpStream::connect_timeout(&address, limit).map_err(said)?;
+    tcp.set_read_timeout(Some(limit)).map_err(said)?;
+    tcp.set_write_timeout(Some(limit)).map_err(said)?;
+    tcp.set_nodelay(true).map_err(said)?;
     let mut request =
         format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     if let Some(json) = json {
@@ -197,8 +236,21 @@ pub(crate) fn fetch(
     }
     request.push_str("\r\n");
     request.push_str(json.unwrap_or(""));
-    stream.write_all(request.as_bytes()).map_err(said)?;
+    let answer = match certificate {
+        None => converse(tcp, &request),
+        Some(file) => {
+            let client =
+                ClientConnection::new(certificate::client(file)?, certificate::server_name()?);
+            let client = client.map_err(|error| format!("TLS: {error}"))?;
+            converse(StreamOwned::new(client, tcp), &request)
+        }
+    };
+    answer.map_err(|why| format!("{method} {address}{target}: {why}"))
+}
 
+fn converse(mut stream: impl Read + Write, request: &str) -> Result<(u16, Vec<u8>), String> {
+    let said = |error: std::io::Error| error.to_string();
+    stream.write_all(request.as_bytes()).map_err(said)?;
     let mut received = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -206,12 +258,7 @@ pub(crate) fn fetch(
             return Ok((answer.status, answer.body.into_owned()));
         }
         match stream.read(&mut piece).map_err(said)? {
-            0 => {
-                return Err(format!(
-                    "{method} http://{address}{target}: closed after {} bytes",
-                    received.len()
-                ));
-            }
+            0 => return Err(format!("closed after {} bytes", received.len())),
             read => received.extend_from_slice(&piece[..read]),
         }
     }

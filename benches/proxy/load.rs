@@ -1,28 +1,27 @@
-//! The load generator: keep-alive connections that send one request at a time and check every answer.
+//! The load generator: lanes, each of which sends one request at a time and checks every answer.
 //!
-//! Saturated, a connection sends the next request as soon as it has the answer. At a fixed rate the schedule is fixed
+//! Saturated, a lane sends the next request as soon as it has the answer. At a fixed rate the schedule is fixed
 //! beforehand and latency counts from the moment a request was *due*, not from when it could be sent: a proxy that
 //! stalls is charged for everything that queued up behind the stall (no coordinated omission). The clock is a thread
 //! that sleeps to the microsecond and hands out permits, because tokio's timers tick in milliseconds.
 //!
-//! What to do comes as one JSON argument, [`Spec`]; what happened goes to stdout as JSON, [`Outcome`].
+//! What to do comes as one JSON argument, [`Spec`]. When the connections are open, the generator says so and waits for
+//! a line on its standard input; what happened then goes to stdout as JSON, [`Outcome`].
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 use crate::histogram::Histogram;
-use crate::http::parse_answer;
-use crate::upstream;
+use crate::lane::{Job, Lane, Protocol};
 
 /// What to send, where, and how much of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,7 +32,12 @@ pub(crate) struct Spec {
     pub(crate) token: Option<String>,
     /// Bytes to POST; `None` is a GET.
     pub(crate) upload: Option<usize>,
+    pub(crate) protocol: Protocol,
+    /// The file with the certificate to expect; `None` is without TLS.
+    pub(crate) certificate: Option<PathBuf>,
     pub(crate) connections: usize,
+    /// Requests at once on each connection, for HTTP/2.
+    pub(crate) streams: usize,
     pub(crate) amount: Amount,
 }
 
@@ -64,7 +68,9 @@ pub(crate) struct Outcome {
     pub(crate) clock_late_p99: f64,
 }
 
-/// Connections open and caches fill in this time; it is not measured.
+/// The line that says that the connections are open.
+pub(crate) const READY: &str = "ready";
+/// Caches fill in this time; it is not measured.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// How long the last answers may take after the end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -95,11 +101,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     // Threads inherit the slack of their parent; the kernel's 50 µs would be half the distance of two requests.
     // Where the file cannot be written the figures stay right, only the pace is rougher.
     let _ = std::fs::write("/proc/self/timerslack_ns", "1");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built");
-    match LocalSet::new().block_on(&runtime, drive(spec)) {
+    match drive(spec) {
         Ok(outcome) => {
             println!(
                 "{}",
@@ -114,25 +116,58 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
-async fn drive(spec: Spec) -> Result<Outcome, String> {
-    let mut connections = Vec::with_capacity(spec.connections);
-    for _ in 0..spec.connections {
-        connections.push(Connection::open(spec.address).await?);
-    }
+/// Sends one request as `spec` would many; whether the answer is good.
+pub(crate) fn once(spec: &Spec) -> Result<(), String> {
+    block_on(async {
+        let job = Job::build(spec)?;
+        let asked = async {
+            match Lane::open(&job).await?.first_mut() {
+                Some(lane) => lane.exchange(&job).await,
+                None => Err("a connection without lanes".to_owned()),
+            }
+        };
+        tokio::time::timeout(GRACE, asked)
+            .await
+            .map_err(|_| format!("no answer in {GRACE:?}"))?
+    })
+}
+
+fn drive(spec: Spec) -> Result<Outcome, String> {
+    block_on(send_as_asked(spec))
+}
+
+/// On one thread, with room for tasks that stay there.
+pub(crate) fn block_on<T>(what: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    LocalSet::new().block_on(&runtime, what)
+}
+
+async fn send_as_asked(spec: Spec) -> Result<Outcome, String> {
     let job = Rc::new(Job::build(&spec)?);
-    let schedule = Schedule::begin(spec.amount, spec.connections as u64);
+    let mut lanes = Vec::new();
+    let open = async {
+        for _ in 0..spec.connections {
+            lanes.extend(Lane::open(&job).await?);
+        }
+        Ok::<(), String>(())
+    };
+    tokio::time::timeout(GRACE, open)
+        .await
+        .map_err(|_| format!("the connections are not open in {GRACE:?}"))??;
+    // The one who waits for this looks at the proxy's CPU time now: what connections cost is not what requests cost.
+    println!("{READY}");
+    let _ = std::io::stdin().read_line(&mut String::new());
+    let schedule = Schedule::begin(spec.amount, lanes.len() as u64);
     let tally = Rc::new(Tally::new(schedule.measured_from, schedule.until));
     let schedule = Rc::new(schedule);
 
-    let tasks: Vec<_> = connections
+    let tasks: Vec<_> = lanes
         .into_iter()
-        .map(|connection| {
-            tokio::task::spawn_local(send_all(
-                connection,
-                job.clone(),
-                schedule.clone(),
-                tally.clone(),
-            ))
+        .map(|lane| {
+            tokio::task::spawn_local(send_all(lane, job.clone(), schedule.clone(), tally.clone()))
         })
         .collect();
     let everybody = async {
@@ -149,16 +184,11 @@ async fn drive(spec: Spec) -> Result<Outcome, String> {
     Ok(tally.outcome(spec.amount, schedule.clock_lateness()))
 }
 
-/// One connection's life: take a turn, send, check, record. A broken connection is opened anew.
-async fn send_all(
-    mut connection: Connection,
-    job: Rc<Job>,
-    schedule: Rc<Schedule>,
-    tally: Rc<Tally>,
-) {
+/// One lane's life: take a turn, send, check, record. A broken lane is opened anew.
+async fn send_all(mut lane: Lane, job: Rc<Job>, schedule: Rc<Schedule>, tally: Rc<Tally>) {
     while let Some(due) = schedule.turn().await {
         tally.in_flight.set(tally.in_flight.get() + 1);
-        let result = connection.exchange(&job).await;
+        let result = lane.exchange(&job).await;
         tally.in_flight.set(tally.in_flight.get() - 1);
         match result {
             Ok(()) => tally.record(due),
@@ -167,113 +197,10 @@ async fn send_all(
                 if tally.errors.get() >= ENOUGH_ERRORS {
                     return;
                 }
-                match Connection::open(job.address).await {
-                    Ok(fresh) => connection = fresh,
-                    Err(why) => return tally.fail(&why),
+                if let Err(why) = lane.reopen(&job).await {
+                    return tally.fail(&why);
                 }
             }
-        }
-    }
-}
-
-/// The request as sent and the body that must come back.
-struct Job {
-    address: SocketAddr,
-    request: Vec<u8>,
-    expected: Vec<u8>,
-}
-
-impl Job {
-    fn build(spec: &Spec) -> Result<Job, String> {
-        let method = if spec.upload.is_some() { "POST" } else { "GET" };
-        let mut request = format!(
-            "{method} {} HTTP/1.1\r\nHost: app.example.com\r\nUser-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 \
-             like Mac OS X) AppleWebKit/605.1.15 MicroMessenger/8.0.49 NetType/WIFI Language/zh_CN\r\n\
-             Referer: https://servicewechat.com/wx0123456789abcdef/12/page-frame.html\r\nAccept: */*\r\n\
-             Accept-Language: zh-CN,zh;q=0.9\r\n",
-            spec.path
-        );
-        if let Some(token) = &spec.token {
-            request.push_str(&format!("Authorization: Bearer {token}\r\n"));
-        }
-        if let Some(length) = spec.upload {
-            request.push_str(&format!(
-                "Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n"
-            ));
-        }
-        request.push_str("\r\n");
-        let mut request = request.into_bytes();
-        let segment = spec.path.rsplit('/').next().unwrap_or("");
-        let expected = match spec.upload {
-            Some(length) => {
-                request.extend((0..length).map(|index| index as u8));
-                upstream::receipt_of(length as u64)
-            }
-            None => {
-                upstream::body_of(segment).ok_or_else(|| format!("nobody answers {}", spec.path))?
-            }
-        };
-        Ok(Job {
-            address: spec.address,
-            request,
-            expected,
-        })
-    }
-}
-
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> Result<Connection, String> {
-        let said = |error: std::io::Error| format!("cannot connect to {address}: {error}");
-        let stream = TcpStream::connect(address).await.map_err(said)?;
-        stream.set_nodelay(true).map_err(said)?;
-        Ok(Connection {
-            stream,
-            buffer: vec![0; 32 * 1024],
-        })
-    }
-
-    async fn exchange(&mut self, job: &Job) -> Result<(), String> {
-        self.stream
-            .write_all(&job.request)
-            .await
-            .map_err(|error| format!("sending: {error}"))?;
-        let mut filled = 0;
-        loop {
-            if filled == self.buffer.len() {
-                self.buffer.resize(2 * filled, 0);
-            }
-            let read = self.stream.read(&mut self.buffer[filled..]).await;
-            match read.map_err(|error| format!("receiving: {error}"))? {
-                0 => return Err(format!("closed after {filled} bytes of an answer")),
-                read => filled += read,
-            }
-            let Some(answer) = parse_answer(&self.buffer[..filled])? else {
-                continue;
-            };
-            return if answer.status != 200 {
-                Err(format!(
-                    "status {}: {}",
-                    answer.status,
-                    String::from_utf8_lossy(&answer.body)
-                ))
-            } else if *answer.body != *job.expected {
-                Err(format!(
-                    "a body of {} bytes that is not the app's",
-                    answer.body.len()
-                ))
-            } else if answer.length != filled {
-                Err(format!(
-                    "{} bytes behind the answer",
-                    filled - answer.length
-                ))
-            } else {
-                Ok(())
-            };
         }
     }
 }
@@ -307,7 +234,7 @@ enum Pace {
 type Clock = Cell<Option<std::thread::JoinHandle<Histogram>>>;
 
 impl Schedule {
-    fn begin(amount: Amount, connections: u64) -> Schedule {
+    fn begin(amount: Amount, lanes: u64) -> Schedule {
         // A little ahead, so that the first slot is not late before its clock runs.
         let start = Instant::now() + Duration::from_millis(2);
         let measured_from = start + WARM_UP;
@@ -327,7 +254,7 @@ impl Schedule {
                 let permits = Arc::new(Semaphore::new(0));
                 let clock = std::thread::spawn({
                     let permits = permits.clone();
-                    move || keep_pace(start, interval, slots, connections, &permits)
+                    move || keep_pace(start, interval, slots, lanes, &permits)
                 });
                 let clock = Cell::new(Some(clock));
                 let pace = Pace::Paced {
@@ -399,12 +326,12 @@ impl Schedule {
     }
 }
 
-/// Gives a permit for each slot when it is due, then one to each connection so that it can see the end.
+/// Gives a permit for each slot when it is due, then one to each lane so that it can see the end.
 fn keep_pace(
     start: Instant,
     interval: Duration,
     slots: u32,
-    connections: u64,
+    lanes: u64,
     permits: &Semaphore,
 ) -> Histogram {
     let mut lateness = Histogram::new();
@@ -417,7 +344,7 @@ fn keep_pace(
         lateness.record(nanoseconds_since(due));
         permits.add_permits(1);
     }
-    permits.add_permits(connections as usize);
+    permits.add_permits(lanes as usize);
     lateness
 }
 

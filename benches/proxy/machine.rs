@@ -7,6 +7,9 @@ use std::process::Command;
 pub(crate) struct Machine {
     cpus: Vec<usize>,
     taskset: Option<PathBuf>,
+    /// The limit as it is, and as it will be for the processes started here.
+    descriptors_now: u64,
+    descriptors: u64,
     pub(crate) nginx: Option<Tool>,
     pub(crate) haproxy: Option<Tool>,
     pub(crate) valgrind: Option<Tool>,
@@ -14,6 +17,9 @@ pub(crate) struct Machine {
     kernel: String,
     load_average: String,
 }
+
+/// For two connections of each of ten thousand clients, and then some.
+const ENOUGH_DESCRIPTORS: u64 = 32_768;
 
 /// A program that is installed.
 pub(crate) struct Tool {
@@ -30,7 +36,18 @@ impl Machine {
                 .map(|(_, value)| value.trim().to_owned())
                 .unwrap_or_default()
         };
+        let limits = read("/proc/self/limits");
+        let limit = |which| {
+            let line = limits
+                .lines()
+                .find_map(|line| line.strip_prefix("Max open files"));
+            line.and_then(|line| line.split_whitespace().nth(which)?.parse().ok())
+                .unwrap_or(0)
+        };
+        let (now, most) = (limit(0), limit(1));
         Machine {
+            descriptors_now: now,
+            descriptors: now.max(most.min(ENOUGH_DESCRIPTORS)),
             cpus: parse_cpu_list(&field(&read("/proc/self/status"), "Cpus_allowed_list")),
             taskset: find("taskset"),
             nginx: Tool::find("nginx", "-v"),
@@ -57,14 +74,27 @@ impl Machine {
     }
 
     fn pinned(&self, program: &str, which: usize) -> Command {
-        match (&self.taskset, self.cpus.get(which)) {
-            (Some(taskset), Some(cpu)) if self.cpus.len() > 1 => {
-                let mut command = Command::new(taskset);
-                command.args(["-c", &cpu.to_string(), program]);
-                command
-            }
-            _ => Command::new(program),
+        let mut words = Vec::new();
+        if let (Some(taskset), Some(cpu)) = (&self.taskset, self.cpus.get(which))
+            && self.cpus.len() > 1
+        {
+            words.push(taskset.to_string_lossy().into_owned());
+            words.extend(["-c".to_owned(), cpu.to_string()]);
         }
+        words.push(program.to_owned());
+        if self.descriptors > self.descriptors_now {
+            let raise = format!("ulimit -Sn {} && exec \"$@\"", self.descriptors);
+            let shell = ["sh".to_owned(), "-c".to_owned(), raise, "sh".to_owned()];
+            words.splice(0..0, shell);
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
+    /// How many descriptors each of the pinned processes may have.
+    pub(crate) fn descriptors(&self) -> u64 {
+        self.descriptors
     }
 
     /// For the record beside the figures.

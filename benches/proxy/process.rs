@@ -5,6 +5,7 @@
 //! and is the cross-check, and the fallback where `schedstat` is missing or has lost threads.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -32,10 +33,19 @@ pub(crate) fn clean_up_at_signals(scratch: PathBuf) {
             }
         });
         let live = LIVE.lock().expect("nobody panics with the list in hand");
-        let _ = Command::new("kill")
-            .arg("-TERM")
-            .args(live.iter().map(u32::to_string))
-            .status();
+        let send = |signal: &str, pids: &[u32]| {
+            let _ = Command::new("kill")
+                .arg(signal)
+                .args(pids.iter().map(u32::to_string))
+                .stderr(Stdio::null())
+                .status();
+        };
+        send("-TERM", &live);
+        let limit = Instant::now() + Duration::from_secs(2);
+        while live.iter().any(|pid| runs(*pid)) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        send("-KILL", &live);
         let _ = fs::remove_dir_all(scratch);
         std::process::exit(130);
     });
@@ -75,6 +85,12 @@ impl Process {
 
     pub(crate) fn stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// Sends a line to its standard input.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<(), String> {
+        let stdin = self.child.stdin.as_mut().ok_or("it has no stdin")?;
+        writeln!(stdin, "{line}").map_err(|error| format!("telling {}: {error}", self.name))
     }
 
     /// How it ended, if it has.
@@ -234,6 +250,17 @@ impl Memory {
         }
         sum
     }
+
+    /// Bytes now, pages that processes share divided among them; as resident where the kernel does not tell that.
+    pub(crate) fn share_of(pids: &[u32]) -> u64 {
+        let of = |pid: &u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let shares: Option<u64> = pids.iter().map(of).sum();
+        1024 * shares.unwrap_or_else(|| Memory::of(pids).now)
+    }
 }
 
 /// A loopback address that nobody listens on. It is below the range from which the kernel takes ports for outgoing
@@ -268,6 +295,11 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
             .map(str::to_owned)
             .collect(),
     )
+}
+
+/// Whether it is more than an entry that nobody has reaped.
+fn runs(pid: u32) -> bool {
+    stat_fields(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

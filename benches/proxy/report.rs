@@ -8,21 +8,27 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::contender::Proxy;
+use crate::idle::Idle;
 use crate::machine::Machine;
 use crate::options::{Options, Row, Scenario};
 use crate::process::Memory;
-use crate::rounds::{Cell, Series};
+use crate::rounds::{Cell, Lacking, Series};
 
 pub(crate) struct Report<'a> {
     pub(crate) options: &'a Options,
     pub(crate) machine: &'a Machine,
     pub(crate) rounds: Vec<Series>,
+    pub(crate) lacking: Vec<Lacking>,
     pub(crate) started: Vec<(Proxy, Vec<f64>)>,
     pub(crate) memory: Vec<(Proxy, Memory)>,
+    pub(crate) crowds: Vec<(Proxy, Result<Idle, String>)>,
     pub(crate) instructions: Vec<(Row, Result<f64, String>)>,
     /// What is odd about the accounting.
     pub(crate) accounting: Vec<String>,
 }
+
+/// Characters of the reason why a row is lacking.
+const LONGEST_REASON: usize = 200;
 
 /// Below this share of the asked rate, a round did not hold it.
 const HELD: f64 = 0.99;
@@ -39,6 +45,8 @@ impl Report<'_> {
             .flat_map(|series| &series.rounds)
             .filter(|cell| cell.is_none())
             .count();
+        let crowds = self.crowds.iter().filter(|(_, idle)| idle.is_err());
+        let missing = missing + crowds.count();
         cells.map(|cell| cell.outcome.errors).sum::<u64>() + missing as u64
     }
 
@@ -81,18 +89,39 @@ impl Report<'_> {
             .iter()
             .map(|(row, counted)| json!({ "row": row.key(), "per_request": counted.as_ref().ok() }))
             .collect();
+        let crowds: Vec<Value> = self
+            .crowds
+            .iter()
+            .filter_map(|(proxy, idle)| Some((proxy, idle.as_ref().ok()?)))
+            .map(|(proxy, idle)| {
+                json!({
+                    "proxy": proxy.name(),
+                    "connections": idle.held,
+                    "alive_at_the_end": idle.alive,
+                    "bytes_per_connection": idle.bytes,
+                    "fresh_request_us": { "median": idle.fresh[0], "worst": idle.fresh[1] },
+                })
+            })
+            .collect();
+        let lacking: Vec<Value> = self
+            .lacking
+            .iter()
+            .map(|one| json!({ "scenario": one.scenario, "row": one.row.key(), "why": one.why }))
+            .collect();
         let report = json!({
             "machine": self.machine.to_json(),
             "rounds": self.options.rounds,
             "seconds": self.options.seconds,
             "series": self.rounds.iter().map(series).collect::<Vec<_>>(),
+            "lacking": lacking,
             "processes": processes,
+            "idle": crowds,
             "instructions": instructions,
         });
         format!("{report:#}\n")
     }
 
-    fn start_times(&self, proxy: Proxy) -> &[f64] {
+    pub(crate) fn start_times(&self, proxy: Proxy) -> &[f64] {
         self.started
             .iter()
             .find(|(started, _)| *started == proxy)
@@ -100,7 +129,7 @@ impl Report<'_> {
     }
 
     /// `figure` of `series` divided by that of `base` in the same scenario, round by round.
-    fn ratio(
+    pub(crate) fn ratio(
         &self,
         series: &Series,
         base: Row,
@@ -121,15 +150,27 @@ impl Report<'_> {
     }
 
     fn write_scenario(&self, f: &mut fmt::Formatter<'_>, scenario: &Scenario) -> fmt::Result {
-        writeln!(f, "\n{}, 64 connections", scenario.title)?;
+        write!(
+            f,
+            "\n{}, {} connections",
+            scenario.title, scenario.connections
+        )?;
+        if scenario.streams > 1 {
+            write!(f, " of {} streams", scenario.streams)?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "  {:<26}{:>11}{:>9}{:>9}{:>9}{:>7}{:>9}  {:<14}{:>9}{:>9}{:>8}",
             "",
-            "requests/s",
+            format!("{}s/s", scenario.unit),
             "p50 µs",
             "p99 µs",
-            "CPU µs",
+            if scenario.megabytes.is_some() {
+                "µs/MB"
+            } else {
+                "CPU µs"
+            },
             "busy",
             "÷ nginx",
             "(min..max)",
@@ -165,7 +206,10 @@ impl Report<'_> {
                 shown(series.median(|cell| Some(cell.rate())), 0),
                 shown(series.median(|cell| Some(cell.outcome.p50)), 0),
                 shown(series.median(|cell| Some(cell.outcome.p99)), 0),
-                shown(series.median(|cell| cell.cpu), 2),
+                shown(
+                    series.median(|cell| Some(cell.cpu? / scenario.megabytes.unwrap_or(1.0))),
+                    2
+                ),
                 shown(series.median(Cell::busy), 2),
                 shown(first(to_nginx), 2),
                 to_nginx.map_or_else(String::new, |[_, least, most]| format!(
@@ -184,6 +228,16 @@ impl Report<'_> {
                     .sum::<u64>(),
             )?;
         }
+        let lacking = self.lacking.iter();
+        for one in lacking.filter(|one| one.scenario == scenario.key) {
+            let words: Vec<&str> = one.why.split_whitespace().collect();
+            let why: String = words.join(" ").chars().take(LONGEST_REASON).collect();
+            writeln!(
+                f,
+                "- {:<26}not supported by this binary: {why}",
+                one.row.title()
+            )?;
+        }
         if scenario.rate.is_some() {
             writeln!(
                 f,
@@ -200,12 +254,46 @@ impl Report<'_> {
     }
 }
 
+impl Report<'_> {
+    fn write_crowds(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.crowds.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nidle keep-alive connections; a fresh one with its request meanwhile"
+        )?;
+        writeln!(
+            f,
+            "  {:<12}{:>10}{:>10}{:>12}{:>12}{:>10}",
+            "", "held", "alive", "bytes each", "fresh µs", "worst"
+        )?;
+        for (proxy, idle) in &self.crowds {
+            match idle {
+                Ok(idle) => writeln!(
+                    f,
+                    "{} {:<12}{:>10}{:>10}{:>12.0}{:>12.0}{:>10.0}",
+                    if idle.alive < idle.held { "!" } else { " " },
+                    proxy.name(),
+                    idle.held,
+                    idle.alive,
+                    idle.bytes,
+                    idle.fresh[0],
+                    idle.fresh[1],
+                )?,
+                Err(why) => writeln!(f, "  {:<12}{:>10}  {why}", proxy.name(), "-")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rounds, seconds) = (self.options.rounds, self.options.seconds);
         writeln!(
             f,
-            "\nmedians of {rounds} interleaved rounds of {seconds} s; CPU per request, its ratios taken round by round"
+            "\nmedians of {rounds} interleaved rounds of {seconds} s; CPU per request (or megabyte, handshake, echo), its ratios taken round by round"
         )?;
         for scenario in &self.options.scenarios {
             self.write_scenario(f, scenario)?;
@@ -232,6 +320,7 @@ impl fmt::Display for Report<'_> {
             )?;
         }
 
+        self.write_crowds(f)?;
         if !self.instructions.is_empty() {
             writeln!(
                 f,
@@ -247,7 +336,7 @@ impl fmt::Display for Report<'_> {
         for note in &self.accounting {
             writeln!(f, "\n{note}")?;
         }
-        Ok(())
+        self.write_targets(f)
     }
 }
 
@@ -258,7 +347,7 @@ impl Series {
     }
 }
 
-fn median(figures: &[f64]) -> Option<f64> {
+pub(crate) fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -269,6 +358,6 @@ fn median(figures: &[f64]) -> Option<f64> {
     }
 }
 
-fn shown(figure: Option<f64>, decimals: usize) -> String {
+pub(crate) fn shown(figure: Option<f64>, decimals: usize) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.decimals$}"))
 }

@@ -2,23 +2,29 @@
 //!
 //! The order rotates from round to round, so that nobody always follows the same neighbour or always meets a cold core.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::contender::Running;
-use crate::load::{Amount, Outcome, Spec, longest};
+use crate::lane::Protocol;
+use crate::load::{Amount, Outcome, READY, Spec, longest, once};
 use crate::machine::Machine;
-use crate::options::{Options, Row, Scenario};
+use crate::options::{Face, Options, Row, Scenario};
 use crate::process::{CpuTime, Process};
 use crate::scratch::Scratch;
-
-const CONNECTIONS: usize = 64;
 
 /// What one contender did in one scenario, round by round; `None` is a round that failed.
 pub(crate) struct Series {
     pub(crate) scenario: Scenario,
     pub(crate) row: Row,
     pub(crate) rounds: Vec<Option<Cell>>,
+}
+
+/// A row that a scenario cannot have, and why.
+pub(crate) struct Lacking {
+    pub(crate) scenario: String,
+    pub(crate) row: Row,
+    pub(crate) why: String,
 }
 
 /// One contender, one scenario, one round.
@@ -45,32 +51,72 @@ pub(crate) fn drive(
     machine: &Machine,
     scratch: &Scratch,
     running: &Running,
-) -> Vec<Series> {
-    let mut series = Vec::new();
-    for scenario in &options.scenarios {
-        for row in &running.rows {
-            series.push(Series {
-                scenario: scenario.clone(),
-                row: *row,
-                rounds: vec![None; options.rounds],
-            });
-        }
-    }
-    let rows = running.rows.len();
+) -> (Vec<Series>, Vec<Lacking>) {
+    let (mut series, lacking) = line_up(options, running);
     for round in 0..options.rounds {
-        for scenario in 0..options.scenarios.len() {
+        let mut from = 0;
+        while from < series.len() {
+            let key = &series[from].scenario.key;
+            let same = |one: &&Series| one.scenario.key == *key;
+            let rows = series[from..].iter().take_while(same).count();
             for turn in 0..rows {
-                let one = &mut series[scenario * rows + (turn + round) % rows];
+                let one = &mut series[from + (turn + round) % rows];
                 progress(round, options.rounds, one);
                 match measure(options, machine, scratch, running, one) {
                     Ok(cell) => one.rounds[round] = Some(cell),
                     Err(why) => eprintln!("{}, {}: {why}", one.row.title(), one.scenario.title),
                 }
             }
+            from += rows;
         }
     }
     clear_progress();
-    series
+    (series, lacking)
+}
+
+/// Who takes part in what. One request shows whether a row can do what a scenario asks for; plain HTTP/1.1 all can, and
+/// not to is a failure like any other.
+fn line_up(options: &Options, running: &Running) -> (Vec<Series>, Vec<Lacking>) {
+    let (mut series, mut lacking) = (Vec::new(), Vec::new());
+    for scenario in &options.scenarios {
+        for row in running.rows.iter().filter(|row| scenario.suits(**row)) {
+            let expected = scenario.face == Face::Plain && scenario.protocol == Protocol::Http1;
+            let spec = specify(scenario, *row, running, Amount::Counted { requests: 1 });
+            match spec.and_then(|spec| if expected { Ok(()) } else { once(&spec) }) {
+                Ok(()) => series.push(Series {
+                    scenario: scenario.clone(),
+                    row: *row,
+                    rounds: vec![None; options.rounds],
+                }),
+                Err(why) => lacking.push(Lacking {
+                    scenario: scenario.key.clone(),
+                    row: *row,
+                    why,
+                }),
+            }
+        }
+    }
+    (series, lacking)
+}
+
+fn specify(
+    scenario: &Scenario,
+    row: Row,
+    running: &Running,
+    amount: Amount,
+) -> Result<Spec, String> {
+    let target = running.target(row, scenario)?;
+    Ok(Spec {
+        address: target.address,
+        path: format!("{}/{}", target.prefix, scenario.segment),
+        token: target.token,
+        upload: scenario.upload,
+        protocol: scenario.protocol,
+        certificate: target.certificate,
+        connections: scenario.connections,
+        streams: scenario.streams,
+        amount,
+    })
 }
 
 fn measure(
@@ -80,22 +126,18 @@ fn measure(
     running: &Running,
     one: &Series,
 ) -> Result<Cell, String> {
-    let target = running.target(one.row);
     let seconds = options.seconds;
-    let spec = Spec {
-        address: target.address,
-        path: format!("{}/{}", target.prefix, one.scenario.segment),
-        token: target.token,
-        upload: one.scenario.upload,
-        connections: CONNECTIONS,
-        amount: match one.scenario.rate {
-            Some(rate) => Amount::Paced { seconds, rate },
-            None => Amount::Saturated { seconds },
-        },
+    let amount = match one.scenario.rate {
+        Some(rate) => Amount::Paced { seconds, rate },
+        None => Amount::Saturated { seconds },
     };
-    let before = CpuTime::of(target.pids);
-    let outcome = generate(machine, scratch, &spec)?;
-    // The proxy has yet to notice that 64 clients have gone; that too is its work.
+    let spec = specify(&one.scenario, one.row, running, amount)?;
+    let target = running.target(one.row, &one.scenario)?;
+    let mut before = CpuTime::default();
+    let outcome = generate(machine, scratch, &spec, || {
+        before = CpuTime::of(target.pids);
+    })?;
+    // The proxy has yet to notice that its clients have gone; that too is its work.
     std::thread::sleep(Duration::from_millis(50));
     let used = CpuTime::of(target.pids).since(before);
     let per_request = used.microseconds() / outcome.total.max(1) as f64;
@@ -105,17 +147,27 @@ fn measure(
     })
 }
 
-/// Runs the generator in a process of its own.
+/// Runs the generator in a process of its own; `opened` is called between its connections and its requests.
 pub(crate) fn generate(
     machine: &Machine,
     scratch: &Scratch,
     spec: &Spec,
+    opened: impl FnOnce(),
 ) -> Result<Outcome, String> {
     let own =
         std::env::current_exe().map_err(|error| format!("cannot find this executable: {error}"))?;
     let spec_text = serde_json::to_string(spec).map_err(|error| error.to_string())?;
     let mut command = machine.on_load_core(&own.to_string_lossy());
     let mut process = Process::spawn("load", command.args(["load", &spec_text]), scratch.path())?;
+    let mut stdout = BufReader::new(process.stdout().ok_or("the generator has no stdout")?);
+    let mut line = String::new();
+    let read = stdout.read_line(&mut line);
+    read.map_err(|error| format!("reading the generator: {error}"))?;
+    if line.trim() != READY {
+        return Err(process.last_words());
+    }
+    opened();
+    process.tell("go")?;
     let limit = Instant::now() + longest(spec.amount) + Duration::from_secs(5);
     while process.ended().is_none() {
         if Instant::now() > limit {
@@ -124,7 +176,6 @@ pub(crate) fn generate(
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut text = String::new();
-    let mut stdout = process.stdout().ok_or("the generator has no stdout")?;
     stdout
         .read_to_string(&mut text)
         .map_err(|error| format!("reading the generator: {error}"))?;

@@ -1,6 +1,6 @@
 //! The app behind the proxies: answers from memory, as fast as one thread can, so that the proxy is what is measured.
 //!
-//! The last segment of the path chooses the answer (`1k`, `16k`, `upload`), whatever stands before it. Below `/api/`
+//! The last segment of the path chooses the answer (`1k`, `16k`, `1m`, `upload`, `ws`), whatever stands before it. Below `/api/`
 //! a request must carry `X-WX-OPENID`: the row "verified and enriched" is worth nothing if nobody enriched. Answers are
 //! built once, `Date` included, and sent in one write each.
 
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::{Chunks, Framing, framing};
+use crate::websocket;
 
 const MAX_HEADERS: usize = 64;
 /// Holds a whole 64 KiB upload, so that one read can take what the socket has.
@@ -58,6 +59,7 @@ pub(crate) fn body_of(segment: &str) -> Option<Vec<u8>> {
     let length = match segment {
         "1k" => 1024,
         "16k" => 16 * 1024,
+        "1m" => 1024 * 1024,
         _ => return None,
     };
     let text =
@@ -74,6 +76,7 @@ struct Answers {
     date: String,
     small: Vec<u8>,
     large: Vec<u8>,
+    huge: Vec<u8>,
     unknown: Vec<u8>,
     anonymous: Vec<u8>,
 }
@@ -85,6 +88,7 @@ impl Answers {
         Answers {
             small: answer(&date, "200 OK", &sized("1k")),
             large: answer(&date, "200 OK", &sized("16k")),
+            huge: answer(&date, "200 OK", &sized("1m")),
             unknown: answer(&date, "404 Not Found", b"{}"),
             anonymous: answer(
                 &date,
@@ -124,6 +128,17 @@ async fn serve(mut stream: TcpStream, answers: &Answers) -> Result<(), String> {
         let sent = match request.wants {
             Wants::Small => stream.write_all(&answers.small).await,
             Wants::Large => stream.write_all(&answers.large).await,
+            Wants::Huge => stream.write_all(&answers.huge).await,
+            Wants::Echo(accept) => {
+                let head = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                );
+                if stream.write_all(head.as_bytes()).await.is_err() {
+                    return Ok(());
+                }
+                return echo_frames(&mut buffer, &mut stream).await;
+            }
             Wants::Receipt => {
                 stream
                     .write_all(&answer(&answers.date, "200 OK", &receipt_of(received)))
@@ -133,6 +148,21 @@ async fn serve(mut stream: TcpStream, answers: &Answers) -> Result<(), String> {
             Wants::Identity => stream.write_all(&answers.anonymous).await,
         };
         if sent.is_err() || request.close {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends each frame back until the peer closes.
+async fn echo_frames(buffer: &mut Buffer, stream: &mut TcpStream) -> Result<(), String> {
+    loop {
+        while let Some((frame, taken)) = websocket::answer(buffer.bytes())? {
+            buffer.take(taken);
+            if stream.write_all(&frame).await.is_err() {
+                return Ok(());
+            }
+        }
+        if !buffer.fill(stream).await? {
             return Ok(());
         }
     }
@@ -148,7 +178,10 @@ struct Request {
 enum Wants {
     Small,
     Large,
+    Huge,
     Receipt,
+    /// To speak WebSocket, with this for `Sec-WebSocket-Accept`.
+    Echo(String),
     Unknown,
     /// It came by `/api/` and nobody said who it is.
     Identity,
@@ -176,6 +209,11 @@ fn parse_request(bytes: &[u8]) -> Result<Option<Request>, String> {
         _ if path.starts_with("/api/") && named("x-wx-openid").is_none() => Wants::Identity,
         (Some("GET"), Some("1k")) => Wants::Small,
         (Some("GET"), Some("16k")) => Wants::Large,
+        (Some("GET"), Some("1m")) => Wants::Huge,
+        (Some("GET"), Some("ws")) if named("upgrade").is_some() => {
+            let key = named("sec-websocket-key").map_or(&b""[..], |header| header.value);
+            Wants::Echo(websocket::accept(&String::from_utf8_lossy(key)))
+        }
         (Some("POST"), Some("upload")) => Wants::Receipt,
         _ => Wants::Unknown,
     };

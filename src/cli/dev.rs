@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::run::serve;
 use crate::config::Config;
 use crate::domain::AppId;
-use crate::net::bind;
+use crate::resilience::panics::log_panics;
 use crate::secret::Secret;
 use crate::server::Sidecar;
 use crate::sim::{Options, Simulator};
@@ -123,6 +123,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
     ))
     .map_err(|report| report.to_string())?;
     logs::init(&config.log);
+    log_panics();
     let sidecar = Sidecar::start(config)
         .map_err(|cause| format!("{cause}; choose other ports with --listen and --admin"))?;
     Ok(Dev {
@@ -175,7 +176,8 @@ Ctrl-C ends it."#
 
 /// The sample app, on a thread of its own; ends with the process.
 fn start_sample() -> io::Result<SocketAddr> {
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), false)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     thread::Builder::new()
         .name("sample-app".to_owned())
@@ -183,7 +185,7 @@ fn start_sample() -> io::Result<SocketAddr> {
     Ok(addr)
 }
 
-fn serve_sample(listener: std::net::TcpListener) -> io::Result<()> {
+fn serve_sample(listener: TcpListener) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

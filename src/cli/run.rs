@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use super::signals::{Signals, Wish};
 use crate::config::Config;
+use crate::resilience::panics::log_panics;
 use crate::server::Sidecar;
 use crate::telemetry::logs;
 
@@ -26,6 +27,7 @@ pub fn run(path: &Path) -> ExitCode {
         eprint!("{}", loaded.warnings.render(styled));
     }
     logs::init(&loaded.config.log);
+    log_panics();
     serve(
         || Sidecar::start(loaded.config).map_err(|error| error.to_string()),
         |sidecar| reload(path, sidecar),
@@ -49,8 +51,15 @@ pub(super) fn serve(
                 let mut signals =
                     Signals::listen().map_err(|error| format!("no signals: {error}"))?;
                 let sidecar = start()?;
-                while signals.next().await == Wish::Reload {
-                    reload(&sidecar);
+                loop {
+                    let wish = tokio::select! {
+                        wish = signals.next() => wish,
+                        () = sidecar.ended() => return Ok(ExitCode::FAILURE),
+                    };
+                    match wish {
+                        Wish::Reload => reload(&sidecar),
+                        Wish::End => break,
+                    }
                 }
                 tokio::select! {
                     () = sidecar.shutdown() => Ok(ExitCode::SUCCESS),

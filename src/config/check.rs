@@ -4,7 +4,7 @@
 //! is looked at, and only at the end do the pieces become a [`Config`] or not. Rules between keys stand in
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use toml::Spanned;
 use tracing::Level;
+use zeroize::Zeroizing;
 
 use super::diagnostic::{Fault, Sink, nearest};
-use super::mask::is_suspect;
 use super::raw::{self, Field, Raw, Text, Texts, Workers};
-use super::source::secret_file;
+use super::source::{open_file, secret_file};
+use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Log, LogFormat, Route,
-    Session, Store, Upstream, Wechat,
+    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log, LogFormat,
+    Route, Session, Store, Tls, TrustedProxies, Upstream, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -33,6 +34,7 @@ const REFRESH_TTL: &str = "30d";
 
 const MOST_WORKERS: i64 = 256;
 const MOST_CONNECTIONS: i64 = 1_000_000;
+const MOST_REQUESTS: i64 = 1_000_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// The least a session key may have, in bytes.
@@ -120,6 +122,12 @@ impl Check<'_> {
         let auth = self.text(&raw.auth, "required", |text| one_of(text, AUTH));
         let workers = self.workers(&raw.workers);
         let trusted_proxies = self.trusted_proxies(&raw.trusted_proxies);
+        let proxy_protocol = self.value(&raw.proxy_protocol, || Ok(false), |on| Ok(*on));
+        if proxy_protocol == Some(true) && trusted_proxies == Some(TrustedProxies::default()) {
+            let fault = Fault::new("nobody's PROXY header would be read: no proxy is trusted")
+                .help("name the load balancer's addresses in `trusted_proxies`");
+            self.sink.error(raw.proxy_protocol.span(), fault);
+        }
         let body_limit = self.text(&raw.body_limit, "10MiB", values::size);
         let header_limit = self.text(&raw.header_limit, "64KiB", values::header_limit);
         let timeout = self.text(&raw.timeout, "30s", values::duration);
@@ -132,6 +140,15 @@ impl Check<'_> {
             || Ok(10_000),
             |n| whole_within(*n, MOST_CONNECTIONS),
         );
+        let max_requests = self.value(
+            &raw.max_requests,
+            || Ok(10_000),
+            |n| whole_within(*n, MOST_REQUESTS),
+        );
+        let buffer_limit = self.text(&raw.buffer_limit, "64MiB", values::size);
+        let rate_limit = self.text(&raw.rate_limit, "none", values::rate_limit);
+        let login_rate_limit =
+            self.text(&raw.login_rate_limit, "50/s burst 200", values::rate_limit);
         let drain_delay = self.text(&raw.drain_delay, "5s", values::duration_or_zero);
         let drain_timeout = self.text(&raw.drain_timeout, "25s", values::duration);
         let escaped_slashes = self.text(&raw.escaped_slashes, "reject", |text| {
@@ -141,6 +158,10 @@ impl Check<'_> {
             ];
             one_of(text, &choices)
         });
+        let tls = match &raw.tls {
+            None => Some(None),
+            Some(raw) => self.tls(raw).map(Some),
+        };
         Some(Inbound {
             listen: listen?,
             upstream: upstream?,
@@ -148,6 +169,7 @@ impl Check<'_> {
             auth: auth?,
             workers: workers?,
             trusted_proxies: trusted_proxies?,
+            proxy_protocol: proxy_protocol?,
             body_limit: body_limit?,
             header_limit: header_limit?,
             timeout: timeout?,
@@ -156,10 +178,76 @@ impl Check<'_> {
             idle_timeout: idle_timeout?,
             tunnel_timeout: tunnel_timeout?,
             max_connections: max_connections?,
+            max_requests: max_requests?,
+            buffer_limit: buffer_limit?,
+            rate_limit: rate_limit?,
+            login_rate_limit: login_rate_limit?,
             drain_delay: drain_delay?,
             drain_timeout: drain_timeout?,
             escaped_slashes: escaped_slashes?,
+            tls: tls?,
         })
+    }
+
+    fn tls(&mut self, raw: &raw::Tls) -> Option<Tls> {
+        let missing = |name: &str| {
+            let fault = Fault::new(format!("`[inbound.tls] {name}` is missing"))
+                .help("TLS needs `cert_file` and `key_file`, in PEM");
+            (raw.header.clone(), fault)
+        };
+        let cert_file = self.required(&raw.cert_file, path, || missing("cert_file"));
+        let key_file = self.required(&raw.key_file, path, || missing("key_file"));
+        let client_ca_file = self.given(&raw.client_ca_file, path);
+        let handshake_timeout = self.text(&raw.handshake_timeout, "10s", values::duration);
+        let certificates = cert_file.and_then(|file| self.public_file(&file, &raw.cert_file));
+        let key = key_file.and_then(|file| self.private_file(&file, &raw.key_file));
+        let client_ca = match client_ca_file? {
+            None => None,
+            Some(file) => Some(self.public_file(&file, &raw.client_ca_file)?),
+        };
+        let (certificates, key) = (certificates?, key?);
+        let material = Material {
+            certificates: &certificates,
+            key: key.as_bytes(),
+            client_ca: client_ca.as_deref().map(Vec::as_slice),
+        };
+        match Tls::new(&material, handshake_timeout?) {
+            Ok(tls) => Some(tls),
+            Err((part, fault)) => {
+                let span = match part {
+                    Part::Certificates => raw.cert_file.span(),
+                    Part::Key => raw.key_file.span(),
+                    Part::ClientCa => raw.client_ca_file.span(),
+                };
+                self.sink.error(span, fault);
+                None
+            }
+        }
+    }
+
+    fn public_file(&mut self, file: &str, field: &Field<Text>) -> Option<Zeroizing<Vec<u8>>> {
+        let read = open_file(&self.directory.join(file), shown(field));
+        self.read(read, field.span())
+    }
+
+    fn private_file(&mut self, file: &str, field: &Field<Text>) -> Option<Zeroizing<String>> {
+        let shown = shown(field);
+        let read = secret_file(&self.directory.join(file), shown);
+        let file = self.read(read, field.span())?;
+        if file.world_readable {
+            self.warn_world_readable(shown, field.span());
+        }
+        Some(file.text)
+    }
+
+    fn warn_world_readable(&mut self, shown: &str, span: Option<Range<usize>>) {
+        let fault = Fault::new(format!(
+            "the file `{shown}` can be read by every user of this machine"
+        ));
+        self.sink.warn(
+            span,
+            fault.help("chmod o-r, or `defaultMode: 0440` on a Kubernetes volume"),
+        );
     }
 
     fn routes(&mut self, raws: &[raw::Route], inbound: Option<&Inbound>) -> Option<Vec<Route>> {
@@ -179,6 +267,7 @@ impl Check<'_> {
         let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
         let timeout = self.given(&raw.timeout, values::duration);
         let body_limit = self.given(&raw.body_limit, values::size);
+        let rate_limit = self.given(&raw.rate_limit, values::rate_limit);
         let upstream = self.given(&raw.upstream, values::upstream);
         if login == Some(true) && auth == Some(Some(Auth::Required)) {
             let fault = Fault::new("who logs in has no token yet, and this route asks for one")
@@ -195,6 +284,7 @@ impl Check<'_> {
             login,
             timeout: timeout?.unwrap_or(inbound.timeout),
             body_limit: body_limit?.unwrap_or(inbound.body_limit),
+            rate_limit: rate_limit?.unwrap_or(inbound.rate_limit),
             upstream: upstream?.unwrap_or_else(|| inbound.upstream.clone()),
         })
     }
@@ -287,10 +377,17 @@ impl Check<'_> {
         })
     }
 
-    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<Vec<Cidr>> {
-        let networks = self.list(field, &[], values::cidr)?;
-        let mut checked = Vec::new();
-        for (written, span) in networks {
+    fn trusted_proxies(&mut self, field: &Field<Texts>) -> Option<TrustedProxies> {
+        let written = self.list(field, &[], |text| match text {
+            "unix" => Ok(None),
+            _ => values::cidr(text).map(Some),
+        })?;
+        let mut checked = TrustedProxies::default();
+        for (written, span) in written {
+            let Some(written) = written else {
+                checked.unix = true;
+                continue;
+            };
             let network = Cidr {
                 addr: masked(written),
                 prefix: written.prefix,
@@ -303,7 +400,7 @@ impl Check<'_> {
                 let fault = Fault::new("this address has bits beyond those that count");
                 self.sink.warn(span, fault);
             }
-            checked.push(network);
+            checked.networks.push(network);
         }
         Some(checked)
     }
@@ -377,21 +474,11 @@ impl Check<'_> {
         });
         let files = self.each(file, |check, text, span| {
             let path = check.directory.join(&text.value);
-            // Somebody may have put the secret itself where its file belongs.
-            let shown = match is_suspect(text.shown()) {
-                true => "***",
-                false => text.shown(),
-            };
+            let shown = text.shown_as_file();
             match secret_file(&path, shown) {
                 Ok(file) => {
                     if file.world_readable {
-                        let fault = Fault::new(format!(
-                            "the file `{shown}` can be read by every user of this machine"
-                        ));
-                        check.sink.warn(
-                            span.clone(),
-                            fault.help("chmod o-r, or `defaultMode: 0440` on a Kubernetes volume"),
-                        );
+                        check.warn_world_readable(shown, span.clone());
                     }
                     check.secret(&file.text, span, judge)
                 }
@@ -453,6 +540,7 @@ impl Check<'_> {
         self.lifetimes(&raw.session);
         let inbound = peek(&raw.inbound.listen, INBOUND_LISTEN, values::listen);
         let admin = peek(&raw.admin.listen, ADMIN_LISTEN, values::listen);
+        let (inbound, admin) = (inbound.as_ref(), admin.as_ref());
         self.listeners(raw, inbound, admin);
         let listeners = [("[inbound] listen", inbound), ("[admin] listen", admin)];
         let upstreams = raw.routes.iter().map(|route| &route.upstream);
@@ -475,14 +563,18 @@ impl Check<'_> {
         }
     }
 
-    fn listeners(&mut self, raw: &Raw, inbound: Option<SocketAddr>, admin: Option<SocketAddr>) {
-        let (Some(inbound), Some(admin)) = (inbound, admin) else {
-            return;
+    fn listeners(&mut self, raw: &Raw, inbound: Option<&Listen>, admin: Option<&Listen>) {
+        let same = match (inbound, admin) {
+            (Some(Listen::Tcp(inbound)), Some(Listen::Tcp(admin))) => {
+                let same_ip = inbound.ip() == admin.ip()
+                    || inbound.ip().is_unspecified()
+                    || admin.ip().is_unspecified();
+                inbound.port() == admin.port() && inbound.port() != 0 && same_ip
+            }
+            (Some(inbound), Some(admin)) => inbound == admin,
+            _ => false,
         };
-        let same_ip = inbound.ip() == admin.ip()
-            || inbound.ip().is_unspecified()
-            || admin.ip().is_unspecified();
-        if inbound.port() != admin.port() || inbound.port() == 0 || !same_ip {
+        if !same {
             return;
         }
         // `None` is less than any place in the file: a default counts as the first of the two.
@@ -503,18 +595,24 @@ impl Check<'_> {
     fn upstream_loop(
         &mut self,
         field: &Field<Text>,
-        listeners: &[(&'static str, Option<SocketAddr>)],
+        listeners: &[(&'static str, Option<&Listen>)],
     ) {
         let Field::Given(text) = field else {
             return;
         };
-        let Ok(Upstream::Tcp { host, port } | Upstream::H2c { host, port }) =
-            values::upstream(&text.get_ref().value)
-        else {
+        let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
         for (name, listener) in listeners {
-            if listener.is_some_and(|l| l.port() == port && reaches(&host, l.ip())) {
+            let is_ours = match (listener, &upstream) {
+                (
+                    Some(Listen::Tcp(addr)),
+                    Upstream::Tcp { host, port } | Upstream::H2c { host, port },
+                ) => addr.port() == *port && reaches(host, addr.ip()),
+                (Some(Listen::Unix(path)), Upstream::Unix(upstream)) => path == upstream,
+                _ => false,
+            };
+            if is_ours {
                 let fault = Fault::new(format!(
                     "this is `{name}`: the sidecar would send requests to itself"
                 ))
@@ -680,6 +778,21 @@ fn peek<T>(
         Field::Absent => parse(default).ok(),
         Field::Faulty => None,
         Field::Given(text) => parse(&text.get_ref().value).ok(),
+    }
+}
+
+fn path(text: &str) -> Result<String, Fault> {
+    if text.is_empty() {
+        return Err(Fault::new("the name of the file is missing"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a file as a message may show it.
+fn shown(field: &Field<Text>) -> &str {
+    match field {
+        Field::Given(text) => text.get_ref().shown_as_file(),
+        Field::Absent | Field::Faulty => "",
     }
 }
 

@@ -76,6 +76,10 @@ impl Mask {
         match value.get_ref() {
             DeValue::Table(table) => {
                 for (name, value) in table {
+                    if let Some(nested) = section.nested(name.get_ref()) {
+                        self.hide_section(text, nested, value);
+                        continue;
+                    }
                     match section.key(name.get_ref()) {
                         Some(key) if key.kind != Kind::Secret => self.hide_suspects(text, value),
                         _ => self.hide_all(text, value),
@@ -201,7 +205,7 @@ fn harmless_prefix(line: &str) -> usize {
             .trim_end()
             .trim_matches(['[', ']'])
             .bytes()
-            .all(|b| b.is_ascii_lowercase() || b == b'_');
+            .all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'.'));
     let keys = || {
         SECTIONS
             .iter()

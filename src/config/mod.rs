@@ -8,9 +8,12 @@ mod diagnostic;
 mod mask;
 mod raw;
 mod source;
+mod tls;
 mod values;
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use crate::secret::Secret;
 
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use source::Loaded;
+pub use tls::Tls;
 
 /// Everything the sidecar was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +60,7 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     /// Where the Mini Program's traffic comes in.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// The app.
     pub upstream: Upstream,
     /// The path under which the sidecar's own endpoints live; begins with `/`, ends without.
@@ -66,7 +70,9 @@ pub struct Inbound {
     /// How many threads serve; one runtime, listener and pool each. At least 1.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: TrustedProxies,
+    /// Whether these peers begin each connection with a PROXY header that says who the client is.
+    pub proxy_protocol: bool,
     /// The largest body a client may send, in bytes.
     pub body_limit: u64,
     /// The largest header section, in bytes.
@@ -83,12 +89,31 @@ pub struct Inbound {
     pub tunnel_timeout: Duration,
     /// How many client connections are held at once; more wait in the listener's queue.
     pub max_connections: usize,
+    /// How many requests are dealt with at once.
+    pub max_requests: usize,
+    /// How many bytes of bodies that are read as a whole are held at once.
+    pub buffer_limit: u64,
+    /// How many requests one user or client may send, on each route that does not say otherwise.
+    pub rate_limit: Option<RateLimit>,
+    /// How many logins and refreshes one client address may ask for.
+    pub login_rate_limit: Option<RateLimit>,
     /// How long the sidecar says "not ready" before it stops accepting.
     pub drain_delay: Duration,
     /// How long requests in flight may take after that.
     pub drain_timeout: Duration,
     /// What becomes of `%2F` and `%5C` in paths.
     pub escaped_slashes: EscapedSlashes,
+    /// TLS, if clients are to speak it.
+    pub tls: Option<Tls>,
+}
+
+/// Where the sidecar listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// `unix:/path/to.sock`
+    Unix(PathBuf),
 }
 
 /// Where the app listens.
@@ -141,6 +166,26 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
+/// So many requests, such as `10/s burst 20`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many in each period, in the long run; at least 1.
+    pub count: u32,
+    /// The period.
+    pub per: Duration,
+    /// How many at once, after a rest; at least 1.
+    pub burst: u32,
+}
+
+/// Who is believed to say who the client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// Those with an address.
+    pub networks: Vec<Cidr>,
+    /// Those who come through a Unix socket, which have none.
+    pub unix: bool,
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -156,6 +201,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Instead of `[inbound] body_limit`.
     pub body_limit: u64,
+    /// Instead of `[inbound] rate_limit`.
+    pub rate_limit: Option<RateLimit>,
     /// Instead of `[inbound] upstream`.
     pub upstream: Upstream,
 }
@@ -206,7 +253,7 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// Where operators, the kubelet and Prometheus come in.
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 /// `[log]`
@@ -227,6 +274,38 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+/// As it is configured.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// So that it can be connected to; a Unix socket cannot be, in this way.
+impl ToSocketAddrs for Listen {
+    type Iter = std::option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        match self {
+            Self::Tcp(addr) => Ok(Some(*addr).into_iter()),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl TrustedProxies {
+    /// Whether this peer is one of them; `None` came through a Unix socket.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        match peer {
+            Some(ip) => self.networks.iter().any(|network| network.contains(ip)),
+            None => self.unix,
+        }
+    }
 }
 
 impl Cidr {

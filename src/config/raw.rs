@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Fault, Sink, nearest};
+use super::mask::is_suspect;
 
 /// A section of the file.
 pub(super) struct Section {
@@ -66,6 +67,7 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("auth", Kind::Text),
             Key::new("workers", Kind::Workers),
             Key::new("trusted_proxies", Kind::List),
+            Key::new("proxy_protocol", Kind::Flag),
             Key::new("body_limit", Kind::Size),
             Key::new("header_limit", Kind::Size),
             Key::new("timeout", Kind::Duration),
@@ -74,9 +76,23 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("idle_timeout", Kind::Duration),
             Key::new("tunnel_timeout", Kind::Duration),
             Key::new("max_connections", Kind::Number),
+            Key::new("max_requests", Kind::Number),
+            Key::new("buffer_limit", Kind::Size),
+            Key::new("rate_limit", Kind::Text),
+            Key::new("login_rate_limit", Kind::Text),
             Key::new("drain_delay", Kind::Duration),
             Key::new("drain_timeout", Kind::Duration),
             Key::new("escaped_slashes", Kind::Text),
+        ],
+    },
+    Section {
+        name: "inbound.tls",
+        repeated: false,
+        keys: &[
+            Key::new("cert_file", Kind::Text),
+            Key::new("key_file", Kind::Text),
+            Key::new("client_ca_file", Kind::Text),
+            Key::new("handshake_timeout", Kind::Duration),
         ],
     },
     Section {
@@ -89,6 +105,7 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("login", Kind::Flag),
             Key::new("timeout", Kind::Duration),
             Key::new("body_limit", Kind::Size),
+            Key::new("rate_limit", Kind::Text),
             Key::new("upstream", Kind::Text),
         ],
     },
@@ -166,6 +183,7 @@ pub(super) struct Inbound {
     pub(super) auth: Field<Text>,
     pub(super) workers: Field<Workers>,
     pub(super) trusted_proxies: Field<Texts>,
+    pub(super) proxy_protocol: Field<bool>,
     pub(super) body_limit: Field<Text>,
     pub(super) header_limit: Field<Text>,
     pub(super) timeout: Field<Text>,
@@ -174,9 +192,23 @@ pub(super) struct Inbound {
     pub(super) idle_timeout: Field<Text>,
     pub(super) tunnel_timeout: Field<Text>,
     pub(super) max_connections: Field<i64>,
+    pub(super) max_requests: Field<i64>,
+    pub(super) buffer_limit: Field<Text>,
+    pub(super) rate_limit: Field<Text>,
+    pub(super) login_rate_limit: Field<Text>,
     pub(super) drain_delay: Field<Text>,
     pub(super) drain_timeout: Field<Text>,
     pub(super) escaped_slashes: Field<Text>,
+    pub(super) tls: Option<Tls>,
+}
+
+/// `[inbound.tls]`
+pub(super) struct Tls {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) cert_file: Field<Text>,
+    pub(super) key_file: Field<Text>,
+    pub(super) client_ca_file: Field<Text>,
+    pub(super) handshake_timeout: Field<Text>,
 }
 
 /// `[[route]]`
@@ -188,6 +220,7 @@ pub(super) struct Route {
     pub(super) login: Field<bool>,
     pub(super) timeout: Field<Text>,
     pub(super) body_limit: Field<Text>,
+    pub(super) rate_limit: Field<Text>,
     pub(super) upstream: Field<Text>,
 }
 
@@ -289,6 +322,12 @@ impl Section {
         self.keys.iter().find(|k| k.name == name)
     }
 
+    /// The section of that name within this one: `tls` in `[inbound]` is `[inbound.tls]`.
+    pub(super) fn nested(&self, name: &str) -> Option<&'static Section> {
+        let within = |s: &&Section| s.name.split_once('.') == Some((self.name, name));
+        SECTIONS.iter().find(within)
+    }
+
     fn header(&self) -> String {
         if self.repeated {
             format!("[[{}]]", self.name)
@@ -352,6 +391,14 @@ impl Text {
     pub(super) fn shown(&self) -> &str {
         self.written.as_deref().unwrap_or(&self.value)
     }
+
+    /// The same for the name of a file; somebody may have put the secret itself where its file belongs.
+    pub(super) fn shown_as_file(&self) -> &str {
+        match is_suspect(self.shown()) {
+            true => "***",
+            false => self.shown(),
+        }
+    }
 }
 
 impl Raw {
@@ -408,6 +455,7 @@ impl Inbound {
             auth: table.text("auth", r),
             workers: table.workers("workers", r),
             trusted_proxies: table.list("trusted_proxies", r),
+            proxy_protocol: table.flag("proxy_protocol", r),
             body_limit: table.text("body_limit", r),
             header_limit: table.text("header_limit", r),
             timeout: table.text("timeout", r),
@@ -416,10 +464,29 @@ impl Inbound {
             idle_timeout: table.text("idle_timeout", r),
             tunnel_timeout: table.text("tunnel_timeout", r),
             max_connections: table.number("max_connections", r),
+            max_requests: table.number("max_requests", r),
+            buffer_limit: table.text("buffer_limit", r),
+            rate_limit: table.text("rate_limit", r),
+            login_rate_limit: table.text("login_rate_limit", r),
             drain_delay: table.text("drain_delay", r),
             drain_timeout: table.text("drain_timeout", r),
             escaped_slashes: table.text("escaped_slashes", r),
+            tls: table.section("tls", r).map(|table| Tls::read(table, r)),
         }
+    }
+}
+
+impl Tls {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let tls = Self {
+            header: table.header.clone(),
+            cert_file: table.text("cert_file", r),
+            key_file: table.text("key_file", r),
+            client_ca_file: table.text("client_ca_file", r),
+            handshake_timeout: table.text("handshake_timeout", r),
+        };
+        table.finish(r);
+        tls
     }
 }
 
@@ -433,6 +500,7 @@ impl Route {
             login: table.flag("login", r),
             timeout: table.text("timeout", r),
             body_limit: table.text("body_limit", r),
+            rate_limit: table.text("rate_limit", r),
             upstream: table.text("upstream", r),
         };
         table.finish(r);
@@ -504,6 +572,13 @@ impl<'i> Table<'i> {
                 None => Read::WrongType(other),
             },
         })
+    }
+
+    /// A section within this one.
+    fn section(&mut self, name: &str, r: &mut Reader<'_>) -> Option<Table<'i>> {
+        let section = self.section.nested(name)?;
+        let (name, value) = self.entries.remove(name)?;
+        r.table(section, name, value)
     }
 
     fn take<T>(

@@ -126,6 +126,11 @@ pub(super) fn secret_file(path: &Path, shown: &str) -> Result<SecretFile, Fault>
     })
 }
 
+/// Reads a file that is no secret: certificates. The fault names it as `shown`.
+pub(super) fn open_file(path: &Path, shown: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    read(path, FILE_LIMIT).map_err(|e| unreadable(&format!("the file `{shown}`"), &e))
+}
+
 fn read(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
@@ -350,6 +355,96 @@ mod tests {
                 assert!(lines.iter().any(|l| l.starts_with(&expected)), "{report}");
                 assert!(key.kind != Kind::Flag || report.to_string().contains("true or false"));
             }
+        }
+    }
+
+    #[test]
+    fn each_mistake_of_a_tls_section_has_its_message_and_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().display().to_string();
+        let pair = |name: &str| {
+            let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+            std::fs::write(directory.path().join(name), pair.cert.pem()).unwrap();
+            let key = directory.path().join(format!("{name}.key"));
+            std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+            std::fs::set_permissions(key, Permissions::from_mode(0o600)).unwrap();
+        };
+        pair("a");
+        pair("b");
+        let write = |name: &str, text: &str| {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        };
+        write("empty", "");
+        write(
+            "broken",
+            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        );
+        write(
+            "locked",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        );
+        let section = |cert: &str, key: &str, more: &str| {
+            let tls = format!(
+                "[inbound.tls]\ncert_file = \"{at}/{cert}\"\nkey_file = \"{at}/{key}\"\n{more}"
+            );
+            good("", "", &tls)
+        };
+        let tls = loaded(&section("a", "a.key", ""))
+            .config
+            .inbound
+            .tls
+            .unwrap();
+        assert_eq!(tls.handshake_timeout.as_secs(), 10);
+        for (cert, key, more, expected) in [
+            (
+                "a",
+                "b.key",
+                "",
+                "this key is not that of the first certificate",
+            ),
+            ("none", "a.key", "", "does not exist"),
+            ("empty", "a.key", "", "has no certificate"),
+            ("a.key", "a.key", "", "has no certificate"),
+            ("broken", "a.key", "", "not PEM"),
+            ("a", "a", "", "has no private key"),
+            ("a", "locked", "", "is encrypted"),
+            (
+                "a",
+                "a.key",
+                "client_ca_file = \"nowhere\"",
+                "`nowhere` does not exist",
+            ),
+            (
+                "a",
+                "a.key",
+                "client_ca_file = \"\"",
+                "the name of the file is missing",
+            ),
+            ("a", "a.key", "handshake_timeout = \"0s\"", "more than zero"),
+        ] {
+            let report = report(&section(cert, key, more));
+            let found = lines(&report);
+            let line = found.iter().find(|l| l.contains(" error: "));
+            assert!(
+                line.is_some_and(|l| l.contains(expected) && !l.starts_with('-')),
+                "{report}"
+            );
+        }
+        for (tls, expected) in [
+            ("[inbound.tls]", "`[inbound.tls] cert_file` is missing"),
+            ("[inbound.tls]\ncertfile = 1", "did you mean `cert_file`?"),
+            ("[inbound]\ntls = true", "write `[inbound.tls]`"),
+            ("[tls]\ncert_file = \"a\"", "unknown section `tls`"),
+        ] {
+            let text = match tls.strip_prefix("[inbound]\n") {
+                Some(line) => good("", line, ""),
+                None => good("", "", tls),
+            };
+            let report = report(&text);
+            assert!(
+                lines(&report).iter().any(|l| l.contains(expected)),
+                "{report}"
+            );
         }
     }
 

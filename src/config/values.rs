@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::Fault;
-use super::{Cidr, Endpoint, Upstream};
+use super::{Cidr, Endpoint, Listen, RateLimit, Upstream};
 
 /// The longest duration: far beyond any use, and near enough that adding it to a point in time cannot overflow.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -94,6 +94,38 @@ pub(super) fn size(text: &str) -> Result<u64, Fault> {
     }
 }
 
+/// A rate such as `10/s` or `10/s burst 20`; `None` for `none`. Without a burst, as many as the rate names may come at once.
+pub(super) fn rate_limit(text: &str) -> Result<Option<RateLimit>, Fault> {
+    const MOST: u32 = 1_000_000;
+    let expected =
+        "a rate is a number of requests per s, m or h, with a burst if need be; or it is \"none\"";
+    let fault = || Fault::new(expected).help("write it like \"10/s\" or \"10/s burst 20\"");
+    if text == "none" {
+        return Ok(None);
+    }
+    let (rate, burst) = match text.split_once(" burst ") {
+        Some((rate, burst)) => (rate, Some(burst)),
+        None => (text, None),
+    };
+    let (count, unit) = rate.split_once('/').ok_or_else(fault)?;
+    let per = match unit {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(60 * 60),
+        _ => return Err(fault()),
+    };
+    let number = |digits: &str| {
+        let number = decimal(digits).ok_or_else(fault)?;
+        match number {
+            1..=MOST => Ok(number),
+            _ => Err(Fault::new("the numbers of a rate are from 1 to 1000000")),
+        }
+    };
+    let count = number(count)?;
+    let burst = burst.map_or(Ok(count), number)?;
+    Ok(Some(RateLimit { count, per, burst }))
+}
+
 /// The size of a header section.
 pub(super) fn header_limit(text: &str) -> Result<usize, Fault> {
     let bytes = size(text)?;
@@ -103,8 +135,15 @@ pub(super) fn header_limit(text: &str) -> Result<usize, Fault> {
     usize::try_from(bytes).map_err(|_| Fault::new("this must be from \"1KiB\" to \"1MiB\""))
 }
 
-/// The address of a listener: `ip:port`, `:port` or `localhost:port`.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
+/// Where to listen: `ip:port`, `:port`, `localhost:port` or `unix:/path`.
+pub(super) fn listen(text: &str) -> Result<Listen, Fault> {
+    match text.strip_prefix("unix:") {
+        Some(path) => unix_socket(path).map(Listen::Unix),
+        None => listen_tcp(text).map(Listen::Tcp),
+    }
+}
+
+fn listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
     let expected = "a listener is an address and a port, such as \"0.0.0.0:8080\"";
     if let Ok(addr) = text.parse() {
         return Ok(addr);
@@ -127,7 +166,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Fault> {
         .or_else(|| text.strip_prefix("tcp://"))
         .map(|rest| rest.trim_end_matches('/'));
     if let Some(rest) = without_scheme
-        && listen(rest).is_ok()
+        && listen_tcp(rest).is_ok()
     {
         return Err(Fault::new(expected).help(format!("write \"{rest}\"")));
     }
@@ -147,7 +186,7 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
     let expected =
         "an upstream is \"http://host:port\", \"h2c://host:port\" or \"unix:/path/to.sock\"";
     if let Some(path) = text.strip_prefix("unix:") {
-        return unix_socket(path);
+        return unix_socket(path).map(Upstream::Unix);
     }
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
@@ -442,7 +481,7 @@ fn host_name(host: &str) -> Result<String, Fault> {
     Ok(host.to_ascii_lowercase())
 }
 
-fn unix_socket(path: &str) -> Result<Upstream, Fault> {
+fn unix_socket(path: &str) -> Result<PathBuf, Fault> {
     if let Some(rest) = path.strip_prefix("//") {
         let rest = rest.trim_start_matches('/');
         return Err(Fault::new("`unix:` is followed by the path at once")
@@ -457,7 +496,7 @@ fn unix_socket(path: &str) -> Result<Upstream, Fault> {
             "the path of a socket has {SOCKET_PATH_LIMIT} bytes at the most"
         )));
     }
-    Ok(Upstream::Unix(PathBuf::from(path)))
+    Ok(PathBuf::from(path))
 }
 
 /// The fault of an upstream that has no `://`.
@@ -584,6 +623,44 @@ mod tests {
         }
         assert!(header_limit("1023B").is_err());
         assert!(header_limit("2MiB").is_err());
+    }
+
+    #[test]
+    fn rates_are_requests_per_time_with_a_burst() {
+        let limit = |count, secs, burst| {
+            Some(RateLimit {
+                count,
+                per: Duration::from_secs(secs),
+                burst,
+            })
+        };
+        assert_eq!(rate_limit("10/s").unwrap(), limit(10, 1, 10));
+        assert_eq!(rate_limit("600/m").unwrap(), limit(600, 60, 600));
+        assert_eq!(rate_limit("1000/h burst 5").unwrap(), limit(1000, 3600, 5));
+        assert_eq!(rate_limit("none").unwrap(), None);
+        for bad in [
+            "",
+            "10",
+            "10/",
+            "/s",
+            "10/d",
+            "10 /s",
+            "10/s 20",
+            "10/s burst",
+            "10/s burst x",
+            "10/s, burst 20",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "off",
+        ] {
+            let advice = "write it like \"10/s\" or \"10/s burst 20\"";
+            assert_eq!(help(rate_limit(bad)), advice, "{bad}");
+        }
+        for bad in ["0/s", "1000001/s", "10/s burst 0"] {
+            let advice = "the numbers of a rate are from 1 to 1000000";
+            assert_eq!(help(rate_limit(bad)), advice, "{bad}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows of WeChat, tokens or time.
 
+pub mod base64url;
+
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hkdf};
 

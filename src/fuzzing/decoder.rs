@@ -22,7 +22,7 @@ fn line<'d>(rest: &mut &'d [u8]) -> Option<&'d [u8]> {
     (!line.contains(&b'\n') && !line.contains(&b'\r')).then_some(line)
 }
 
-/// chunked-body of RFC 9112 §7.1; extensions may be any printable text.
+/// chunked-body of RFC 9112 §7.1; a size has at most 16 digits, and extensions may be any printable text.
 pub(super) fn chunked(data: &[u8]) -> Option<Decoded> {
     let mut rest = data;
     let mut body = Vec::new();
@@ -32,7 +32,10 @@ pub(super) fn chunked(data: &[u8]) -> Option<Decoded> {
             Some(at) => line.split_at(at),
             None => (line, &b""[..]),
         };
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) || !is_value(extension) {
+        if !(1..=16).contains(&digits.len())
+            || !digits.iter().all(u8::is_ascii_hexdigit)
+            || !is_value(extension)
+        {
             return None;
         }
         let size = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::{decoder, engine};
 use crate::clock::Timestamp;
-use crate::config::{EscapedSlashes, Upstream};
+use crate::config::{Cidr, EscapedSlashes, TrustedProxies, Upstream};
 use crate::domain::{OpenId, UnionId, User};
 use crate::net::Stream;
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Forward, Limits, Origin};
+use crate::proxy::{self, Counting, Forward, Limits, Origin, Peer};
 use crate::telemetry::ids::IdSource;
+use crate::telemetry::requests::WorkerCells;
 use crate::wire::http1::ServerConnection;
 use crate::wire::http2::Http2Connection;
 use crate::wire::{Framing, HeadLimits, RequestHead};
@@ -35,7 +37,6 @@ const APP_LINES: &[u8] = b"X-WX-APPID: wx0123456789abcdef\r\nX-WX-SOURCE: wx-sid
 /// Names that apps believe to be a proxy's; some are set by us, the others must not be there.
 const PROXY_NAMES: &[&str] = &[
     "CLIENT_IP",
-    "FORWARDED",
     "PROXY",
     "PROXY_AUTHORIZATION",
     "PROXY_CONNECTION",
@@ -145,6 +146,20 @@ fn check(head: &RequestHead) {
 fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
     let path = CanonicalPath::parse(head.target(), EscapedSlashes::Reject);
     let ids = IdSource::new();
+    let peer = Peer::new(PEER.parse().ok(), false);
+    let networks = if trusted {
+        vec![Cidr {
+            addr: PEER.parse().expect("an address"),
+            prefix: 32,
+        }]
+    } else {
+        Vec::new()
+    };
+    let proxies = TrustedProxies {
+        networks,
+        unix: false,
+    };
+    let cells = WorkerCells::default();
     let second = Duration::from_secs(1);
     let upstream = Upstream::Tcp {
         host: "app".to_owned(),
@@ -157,10 +172,7 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
         authority: AUTHORITY,
         user,
         app_lines: APP_LINES,
-        origin: Origin {
-            peer_text: PEER,
-            trusted,
-        },
+        origin: Origin::new(&peer, &proxies),
         request_id: ids.request_id(Timestamp::from_millis(0)),
         trace: ids.trace(),
         limits: Limits {
@@ -171,6 +183,11 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
             body: 0,
         },
         added: None,
+        counting: Counting {
+            recorder: &cells.route("none"),
+            cells: &cells,
+            began: Instant::now(),
+        },
     };
     let mut out = Vec::new();
     proxy::encode_request(&forward, &mut out);
@@ -243,6 +260,7 @@ fn check_sent(head: &RequestHead, sent: &[u8], identity: &[(&str, &str)], truste
     }
 
     for name in [
+        "X_REAL_IP",
         "X_REQUEST_ID",
         "TRACEPARENT",
         "X_FORWARDED_FOR",
@@ -254,7 +272,10 @@ fn check_sent(head: &RequestHead, sent: &[u8], identity: &[(&str, &str)], truste
         all("X_FORWARDED_FOR")[0].ends_with(PEER.as_bytes()),
         "{text}"
     );
+    // A trusted proxy's is continued.
+    assert!(all("FORWARDED").len() <= usize::from(trusted), "{text}");
     if !trusted {
+        assert_eq!(all("X_REAL_IP"), [PEER.as_bytes()], "{text}");
         assert_eq!(all("X_FORWARDED_FOR"), [PEER.as_bytes()], "{text}");
         assert_eq!(all("X_FORWARDED_PROTO"), [b"http"], "{text}");
         assert_eq!(all("X_FORWARDED_HOST"), [b"public.example"], "{text}");
@@ -267,7 +288,7 @@ fn check_sent(head: &RequestHead, sent: &[u8], identity: &[(&str, &str)], truste
             "{text}"
         );
     }
-    for credentials in all("AUTHORIZATION") {
+    for credentials in named("authorization") {
         let token = |prefix: &[u8]| credentials.windows(5).any(|part| part == prefix);
         assert!(!token(b"wxat_") && !token(b"wxrt_"), "{text}");
     }

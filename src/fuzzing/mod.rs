@@ -11,6 +11,7 @@ mod engine;
 mod headers;
 mod oracle;
 mod path;
+mod proxy_header;
 mod request;
 mod response;
 mod token;
@@ -18,6 +19,7 @@ mod token;
 pub use chunked::chunked;
 pub use headers::headers;
 pub use path::path;
+pub use proxy_header::proxy_header;
 pub use request::request;
 pub use response::response;
 pub use token::token;
@@ -172,5 +174,5 @@ mod tests {
         };
     }
 
-    replays! { chunked headers path request response token }
+    replays! { chunked headers path proxy_header request response token }
 }

@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::future;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
@@ -19,6 +19,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capt
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config;
+use crate::telemetry::throttle::Throttle;
 use crate::wechat::answer;
 
 /// How long a connection waits for its next use. Short, because a connection that WeChat closes at the moment it is
@@ -41,6 +42,8 @@ pub(super) struct Client {
     endpoints: Vec<config::Endpoint>,
     connect_timeout: Duration,
     timeout: Duration,
+    /// Endpoints without a connection in the log, by their place in the list.
+    unreachable: Throttle<usize>,
 }
 
 /// What came back, complete.
@@ -75,6 +78,7 @@ impl Client {
             endpoints: wechat.endpoints.clone(),
             connect_timeout: wechat.connect_timeout,
             timeout: wechat.timeout,
+            unreachable: Throttle::default(),
         }
     }
 
@@ -89,14 +93,19 @@ impl Client {
         let Some((last, earlier)) = self.endpoints.split_last() else {
             return Err(Failure::NotConnected("no endpoint is configured".into()));
         };
-        for endpoint in earlier {
+        for (place, endpoint) in earlier.iter().enumerate() {
             match self.ask(endpoint, path, query).await {
-                Err(Failure::NotConnected(cause)) => tracing::warn!(
-                    endpoint = endpoint.host,
-                    port = endpoint.port,
-                    cause,
-                    "no connection to this endpoint of WeChat's; trying the next"
-                ),
+                Err(Failure::NotConnected(cause)) => {
+                    if let Some(suppressed) = self.unreachable.pass(place, Instant::now()) {
+                        tracing::warn!(
+                            endpoint = endpoint.host,
+                            port = endpoint.port,
+                            cause,
+                            suppressed,
+                            "no connection to this endpoint of WeChat's; trying the next"
+                        );
+                    }
+                }
                 outcome => return outcome,
             }
         }

@@ -16,6 +16,7 @@ use crate::domain::{AppId, LoginCode};
 use crate::error::{Error, Kind, Side, WechatFault};
 use crate::secret::Secret;
 use crate::telemetry::metrics::{CallOutcome, Metrics};
+use crate::telemetry::throttle::Throttle;
 use crate::wechat::answer::{self, Answer, Refusal};
 use crate::wechat::errcode::{self, Class};
 use crate::wechat::login::{self, UserSession};
@@ -29,6 +30,8 @@ pub struct Gateway {
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
     working_secret: AtomicUsize,
     metrics: Arc<Metrics>,
+    /// Failed calls in the log, by kind and status.
+    failures: Throttle<(Kind, u16)>,
 }
 
 impl Gateway {
@@ -40,6 +43,7 @@ impl Gateway {
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),
             metrics,
+            failures: Throttle::default(),
         }
     }
 
@@ -122,14 +126,22 @@ impl Gateway {
             Err(error) if error.side() == Side::Downstream => {
                 tracing::debug!(path, elapsed_ms, %error, "WeChat refused what the client sent");
             }
-            Err(error) => tracing::warn!(
-                path,
-                errcode = error.fault().map(|fault| fault.meaning.code),
-                rid = error.fault().and_then(|fault| fault.rid.as_deref()),
-                elapsed_ms,
-                %error,
-                "a call to WeChat failed"
-            ),
+            Err(error) => {
+                let cause = (error.kind(), error.status());
+                let Some(suppressed) = self.failures.pass(cause, Instant::now()) else {
+                    tracing::debug!(path, elapsed_ms, %error, "a call to WeChat failed");
+                    return;
+                };
+                tracing::warn!(
+                    path,
+                    errcode = error.fault().map(|fault| fault.meaning.code),
+                    rid = error.fault().and_then(|fault| fault.rid.as_deref()),
+                    elapsed_ms,
+                    %error,
+                    suppressed,
+                    "a call to WeChat failed"
+                );
+            }
         }
     }
 }

@@ -1,7 +1,11 @@
-//! Sockets: what is listened on, what is connected to, and one stream type for both.
+//! Sockets: what is listened on, what is connected to, TLS, and one stream type for all.
 
 mod listen;
+mod proxy_protocol;
 mod stream;
+mod tls;
 
-pub(crate) use listen::{bind, bind_group};
+pub(crate) use listen::{Bound, Listener};
+pub(crate) use proxy_protocol::read_header as read_proxy_header;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};
+pub(crate) use tls::{Protocol, Secured, handshake};

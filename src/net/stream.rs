@@ -1,35 +1,42 @@
 //! One stream type over all transports, so that nothing above needs to box or to be generic.
 //!
 //! It is used in halves, because an exchange reads and writes the same socket at once. The halves borrow the stream and
-//! cost nothing.
+//! cost nothing. A TLS session is one state for both directions; its halves take turns with it, each for the duration of
+//! one poll, which on one thread needs no lock.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio_rustls::server::TlsStream;
 
 use crate::config::Upstream;
 
-/// A connected socket.
+/// A connected socket. As a whole it is used only until its first request; see [`Stream::split`].
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<RefCell<TlsStream<Stream>>>),
 }
 
 /// The half that is read from.
 pub(crate) enum ReadHalf<'a> {
     Tcp(tcp::ReadHalf<'a>),
     Unix(unix::ReadHalf<'a>),
+    Tls(&'a RefCell<TlsStream<Stream>>),
 }
 
 /// The half that is written to.
 pub(crate) enum WriteHalf<'a> {
     Tcp(tcp::WriteHalf<'a>),
     Unix(unix::WriteHalf<'a>),
+    Tls(&'a RefCell<TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -51,6 +58,14 @@ impl Stream {
             .map_err(elapsed)?
     }
 
+    /// Has small pieces sent at once. The kernel may hold them back otherwise; nothing else changes.
+    pub(crate) fn send_at_once(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) | Self::Tls(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         match self {
             Self::Tcp(stream) => {
@@ -61,23 +76,30 @@ impl Stream {
                 let (read, write) = stream.split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
+            Self::Tls(session) => (ReadHalf::Tls(session), WriteHalf::Tls(session)),
         }
     }
 
     /// Makes the close of this stream a reset, which nobody takes for the orderly end of what was sent. Unix sockets have
-    /// no such thing.
+    /// no such thing; TLS has its own, as only [`AsyncWrite::poll_shutdown`] sends the closing alert.
     pub(crate) fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
-            // An error means that the connection is gone already.
-            let _gone = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        match self {
+            Self::Tcp(stream) => {
+                // An error means that the connection is gone already.
+                let _gone = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+            Self::Unix(_) => {}
+            Self::Tls(session) => session.borrow().get_ref().0.reset_on_close(),
         }
     }
 
-    /// Waits until there is something to read, an end included, without holding a buffer for it.
+    /// Waits until there is something to read, an end included, without holding a buffer for it. Under TLS what arrives
+    /// may be no data at all, so it is opened as it comes; rustls keeps what it finds for the next read.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
+            Self::Tls(session) => poll_fn(|cx| poll_peek(session, cx)).await,
         }
     }
 
@@ -88,6 +110,7 @@ impl Stream {
         let ready = match self {
             Self::Tcp(stream) => stream.poll_read_ready(&mut cx),
             Self::Unix(stream) => stream.poll_read_ready(&mut cx),
+            Self::Tls(session) => poll_peek(session, &mut cx),
         };
         if ready.is_pending() {
             return true;
@@ -96,9 +119,17 @@ impl Stream {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
+            Self::Tls(_) => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
+}
+
+/// Ready when a read would be.
+fn poll_peek(session: &RefCell<TlsStream<Stream>>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Pin::new(&mut *session.borrow_mut())
+        .poll_fill_buf(cx)
+        .map_ok(|_| ())
 }
 
 impl AsyncRead for Stream {
@@ -110,6 +141,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(session) => Pin::new(session.get_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -123,6 +155,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(session) => Pin::new(session.get_mut()).poll_write(cx, buf),
         }
     }
 
@@ -134,6 +167,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(session) => Pin::new(session.get_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -141,14 +175,18 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(session) => Pin::new(session.get_mut()).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(session) => Pin::new(session.get_mut()).poll_shutdown(cx),
         }
     }
 }
@@ -162,6 +200,7 @@ impl AsyncRead for ReadHalf<'_> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -175,6 +214,7 @@ impl AsyncWrite for WriteHalf<'_> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write(cx, buf),
             Self::Unix(half) => Pin::new(half).poll_write(cx, buf),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_write(cx, buf),
         }
     }
 
@@ -186,6 +226,9 @@ impl AsyncWrite for WriteHalf<'_> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write_vectored(cx, bufs),
             Self::Unix(half) => Pin::new(half).poll_write_vectored(cx, bufs),
+            Self::Tls(session) => {
+                Pin::new(&mut *session.borrow_mut()).poll_write_vectored(cx, bufs)
+            }
         }
     }
 
@@ -193,14 +236,18 @@ impl AsyncWrite for WriteHalf<'_> {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
             Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_shutdown(cx),
         }
     }
 }

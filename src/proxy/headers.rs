@@ -6,8 +6,7 @@
 
 use memchr::memmem;
 
-use super::{Forward, Origin};
-use crate::domain::UnionId;
+use super::Forward;
 use crate::wire::{
     Connection, Field, Fields, Framing, Method, Name, RequestHead, Responder, ResponseHead,
 };
@@ -145,17 +144,17 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
     if head.expects_continue {
         out.extend_from_slice(b"expect: 100-continue\r\n");
     }
-    encode_origin(&forward.origin, head, out);
+    forward.origin.encode(head, out);
     line(out, b"x-request-id", forward.request_id.as_bytes());
     line(out, b"traceparent", forward.trace.as_bytes());
-    if forward.origin.trusted
+    if forward.origin.is_trusted()
         && let Ok(Some(state)) = head.fields.only(Name::Tracestate)
     {
         line(out, b"tracestate", state);
     }
     if let Some(user) = forward.user {
-        line(out, b"X-WX-OPENID", user.openid.as_str().as_bytes());
-        if let Some(unionid) = user.unionid.as_ref().map(UnionId::as_str) {
+        line(out, b"X-WX-OPENID", user.openid.as_bytes());
+        if let Some(unionid) = &user.unionid {
             line(out, b"X-WX-UNIONID", unionid.as_bytes());
         }
         out.extend_from_slice(forward.app_lines);
@@ -193,12 +192,18 @@ pub(super) fn answer_filter(
     }
 }
 
-/// Whether a trailer goes on, in either direction.
-pub(super) fn is_forwarded_trailer(field: &Field<'_>) -> bool {
-    let mut buffer = [0; MAX_FOLDED];
-    !field.known.is_hop_by_hop()
-        && !is_claimed(field.name)
-        && !NOT_IN_TRAILERS.contains(&fold(field.name, &mut buffer))
+/// Which trailers of a message go on, in either direction; `connection` and `fields` are those of its head.
+pub(super) fn trailer_filter(
+    connection: Connection,
+    fields: &Fields,
+) -> impl Fn(&Field<'_>) -> bool + use<'_> {
+    move |field| {
+        let mut buffer = [0; MAX_FOLDED];
+        !field.known.is_hop_by_hop()
+            && !is_claimed(field.name)
+            && !NOT_IN_TRAILERS.contains(&fold(field.name, &mut buffer))
+            && !is_named_by(connection, fields, field)
+    }
 }
 
 fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
@@ -232,6 +237,7 @@ fn is_our_token(value: &[u8]) -> bool {
 }
 
 /// Whether a `Connection` line names the field as one that is not to be forwarded.
+#[inline]
 fn is_named_by(connection: Connection, fields: &Fields, field: &Field<'_>) -> bool {
     let is_it = |option: &[u8]| option.eq_ignore_ascii_case(field.name);
     connection.names_fields && fields.list(Name::Connection).any(is_it)
@@ -239,8 +245,12 @@ fn is_named_by(connection: Connection, fields: &Fields, field: &Field<'_>) -> bo
 
 /// Whether a name lies in the `X-WX-*` namespace, however it is spelt.
 fn is_reserved(name: &[u8]) -> bool {
-    let mut buffer = [0; MAX_FOLDED];
-    may_be_ours(name) && in_namespace(fold(name, &mut buffer), b"x-wx")
+    // A quick no for nearly all names.
+    let letters = name.iter().filter(|b| b.is_ascii_alphanumeric());
+    if !letters.take(3).map(u8::to_ascii_lowercase).eq(*b"xwx") {
+        return false;
+    }
+    in_namespace(fold(name, &mut [0; MAX_FOLDED]), b"x-wx")
 }
 
 /// Whether a name is one that only the sidecar may set.
@@ -293,33 +303,9 @@ fn fold<'a>(name: &[u8], buffer: &'a mut [u8; MAX_FOLDED]) -> &'a [u8] {
     &buffer[..len]
 }
 
-/// `X-Forwarded-*`, built from the socket; what a trusted peer says of those before it is kept.
-fn encode_origin(origin: &Origin<'_>, head: &RequestHead, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"x-forwarded-for: ");
-    if origin.trusted {
-        for hop in head.fields.list(Name::XForwardedFor) {
-            out.extend_from_slice(hop);
-            out.extend_from_slice(b", ");
-        }
-    }
-    out.extend_from_slice(origin.peer_text.as_bytes());
-    let believed = |name| match head.fields.only(name) {
-        Ok(Some(value)) if origin.trusted => Some(value),
-        _ => None,
-    };
-    out.extend_from_slice(b"\r\nx-forwarded-proto: ");
-    out.extend_from_slice(believed(Name::XForwardedProto).unwrap_or(b"http"));
-    out.extend_from_slice(b"\r\n");
-    let host = match believed(Name::XForwardedHost) {
-        Some(host) => Some(host),
-        None => head.fields.all(Name::Host).next(),
-    };
-    if let Some(host) = host {
-        line(out, b"x-forwarded-host", host);
-    }
-}
-
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+/// Names are constants: in line, they are written by a few plain stores.
+#[inline]
+fn line<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -4,6 +4,7 @@
 //! them, so a slow reader slows the sender down and memory stays flat.
 
 mod headers;
+mod origin;
 mod pool;
 mod tunnel;
 
@@ -11,17 +12,24 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use pin_project_lite::pin_project;
+
+pub(crate) use origin::{Origin, Peer};
 pub(crate) use pool::Pool;
+use tokio::time::Instant;
 
 use crate::config::Upstream;
 use crate::domain::User;
 use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
+use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::telemetry::requests::{RouteRecorder, WorkerCells};
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
     RequestHead, Responder, ResponseHead, UpstreamConnection, Writer,
@@ -49,6 +57,14 @@ pub(crate) struct Forward<'a> {
     pub(crate) limits: Limits,
     /// What the client is told beside the app's answer.
     pub(crate) added: Option<Added<'a>>,
+    pub(crate) counting: Counting<'a>,
+}
+
+/// Where a request is counted that becomes a tunnel: its duration is the time until then.
+pub(crate) struct Counting<'a> {
+    pub(crate) recorder: &'a RouteRecorder,
+    pub(crate) cells: &'a WorkerCells,
+    pub(crate) began: Instant,
 }
 
 /// Lines for the client, added to the app's answer. They are about one user, so that answer is for no cache.
@@ -57,15 +73,6 @@ pub(crate) struct Added<'a> {
     pub(crate) lines: &'a [(&'static str, String)],
     /// Whether the app has a say: only its 2xx lets them pass.
     pub(crate) on_success_only: bool,
-}
-
-/// Where a request came from, for `X-Forwarded-*`.
-#[derive(Clone, Copy)]
-pub(crate) struct Origin<'a> {
-    /// The peer's address in text.
-    pub(crate) peer_text: &'a str,
-    /// Whether the peer's own `X-Forwarded-*` are believed.
-    pub(crate) trusted: bool,
 }
 
 /// How long and how large.
@@ -115,7 +122,7 @@ pub(crate) async fn forward(
     let pooled = pool.take(forward.upstream, repeatable);
     if let Some(connection) = pooled {
         match attempt(forward, pool, timers, connection, &mut body, responder).await {
-            Err(Failure::Dead(_)) if repeatable => {}
+            Err(Failure::Dead(error)) if repeatable => pool.retry_after(error)?,
             outcome => return outcome.map_err(Failure::into_error),
         }
     }
@@ -205,7 +212,7 @@ impl Exchange<'_> {
             return Ok(false);
         }
         self.start_answer(head, responder);
-        self.relay_body(&mut from_app, responder).await?;
+        self.relay_body(head, &mut from_app, responder).await?;
         Ok(sent)
     }
 
@@ -221,6 +228,11 @@ impl Exchange<'_> {
         responder.field(b"connection", b"upgrade");
         responder.field(b"upgrade", protocol);
         responder.switch_protocols();
+        let counting = &self.forward.counting;
+        let method = self.forward.head.method.as_str();
+        counting
+            .recorder
+            .record(method, 101, counting.began.elapsed());
         self.send_within(responder.flush()).await?;
         Ok(protocol.eq_ignore_ascii_case(b"websocket"))
     }
@@ -288,7 +300,7 @@ impl Exchange<'_> {
         }
         let (head, mut from_app) = answer.into_body();
         self.start_answer(head, responder);
-        let mut relay = pin!(self.relay_body(&mut from_app, responder));
+        let mut relay = pin!(self.relay_body(head, &mut from_app, responder));
         loop {
             if uploaded.is_some() {
                 relay.await?;
@@ -340,31 +352,33 @@ impl Exchange<'_> {
                 }
             }
             if body.is_done() {
-                let trailers = writer.finish(body.trailers(), headers::is_forwarded_trailer);
+                let head = self.forward.head;
+                let keep = headers::trailer_filter(head.connection, &head.fields);
+                let trailers = writer.finish(body.trailers(), keep);
                 return self.upload_within(trailers).await;
             }
         }
     }
 
-    async fn to_app(&self, sending: impl Future<Output = io::Result<()>>) -> Result<(), Error> {
-        let sent = self.upload_within(sending).await;
-        sent.map_err(Upload::into_error)
-    }
-
-    async fn upload_within(
+    fn to_app(
         &self,
         sending: impl Future<Output = io::Result<()>>,
-    ) -> Result<(), Upload> {
-        match self
-            .timers
-            .within(self.forward.limits.upstream, sending)
-            .await
-        {
+    ) -> impl Future<Output = Result<(), Error>> {
+        self.upload_within(sending)
+            .map(|sent| sent.map_err(Upload::into_error))
+    }
+
+    fn upload_within(
+        &self,
+        sending: impl Future<Output = io::Result<()>>,
+    ) -> impl Future<Output = Result<(), Upload>> {
+        let limit = self.forward.limits.upstream;
+        self.timers.within(limit, sending).map(|sent| match sent {
             Ok(sent) => sent.map_err(|cause| Upload::Upstream(unreachable(cause))),
             Err(_) => Err(Upload::Upstream(timed_out(
                 "the app stopped taking the body",
             ))),
-        }
+        })
     }
 
     async fn await_answer(
@@ -432,6 +446,7 @@ impl Exchange<'_> {
 
     async fn relay_body(
         &self,
+        head: &ResponseHead,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
@@ -460,9 +475,11 @@ impl Exchange<'_> {
                 Err(_) if uploading => continue,
                 Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
             };
+            faults::strike("answer");
             if count == 0 {
                 let takes = self.forward.head.takes_trailers();
-                let keep = |field: &Field<'_>| takes && headers::is_forwarded_trailer(field);
+                let filter = headers::trailer_filter(head.connection, &head.fields);
+                let keep = |field: &Field<'_>| takes && filter(field);
                 return self
                     .send_within(responder.finish(body.trailers(), keep))
                     .await;
@@ -476,11 +493,11 @@ impl Exchange<'_> {
         }
     }
 
-    async fn send_within(
+    fn send_within(
         &self,
         sending: impl Future<Output = io::Result<()>>,
-    ) -> Result<(), Error> {
-        to_client(self.timers, self.forward.limits.downstream, sending).await
+    ) -> impl Future<Output = Result<(), Error>> {
+        to_client(self.timers, self.forward.limits.downstream, sending)
     }
 }
 
@@ -514,17 +531,33 @@ async fn at_once<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
+pin_project! {
+    /// A future that the client can put an end to, by taking its request back.
+    struct UnlessGone<'a, 'c, F> {
+        responder: &'a mut Responder<'c>,
+        #[pin]
+        future: F,
+    }
+}
+
 /// The output of a future, unless the client takes its request back before.
-async fn unless_gone<F: Future>(
-    responder: &mut Responder<'_>,
+fn unless_gone<'a, 'c, F: Future>(
+    responder: &'a mut Responder<'c>,
     future: F,
-) -> Result<F::Output, Error> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => responder.poll_gone(cx).map(|()| Err(client_gone())),
-    })
-    .await
+) -> UnlessGone<'a, 'c, F> {
+    UnlessGone { responder, future }
+}
+
+impl<F: Future> Future for UnlessGone<'_, '_, F> {
+    type Output = Result<F::Output, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => this.responder.poll_gone(cx).map(|()| Err(client_gone())),
+        }
+    }
 }
 
 fn client_gone() -> Error {
@@ -658,18 +691,18 @@ fn broken_answer(cause: &BodyError) -> Error {
 }
 
 /// Sends to the client, for no longer than it may leave what it is sent untaken.
-pub(crate) async fn to_client(
+pub(crate) fn to_client(
     timers: &Timers,
     limit: Duration,
     sending: impl Future<Output = io::Result<()>>,
-) -> Result<(), Error> {
-    match timers.within(limit, sending).await {
+) -> impl Future<Output = Result<(), Error>> {
+    timers.within(limit, sending).map(|sent| match sent {
         Ok(sent) => sent.map_err(|cause| client_gone().with_cause(cause)),
         Err(_) => Err(Error::downstream(
             Kind::RequestTimeout,
             "the client stopped reading",
         )),
-    }
+    })
 }
 
 /// A request body that cannot be read to its end.

@@ -13,6 +13,7 @@ use super::ANSWER_HEAD;
 use crate::config::Upstream;
 use crate::error::{Error, Kind};
 use crate::net::Stream;
+use crate::resilience::RetryBudget;
 use crate::telemetry::requests::WorkerCells;
 use crate::wire::http2::Multiplexed;
 use crate::wire::{UpstreamConnection, http1};
@@ -28,6 +29,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The idle connections of a worker.
 pub(crate) struct Pool {
     cells: Arc<WorkerCells>,
+    retries: RetryBudget,
     /// A worker has one or a few upstreams, so a list beats a map.
     shelves: RefCell<Vec<Shelf>>,
 }
@@ -45,7 +47,8 @@ struct Shared {
 }
 
 struct Idle {
-    connection: http1::UpstreamConnection,
+    /// Boxed, because it is handed on and back with every request.
+    connection: Box<http1::UpstreamConnection>,
     since: Instant,
     until: Instant,
 }
@@ -54,6 +57,7 @@ impl Pool {
     pub(crate) fn new(cells: Arc<WorkerCells>) -> Self {
         Self {
             cells,
+            retries: RetryBudget::new(),
             shelves: RefCell::default(),
         }
     }
@@ -61,6 +65,7 @@ impl Pool {
     /// An idle connection that is still good. A request that must not be sent twice gets only one that was in use a moment
     /// ago, because an older one may be closing right now.
     pub(crate) fn take(&self, upstream: &Upstream, repeatable: bool) -> Option<UpstreamConnection> {
+        self.retries.deposit();
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves
             .iter_mut()
@@ -69,7 +74,7 @@ impl Pool {
         if let Some(shared) = &mut shelf.shared {
             shared.used = now;
             let open = shared.connection.is_open();
-            return open.then(|| UpstreamConnection::Http2(shared.connection.stream()));
+            return open.then(|| UpstreamConnection::Http2(Box::new(shared.connection.stream())));
         }
         while let Some(idle) = shelf.idle.pop() {
             let fresh = repeatable || now - idle.since < FRESH;
@@ -83,6 +88,16 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Whether a request whose pooled connection turned out dead may be sent again; `cause` is told if not.
+    pub(crate) fn retry_after(&self, cause: Error) -> Result<(), Error> {
+        if self.retries.withdraw(Instant::now()) {
+            self.cells.retries_sent.add(1);
+            return Ok(());
+        }
+        self.cells.retries_refused.add(1);
+        Err(cause)
     }
 
     /// Keeps a connection for later, if it can carry another exchange. The last request was sent to its end.
@@ -142,11 +157,11 @@ impl Pool {
             let stream = Stream::connect(upstream, timeout).await?;
             if !matches!(upstream, Upstream::H2c { .. }) {
                 let connection = http1::UpstreamConnection::new(stream);
-                return Ok(UpstreamConnection::Http1(connection));
+                return Ok(UpstreamConnection::Http1(Box::new(connection)));
             }
             let (connection, driver) = Multiplexed::handshake(stream, ANSWER_HEAD).await?;
             tokio::task::spawn_local(driver);
-            let stream = connection.stream();
+            let stream = Box::new(connection.stream());
             self.on_shelf(upstream, |shelf| {
                 shelf.shared = Some(Shared {
                     connection,

@@ -9,8 +9,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::try_join;
+
 use super::{Exchange, broken_answer, broken_body, unreachable};
 use crate::error::Error;
+use crate::telemetry::requests::WorkerCells;
 use crate::wire::websocket::{Frames, GOING_AWAY};
 use crate::wire::{Reader, Responder, Writer};
 
@@ -24,6 +27,22 @@ struct Tunnel {
     passed: Cell<u64>,
     /// Whether we are about to go away.
     leaving: Cell<bool>,
+}
+
+/// Counts a tunnel for as long as it is open.
+struct Open<'a>(&'a WorkerCells);
+
+impl<'a> Open<'a> {
+    fn count(cells: &'a WorkerCells) -> Self {
+        cells.tunnels.add(1);
+        Self(cells)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.tunnels.sub(1);
+    }
 }
 
 impl Exchange<'_> {
@@ -41,7 +60,8 @@ impl Exchange<'_> {
         to_app.switch_protocols();
         let ending = to_client.ending();
         let tunnel = Tunnel::default();
-        let mut both = pin!(both(
+        let _open = Open::count(self.forward.counting.cells);
+        let mut both = pin!(try_join(
             self.up(&tunnel, from_client, to_app),
             self.down(&tunnel, from_app, to_client, websocket),
         ));
@@ -54,7 +74,7 @@ impl Exchange<'_> {
             }
             let passed = tunnel.passed.get();
             match self.timers.within_idle(limit, both.as_mut()).await {
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return outcome.map(|_| ()),
                 // A drain has begun.
                 Err(_) if ending.get() && !was_ending => {}
                 Err(_) if passed != tunnel.passed.get() => {}
@@ -133,31 +153,6 @@ async fn unless<F: Future>(flag: Option<&Cell<bool>>, future: F) -> Option<F::Ou
             return Poll::Ready(None);
         }
         future.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
-/// Runs both to their end, or until one fails.
-async fn both<E>(
-    a: impl Future<Output = Result<(), E>>,
-    b: impl Future<Output = Result<(), E>>,
-) -> Result<(), E> {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    let (mut a_done, mut b_done) = (false, false);
-    poll_fn(|cx| {
-        if !a_done && let Poll::Ready(outcome) = a.as_mut().poll(cx) {
-            outcome?;
-            a_done = true;
-        }
-        if !b_done && let Poll::Ready(outcome) = b.as_mut().poll(cx) {
-            outcome?;
-            b_done = true;
-        }
-        if a_done && b_done {
-            Poll::Ready(Ok(()))
-        } else {
-            Poll::Pending
-        }
     })
     .await
 }

@@ -1,7 +1,15 @@
-//! Keeping going when others do not: coarse timeouts, single flight.
+//! Keeping going when others do not, or when there is too much of it: coarse timeouts, single flight, rate limits, what
+//! there is only so much of, a retry budget, panics.
 
+mod capacity;
+pub(crate) mod panics;
+mod rate_limit;
+mod retry_budget;
 mod single_flight;
 mod timers;
 
+pub(crate) use capacity::{BufferBudget, Buffered, Slot, Slots};
+pub(crate) use rate_limit::{RateLimiter, RateLimiters, Whose};
+pub(crate) use retry_budget::RetryBudget;
 pub(crate) use single_flight::SingleFlight;
 pub(crate) use timers::Timers;

@@ -5,15 +5,19 @@
 //! wakes whoever has waited too long. A timeout fires up to two ticks late, never early.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-const TICK: Duration = Duration::from_millis(100);
+use super::panics::faults;
+
+const TICK_MILLIS: u64 = 100;
+const TICK: Duration = Duration::from_millis(TICK_MILLIS);
 
 /// The waits of one worker. Clones share the table.
 #[derive(Clone, Default)]
@@ -44,6 +48,19 @@ struct Wait {
     waker: Waker,
 }
 
+pin_project! {
+    /// A future that may take only so long. Written out, because an `async fn` would move the future once more, and many
+    /// are large.
+    pub(crate) struct Within<'a, F> {
+        table: &'a Table,
+        limit: Duration,
+        idle: bool,
+        armed: Option<Armed<'a>>,
+        #[pin]
+        future: F,
+    }
+}
+
 /// A wait in the table; leaves it when dropped.
 struct Armed<'a> {
     table: &'a Table,
@@ -52,21 +69,23 @@ struct Armed<'a> {
 
 impl Timers {
     /// Runs `future`, but not for longer than `limit`.
-    pub(crate) async fn within<F: Future>(
-        &self,
-        limit: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
-        self.wait(limit, false, future).await
+    pub(crate) fn within<F: Future>(&self, limit: Duration, future: F) -> Within<'_, F> {
+        self.wait(limit, false, future)
     }
 
     /// As [`Timers::within`], for a wait that also ends when [`Timers::interrupt_idle`] is called.
-    pub(crate) async fn within_idle<F: Future>(
-        &self,
-        limit: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
-        self.wait(limit, true, future).await
+    pub(crate) fn within_idle<F: Future>(&self, limit: Duration, future: F) -> Within<'_, F> {
+        self.wait(limit, true, future)
+    }
+
+    fn wait<F: Future>(&self, limit: Duration, idle: bool, future: F) -> Within<'_, F> {
+        Within {
+            table: &self.0,
+            limit,
+            idle,
+            armed: None,
+            future,
+        }
     }
 
     /// Ends all idle waits as if their time were up.
@@ -79,28 +98,6 @@ impl Timers {
         }
     }
 
-    async fn wait<F: Future>(
-        &self,
-        limit: Duration,
-        idle: bool,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
-        let mut armed: Option<Armed<'_>> = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            match &armed {
-                None => armed = Some(self.0.arm(limit, idle, cx.waker())),
-                Some(wait) if wait.is_over(cx.waker()) => return Poll::Ready(Err(Elapsed)),
-                Some(_) => {}
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
     /// Sweeps for ever; one task per worker runs this.
     pub(crate) async fn run(self) {
         loop {
@@ -108,6 +105,7 @@ impl Timers {
                 self.0.first_wait.notified().await;
             }
             tokio::time::sleep(TICK).await;
+            faults::strike("timers");
             let now = self.0.tick.get() + 1;
             self.0.tick.set(now);
             self.0.waits.borrow().wake_overdue(now);
@@ -115,14 +113,27 @@ impl Timers {
     }
 }
 
+impl<F: Future> Future for Within<'_, F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        match this.armed {
+            None => *this.armed = Some(this.table.arm(*this.limit, *this.idle, cx.waker())),
+            Some(wait) if wait.is_over(cx.waker()) => return Poll::Ready(Err(Elapsed)),
+            Some(_) => {}
+        }
+        Poll::Pending
+    }
+}
+
 impl Table {
     fn arm(&self, limit: Duration, idle: bool, waker: &Waker) -> Armed<'_> {
         // One tick more, because the current one may be nearly over.
-        let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
-        let until = self
-            .tick
-            .get()
-            .saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        let until = self.tick.get().saturating_add(ticks(limit) + 1);
         let mut waits = self.waits.borrow_mut();
         if waits.is_empty() {
             self.first_wait.notify_one();
@@ -134,6 +145,13 @@ impl Table {
         });
         Armed { table: self, slot }
     }
+}
+
+/// How many ticks it takes until `limit` is over; at the most half of all there are.
+fn ticks(limit: Duration) -> u64 {
+    const PER_SECOND: u64 = 1000 / TICK_MILLIS;
+    let seconds = limit.as_secs().min(u64::MAX / 2 / PER_SECOND - 1);
+    seconds * PER_SECOND + u64::from(limit.subsec_millis()).div_ceil(TICK_MILLIS)
 }
 
 impl Waits {
@@ -198,6 +216,14 @@ mod tests {
             tokio::task::spawn_local(timers.clone().run());
             test(timers).await
         })
+    }
+
+    #[test]
+    fn any_limit_is_a_number_of_ticks() {
+        for (millis, expected) in [(0, 0), (1, 1), (100, 1), (101, 2), (999, 10), (60_000, 600)] {
+            assert_eq!(ticks(Duration::from_millis(millis)), expected, "{millis}");
+        }
+        assert!(ticks(Duration::MAX) > u64::MAX / 4);
     }
 
     #[test]

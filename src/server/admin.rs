@@ -4,7 +4,6 @@
 //! `/readyz` tells whether traffic should come here.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use prometheus::TextEncoder;
 use tokio::sync::watch;
 
 use super::drain::Phase;
+use crate::net::Bound;
 use crate::telemetry::metrics::Metrics;
 
 /// What the admin side looks at.
@@ -27,9 +27,8 @@ pub(super) struct Admin {
 
 impl Admin {
     /// Serves until dropped.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .expect("a non-blocking listener joins the control thread's runtime");
+    pub(super) async fn run(self: Arc<Self>, listener: Bound) {
+        let listener = listener.join();
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {

@@ -2,25 +2,25 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::drain::Phase;
 use super::exchange;
 use super::worker::{Peer, Worker};
-use crate::net::Stream;
+use crate::net::{Bound, Listener, Protocol, Stream};
+use crate::resilience::panics::{Panicked, caught, faults};
 use crate::wire::http1::ServerConnection;
 use crate::wire::{NoHead, Reader, Responder};
 
 /// How long a client may take to send what little is left of a body whose answer it already has.
 pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
-const LINGER_LIMIT: usize = 1024 * 1024;
+pub(super) const LINGER_LIMIT: usize = 1024 * 1024;
 /// How long an idle client keeps its buffers.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 /// How often idle connections to the app are looked over.
@@ -30,32 +30,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Accepts until told to drain, then waits for what is in flight until told to stop.
-    pub(super) async fn run(
-        self: Rc<Self>,
-        listener: TcpListener,
-        mut phase: watch::Receiver<Phase>,
-    ) {
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .expect("a non-blocking listener joins the runtime of its worker");
-        tokio::task::spawn_local(self.timers.clone().run());
-        tokio::task::spawn_local(Rc::clone(&self).sweep_pool());
+    pub(super) async fn run(self: Rc<Self>, listener: Bound, mut phase: watch::Receiver<Phase>) {
+        let listener = listener.join();
+        let (sweeping, timing) = (Rc::clone(&self), Rc::clone(&self));
+        tokio::task::spawn_local(async move {
+            timing
+                .kept_going("timers", || timing.timers.clone().run())
+                .await;
+        });
+        tokio::task::spawn_local(async move {
+            sweeping.kept_going("pool", || sweeping.sweep_pool()).await;
+        });
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
-            () = self.accept(&listener) => {}
+            () = self.kept_going("accept", || self.accept(&listener)) => {}
+        }
+        self.draining.set(true);
+        self.timers.interrupt_idle();
+        let half_in = listener.turn_away();
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+            () = tokio::time::sleep(half_in) => {}
+            () = self.kept_going("accept", || self.accept(&listener)) => {}
         }
         self.accept_waiting(&listener).await;
         drop(listener);
-        self.draining.set(true);
-        self.timers.interrupt_idle();
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
             () = self.all_closed() => {}
         }
     }
 
-    async fn accept(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
+    async fn accept(self: &Rc<Self>, listener: &Listener) {
         loop {
             self.wait_for_room().await;
+            faults::strike("accept");
             match listener.accept().await {
                 Ok((stream, addr)) => self.spawn(stream, addr),
                 Err(error) if is_about_one_connection(&error) => {}
@@ -68,7 +77,7 @@ impl Worker {
     }
 
     /// What the kernel has already accepted for us would be reset when the listener closes.
-    async fn accept_waiting(self: &Rc<Self>, listener: &tokio::net::TcpListener) {
+    async fn accept_waiting(self: &Rc<Self>, listener: &Listener) {
         let accept_all = poll_fn(|cx| {
             loop {
                 match listener.poll_accept(cx) {
@@ -92,36 +101,87 @@ impl Worker {
         }
     }
 
-    /// A panic ends the task of one connection and nothing else.
-    fn spawn(self: &Rc<Self>, stream: TcpStream, addr: SocketAddr) {
+    /// Takes a new connection on. A panic ends the task of one connection and nothing else.
+    fn spawn(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
         let worker = Rc::clone(self);
         let counted = Open::count(Rc::clone(self));
         tokio::task::spawn_local(async move {
-            let _counted = counted;
-            // Without it the kernel may hold a small answer back; with it nothing else changes.
-            if stream.set_nodelay(true).is_ok() {
-                worker
-                    .serve(
-                        ServerConnection::new(Stream::Tcp(stream), Rc::clone(&worker.draining)),
-                        addr,
-                    )
-                    .await;
+            if stream.send_at_once().is_ok() {
+                let serving = worker.serve_stream(stream, addr, counted);
+                worker.leave_idle("connection", caught(serving).await);
             }
         });
     }
 
-    /// Serves the requests of one connection, one after the other.
-    async fn serve(self: &Rc<Self>, mut connection: ServerConnection, addr: SocketAddr) {
-        let peer = Peer {
-            addr,
-            text: addr.ip().to_canonical().to_string(),
-        };
-        let mut served = false;
-        loop {
-            if !self.next_request(&mut connection, served).await {
-                return;
+    /// Serves one connection, from its first byte until it idles or ends.
+    async fn serve_stream(
+        self: &Rc<Self>,
+        stream: Stream,
+        addr: Option<SocketAddr>,
+        counted: Open,
+    ) -> Option<Client> {
+        match self.receive(stream, addr).await? {
+            (stream, Protocol::Http1, peer) => {
+                let connection = ServerConnection::new(stream, Rc::clone(&self.draining));
+                let client = Client {
+                    connection,
+                    peer,
+                    counted,
+                };
+                self.serve(client).await
             }
-            served = true;
+            (stream, Protocol::Http2, peer) => {
+                self.serve_http2(stream, Vec::new(), peer).await;
+                None
+            }
+        }
+    }
+
+    /// What serves requests is large, and most connections wait most of the time: an idle one moves to a task that can
+    /// do nothing but wait, and back when there is something to do.
+    fn leave_idle(self: &Rc<Self>, what: &'static str, served: Result<Option<Client>, Panicked>) {
+        let Some(mut client) = self.survived(what, served).flatten() else {
+            return;
+        };
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if worker.has_request(&mut client.connection).await {
+                worker.take_up(client);
+            }
+        });
+    }
+
+    fn take_up(self: &Rc<Self>, client: Client) {
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let served = caught(worker.serve(client)).await;
+            worker.leave_idle("connection", served);
+        });
+    }
+
+    /// Waits for a request without any memory for it; false if there is none to be served.
+    async fn has_request(&self, connection: &mut ServerConnection) -> bool {
+        if self.draining.get() {
+            return false;
+        }
+        let limit = self.settings().snapshot.config.inbound.idle_timeout;
+        match self.timers.within_idle(limit, connection.idle()).await {
+            Ok(received) => received.unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+
+    /// Serves the requests of one connection, one after the other. Gives it back if it idles.
+    async fn serve(self: &Rc<Self>, mut client: Client) -> Option<Client> {
+        loop {
+            let connection = &mut client.connection;
+            // Most requests come soon and find the buffers of the last one still there. Until then one may well be under
+            // way, so that not even a drain ends the wait: it is heard, and its answer says that it is the last.
+            match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
+                Ok(Ok(true)) => {}
+                Ok(_) => return None,
+                Err(_) => return Some(client),
+            }
             let settings = self.settings();
             let limits = settings.snapshot.head_limits;
             let patience = settings.snapshot.config.inbound.header_timeout;
@@ -133,17 +193,18 @@ impl Worker {
                 Ok(Ok(())) => {
                     let (head, body, responder) = connection.parts();
                     let request = (head, Reader::Http1(body), Responder::Http1(responder));
-                    exchange::exchange(self, &settings, &peer, request).await;
+                    exchange::exchange(self, &settings, &client.peer, request).await;
                 }
                 Ok(Err(NoHead::Invalid(cause))) => {
                     let responder = Responder::Http1(connection.refuse());
                     exchange::refuse(self, &settings, &cause, responder).await;
                 }
                 Ok(Err(NoHead::Http2)) => {
-                    let (stream, prefix) = connection.into_parts();
-                    return self.serve_http2(stream, prefix, peer).await;
+                    let (stream, prefix) = client.connection.into_parts();
+                    self.serve_http2(stream, prefix, client.peer).await;
+                    return None;
                 }
-                Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return,
+                Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return None,
                 Err(_) => {
                     let responder = Responder::Http1(connection.refuse());
                     exchange::refuse_slow(self, &settings, responder).await;
@@ -156,35 +217,12 @@ impl Worker {
             if reusable != Ok(true) {
                 let lingering = connection.linger(LINGER_LIMIT);
                 let _ends_either_way = self.timers.within(LEFTOVER_TIMEOUT, lingering).await;
-                return;
+                return None;
             }
         }
     }
 
-    /// Waits for the next request; false if there is none to be served. Most come soon and find the buffers of the last
-    /// one still there; whoever takes longer waits without.
-    async fn next_request(&self, connection: &mut ServerConnection, served: bool) -> bool {
-        // A new connection may have its first request under way; it is heard even now.
-        if self.draining.get() && served && !connection.has_more() {
-            return false;
-        }
-        match self
-            .timers
-            .within_idle(KEEP_BUFFERS, connection.receive())
-            .await
-        {
-            Ok(received) => return received.unwrap_or(false),
-            Err(_) if self.draining.get() => return false,
-            Err(_) => {}
-        }
-        let limit = self.settings().snapshot.config.inbound.idle_timeout;
-        match self.timers.within_idle(limit, connection.idle()).await {
-            Ok(received) => received.unwrap_or(false),
-            Err(_) => false,
-        }
-    }
-
-    async fn sweep_pool(self: Rc<Self>) {
+    async fn sweep_pool(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             self.pool.sweep();
@@ -196,6 +234,14 @@ impl Worker {
             self.closed.notified().await;
         }
     }
+}
+
+/// A client's connection, its other end, and its place among those that are open.
+struct Client {
+    connection: ServerConnection,
+    peer: Peer,
+    #[expect(dead_code, reason = "counts as long as it lives")]
+    counted: Open,
 }
 
 /// Counts a connection for as long as it lives, however it ends.

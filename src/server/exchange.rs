@@ -3,6 +3,7 @@
 //! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,11 +13,14 @@ use super::router::{Action, Endpoint, Rule};
 use super::snapshot::Snapshot;
 use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
+use crate::clock::Timestamp;
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
-use crate::error::{Error, Kind, Language};
+use crate::error::{Error, Kind, Language, Side};
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Added, Body, Forward, Limits, Origin};
+use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
+use crate::resilience::panics::{caught, faults};
+use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
@@ -32,12 +36,14 @@ const CLIENT_GONE: u16 = 499;
 /// A request under way.
 struct Exchange<'a> {
     worker: &'a Worker,
+    settings: &'a Settings,
     snapshot: &'a Snapshot,
-    peer: &'a Peer,
     head: &'a RequestHead,
+    began: Instant,
     request_id: RequestId,
-    /// Whether the peer's `X-Forwarded-*` and ids are believed.
-    trusted: bool,
+    /// When it began, by the clock that tokens go by.
+    now: Timestamp,
+    origin: Origin<'a>,
 }
 
 /// Who a request comes from, and what its client is given on the way.
@@ -61,21 +67,27 @@ pub(super) async fn exchange(
     peer: &Peer,
     (head, mut body, mut responder): (&RequestHead, Reader<'_>, Responder<'_>),
 ) {
-    let began = Instant::now();
     let _in_flight = InFlight::count(&worker.cells);
-    let exchange = Exchange::begin(worker, &settings.snapshot, peer, head);
+    let exchange = Exchange::begin(worker, settings, peer, head);
     let mut counted = Counted::Unrouted;
-    let outcome = exchange
-        .handle(&mut body, &mut responder, &mut counted)
-        .await;
+    let handled = caught(exchange.handle(&mut body, &mut responder, &mut counted)).await;
+    let outcome = handled.unwrap_or_else(|panicked| {
+        // Nobody knows how far it got with the connection.
+        responder.take_back();
+        responder.close();
+        Err(worker.broke(panicked))
+    });
     if let Err(error) = &outcome {
         exchange.tell(error, &body, &mut responder).await;
     }
-    let took = began.elapsed();
+    let took = exchange.began.elapsed();
     let status = responder.status().unwrap_or(CLIENT_GONE);
-    settings
-        .recorder(counted)
-        .record(head.method.as_str(), status, took);
+    // A request that became a tunnel was recorded then.
+    if status != 101 {
+        settings
+            .recorder(counted)
+            .record(head.method.as_str(), status, took);
+    }
     exchange.log(&outcome, status, responder.bytes(), took);
 }
 
@@ -148,26 +160,27 @@ async fn refuse_with(
 impl<'a> Exchange<'a> {
     fn begin(
         worker: &'a Worker,
-        snapshot: &'a Snapshot,
+        settings: &'a Settings,
         peer: &'a Peer,
         head: &'a RequestHead,
     ) -> Self {
-        let proxies = &snapshot.config.inbound.trusted_proxies;
-        let trusted = proxies
-            .iter()
-            .any(|network| network.contains(peer.addr.ip()));
+        let snapshot: &Snapshot = &settings.snapshot;
+        let origin = Origin::new(peer, &snapshot.config.inbound.trusted_proxies);
         let given = match head.fields.only(Name::XRequestId) {
-            Ok(Some(id)) if trusted => RequestId::parse(id),
+            Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
             _ => None,
         };
-        let request_id = given.unwrap_or_else(|| worker.ids.request_id(worker.clock().now()));
+        let now = worker.clock().now();
+        let request_id = given.unwrap_or_else(|| worker.ids.request_id(now));
         Self {
+            now,
             worker,
+            settings,
             snapshot,
-            peer,
             head,
+            began: Instant::now(),
             request_id,
-            trusted,
+            origin,
         }
     }
 
@@ -177,6 +190,7 @@ impl<'a> Exchange<'a> {
         responder: &mut Responder<'_>,
         counted: &mut Counted,
     ) -> Result<(), Error> {
+        faults::strike("request");
         let escaped_slashes = self.snapshot.config.inbound.escaped_slashes;
         let path = CanonicalPath::parse(self.head.target(), escaped_slashes)
             .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;
@@ -199,11 +213,17 @@ impl<'a> Exchange<'a> {
         {
             Action::Own(endpoint) => {
                 *counted = Counted::Own(endpoint);
+                let _slot = match endpoint {
+                    // At once, from memory: to refuse it would cost as much as the answer.
+                    Endpoint::Session | Endpoint::Verify => None,
+                    Endpoint::Login | Endpoint::Refresh | Endpoint::Logout => Some(self.slot()?),
+                };
                 let answer = self.answer(endpoint, body, responder).await?;
                 self.respond(&answer, body, responder).await
             }
             Action::Forward(rule) => {
                 *counted = Counted::Rule(rule.index);
+                let _slot = self.slot()?;
                 self.forward(rule, &path, body, responder).await
             }
             Action::Nothing => Err(Error::downstream(
@@ -229,10 +249,12 @@ impl<'a> Exchange<'a> {
         let sessions = &self.snapshot.sessions;
         match endpoint {
             Endpoint::Login => {
+                self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
                 Ok(sessions.login(login_code(&request)?).await?.to_answer())
             }
             Endpoint::Refresh => {
+                self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
                 let token = text_member(&request, "refresh_token")?;
                 Ok(sessions.refresh(token.as_bytes()).await?.to_answer())
@@ -264,8 +286,16 @@ impl<'a> Exchange<'a> {
         let auth = if rule.login { Auth::None } else { rule.auth };
         let mut caller = self.authenticate(auth).await?;
         self.admit(rule)?;
+        if let Some(limiter) = &rule.rate_limiter {
+            let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
+            self.limit(
+                limiter,
+                user.map_or_else(|| Whose::Client(self.client()), Whose::User),
+            )?;
+        }
         let mut buffered = None;
         if rule.login && caller.grant.is_none() {
+            self.limit_login()?;
             let request = self
                 .read_all(rule.body_limit.min(LOGIN_BODY_LIMIT), body, responder)
                 .await?;
@@ -285,10 +315,7 @@ impl<'a> Exchange<'a> {
             authority: rule.authority.as_bytes(),
             user: caller.claims.as_ref().map(|claims| &claims.user),
             app_lines: &self.snapshot.app_lines,
-            origin: Origin {
-                peer_text: &self.peer.text,
-                trusted: self.trusted,
-            },
+            origin: self.origin,
             request_id: self.request_id,
             trace: self.trace(),
             limits: Limits {
@@ -299,6 +326,11 @@ impl<'a> Exchange<'a> {
                 body: rule.body_limit,
             },
             added,
+            counting: Counting {
+                recorder: self.settings.recorder(Counted::Rule(rule.index)),
+                cells: &self.worker.cells,
+                began: self.began,
+            },
         };
         let body = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
@@ -317,6 +349,7 @@ impl<'a> Exchange<'a> {
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
     async fn authenticate(&self, auth: Auth) -> Result<Caller, Error> {
         if let Some(code) = self.only(Name::XWxCode)? {
+            self.limit_login()?;
             let text = std::str::from_utf8(code).unwrap_or_default();
             let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
             return Ok(Caller::logged_in(granted, false));
@@ -326,7 +359,7 @@ impl<'a> Exchange<'a> {
         }
         match (self.bearer_token()?, auth) {
             (Some(token), _) => Ok(Caller {
-                claims: Some(self.snapshot.sessions.verify(token)?),
+                claims: Some(self.snapshot.sessions.verify(token, self.now)?),
                 grant: None,
             }),
             (None, Auth::Required) => Err(token_missing()),
@@ -342,6 +375,45 @@ impl<'a> Exchange<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A place among the requests that are dealt with at once.
+    fn slot(&self) -> Result<Slot<'a>, Error> {
+        let limit = self.snapshot.requests_per_worker;
+        self.worker.slots.take(limit).ok_or_else(|| {
+            overloaded("as many requests as max_requests allows are being dealt with")
+        })
+    }
+
+    /// Logins and refreshes are counted by address: nobody knows yet whose they are.
+    fn limit_login(&self) -> Result<(), Error> {
+        match &self.snapshot.login_limiter {
+            Some(limiter) => self.limit(limiter, Whose::Client(self.client())),
+            None => Ok(()),
+        }
+    }
+
+    fn limit(&self, limiter: &RateLimiter, whose: Whose<'_>) -> Result<(), Error> {
+        limiter
+            .admit(whose, self.worker.clock().now())
+            .map_err(|wait| {
+                let seconds = wait.as_millis().div_ceil(1000);
+                let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+                let detail = match whose {
+                    Whose::User(_) => "this user sends more requests than the rate limit allows",
+                    Whose::Client(_) => {
+                        "this address sends more requests than the rate limit allows"
+                    }
+                };
+                Error::downstream(Kind::RateLimited, detail).with_retry_after(after)
+            })
+    }
+
+    /// The address of the client, for what is counted by address. All who come through a Unix socket, and of whom no
+    /// proxy says more, count as one.
+    fn client(&self) -> IpAddr {
+        let known = self.origin.client_ip(&self.head.fields);
+        known.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
 
     async fn required_user(&self) -> Result<(Claims, Option<Grant>), Error> {
@@ -375,7 +447,7 @@ impl<'a> Exchange<'a> {
     fn trace(&self) -> TraceParent {
         let ids = &self.worker.ids;
         let parent = match self.head.fields.only(Name::Traceparent) {
-            Ok(Some(parent)) if self.trusted => TraceParent::continued(parent, ids),
+            Ok(Some(parent)) if self.origin.is_trusted() => TraceParent::continued(parent, ids),
             _ => None,
         };
         parent.unwrap_or_else(|| ids.trace())
@@ -400,14 +472,15 @@ impl<'a> Exchange<'a> {
         limit: u64,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Buffered<'a>, Error> {
         if matches!(self.head.framing, Framing::Length(length) if length > limit) {
             return Err(proxy::too_large(limit));
         }
         if self.head.expects_continue {
             self.send_within(responder.go_on()).await?;
         }
-        let mut all = Vec::new();
+        let budget = self.snapshot.config.inbound.buffer_limit;
+        let mut all = self.snapshot.shared.buffers.body(budget);
         loop {
             let idle = self.snapshot.config.inbound.idle_timeout;
             let count = match self.worker.timers.within(idle, body.ready()).await {
@@ -422,7 +495,8 @@ impl<'a> Exchange<'a> {
             if count == 0 {
                 return Ok(all);
             }
-            all.extend_from_slice(body.chunk());
+            all.push(body.chunk())
+                .map_err(|_no_room| overloaded("the memory for bodies is in use (buffer_limit)"))?;
             body.consume(count);
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
@@ -442,12 +516,12 @@ impl<'a> Exchange<'a> {
             .await
     }
 
-    async fn send_within(
+    fn send_within(
         &self,
         sending: impl Future<Output = std::io::Result<()>>,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> {
         let limit = self.snapshot.config.inbound.idle_timeout;
-        proxy::to_client(&self.worker.timers, limit, sending).await
+        proxy::to_client(&self.worker.timers, limit, sending)
     }
 
     /// Turns an error into an answer. Once an answer has been begun nothing can be told any more: the connection is
@@ -455,6 +529,9 @@ impl<'a> Exchange<'a> {
     async fn tell(&self, error: &Error, body: &Reader<'_>, responder: &mut Responder<'_>) {
         if responder.has_started() {
             responder.close();
+            return;
+        }
+        if responder.is_gone() {
             return;
         }
         let answer = problem(error, &self.request_id, self.language());
@@ -482,10 +559,15 @@ impl<'a> Exchange<'a> {
         if let Err(error) = outcome {
             let request_id = self.request_id.as_str();
             let side = format!("{:?}", error.side()).to_lowercase();
-            if status >= 500 {
-                tracing::warn!(request_id, status, side, error = %error, "request failed");
+            let failures = &self.snapshot.shared.failures;
+            let told = match status {
+                500.. => failures.pass((error.kind(), status), Instant::now().into_std()),
+                _ => None,
+            };
+            if let Some(suppressed) = told {
+                tracing::warn!(request_id, status, side, error = %error, suppressed, "request failed");
             } else {
-                tracing::debug!(request_id, status, side, error = %error, "request refused");
+                tracing::debug!(request_id, status, side, error = %error, "request failed");
             }
         }
         if self.snapshot.config.log.access {
@@ -495,7 +577,11 @@ impl<'a> Exchange<'a> {
             let path =
                 String::from_utf8_lossy(target.split(|&b| b == b'?').next().unwrap_or_default());
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            tracing::info!(target: "access", request_id, method, path = &*path, status, bytes, micros);
+            let client = self
+                .origin
+                .client_ip(&self.head.fields)
+                .map(tracing::field::display);
+            tracing::info!(target: "access", request_id, client, method, path = &*path, status, bytes, micros);
         }
     }
 }
@@ -573,6 +659,11 @@ fn weight(range: &[u8]) -> u32 {
         .find_map(|part| part.trim().strip_prefix("q="));
     let weight = parameter.and_then(|weight| weight.parse::<f32>().ok());
     weight.map_or(1000, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u32)
+}
+
+/// A second is what a burst takes to pass, and no promise.
+fn overloaded(detail: &'static str) -> Error {
+    Error::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
 }
 
 fn token_missing() -> Error {

@@ -36,7 +36,7 @@ impl Worker {
                 Ok(Some((request, head))) => self.spawn_request(request, head, &peer),
                 Ok(None) => return,
                 Err(_) if self.draining.get() && !was_draining => {}
-                Err(_) if connection.is_busy() => {}
+                Err(_) if connection.is_busy() && !connection.is_stuck() => {}
                 Err(_) if ending => return,
                 Err(_) => {
                     ending = true;

@@ -4,6 +4,7 @@
 //! drain.
 
 mod admin;
+mod arrival;
 mod connections;
 mod drain;
 mod exchange;
@@ -12,8 +13,10 @@ mod router;
 mod snapshot;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -22,14 +25,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::net::{bind, bind_group};
+use crate::config::{Config, Listen};
+use crate::net::Bound;
 use crate::session::{MemoryStore, SessionState, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
 use drain::Phase;
-use snapshot::Snapshot;
+use snapshot::{Shared, Snapshot};
 use worker::Worker;
 
 /// A running sidecar.
@@ -55,11 +58,12 @@ use worker::Worker;
 ///
 /// Dropping it without [`Sidecar::shutdown`] cuts off whatever is in flight.
 pub struct Sidecar {
-    inbound: SocketAddr,
-    admin: SocketAddr,
+    inbound: Listen,
+    admin: Listen,
     current: Arc<ArcSwap<Snapshot>>,
     state: Arc<SessionState>,
     metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     orders: mpsc::UnboundedSender<Order>,
     phase: watch::Receiver<Phase>,
     control: Option<JoinHandle<()>>,
@@ -74,7 +78,7 @@ pub enum StartError {
         /// The section of the configuration.
         section: &'static str,
         /// The address as configured.
-        addr: SocketAddr,
+        addr: Listen,
         /// What the system says.
         cause: io::Error,
     },
@@ -103,19 +107,20 @@ impl Sidecar {
     /// As [`Sidecar::start`], with a clock that a test can turn.
     pub fn start_at(config: Config, clock: Clock) -> Result<Self, StartError> {
         let workers = config.inbound.workers;
-        let listen = |section, addr| {
+        let listen = |section, addr: &Listen| {
+            let addr = addr.clone();
             move |cause| StartError::Listen {
                 section,
                 addr,
                 cause,
             }
         };
-        let listeners = bind_group(config.inbound.listen, workers)
-            .map_err(listen("inbound", config.inbound.listen))?;
+        let listeners = Bound::group(&config.inbound.listen, workers)
+            .map_err(listen("inbound", &config.inbound.listen))?;
         let admin_listener =
-            bind(config.admin.listen, false).map_err(listen("admin", config.admin.listen))?;
-        let inbound = listeners[0].local_addr()?;
-        let admin = admin_listener.local_addr()?;
+            Bound::one(&config.admin.listen).map_err(listen("admin", &config.admin.listen))?;
+        let inbound = listeners[0].place()?;
+        let admin = admin_listener.place()?;
 
         let metrics = Arc::new(Metrics::new());
         let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
@@ -128,7 +133,8 @@ impl Sidecar {
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
         metrics.config_loaded(true, state.clock.now());
-        let snapshot = Snapshot::build(config, &state, &metrics);
+        let shared = Arc::<Shared>::default();
+        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -136,9 +142,13 @@ impl Sidecar {
         let mut threads = Vec::with_capacity(workers);
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
+            let alarm = Alarm(orders.clone());
             threads.push(spawn(format!("wx-worker-{index}"), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
-                worker.run(listener, phase)
+                async move {
+                    let _alarm = alarm;
+                    worker.run(listener, phase).await;
+                }
             })?);
         }
         let conductor = Conductor {
@@ -162,6 +172,7 @@ impl Sidecar {
             current,
             state,
             metrics,
+            shared,
             orders,
             phase,
             control: Some(control),
@@ -169,13 +180,13 @@ impl Sidecar {
     }
 
     /// Where the Mini Program's traffic comes in; with port 0 in the configuration, the port that was chosen.
-    pub fn inbound_addr(&self) -> SocketAddr {
-        self.inbound
+    pub fn inbound_addr(&self) -> &Listen {
+        &self.inbound
     }
 
     /// Where the admin side listens.
-    pub fn admin_addr(&self) -> SocketAddr {
-        self.admin
+    pub fn admin_addr(&self) -> &Listen {
+        &self.admin
     }
 
     /// Swaps the configuration. Requests in flight finish on the old one; none fails. Listeners, workers, the store and
@@ -209,6 +220,7 @@ impl Sidecar {
             config,
             &self.state,
             &self.metrics,
+            &self.shared,
         )));
         self.metrics.config_loaded(true, self.state.clock.now());
         Ok(())
@@ -217,6 +229,14 @@ impl Sidecar {
     /// Says that a new configuration was to be had but could not be used, for whoever watches the metrics.
     pub fn reload_failed(&self) {
         self.metrics.config_loaded(false, self.state.clock.now());
+    }
+
+    /// Ends when the sidecar has stopped. That happens without [`Sidecar::shutdown`] only if a worker died of a panic: the
+    /// others then drain, because a process with a part of its workers looks healthy and is not.
+    pub async fn ended(&self) {
+        let mut phase = self.phase.clone();
+        // An error means that the control thread is gone, and with it all else.
+        let _ended = phase.wait_for(|phase| *phase >= Phase::Stopped).await;
     }
 
     /// Drains and stops: not ready, `drain_delay`, no new connections, requests in flight finish within `drain_timeout`.
@@ -249,6 +269,18 @@ impl Drop for Sidecar {
     }
 }
 
+/// Has all workers drain when one dies of a panic.
+struct Alarm(mpsc::UnboundedSender<Order>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a worker died of a panic; the sidecar drains and ends");
+            let _stopped = self.0.send(Order::Drain);
+        }
+    }
+}
+
 /// Runs the control thread: the admin side, until the end that it conducts.
 struct Conductor {
     current: Arc<ArcSwap<Snapshot>>,
@@ -258,7 +290,7 @@ struct Conductor {
 }
 
 impl Conductor {
-    async fn run(mut self, admin: Arc<Admin>, listener: TcpListener) {
+    async fn run(mut self, admin: Arc<Admin>, listener: Bound) {
         let serving = tokio::task::spawn_local(admin.run(listener));
         let mut ended = joined(self.threads);
         if let Some(Order::Drain) = self.inbox.recv().await {
@@ -272,8 +304,7 @@ impl Conductor {
             );
             tokio::select! {
                 () = drain => {}
-                // There is only one more order, and it does not wait for anything.
-                _ = self.inbox.recv() => {}
+                () = told_to_stop(&mut self.inbox) => {}
             }
         }
         self.phase.send_replace(Phase::Stopped);
@@ -281,6 +312,11 @@ impl Conductor {
         serving.abort();
         tracing::info!("stopped");
     }
+}
+
+/// Waits for the order that does not wait for anything; to drain once more is no news.
+async fn told_to_stop(inbox: &mut mpsc::UnboundedReceiver<Order>) {
+    while let Some(Order::Drain) = inbox.recv().await {}
 }
 
 /// Joins threads without blocking the runtime; the channel closes when all have ended.

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use super::router::Router;
 use crate::config::Config;
+use crate::error::Kind;
 use crate::gateway::Gateway;
+use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::Throttle;
 use crate::wire::HeadLimits;
 
 /// Everything a request needs to know.
@@ -20,10 +23,29 @@ pub(crate) struct Snapshot {
     pub(crate) head_limits: HeadLimits,
     /// The identity lines that are the same for all users.
     pub(crate) app_lines: Vec<u8>,
+    /// For whoever wants a session.
+    pub(crate) login_limiter: Option<Arc<RateLimiter>>,
+    /// How many requests each worker deals with at once.
+    pub(crate) requests_per_worker: usize,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all workers count together, and what outlives a reload.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) limiters: RateLimiters,
+    pub(crate) buffers: BufferBudget,
+    /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
+    pub(crate) failures: Throttle<(Kind, u16)>,
 }
 
 impl Snapshot {
-    pub(crate) fn build(config: Config, state: &Arc<SessionState>, metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn build(
+        config: Config,
+        state: &Arc<SessionState>,
+        metrics: &Arc<Metrics>,
+        shared: &Arc<Shared>,
+    ) -> Self {
         let gateway = Arc::new(Gateway::new(
             &config.app,
             &config.wechat,
@@ -34,12 +56,18 @@ impl Snapshot {
             config.app.appid, config.app.env
         );
         Self {
-            router: Router::new(&config),
+            router: Router::new(&config, &shared.limiters),
             sessions: Arc::new(Sessions::new(&config, gateway, Arc::clone(state))),
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,
             },
             app_lines: app_lines.into_bytes(),
+            login_limiter: config
+                .inbound
+                .login_rate_limit
+                .map(|limit| shared.limiters.get("login", limit)),
+            requests_per_worker: config.inbound.max_requests.div_ceil(config.inbound.workers),
+            shared: Arc::clone(shared),
             config,
         }
     }

@@ -4,9 +4,9 @@
 //! Here is what a worker's requests work with; `connections.rs` has what it does all day.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -14,11 +14,17 @@ use tokio::sync::Notify;
 use super::router::Endpoint;
 use super::snapshot::Snapshot;
 use crate::clock::Clock;
+use crate::error::{Error, Kind, Side};
+pub(super) use crate::proxy::Peer;
 use crate::proxy::Pool;
-use crate::resilience::Timers;
+use crate::resilience::panics::{Panicked, caught, faults};
+use crate::resilience::{Slots, Timers};
 use crate::session::SessionState;
 use crate::telemetry::ids::IdSource;
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
+
+/// How long after a panic a background task begins anew, so that one that panics at once does not take the core.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the requests of one worker work with. Never leaves its thread.
 pub(super) struct Worker {
@@ -26,6 +32,8 @@ pub(super) struct Worker {
     pub(super) pool: Pool,
     pub(super) ids: IdSource,
     pub(super) cells: Arc<WorkerCells>,
+    /// The requests that are being dealt with and may wait for others meanwhile.
+    pub(super) slots: Slots,
     state: Arc<SessionState>,
     current: Arc<ArcSwap<Snapshot>>,
     settings: RefCell<Rc<Settings>>,
@@ -53,13 +61,6 @@ pub(super) enum Counted {
     Rule(usize),
 }
 
-/// The other end of a client's connection.
-pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
-    /// The address as it goes into `X-Forwarded-For`; made once per connection.
-    pub(super) text: String,
-}
-
 impl Worker {
     pub(super) fn new(
         current: Arc<ArcSwap<Snapshot>>,
@@ -72,6 +73,7 @@ impl Worker {
             pool: Pool::new(Arc::clone(&cells)),
             ids: IdSource::new(),
             cells,
+            slots: Slots::default(),
             state,
             current,
             settings: RefCell::new(Rc::new(settings)),
@@ -83,6 +85,41 @@ impl Worker {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.state.clock
+    }
+
+    /// Counts a panic in a request; the failure that the client is told.
+    pub(super) fn broke(&self, panicked: Panicked) -> Error {
+        self.state.metrics.panicked();
+        let detail = "a defect of the sidecar; other requests are not affected";
+        Error::new(Kind::Internal, Side::Us, detail).with_cause(panicked)
+    }
+
+    /// What came of something that may panic without harm to anything else.
+    pub(super) fn survived<T>(
+        &self,
+        what: &'static str,
+        outcome: Result<T, Panicked>,
+    ) -> Option<T> {
+        outcome
+            .inspect_err(|panicked| {
+                self.state.metrics.panicked();
+                tracing::error!(what, error = %panicked, "given up after a panic");
+            })
+            .ok()
+    }
+
+    /// Runs what has to go on for as long as the worker does: after a panic it begins anew.
+    pub(super) async fn kept_going<F: Future<Output = ()>>(
+        &self,
+        what: &'static str,
+        work: impl Fn() -> F,
+    ) {
+        while let Err(panicked) = caught(work()).await {
+            self.state.metrics.panicked();
+            tracing::error!(what, error = %panicked, "begun anew after a panic");
+            faults::strike("restart");
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
     }
 
     /// The current snapshot, as this worker sees it. Follows a reload between two requests.

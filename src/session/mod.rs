@@ -7,7 +7,7 @@ mod store;
 mod token;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -22,8 +22,10 @@ use crate::domain::{AppId, LoginCode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::resilience::SingleFlight;
+use crate::resilience::panics::caught;
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::Throttle;
 use crate::wechat::login::UserSession;
 use store::{CodeHash, Spent};
 
@@ -41,6 +43,8 @@ pub(crate) struct SessionState {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// Refresh tokens that were shown again, in the log.
+    reuse: Throttle<()>,
     flights: SingleFlight<CodeHash, Result<Granted, Error>>,
 }
 
@@ -59,6 +63,7 @@ impl SessionState {
             store,
             clock,
             metrics,
+            reuse: Throttle::default(),
             flights: SingleFlight::new(),
         }
     }
@@ -84,8 +89,8 @@ impl Sessions {
     }
 
     /// Who an access token belongs to. No I/O.
-    pub(crate) fn verify(&self, access_token: &[u8]) -> Result<Claims, Error> {
-        self.open(Purpose::Access, access_token)
+    pub(crate) fn verify(&self, access_token: &[u8], now: Timestamp) -> Result<Claims, Error> {
+        self.open(Purpose::Access, access_token, now)
     }
 
     /// Exchanges a `wx.login` code for a session. The same code again, at once or within five minutes, gives the same
@@ -116,14 +121,21 @@ impl Sessions {
                 "the login broke off",
             )
         };
-        let outcome = self.state.flights.run(hash, exchange).await;
+        let metrics = Arc::clone(&self.state.metrics);
+        let isolated = move || async move {
+            caught(exchange()).await.unwrap_or_else(|panicked| {
+                metrics.panicked();
+                Err(internal().with_cause(panicked))
+            })
+        };
+        let outcome = self.state.flights.run(hash, isolated).await;
         outcome.unwrap_or_else(|| Err(internal()))
     }
 
     /// Exchanges a refresh token for a new pair.
     pub(crate) async fn refresh(&self, refresh_token: &[u8]) -> Result<Granted, Error> {
-        let mut claims = self.open(Purpose::Refresh, refresh_token)?;
         let now = self.state.clock.now();
+        let mut claims = self.open(Purpose::Refresh, refresh_token, now)?;
         let spent = self
             .state
             .store
@@ -149,10 +161,13 @@ impl Sessions {
             }
             Spent::Before => {
                 self.state.store.revoke(claims.session).await;
-                tracing::warn!(
-                    event = "refresh_reuse",
-                    "a spent refresh token was shown; its session is revoked"
-                );
+                if let Some(suppressed) = self.state.reuse.pass((), Instant::now()) {
+                    tracing::warn!(
+                        event = "refresh_reuse",
+                        suppressed,
+                        "a spent refresh token was shown; its session is revoked"
+                    );
+                }
                 let detail = "this refresh token was spent before, so somebody has a copy of it";
                 Err(Error::downstream(Kind::RefreshReused, detail).with_hint("call wx.login again"))
             }
@@ -266,9 +281,8 @@ impl Sessions {
         }
     }
 
-    fn open(&self, purpose: Purpose, token: &[u8]) -> Result<Claims, Error> {
-        let claims = self.keys.verify(purpose, token, self.state.clock.now());
-        match claims {
+    fn open(&self, purpose: Purpose, token: &[u8], now: Timestamp) -> Result<Claims, Error> {
+        match self.keys.verify(purpose, token, now) {
             Ok(claims) if !self.state.store.is_revoked(&claims) => Ok(claims),
             Ok(_) | Err(Unusable::Invalid) => Err(Error::downstream(
                 Kind::TokenInvalid,

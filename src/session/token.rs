@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::clock::Timestamp;
-use crate::crypto::{self, Aead, NONCE_LEN, TAG_LEN};
+use crate::crypto::{self, Aead, NONCE_LEN, TAG_LEN, base64url};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId, User};
 use crate::secret::Secret;
 
@@ -26,6 +26,8 @@ const KEY_ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 /// No token of ours is longer than this; anything longer is refused before it is looked at.
 const MAX_TOKEN: usize = 512;
+/// What the longest token decodes to.
+const MAX_SEALED: usize = MAX_TOKEN / 4 * 3;
 
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,10 +145,10 @@ impl TokenKeys {
         if text.len() > MAX_TOKEN {
             return None;
         }
-        let mut bytes = [0; MAX_TOKEN];
-        let len = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-        let (header, sealed) = bytes[..len].split_at_mut_checked(HEADER_LEN)?;
-        let (&mut version, rest) = header.split_first_mut()?;
+        let mut bytes = [0; MAX_SEALED];
+        let bytes = base64url::decode(text, &mut bytes)?;
+        let (header, sealed) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+        let [version, rest @ ..] = *header;
         let (id, nonce) = rest.split_first_chunk::<KEY_ID_LEN>()?;
         let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
         if version != VERSION || sealed.len() < TAG_LEN {
@@ -217,8 +219,8 @@ impl Claims {
             return None;
         }
         let unionid = match unionid {
-            "" => None,
-            text => Some(UnionId::parse(text).ok()?),
+            [] => None,
+            text => Some(UnionId::from_bytes(text).ok()?),
         };
         Some(Self {
             session: SessionId(*session),
@@ -226,7 +228,7 @@ impl Claims {
             started: Timestamp::from_millis(u64::from_be_bytes(*started)),
             expires: Timestamp::from_millis(u64::from_be_bytes(*expires)),
             user: User {
-                openid: OpenId::parse(openid).ok()?,
+                openid: OpenId::from_bytes(openid).ok()?,
                 unionid,
             },
             session_key: SessionKey::from_bytes(*session_key),
@@ -234,10 +236,9 @@ impl Claims {
     }
 }
 
-fn split_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&len, rest) = bytes.split_first()?;
-    let (text, rest) = rest.split_at_checked(usize::from(len))?;
-    Some((std::str::from_utf8(text).ok()?, rest))
+    rest.split_at_checked(usize::from(len))
 }
 
 #[cfg(test)]

@@ -21,8 +21,6 @@ pub(crate) struct TraceParent([u8; 55]);
 /// Makes ids. One per worker.
 pub(crate) struct IdSource(Cell<u64>);
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 impl RequestId {
     /// Takes over an id from a trusted peer if it has the shape of one.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
@@ -65,7 +63,7 @@ impl TraceParent {
             && nonzero(trace)
             && nonzero(parent);
         valid.then(|| {
-            hex(ids.next() | 1, &mut text[36..52]);
+            text[36..52].copy_from_slice(&hex(ids.next() | 1));
             Self(text)
         })
     }
@@ -84,29 +82,22 @@ impl IdSource {
     pub(crate) fn request_id(&self, now: Timestamp) -> RequestId {
         let high = now.as_millis() << 16 | 0x7000 | self.next() >> 52;
         let low = self.next() >> 2 | 1 << 63;
+        let (high, low) = (hex(high), hex(low));
         let mut text = [b'-'; 64];
-        let mut digits = [0; 32];
-        hex(high, &mut digits[..16]);
-        hex(low, &mut digits[16..]);
-        for (group, start) in [
-            (0..8, 0),
-            (8..12, 9),
-            (12..16, 14),
-            (16..20, 19),
-            (20..32, 24),
-        ] {
-            let end = start + group.len();
-            text[start..end].copy_from_slice(&digits[group]);
-        }
+        text[..8].copy_from_slice(&high[..8]);
+        text[9..13].copy_from_slice(&high[8..12]);
+        text[14..18].copy_from_slice(&high[12..]);
+        text[19..23].copy_from_slice(&low[..4]);
+        text[24..36].copy_from_slice(&low[4..]);
         RequestId { text, len: 36 }
     }
 
     /// A new trace. It is not marked as sampled: nobody on the public side decides what we record.
     pub(crate) fn trace(&self) -> TraceParent {
         let mut text = *b"00-................................-................-00";
-        hex(self.next(), &mut text[3..19]);
-        hex(self.next() | 1, &mut text[19..35]);
-        hex(self.next() | 1, &mut text[36..52]);
+        text[3..19].copy_from_slice(&hex(self.next()));
+        text[19..35].copy_from_slice(&hex(self.next() | 1));
+        text[36..52].copy_from_slice(&hex(self.next() | 1));
         TraceParent(text)
     }
 
@@ -120,18 +111,45 @@ impl IdSource {
     }
 }
 
-/// The lower-case hexadecimal digits of `number`, as many as there is room for.
-fn hex(number: u64, out: &mut [u8]) {
-    let mut rest = number;
-    for digit in out.iter_mut().rev() {
-        *digit = HEX[usize::from(rest.to_le_bytes()[0] & 0xf)];
-        rest >>= 4;
-    }
+/// The lower-case hexadecimal digits of `number`.
+fn hex(number: u64) -> [u8; 16] {
+    let (high, low) = ((number >> 32) as u32, number as u32);
+    let mut digits = [0; 16];
+    digits[..8].copy_from_slice(&eight_digits(high));
+    digits[8..].copy_from_slice(&eight_digits(low));
+    digits
+}
+
+/// All eight at once: each half byte is moved to a byte of its own, and becomes a digit there.
+fn eight_digits(number: u32) -> [u8; 8] {
+    let spread = u64::from(number);
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // Six more than nine carries into the next half byte.
+    let is_letter = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    let to_letter = u64::from(b'a' - b'0' - 10);
+    (spread + 0x3030_3030_3030_3030 + is_letter * to_letter).to_be_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_standard_library() {
+        let ids = IdSource::new();
+        for number in [
+            0,
+            1,
+            0x0123_4567_89ab_cdef,
+            u64::MAX,
+            ids.next(),
+            ids.next(),
+        ] {
+            assert_eq!(hex(number), *format!("{number:016x}").as_bytes());
+        }
+    }
 
     #[test]
     fn a_request_id_is_a_uuid_of_version_7() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use crate::clock::Timestamp;
@@ -19,6 +19,7 @@ pub struct Metrics {
     logins: IntCounterVec,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
+    panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
 }
@@ -69,6 +70,10 @@ impl Metrics {
             ),
             &["version"],
         );
+        let panics = IntCounter::new(
+            "wx_sidecar_panics_total",
+            "Defects of the sidecar that cost a request, a connection or a moment of a background task.",
+        );
         let reload_successful = IntGauge::new(
             "wx_sidecar_config_last_reload_successful",
             "Whether the last attempt to load the configuration succeeded; 0: an older one is in use.",
@@ -87,6 +92,7 @@ impl Metrics {
             logins: registered(&registry, logins),
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
+            panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
             registry,
@@ -117,6 +123,11 @@ impl Metrics {
         self.wechat_seconds
             .with_label_values(&[path])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a panic that was caught.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// Records an attempt to load the configuration.

@@ -4,3 +4,4 @@ pub(crate) mod ids;
 pub mod logs;
 pub mod metrics;
 pub(crate) mod requests;
+pub(crate) mod throttle;

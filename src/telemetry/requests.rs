@@ -43,12 +43,43 @@ impl Cell {
     }
 }
 
+/// Why a client's connection was closed before its first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No TLS, or none that we speak.
+    Tls,
+    /// A TLS handshake that was not done in time.
+    TlsTimeout,
+    /// No PROXY header where there must be one.
+    Proxy,
+    /// A PROXY header that did not come in time.
+    ProxyTimeout,
+}
+
+impl Refusal {
+    const LABELS: [&str; 4] = ["tls", "tls_timeout", "proxy", "proxy_timeout"];
+
+    /// The reason as it is counted.
+    pub(crate) fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
+    }
+}
+
 /// The cells of one worker.
 #[derive(Default)]
 pub(crate) struct WorkerCells {
     pub(crate) in_flight: Cell,
     pub(crate) connections: Cell,
+    /// TLS handshakes that agreed on new keys, and those that resumed a session.
+    pub(crate) full_handshakes: Cell,
+    pub(crate) resumed_handshakes: Cell,
+    refusals: [Cell; Refusal::LABELS.len()],
+    pub(crate) tunnels: Cell,
     pub(crate) upstream_connects: Cell,
+    /// Requests that were sent again, because their pooled connection was dead.
+    pub(crate) retries_sent: Cell,
+    /// Those that the retry budget did not allow.
+    pub(crate) retries_refused: Cell,
     /// Guards the list, not the cells in it: a route or a status that was never seen before is added under the lock.
     routes: Mutex<Vec<(String, Arc<RouteCells>)>>,
 }
@@ -72,6 +103,11 @@ pub(crate) struct RouteRecorder {
 }
 
 impl WorkerCells {
+    /// Counts a connection that is closed before its first request.
+    pub(crate) fn refuse(&self, why: Refusal) {
+        self.refusals[why as usize].add(1);
+    }
+
     /// The recorder of the route `name`, which is a configured pattern or a constant.
     pub(crate) fn route(&self, name: &str) -> RouteRecorder {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +183,11 @@ impl RequestCollector {
             DURATION,
             IN_FLIGHT,
             CONNECTIONS,
+            REFUSED_CONNECTIONS,
+            HANDSHAKES,
+            TUNNELS,
             UPSTREAM_CONNECTS,
+            UPSTREAM_RETRIES,
         ]
         .map(desc)
         .into();
@@ -167,7 +207,7 @@ const REQUESTS: (&str, &str) = (
 );
 const DURATION: (&str, &str) = (
     "wx_sidecar_http_request_duration_seconds",
-    "From a request's head to the end of its answer, by route.",
+    "From a request's head to the end of its answer, or to its 101, by route.",
 );
 const IN_FLIGHT: (&str, &str) = (
     "wx_sidecar_http_requests_in_flight",
@@ -177,9 +217,26 @@ const CONNECTIONS: (&str, &str) = (
     "wx_sidecar_http_connections",
     "Client connections that are open.",
 );
+const REFUSED_CONNECTIONS: (&str, &str) = (
+    "wx_sidecar_http_connections_refused_total",
+    "Client connections closed before their first request, by reason.",
+);
+const HANDSHAKES: (&str, &str) = (
+    "wx_sidecar_tls_handshakes_total",
+    "TLS handshakes that succeeded, by whether they resumed an earlier session.",
+);
+const TUNNELS: (&str, &str) = (
+    "wx_sidecar_tunnels",
+    "Client connections that carry another protocol, such as WebSocket.",
+);
 const UPSTREAM_CONNECTS: (&str, &str) = (
     "wx_sidecar_upstream_connects_total",
     "Connections opened to the app, failed ones included.",
+);
+
+const UPSTREAM_RETRIES: (&str, &str) = (
+    "wx_sidecar_upstream_retries_total",
+    "Requests whose pooled connection to the app was dead: sent again, or told because the retry budget was exhausted.",
 );
 
 impl Collector for RequestCollector {
@@ -230,6 +287,14 @@ impl Collector for RequestCollector {
             .filter(|(_, (buckets, _))| buckets.iter().any(|n| *n > 0));
         let durations =
             durations.map(|(route, (buckets, micros))| histogram(&route, &buckets, micros));
+        let refusals = Refusal::LABELS.iter().enumerate().map(|(at, reason)| {
+            let count = self.sum(|worker| worker.refusals[at].get());
+            counter(vec![label("reason", reason)], count)
+        });
+        let full = self.sum(|worker| worker.full_handshakes.get());
+        let resumed = self.sum(|worker| worker.resumed_handshakes.get());
+        let handshakes = [("false", full), ("true", resumed)]
+            .map(|(was, count)| counter(vec![label("resumed", was)], count));
         vec![
             family(REQUESTS, MetricType::COUNTER, requests.collect()),
             family(DURATION, MetricType::HISTOGRAM, durations.collect()),
@@ -243,10 +308,27 @@ impl Collector for RequestCollector {
                 MetricType::GAUGE,
                 vec![gauge(self.sum(|w| w.connections.get()))],
             ),
+            family(REFUSED_CONNECTIONS, MetricType::COUNTER, refusals.collect()),
+            family(HANDSHAKES, MetricType::COUNTER, handshakes.into()),
+            family(
+                TUNNELS,
+                MetricType::GAUGE,
+                vec![gauge(self.sum(|w| w.tunnels.get()))],
+            ),
             family(
                 UPSTREAM_CONNECTS,
                 MetricType::COUNTER,
                 vec![counter(Vec::new(), self.sum(|w| w.upstream_connects.get()))],
+            ),
+            family(
+                UPSTREAM_RETRIES,
+                MetricType::COUNTER,
+                [
+                    ("budget_exhausted", self.sum(|w| w.retries_refused.get())),
+                    ("sent", self.sum(|w| w.retries_sent.get())),
+                ]
+                .map(|(result, count)| counter(vec![label("result", result)], count))
+                .into(),
             ),
         ]
         .into_iter()

@@ -14,7 +14,11 @@ pub(crate) struct Fields {
 
 /// Where each line lies in the bytes. A type of its own, so that lines can be added while the bytes are being parsed.
 #[derive(Default)]
-pub(super) struct Lines(Vec<Line>);
+pub(super) struct Lines {
+    all: Vec<Line>,
+    /// The names that are there, a bit each: most of those that are asked for are not.
+    present: u32,
+}
 
 /// One field line.
 #[derive(Clone, Copy)]
@@ -34,6 +38,35 @@ struct Line {
     value: Range<u32>,
 }
 
+/// Which bytes a token may have (RFC 9110 §5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        allowed[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    allowed
+};
+
 macro_rules! names {
     ($($length:literal => { $($variant:ident = $text:literal),* $(,)? })*) => {
         /// The field names that mean something to us; everything else is `Other`.
@@ -45,14 +78,16 @@ macro_rules! names {
         }
 
         impl Name {
-            /// Recognises a name, whatever its case. Grouped by length, because most names are none of these and their
-            /// length already says so.
+            /// Recognises a name, which is a token, whatever its case. Grouped by length, because most names are none
+            /// of these and their length already says so; and a comparison of known length takes a few instructions.
             pub(crate) fn of(name: &[u8]) -> Self {
                 match name.len() {
                     $($length => {
-                        $(if name.eq_ignore_ascii_case($text.as_bytes()) {
-                            return Self::$variant;
-                        })*
+                        if let Some(name) = name.first_chunk::<$length>() {
+                            $(if is_spelt(name, const { first($text) }) {
+                                return Self::$variant;
+                            })*
+                        }
                         Self::Other
                     })*
                     _ => Self::Other,
@@ -83,7 +118,29 @@ names! {
     19 => { ProxyAuthorization = "proxy-authorization" }
 }
 
+/// The text of a name, whose length stands in the table.
+const fn first<const N: usize>(text: &str) -> &[u8; N] {
+    match text.as_bytes().first_chunk() {
+        Some(text) => text,
+        None => panic!("a name stands under a length that it does not have"),
+    }
+}
+
+/// Whether a token is `text`, which is in lower case. Bit 5 makes letters lower-case, and no other two characters of
+/// tokens differ in it alone.
+fn is_spelt<const N: usize>(token: &[u8; N], text: &[u8; N]) -> bool {
+    let differing = token
+        .iter()
+        .zip(text)
+        .fold(0, |sum, (a, b)| sum | ((a | 0x20) ^ b));
+    differing == 0
+}
+
 impl Name {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     /// Whether the field belongs to one connection and is never forwarded (RFC 9110 §7.6.1 and its predecessors).
     pub(crate) fn is_hop_by_hop(self) -> bool {
         matches!(
@@ -104,7 +161,7 @@ impl Name {
 
 impl Fields {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.lines.0.iter().map(|line| Field {
+        self.lines.all.iter().map(|line| Field {
             known: line.known,
             name: self.slice(&line.name),
             value: self.slice(&line.value),
@@ -113,8 +170,12 @@ impl Fields {
 
     /// The values of every line with this name, in order.
     pub(crate) fn all(&self, known: Name) -> impl Iterator<Item = &[u8]> {
-        self.lines
-            .0
+        let lines: &[Line] = if self.lines.present & known.bit() == 0 {
+            &[]
+        } else {
+            &self.lines.all
+        };
+        lines
             .iter()
             .filter(move |line| line.known == known)
             .map(|line| self.slice(&line.value))
@@ -142,7 +203,7 @@ impl Fields {
     /// almost all do, go over in one piece.
     pub(crate) fn copy_lines(&self, out: &mut Vec<u8>, keep: impl Fn(&Field<'_>) -> bool) {
         let mut piece = 0..0;
-        for (line, field) in self.lines.0.iter().zip(self.iter()) {
+        for (line, field) in self.lines.all.iter().zip(self.iter()) {
             if !keep(&field) {
                 continue;
             }
@@ -175,8 +236,8 @@ impl Fields {
     fn tidy(&self, line: &Line) -> Option<Range<usize>> {
         let (name, value) = (&line.name, &line.value);
         let tidy = value.start == name.end + 2
-            && self.slice(&(name.end..value.start)) == b": "
-            && self.bytes[value.end as usize..].starts_with(b"\r\n");
+            && self.bytes[name.end as usize + 1] == b' '
+            && self.bytes[value.end as usize] == b'\r';
         tidy.then(|| name.start as usize..value.end as usize + 2)
     }
 
@@ -186,13 +247,7 @@ impl Fields {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lines.0.len()
-    }
-
-    /// Forgets all lines; the memory stays.
-    pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-        self.lines.0.clear();
+        self.lines.len()
     }
 
     /// Adds a line that did not come with the others: a trailer, or a field of another protocol. Name and value have been
@@ -203,11 +258,9 @@ impl Fields {
             self.bytes.extend_from_slice(part);
         }
         let value_at = start + name.len() + 2;
-        self.lines.0.push(Line {
-            known: Name::of(name),
-            name: offset(start)..offset(start + name.len()),
-            value: offset(value_at)..offset(value_at + value.len()),
-        });
+        let name_place = offset(start)..offset(start + name.len());
+        let value_place = offset(value_at)..offset(value_at + value.len());
+        self.lines.add(Name::of(name), name_place, value_place);
     }
 
     /// Keeps bytes that are not a line: a method, a target.
@@ -219,17 +272,24 @@ impl Fields {
 
     /// Adds a line as it came, without its CR LF.
     pub(super) fn push_raw(&mut self, line: &[u8]) -> Result<(), HeadError> {
-        let (name, value) = parse_line(line)?;
+        let malformed = HeadError::Malformed("a field line is malformed");
+        let (name, value) = parse_field_line(line).ok_or(malformed)?;
         self.push(name, value);
         Ok(())
     }
 
-    /// Forgets all lines and takes over the bytes of a new head; the memory stays.
-    pub(super) fn reset(&mut self, head: &[u8]) -> (&[u8], &mut Lines) {
+    /// Forgets everything, and gives the place for new lines; the memory stays.
+    pub(super) fn clear(&mut self) -> &mut Lines {
+        self.bytes.clear();
+        self.lines.all.clear();
+        self.lines.present = 0;
+        &mut self.lines
+    }
+
+    /// Takes over the bytes that the lines lie in.
+    pub(super) fn keep(&mut self, head: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
-        self.lines.0.clear();
-        (&self.bytes, &mut self.lines)
     }
 
     pub(super) fn slice(&self, range: &Range<u32>) -> &[u8] {
@@ -240,13 +300,96 @@ impl Fields {
 impl Lines {
     /// Adds a line whose name and value are slices of `bytes`.
     pub(super) fn push(&mut self, bytes: &[u8], name: &[u8], value: &[u8]) {
-        let known = Name::of(name);
-        self.0.push(Line {
-            known,
-            name: place(bytes, name),
-            value: place(bytes, value),
-        });
+        self.add(Name::of(name), place(bytes, name), place(bytes, value));
     }
+
+    fn add(&mut self, known: Name, name: Range<u32>, value: Range<u32>) {
+        self.present |= known.bit();
+        self.all.push(Line { known, name, value });
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+/// A field line without its CR LF: its name, and its value without the white space around it. `None` if it is not one;
+/// trailers are such lines, too.
+pub(super) fn parse_field_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, value) = split_name(line)?;
+    (value_len(value) == value.len()).then(|| (name, value.trim_ascii()))
+}
+
+/// A token and what follows the colon behind it.
+#[inline]
+pub(super) fn split_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    // Nearly always the usual characters are all there is before the colon.
+    let mut len = usual_len(line);
+    if line.get(len) != Some(&b':') {
+        len += unusual_len(&line[len..]);
+    }
+    let (name, rest) = line.split_at(len);
+    match rest {
+        [b':', value @ ..] if !name.is_empty() => Some((name, value)),
+        _ => None,
+    }
+}
+
+/// How many of the first bytes make a token.
+pub(super) fn token_len(bytes: &[u8]) -> usize {
+    let usual = usual_len(bytes);
+    usual + unusual_len(&bytes[usual..])
+}
+
+fn unusual_len(bytes: &[u8]) -> usize {
+    let outside = bytes.iter().position(|&b| !TOKEN[usize::from(b)]);
+    outside.unwrap_or(bytes.len())
+}
+
+/// How many of the first bytes are letters, digits and dashes.
+#[inline]
+fn usual_len(bytes: &[u8]) -> usize {
+    // Zero is a byte within its range.
+    run_len(bytes, |b| {
+        let letter = (b | 0x20).wrapping_sub(b'a').saturating_sub(25);
+        let digit = b.wrapping_sub(b'0').saturating_sub(9);
+        letter.min(digit).min(b ^ b'-')
+    })
+}
+
+/// How many of the first bytes a value may have: visible characters, spaces, tabs and whatever is beyond ASCII
+/// (RFC 9110 §5.5).
+pub(super) fn value_len(bytes: &[u8]) -> usize {
+    run_len(bytes, |b| {
+        let control = b' '.saturating_sub(b).min(b ^ b'\t');
+        control | 1u8.saturating_sub(b ^ 0x7f)
+    })
+}
+
+/// How many of the first bytes a request-target may have: all but spaces and controls.
+pub(super) fn target_len(bytes: &[u8]) -> usize {
+    run_len(bytes, |b| {
+        (b' ' + 1).saturating_sub(b) | 1u8.saturating_sub(b ^ 0x7f)
+    })
+}
+
+/// How many of the first bytes `mark` makes zero.
+///
+/// Sixteen at a time, by arithmetic without branches: the compiler makes a few vector instructions of that.
+#[inline]
+fn run_len(bytes: &[u8], mark: impl Fn(u8) -> u8) -> usize {
+    let (chunks, tail) = bytes.as_chunks::<16>();
+    let mut len = 0;
+    for chunk in chunks {
+        let marks = u128::from_le_bytes(chunk.map(&mark));
+        if marks != 0 {
+            return len + marks.trailing_zeros() as usize / 8;
+        }
+        len += 16;
+    }
+    let outside = tail.iter().position(|&b| mark(b) != 0);
+    len + outside.unwrap_or(tail.len())
 }
 
 /// A field that may stand only once stands several times.
@@ -262,25 +405,10 @@ pub(super) fn place(whole: &[u8], part: &[u8]) -> Range<u32> {
     offset(start)..offset(start + part.len())
 }
 
+#[inline]
+/// Heads are limited to far less than 4 GiB.
 fn offset(n: usize) -> u32 {
-    u32::try_from(n).expect("heads are limited to far less than 4 GiB")
-}
-
-/// Name and value of one field line, which stands without its CR LF.
-fn parse_line(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
-    let malformed = HeadError::Malformed("a field line is malformed");
-    let mut terminated = Vec::with_capacity(line.len() + 4);
-    terminated.extend_from_slice(line);
-    terminated.extend_from_slice(b"\r\n\r\n");
-    let mut fields = [httparse::EMPTY_HEADER; 1];
-    match httparse::parse_headers(&terminated, &mut fields) {
-        Ok(httparse::Status::Complete((_, [field]))) => {
-            let name = &line[..field.name.len()];
-            let value = line[name.len() + 1..].trim_ascii();
-            Ok((name, value))
-        }
-        _ => Err(malformed),
-    }
+    n as u32
 }
 
 #[cfg(test)]
@@ -297,16 +425,14 @@ mod tests {
 
     fn fields(head: &[u8]) -> Fields {
         let mut fields = Fields::default();
-        let (bytes, lines) = fields.reset(head);
-        let mut parsed = [httparse::EMPTY_HEADER; 16];
-        let httparse::Status::Complete((_, parsed)) =
-            httparse::parse_headers(bytes, &mut parsed).unwrap()
-        else {
-            panic!("the head is complete");
-        };
-        for line in parsed {
-            lines.push(bytes, line.name.as_bytes(), line.value);
+        let lines = fields.clear();
+        for line in head.split_inclusive(|&b| b == b'\n') {
+            if line != b"\r\n" {
+                let (name, value) = parse_field_line(line.strip_suffix(b"\r\n").unwrap()).unwrap();
+                lines.push(head, name, value);
+            }
         }
+        fields.keep(head);
         fields
     }
 

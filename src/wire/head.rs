@@ -1,12 +1,14 @@
 //! Heads: the start line and the fields of a request or an answer, and how its body is framed.
 //!
 //! Parsing is strict where leniency is how requests are smuggled (RFC 9112 §11.2): every line ends in CR LF, exactly one
-//! of Content-Length and Transfer-Encoding, no folding, no space before a colon, one valid Host.
+//! of Content-Length and Transfer-Encoding, no folding, no space before a colon, one valid Host. The tests hold the
+//! parser against httparse: it reads the same out of the same bytes, or refuses them.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::fields::{Fields, Name, Repeated, place};
+use super::fields::{
+    Fields, Lines, Name, Repeated, place, split_name, target_len, token_len, value_len,
+};
 
 /// More lines than this are an attack or a loop.
 pub(super) const MAX_FIELDS: usize = 100;
@@ -181,25 +183,38 @@ impl RequestHead {
     }
 
     /// Parses a complete head, which ends with an empty line.
-    pub(super) fn parse(&mut self, head: &[u8]) -> Result<(), HeadError> {
-        let (bytes, lines) = self.fields.reset(head);
-        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let mut request = httparse::Request::new(&mut []);
-        complete(request.parse_with_uninit_headers(bytes, &mut slots))?;
-        let method = request.method.unwrap_or_default().as_bytes();
-        self.method = Method::of(method);
-        self.version = version(request.version);
-        self.method_text = place(bytes, method);
-        self.target = place(bytes, request.path.unwrap_or_default().as_bytes());
-        for line in request.headers {
-            lines.push(bytes, line.name.as_bytes(), line.value);
+    pub(crate) fn parse(&mut self, head: &[u8]) -> Result<(), HeadError> {
+        self.parse_front(head).map(drop)
+    }
+
+    /// Parses the head at the front of what was read, if all of it is there, as it nearly always is; gives its length.
+    /// What is not complete and good is left to [`HeadScan`] and [`RequestHead::parse`].
+    pub(super) fn parse_at_once(&mut self, bytes: &[u8], limits: HeadLimits) -> Option<usize> {
+        let end = self.parse_front(bytes).ok();
+        let end = end.filter(|&end| end <= limits.bytes);
+        if end.is_none() {
+            // Half a head must not be taken for one.
+            *self = Self::default();
         }
+        end
+    }
+
+    /// Parses up to the first empty line, and gives the length so far.
+    fn parse_front(&mut self, bytes: &[u8]) -> Result<usize, HeadError> {
+        let lines = self.fields.clear();
+        let (start, rest) = parse_request_line(bytes)?;
+        let end = parse_lines(bytes, rest, lines)?;
+        self.method = Method::of(start.method);
+        self.version = start.version;
+        self.method_text = place(bytes, start.method);
+        self.target = place(bytes, start.target);
+        self.fields.keep(&bytes[..end]);
         self.check_host()?;
         self.framing = self.request_framing()?;
         self.expects_continue = self.check_expect()?;
         self.connection = Connection::of(self.version, &self.fields);
         self.wants_upgrade = self.check_upgrade()?;
-        Ok(())
+        Ok(end)
     }
 
     /// Takes over a head that came by another protocol and was split there: `method` and `target`, then the field lines,
@@ -314,17 +329,32 @@ impl ResponseHead {
 
     /// Parses a complete head; `request` is the method that it answers.
     pub(super) fn parse(&mut self, head: &[u8], request: Method) -> Result<(), HeadError> {
-        let (bytes, lines) = self.fields.reset(head);
-        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let mut response = httparse::Response::new(&mut []);
-        let parser = httparse::ParserConfig::default();
-        complete(parser.parse_response_with_uninit_headers(&mut response, bytes, &mut slots))?;
-        let version = version(response.version);
-        self.status = response.code.unwrap_or_default();
-        self.reason = place(bytes, response.reason.unwrap_or_default().as_bytes());
-        for line in response.headers {
-            lines.push(bytes, line.name.as_bytes(), line.value);
+        self.parse_front(head, request).map(drop)
+    }
+
+    /// As [`RequestHead::parse_at_once`].
+    pub(super) fn parse_at_once(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        request: Method,
+    ) -> Option<usize> {
+        let end = self.parse_front(bytes, request).ok();
+        let end = end.filter(|&end| end <= limits.bytes);
+        if end.is_none() {
+            *self = Self::default();
         }
+        end
+    }
+
+    fn parse_front(&mut self, bytes: &[u8], request: Method) -> Result<usize, HeadError> {
+        let lines = self.fields.clear();
+        let (start, rest) = parse_status_line(bytes)?;
+        let end = parse_lines(bytes, rest, lines)?;
+        let version = start.version;
+        self.status = start.status;
+        self.reason = place(bytes, start.reason);
+        self.fields.keep(&bytes[..end]);
         if !(100..=599).contains(&self.status) {
             return Err(HeadError::Malformed(
                 "the status is not between 100 and 599",
@@ -334,7 +364,7 @@ impl ResponseHead {
         self.framing = self.response_framing(version, request)?;
         self.connection = Connection::of(version, &self.fields);
         self.connection.persistent &= self.framing != Framing::UntilClose;
-        Ok(())
+        Ok(end)
     }
 
     /// Takes over a head that came by another protocol and was split there.
@@ -465,18 +495,37 @@ fn length(fields: &Fields) -> Result<Option<u64>, HeadError> {
         .map_err(|Repeated| HeadError::Malformed("there is more than one Content-Length"))?;
     let Some(digits) = value else { return Ok(None) };
     let malformed = HeadError::Malformed("the Content-Length is not a number");
-    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || digits.len() > 18 {
         return Err(malformed);
     }
-    Ok(Some(
-        digits
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')),
-    ))
+    let mut length = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(malformed);
+        }
+        length = length * 10 + u64::from(digit - b'0');
+    }
+    Ok(Some(length))
 }
+
+/// Which bytes a host's name has.
+const HOST: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        allowed[byte] = b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        byte += 1;
+    }
+    allowed
+};
 
 /// uri-host [":" port], by characters: enough to keep paths, user names and lists out (RFC 9110 §7.2).
 fn is_host(host: &[u8]) -> bool {
+    let is_name = |text: &[u8]| text.iter().all(|&b| HOST[usize::from(b)]);
+    if is_name(host) {
+        return !host.is_empty();
+    }
     let (name, port) = match host.iter().rposition(|&b| b == b':') {
         Some(colon) if !host[colon..].contains(&b']') => (&host[..colon], Some(&host[colon + 1..])),
         _ => (host, None),
@@ -485,9 +534,7 @@ fn is_host(host: &[u8]) -> bool {
         [b'[', inner @ .., b']'] => inner
             .iter()
             .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')),
-        _ => name
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+        _ => is_name(name),
     };
     let port_ok = port.is_none_or(|port| {
         let number = std::str::from_utf8(port)
@@ -498,28 +545,286 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && name_ok && port_ok
 }
 
-fn complete(parsed: Result<httparse::Status<usize>, httparse::Error>) -> Result<(), HeadError> {
-    use httparse::Error;
-    match parsed {
-        Ok(httparse::Status::Complete(_)) => Ok(()),
-        Ok(httparse::Status::Partial) => Err(HeadError::Malformed("the head ends too early")),
-        Err(Error::HeaderName) => Err(HeadError::Malformed("a header name is not a token")),
-        Err(Error::HeaderValue) => Err(HeadError::Malformed(
-            "a header value has a forbidden character",
-        )),
-        Err(Error::NewLine | Error::Token) => {
-            Err(HeadError::Malformed("the start line is malformed"))
-        }
-        Err(Error::Status) => Err(HeadError::Malformed("the status is not a number")),
-        Err(Error::TooManyHeaders) => Err(HeadError::TooLarge),
-        Err(Error::Version) => Err(HeadError::Version),
+struct RequestLine<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    version: Version,
+}
+
+struct StatusLine<'a> {
+    version: Version,
+    status: u16,
+    reason: &'a [u8],
+}
+
+/// The request line, and what follows it. One space stands between its parts, not several, nor a tab.
+fn parse_request_line(bytes: &[u8]) -> Result<(RequestLine<'_>, &[u8]), HeadError> {
+    let malformed = HeadError::Malformed("the start line is malformed");
+    let (method, rest) = bytes.split_at(token_len(bytes));
+    let rest = rest.strip_prefix(b" ").ok_or(malformed)?;
+    let (target, rest) = rest.split_at(target_len(rest));
+    let rest = rest.strip_prefix(b" ").ok_or(malformed)?;
+    let is_text = target.is_ascii() || std::str::from_utf8(target).is_ok();
+    if method.is_empty() || target.is_empty() || !is_text {
+        return Err(malformed);
+    }
+    let (version, rest) = parse_version(rest)?;
+    let rest = rest.strip_prefix(b"\r\n").ok_or(malformed)?;
+    let start = RequestLine {
+        method,
+        target,
+        version,
+    };
+    Ok((start, rest))
+}
+
+/// The status line, and what follows it. The reason may be missing, and the space before it, too.
+fn parse_status_line(bytes: &[u8]) -> Result<(StatusLine<'_>, &[u8]), HeadError> {
+    let malformed = HeadError::Malformed("the status is not a number");
+    let (version, rest) = parse_version(bytes)?;
+    let rest = rest.strip_prefix(b" ").ok_or(HeadError::Version)?;
+    let (digits, rest) = rest.split_first_chunk::<3>().ok_or(malformed)?;
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(malformed);
+    }
+    let status = digits
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    let (reason, rest) = match rest {
+        [b' ', rest @ ..] => rest.split_at(value_len(rest)),
+        _ => rest.split_at(0),
+    };
+    let rest = rest.strip_prefix(b"\r\n").ok_or(malformed)?;
+    // What is not ASCII has no meaning that anybody agrees on, and the reason has none anyhow.
+    let reason = if reason.is_ascii() { reason } else { b"" };
+    let start = StatusLine {
+        version,
+        status,
+        reason,
+    };
+    Ok((start, rest))
+}
+
+fn parse_version(bytes: &[u8]) -> Result<(Version, &[u8]), HeadError> {
+    match bytes.split_first_chunk::<8>() {
+        Some((b"HTTP/1.1", rest)) => Ok((Version::Http11, rest)),
+        Some((b"HTTP/1.0", rest)) => Ok((Version::Http10, rest)),
+        _ => Err(HeadError::Version),
     }
 }
 
-fn version(minor: Option<u8>) -> Version {
-    if minor == Some(0) {
-        Version::Http10
-    } else {
-        Version::Http11
+/// The field lines of `bytes`, of which `rest` begins with the first of them, up to the empty line, behind which the head
+/// ends.
+fn parse_lines(bytes: &[u8], mut rest: &[u8], lines: &mut Lines) -> Result<usize, HeadError> {
+    loop {
+        if rest.starts_with(b"\r\n") {
+            return Ok(bytes.len() - rest.len() + 2);
+        }
+        let (name, after) =
+            split_name(rest).ok_or(HeadError::Malformed("a header name is not a token"))?;
+        let (value, after) = after.split_at(value_len(after));
+        rest = after.strip_prefix(b"\r\n").ok_or(HeadError::Malformed(
+            "a header value has a forbidden character",
+        ))?;
+        if lines.len() == MAX_FIELDS {
+            return Err(HeadError::TooLarge);
+        }
+        lines.push(bytes, name, value.trim_ascii());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fields::parse_field_line;
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024 };
+
+    type Lines = Vec<(Vec<u8>, Vec<u8>)>;
+    type Request = (Vec<u8>, Vec<u8>, Version, Lines);
+    type Response = (u16, Vec<u8>, Version, Lines);
+
+    fn lines_of(bytes: &[u8], rest: &[u8]) -> Option<Lines> {
+        let mut fields = Fields::default();
+        let end = parse_lines(bytes, rest, fields.clear()).ok()?;
+        fields.keep(&bytes[..end]);
+        let owned = fields
+            .iter()
+            .map(|field| (field.name.to_vec(), field.value.to_vec()));
+        Some(owned.collect())
+    }
+
+    fn oracle_lines(headers: &[httparse::Header<'_>]) -> Lines {
+        let owned = headers
+            .iter()
+            .map(|line| (line.name.as_bytes().to_vec(), line.value.to_vec()));
+        owned.collect()
+    }
+
+    fn request(bytes: &[u8]) -> Option<Request> {
+        let (start, rest) = parse_request_line(bytes).ok()?;
+        let lines = lines_of(bytes, rest)?;
+        let (method, target) = (start.method.to_vec(), start.target.to_vec());
+        Some((method, target, start.version, lines))
+    }
+
+    fn request_by_oracle(bytes: &[u8]) -> Option<Request> {
+        let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut slots);
+        let parsed = request.parse(bytes).ok()?;
+        assert_eq!(parsed, httparse::Status::Complete(bytes.len()));
+        let method = request.method?.as_bytes().to_vec();
+        let target = request.path?.as_bytes().to_vec();
+        let lines = oracle_lines(request.headers);
+        Some((method, target, version(request.version?), lines))
+    }
+
+    fn response(bytes: &[u8]) -> Option<Response> {
+        let (start, rest) = parse_status_line(bytes).ok()?;
+        let lines = lines_of(bytes, rest)?;
+        Some((start.status, start.reason.to_vec(), start.version, lines))
+    }
+
+    fn response_by_oracle(bytes: &[u8]) -> Option<Response> {
+        let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut slots);
+        let parsed = response.parse(bytes).ok()?;
+        assert_eq!(parsed, httparse::Status::Complete(bytes.len()));
+        let reason = response.reason?.as_bytes().to_vec();
+        let lines = oracle_lines(response.headers);
+        Some((response.code?, reason, version(response.version?), lines))
+    }
+
+    fn version(minor: u8) -> Version {
+        if minor == 0 {
+            Version::Http10
+        } else {
+            Version::Http11
+        }
+    }
+
+    /// What stands before the first empty line of these bytes, unless that is nothing, which never gets to the parser.
+    fn scanned(bytes: &[u8]) -> Option<&[u8]> {
+        let end = HeadScan::default().find_end(bytes, LIMITS).ok()??;
+        (end > 2).then(|| &bytes[..end])
+    }
+
+    /// Heads as they should be, and almost.
+    fn heads(start: &'static str) -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            8 => "[!#-'*+.0-9A-Z^_`a-z|~-]{1,20}:[ \t]{0,3}([ -~]{0,60}[ \t]{0,3}|.{0,20})",
+            1 => "[ -~]{0,20}",
+            1 => Just("Host: x".to_owned()),
+            1 => Just("Content-Length: 5".to_owned()),
+        ];
+        let changes = proptest::collection::vec((any::<prop::sample::Index>(), change()), 0..3);
+        let lines = proptest::collection::vec(line, 0..8);
+        (start, lines, changes).prop_map(|(start, lines, changes)| {
+            let mut bytes = format!("{start}\r\n").into_bytes();
+            for line in lines {
+                bytes.extend_from_slice(line.as_bytes());
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"\r\n");
+            for (index, change) in changes {
+                let at = index.index(bytes.len());
+                match change {
+                    Change::Replace(byte) => bytes[at] = byte,
+                    Change::Insert(byte) => bytes.insert(at, byte),
+                    Change::Delete => drop(bytes.remove(at)),
+                }
+            }
+            bytes
+        })
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Change {
+        Replace(u8),
+        Insert(u8),
+        Delete,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let byte = prop_oneof![
+            any::<u8>(),
+            proptest::sample::select(&b"\r\n\t \0:\x0b\x7f\x80\xff/1.,"[..]),
+        ];
+        prop_oneof![
+            byte.clone().prop_map(Change::Replace),
+            byte.prop_map(Change::Insert),
+            Just(Change::Delete),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn a_request_head_says_what_httparse_reads(
+            bytes in heads("[!-~]{1,10} [!-~]{1,30} HTTP/1[.][01]|GET [!-~]{0,20}.{0,5} ?HTTP/[12][.][0-2]")
+        ) {
+            if let Some(head) = scanned(&bytes) {
+                prop_assert_eq!(request(head), request_by_oracle(head));
+            }
+        }
+
+        #[test]
+        fn an_answers_head_says_what_httparse_reads(
+            bytes in heads("HTTP/1[.][01] [0-9]{3}( [ -~\t]{0,20}| .{0,8})?")
+        ) {
+            if let Some(head) = scanned(&bytes) {
+                prop_assert_eq!(response(head), response_by_oracle(head));
+            }
+        }
+
+        #[test]
+        fn any_bytes_say_what_httparse_reads(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let mut bytes = bytes;
+            bytes.extend_from_slice(b"\r\n\r\n");
+            if let Some(head) = scanned(&bytes) {
+                prop_assert_eq!(request(head), request_by_oracle(head));
+                prop_assert_eq!(response(head), response_by_oracle(head));
+            }
+        }
+
+        /// Whether it is found by its lines or read at once, a head ends at the same place and says the same.
+        #[test]
+        fn a_head_reads_the_same_with_more_behind_it(bytes in heads("GET /[a-z]{0,5} HTTP/1[.]1|PUT / HTTP/1[.]1"), more in ".{0,9}(\r\n){0,2}.{0,9}") {
+            let all = [&bytes, more.as_bytes()].concat();
+            let (mut exact, mut at_once) = (RequestHead::default(), RequestHead::default());
+            let end = HeadScan::default().find_end(&all, LIMITS);
+            let expected = end.ok().flatten().filter(|&end| exact.parse(&all[..end]).is_ok());
+            prop_assert_eq!(at_once.parse_at_once(&all, LIMITS), expected);
+            if let Some(end) = expected {
+                prop_assert_eq!(&at_once.fields.bytes, &all[..end]);
+                prop_assert_eq!(at_once.target(), exact.target());
+                prop_assert_eq!(at_once.framing, exact.framing);
+                let short = HeadLimits { bytes: end - 1 };
+                prop_assert_eq!(at_once.parse_at_once(&all, short), None);
+            }
+        }
+
+        /// The two ways to read a line are one.
+        #[test]
+        fn a_field_line_alone_reads_as_it_does_in_a_head(line in "[!-~]{1,8}:?[ -~\t]{0,20}|[^\r\n]{1,20}") {
+            let head = format!("{line}\r\n\r\n").into_bytes();
+            let alone = parse_field_line(line.as_bytes());
+            let alone = alone.map(|(name, value)| vec![(name.to_vec(), value.to_vec())]);
+            prop_assert_eq!(alone, lines_of(&head, &head));
+        }
+    }
+
+    #[test]
+    fn there_is_a_limit_to_the_number_of_lines() {
+        let head = |count| {
+            let mut head = RequestHead::default();
+            let lines = "A: b\r\n".repeat(count);
+            head.parse(format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n").as_bytes())
+        };
+        assert_eq!(head(MAX_FIELDS - 1), Ok(()));
+        assert_eq!(head(MAX_FIELDS), Err(HeadError::TooLarge));
     }
 }

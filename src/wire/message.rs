@@ -80,10 +80,11 @@ pub(crate) enum AnswerReader<'c> {
     Http2(http2::AnswerReader<'c>),
 }
 
-/// A way to the app for one exchange: a connection of its own, or a stream of a shared one.
+/// A way to the app for one exchange: a connection of its own, or a stream of a shared one. Boxed, because it is handed
+/// around.
 pub(crate) enum UpstreamConnection {
-    Http1(http1::UpstreamConnection),
-    Http2(http2::UpstreamStream),
+    Http1(Box<http1::UpstreamConnection>),
+    Http2(Box<http2::UpstreamStream>),
 }
 
 /// Passes a call on to the version that is spoken.
@@ -267,6 +268,14 @@ impl<'c> Responder<'c> {
         match self {
             Self::Http1(it) => it.ending(),
             Self::Http2(_) => unreachable!("HTTP/2 has no upgrades (RFC 9113 §8.6)"),
+        }
+    }
+
+    /// Whether the client has taken its request back, as far as its version of HTTP can tell.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(it) => it.is_gone(),
         }
     }
 

@@ -155,6 +155,16 @@ impl Reader<'_> {
         self.trailers
     }
 
+    /// Waits for the first bytes of a message.
+    pub(super) async fn begin(&mut self) -> Result<(), NoHead> {
+        if self.buffer.is_empty()
+            && poll_fn(|cx| self.buffer.poll_read(cx, &mut self.stream, 0)).await? == 0
+        {
+            return Err(NoHead::Closed);
+        }
+        Ok(())
+    }
+
     /// The length of the complete head that stands at the front of the buffer.
     pub(super) async fn head(&mut self, limits: HeadLimits) -> Result<usize, NoHead> {
         let mut scan = HeadScan::default();
@@ -306,6 +316,8 @@ impl Writer<'_> {
         } else {
             write_all(&mut self.stream, [self.pending, data, tail]).await?;
         }
+        // A TLS session takes more than its socket does.
+        self.stream.flush().await?;
         self.pending.clear();
         Ok(())
     }

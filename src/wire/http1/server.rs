@@ -123,6 +123,11 @@ impl ServerConnection {
         self.body = Remaining::Nothing;
         self.trailers.clear();
         let mut fresh = std::mem::take(&mut self.fresh);
+        if let Some(end) = self.head.parse_at_once(self.buffer.unread(), limits) {
+            self.buffer.consume(end);
+            self.body = self.head.framing.into();
+            return Ok(());
+        }
         // RFC 9112 §2.2: an empty line before the request line is forgiven.
         let (stream, _) = self.stream.split();
         let mut reader = Reader {

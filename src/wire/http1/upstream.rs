@@ -94,6 +94,13 @@ impl<'c> AnswerReader<'c> {
         limits: HeadLimits,
         request: Method,
     ) -> Result<(), NoHead> {
+        self.body.begin().await?;
+        let unread = self.body.buffer.unread();
+        if let Some(end) = self.head.parse_at_once(unread, limits, request) {
+            self.body.buffer.consume(end);
+            *self.body.body = self.head.framing.into();
+            return Ok(());
+        }
         let end = self.body.head(limits).await?;
         let parsed = self.head.parse(&self.body.buffer.unread()[..end], request);
         self.body.buffer.consume(end);

@@ -23,7 +23,10 @@ const MAX_CANCELLED: u32 = 100;
 pub(super) struct Meter {
     read: Cell<u64>,
     useful: Cell<u64>,
+    written: Cell<u64>,
     cancelled: Cell<u32>,
+    /// How many requests are being dealt with.
+    under_way: Cell<u32>,
 }
 
 /// A socket whose bytes are counted.
@@ -40,14 +43,37 @@ impl Meter {
         self.useful.set(self.useful.get() + count as u64);
     }
 
+    /// Counts a request that begins.
+    pub(super) fn begin_request(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
     /// Counts a request that ended.
-    pub(super) fn count_request(&self, cancelled: bool) {
+    pub(super) fn end_request(&self, cancelled: bool) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
         let count = self.cancelled.get();
         self.cancelled.set(if cancelled {
             count + 1
         } else {
             count.saturating_sub(1)
         });
+    }
+
+    /// Whether no request is being dealt with.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
+    /// How many bytes the client has taken.
+    pub(super) fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    fn count_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.written.set(self.written.get() + count as u64);
+        }
+        written
     }
 
     /// Whether the client only keeps us busy.
@@ -94,7 +120,9 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.meter.count_written(written)
     }
 
     fn poll_write_vectored(
@@ -102,7 +130,9 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.meter.count_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
@@ -32,6 +32,8 @@ pub(crate) struct Http2Connection {
     connection: Connection<Metered, Bytes>,
     meter: Rc<Meter>,
     calmed: bool,
+    /// What the client had taken when [`Http2Connection::is_stuck`] was last asked.
+    taken: u64,
 }
 
 /// A request, its body and the way to answer it.
@@ -86,6 +88,7 @@ impl Http2Connection {
             connection,
             meter,
             calmed: false,
+            taken: 0,
         })
     }
 
@@ -111,6 +114,13 @@ impl Http2Connection {
         self.connection.has_streams()
     }
 
+    /// Whether all answers have been given and the client, since this was last asked, has taken nothing of what is left
+    /// of them.
+    pub(crate) fn is_stuck(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.taken, self.meter.written());
+        self.meter.is_quiet() && before == self.taken
+    }
+
     /// Takes no further requests (GOAWAY); those under way go on.
     pub(crate) fn end(&mut self) {
         self.connection.graceful_shutdown();
@@ -127,6 +137,7 @@ impl Request {
         let mut head = RequestHead::default();
         let assembled = assemble(&mut head, &parts, stream.is_end_stream());
         meter.count_useful(head.fields.size());
+        meter.begin_request();
         let reply = Reply {
             respond,
             stream: None,
@@ -157,8 +168,10 @@ impl Request {
 /// An answer that broke off must not look like one that ended.
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.meter.count_request(self.gone);
-        if self.complete || self.gone {
+        // The client may have taken it back while nobody was waiting for that.
+        let gone = Responder(self).is_gone();
+        self.meter.end_request(gone);
+        if self.complete || gone {
             return;
         }
         match &mut self.stream {
@@ -184,12 +197,18 @@ fn assemble(
     let target = parts.uri.path_and_query();
     let target = target.map_or("", http::uri::PathAndQuery::as_str);
     let host = authority.map(|authority| (&b"host"[..], authority.as_bytes()));
+    // A client may cut its cookies up; outside HTTP/2 they are one field (RFC 9113 §8.2.3).
+    let crumbs = parts.headers.get_all(http::header::COOKIE).iter();
+    let crumbs: Vec<_> = crumbs.map(HeaderValue::as_bytes).collect();
+    let cookie = crumbs.join(&b"; "[..]);
+    let cookie = (!crumbs.is_empty()).then_some((&b"cookie"[..], &cookie[..]));
     // Of the two names for one thing, one.
-    let fields = lines(&parts.headers).filter(|(name, _)| host.is_none() || *name != b"host");
+    let fields = lines(&parts.headers)
+        .filter(|(name, _)| *name != b"cookie" && (host.is_none() || *name != b"host"));
     head.assemble(
         parts.method.as_str().as_bytes(),
         target.as_bytes(),
-        host.into_iter().chain(fields),
+        host.into_iter().chain(fields).chain(cookie),
         ends_at_once,
     )
 }
@@ -327,6 +346,12 @@ impl Responder<'_> {
             self.0.fields.clear();
             self.0.framing = Framing::Empty;
         }
+    }
+
+    /// Whether the client has taken its request back.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.0.gone || self.poll_gone(&mut cx).is_ready()
     }
 
     /// Ready once the client has taken its request back.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -12,13 +12,17 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::{HeaderMap, Method as HttpMethod, Request, Uri};
 
 use super::body::{self, Body, Reader};
-use super::{
-    CONNECTION_WINDOW, MAX_FRAME, SEND_BUFFER, STREAM_WINDOW, header_map, io_error, lines, put,
-};
+use super::{MAX_FRAME, SEND_BUFFER, header_map, io_error, lines, put};
 use crate::net::Stream;
 use crate::wire::NoHead;
 use crate::wire::fields::{Field, Fields};
 use crate::wire::head::{Framing, HeadError, HeadLimits, Method, ResponseHead};
+
+/// How much of an answer's body may be on its way on one stream: what a buffer of the other engine holds.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same, for all streams together, which is no limit: were it one, a few clients that do not read what the app sends
+/// them would use it up, and nobody else's answer could arrive.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// A connection that requests share. Clones are the same connection.
 #[derive(Clone)]
@@ -41,6 +45,8 @@ pub(crate) struct UpstreamStream {
 #[derive(Default)]
 struct Answer {
     future: Option<ResponseFuture>,
+    /// Why there will be none: the request could not be sent.
+    unsent: Option<NoHead>,
     waiting: Option<Waker>,
 }
 
@@ -69,6 +75,8 @@ impl Multiplexed {
     ) -> io::Result<(Self, impl Future<Output = ()> + use<>)> {
         let (requests, connection) = Builder::new()
             .enable_push(false)
+            // Until the app has said how many it takes; more would be refused.
+            .initial_max_send_streams(1)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
@@ -89,7 +97,13 @@ impl Multiplexed {
 
     /// Whether it can carry further requests.
     pub(crate) fn is_open(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        // Fails as soon as the app has said that it goes away, though the streams under way may go on for long.
         self.open.get()
+            && !matches!(
+                self.requests.clone().poll_ready(&mut cx),
+                Poll::Ready(Err(_))
+            )
     }
 
     /// Lets no further requests onto it; those under way go on.
@@ -180,27 +194,46 @@ impl Writer<'_> {
     }
 
     async fn send_head(&mut self, ends: bool) -> io::Result<()> {
-        let head = translate(self.out).ok_or(io::ErrorKind::InvalidData)?;
+        let sent = self.open_stream(ends).await;
+        let mut answer = self.answer.borrow_mut();
+        if let Some(waker) = answer.waiting.take() {
+            waker.wake();
+        }
+        match sent {
+            Ok((future, stream)) => {
+                answer.future = Some(future);
+                *self.stream = Some(stream);
+                if ends {
+                    self.framing = Framing::Empty;
+                }
+                Ok(())
+            }
+            Err(cause) => {
+                answer.unsent = Some(cause);
+                Err(io::ErrorKind::NotConnected.into())
+            }
+        }
+    }
+
+    async fn open_stream(
+        &mut self,
+        ends: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), NoHead> {
+        let head = translate(self.out);
         self.out.clear();
+        let head = head.ok_or_else(|| {
+            let detail = "the request cannot be written in HTTP/2";
+            NoHead::Io(io::Error::new(io::ErrorKind::InvalidData, detail))
+        })?;
         let requests = &mut self.connection.requests;
         let sent = match poll_fn(|cx| requests.poll_ready(cx)).await {
             Ok(()) => requests.send_request(head, ends),
             Err(error) => Err(error),
         };
-        let (future, stream) = sent.map_err(|error| {
+        sent.map_err(|_gone| {
             self.connection.open.set(false);
-            io_error(error)
-        })?;
-        if ends {
-            self.framing = Framing::Empty;
-        }
-        *self.stream = Some(stream);
-        let mut answer = self.answer.borrow_mut();
-        answer.future = Some(future);
-        if let Some(waker) = answer.waiting.take() {
-            waker.wake();
-        }
-        Ok(())
+            NoHead::Closed
+        })
     }
 }
 
@@ -212,21 +245,23 @@ impl<'c> AnswerReader<'c> {
     ) -> Result<(), NoHead> {
         let received = poll_fn(|cx| {
             let mut answer = self.answer.borrow_mut();
+            if let Some(cause) = answer.unsent.take() {
+                return Poll::Ready(Err(cause));
+            }
             let Some(future) = &mut answer.future else {
                 answer.waiting = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            if let Poll::Ready(Some(interim)) = future.poll_informational(cx) {
-                return Poll::Ready(interim.map(|head| (head, None)));
-            }
-            let pinned = std::pin::Pin::new(future);
-            pinned.poll(cx).map_ok(|response| {
-                let (parts, stream) = response.into_parts();
-                (http::Response::from_parts(parts, ()), Some(stream))
-            })
-        })
-        .await;
-        let (response, stream) = received.map_err(|error| self.no_head(error))?;
+            let received = match future.poll_informational(cx) {
+                Poll::Ready(Some(interim)) => Poll::Ready(interim.map(|head| (head, None))),
+                _ => std::pin::Pin::new(future).poll(cx).map_ok(|response| {
+                    let (parts, stream) = response.into_parts();
+                    (http::Response::from_parts(parts, ()), Some(stream))
+                }),
+            };
+            received.map_err(|error| self.no_head(error))
+        });
+        let (response, stream) = received.await?;
         let ends = stream.as_ref().is_some_and(h2::RecvStream::is_end_stream);
         self.head.assemble(
             response.status().as_u16(),
@@ -243,7 +278,8 @@ impl<'c> AnswerReader<'c> {
         Ok(())
     }
 
-    /// A stream that the app has not looked at is as good as a connection that was closed before the request.
+    /// A stream that the app has not looked at is as good as a connection that was closed before the request. One that it
+    /// has reset it may have worked on.
     fn no_head(&self, error: h2::Error) -> NoHead {
         if error.is_go_away() || error.is_io() {
             self.connection.set(false);
@@ -254,6 +290,7 @@ impl<'c> AnswerReader<'c> {
             Some(_) if error.is_library() => {
                 NoHead::Invalid(HeadError::Malformed("the app breaks the rules of HTTP/2"))
             }
+            Some(_) if error.is_reset() => NoHead::Truncated,
             _ => NoHead::Io(io_error(error)),
         }
     }

@@ -1,0 +1,478 @@
+//! TLS towards clients: handshakes, certificates and their change, and where a session ends.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion, version,
+};
+use tempfile::TempDir;
+use wx_sidecar::Config;
+
+use crate::fake_app::{FakeApp, OK};
+use crate::http_client::{Client, PATIENCE};
+use crate::rig::Rig;
+
+const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+/// Longer than buffers are kept for an idle client.
+const LONG_IDLE: Duration = Duration::from_millis(900);
+
+/// A certificate authority of a test's own.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    /// A certificate and its key, in PEM.
+    pub(crate) fn certify(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap())
+            .unwrap();
+        roots
+    }
+
+    /// A client that believes this authority.
+    pub(crate) fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    fn client_showing(&self, (certificate, key): &(String, String)) -> Arc<ClientConfig> {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap();
+        Arc::new(config)
+    }
+}
+
+/// A sidecar that speaks TLS, with its certificate in a directory that a test can change.
+struct Secure {
+    rig: Rig,
+    authority: Authority,
+    directory: TempDir,
+}
+
+impl Secure {
+    fn new(app: &FakeApp) -> Self {
+        Self::with(app, "", "")
+    }
+
+    /// With more lines for `[inbound]` and `[inbound.tls]`.
+    fn with(app: &FakeApp, inbound: &str, tls: &str) -> Self {
+        let authority = Authority::new();
+        let directory = tempfile::tempdir().unwrap();
+        write_pair(directory.path(), &authority.certify("localhost"));
+        fs::write(directory.path().join("ca.pem"), &authority.pem).unwrap();
+        let at = directory.path().display();
+        let tls = tls.replace("{at}", &at.to_string());
+        let section = format!(
+            "[inbound.tls]\ncert_file = \"{at}/cert.pem\"\nkey_file = \"{at}/key.pem\"\n{tls}"
+        );
+        let rig = Rig::with(&app.url(), &format!("auth = \"none\"\n{inbound}"), &section);
+        Self {
+            rig,
+            authority,
+            directory,
+        }
+    }
+
+    fn connect(&self) -> Session {
+        self.connect_with(&self.authority.client(rustls::ALL_VERSIONS))
+    }
+
+    fn connect_with(&self, config: &Arc<ClientConfig>) -> Session {
+        self.try_connect(config).unwrap()
+    }
+
+    fn try_connect(&self, config: &Arc<ClientConfig>) -> io::Result<Session> {
+        self.handshake(config, self.tcp())
+    }
+
+    fn handshake(&self, config: &Arc<ClientConfig>, tcp: TcpStream) -> io::Result<Session> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let session = ClientConnection::new(Arc::clone(config), name).unwrap();
+        let mut stream = StreamOwned::new(session, tcp);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Session {
+            stream,
+            unread: Vec::new(),
+        })
+    }
+
+    fn tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.rig.sidecar().inbound_addr()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let config = Config::from_toml(self.rig.config()).map_err(|report| report.to_string())?;
+        let reloaded = self.rig.sidecar().reload(config);
+        reloaded.map_err(|error| error.to_string())
+    }
+
+    fn refused(&self, reason: &str) -> f64 {
+        let series = "wx_sidecar_http_connections_refused_total";
+        self.rig.metric(&format!("{series}{{reason=\"{reason}\"}}"))
+    }
+
+    /// Waits for the count, which follows what the client sees.
+    fn counts_refused(&self, reason: &str, count: f64) {
+        while self.refused(reason) < count {
+            thread::yield_now();
+        }
+        assert_eq!(self.refused(reason), count);
+    }
+}
+
+pub(crate) fn write_pair(directory: &Path, (certificate, key): &(String, String)) {
+    fs::write(directory.join("cert.pem"), certificate).unwrap();
+    fs::write(directory.join("key.pem"), key).unwrap();
+}
+
+/// A client's TLS session.
+struct Session {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    unread: Vec<u8>,
+}
+
+impl Session {
+    /// Sends a request and reads an answer that has a Content-Length; its head.
+    fn ask(&mut self, request: &[u8]) -> String {
+        self.stream.write_all(request).unwrap();
+        self.answer().0
+    }
+
+    /// An answer's head and body.
+    fn answer(&mut self) -> (String, Vec<u8>) {
+        let end = loop {
+            let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
+            match end {
+                Some(end) => break end + 4,
+                None => assert!(self.read() > 0, "the connection ended within a head"),
+            }
+        };
+        let head = String::from_utf8(self.unread.drain(..end).collect()).unwrap();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().unwrap());
+        while self.unread.len() < length {
+            assert!(self.read() > 0, "the connection ended within a body");
+        }
+        (head, self.unread.drain(..length).collect())
+    }
+
+    fn read(&mut self) -> usize {
+        let mut piece = [0; 16 * 1024];
+        let count = self.stream.read(&mut piece).unwrap();
+        self.unread.extend_from_slice(&piece[..count]);
+        count
+    }
+
+    fn is_resumed(&self) -> bool {
+        self.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    fn server_certificate(&self) -> CertificateDer<'static> {
+        self.stream.conn.peer_certificates().unwrap()[0].clone()
+    }
+}
+
+fn is_ok(head: &str) {
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}
+
+#[test]
+fn both_versions_are_spoken_and_the_app_is_told_https() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::new(&app);
+    for (versions, spoken) in [
+        (&[&version::TLS13], rustls::ProtocolVersion::TLSv1_3),
+        (&[&version::TLS12], rustls::ProtocolVersion::TLSv1_2),
+    ] {
+        let mut session = secure.connect_with(&secure.authority.client(versions));
+        assert_eq!(session.stream.conn.protocol_version(), Some(spoken));
+        assert_eq!(session.stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        is_ok(&session.ask(GET));
+        is_ok(&session.ask(GET));
+    }
+    for request in app.requests(4) {
+        assert_eq!(request.header("x-forwarded-proto"), Some("https"));
+    }
+}
+
+#[test]
+fn a_session_is_resumed_by_any_worker() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::new(&app);
+    for versions in [&[&version::TLS13], &[&version::TLS12]] {
+        let config = secure.authority.client(versions);
+        let mut first = secure.connect_with(&config);
+        assert!(!first.is_resumed());
+        // Tickets of TLS 1.3 come behind the handshake, and are read with the first answer.
+        is_ok(&first.ask(GET));
+        // The kernel spreads connections over the workers.
+        for _ in 0..8 {
+            let mut next = secure.connect_with(&config);
+            assert!(next.is_resumed());
+            is_ok(&next.ask(GET));
+        }
+    }
+    let handshakes = |resumed| {
+        secure.rig.metric(&format!(
+            "wx_sidecar_tls_handshakes_total{{resumed=\"{resumed}\"}}"
+        ))
+    };
+    assert_eq!((handshakes(false), handshakes(true)), (2.0, 16.0));
+}
+
+#[test]
+fn a_large_body_crosses_both_ways_though_the_client_is_slow_to_read() {
+    const LENGTH: usize = 8 * 1024 * 1024;
+    let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
+    let echo = body.clone();
+    let app = FakeApp::start(move |connection| {
+        let request = connection.read_request().expect("a request");
+        assert!(request.body == echo, "the upload was changed on its way");
+        connection.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n").as_bytes());
+        connection.write(&echo);
+    });
+    let secure = Secure::new(&app);
+    let mut session = secure.connect();
+    session
+        .stream
+        .write_all(
+            format!("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes(),
+        )
+        .unwrap();
+    session.stream.write_all(&body).unwrap();
+    // Meanwhile the socket is full, and what the session has taken waits for it.
+    thread::sleep(Duration::from_millis(300));
+    let (head, answer) = session.answer();
+    is_ok(&head);
+    assert!(answer == body, "the download was changed on its way");
+}
+
+#[test]
+fn requests_that_share_a_record_or_come_after_a_long_pause_are_all_answered() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::new(&app);
+    let mut session = secure.connect();
+    is_ok(&session.ask(&[GET, GET, GET].concat()));
+    is_ok(&session.answer().0);
+    is_ok(&session.answer().0);
+    thread::sleep(LONG_IDLE);
+    // Idle by now; a record may even come in pieces.
+    is_ok(&session.ask(GET));
+    session.stream.conn.writer().write_all(GET).unwrap();
+    let mut record = Vec::new();
+    session.stream.conn.write_tls(&mut record).unwrap();
+    let (first, rest) = record.split_at(7);
+    thread::sleep(LONG_IDLE);
+    session.stream.sock.write_all(first).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    session.stream.sock.write_all(rest).unwrap();
+    is_ok(&session.answer().0);
+}
+
+#[test]
+fn plain_http_at_a_tls_port_gets_an_alert_and_a_clean_end() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::new(&app);
+    let mut client = Client::connect(secure.rig.sidecar().inbound_addr());
+    client.send(GET);
+    let answer = client.read_to_close();
+    // An alert record (21), fatal (2).
+    assert_eq!(
+        (answer.first(), answer.get(5)),
+        (Some(&21), Some(&2)),
+        "{answer:?}"
+    );
+    secure.counts_refused("tls", 1.0);
+    is_ok(&secure.connect().ask(GET));
+    app.only_request();
+}
+
+#[test]
+fn a_handshake_that_stalls_is_ended_and_keeps_nobody_waiting() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::with(&app, "", "handshake_timeout = \"300ms\"");
+    let mut stalled: Vec<_> = (0..8).map(|_| secure.tcp()).collect();
+    for stream in &mut stalled {
+        // The beginning of a record with a ClientHello.
+        stream.write_all(&[22, 3, 1, 0, 200, 1]).unwrap();
+    }
+    is_ok(&secure.connect().ask(GET));
+    for mut stream in stalled {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    secure.counts_refused("tls_timeout", 8.0);
+}
+
+#[test]
+fn stalled_handshakes_count_as_connections() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::with(&app, "", "");
+    let mut stalled = secure.tcp();
+    stalled.write_all(&[22]).unwrap();
+    while secure.rig.metric("wx_sidecar_http_connections") < 1.0 {
+        thread::yield_now();
+    }
+    drop(stalled);
+    while secure.rig.metric("wx_sidecar_http_connections") > 0.0 {
+        thread::yield_now();
+    }
+    assert_eq!(secure.refused("tls"), 0.0, "who leaves was refused nothing");
+}
+
+#[test]
+fn with_a_client_ca_only_its_clients_get_in() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::with(&app, "", "client_ca_file = \"{at}/ca.pem\"");
+    let known = secure
+        .authority
+        .client_showing(&secure.authority.certify("machine"));
+    is_ok(&secure.connect_with(&known).ask(GET));
+    let stranger = secure
+        .authority
+        .client_showing(&Authority::new().certify("machine"));
+    for refused in [secure.authority.client(rustls::ALL_VERSIONS), stranger] {
+        // In TLS 1.3 the client is done before the server has looked at its certificate.
+        let error = secure.try_connect(&refused).and_then(|mut session| {
+            session.stream.write_all(GET)?;
+            session.stream.read(&mut [0; 100])
+        });
+        assert!(error.is_err(), "{error:?}");
+    }
+    app.only_request();
+    secure.counts_refused("tls", 2.0);
+}
+
+#[test]
+fn a_reload_changes_the_certificate_and_a_bad_one_changes_nothing() {
+    let app = FakeApp::agreeable();
+    let secure = Secure::new(&app);
+    let config = secure.authority.client(rustls::ALL_VERSIONS);
+    let mut before = secure.connect_with(&config);
+    is_ok(&before.ask(GET));
+
+    write_pair(
+        secure.directory.path(),
+        &secure.authority.certify("localhost"),
+    );
+    secure.reload().unwrap();
+    let mut after = secure.connect_with(&secure.authority.client(rustls::ALL_VERSIONS));
+    is_ok(&after.ask(GET));
+    assert_ne!(before.server_certificate(), after.server_certificate());
+    // A ticket of the old configuration is worth nothing now, and no obstacle either.
+    let mut resuming = secure.connect_with(&config);
+    assert!(!resuming.is_resumed());
+    is_ok(&resuming.ask(GET));
+    is_ok(&before.ask(GET));
+
+    let (_, other_key) = secure.authority.certify("localhost");
+    fs::write(secure.directory.path().join("key.pem"), other_key).unwrap();
+    let report = secure.reload().unwrap_err();
+    assert!(
+        report.contains("this key is not that of the first certificate"),
+        "{report}"
+    );
+    let mut still = secure.connect();
+    is_ok(&still.ask(GET));
+    assert_eq!(still.server_certificate(), after.server_certificate());
+}
+
+#[test]
+fn an_orderly_end_is_told_from_an_answer_cut_short() {
+    let app = FakeApp::start(|connection| {
+        let request = connection.read_request().expect("a request");
+        if request.head.starts_with("GET /short") {
+            // Chunked, and broken off: a client of HTTP/1.0 finds the end by the connection's.
+            connection
+                .write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        } else {
+            connection.write(OK);
+        }
+    });
+    let secure = Secure::new(&app);
+    let mut session = secure.connect();
+    is_ok(&session.ask(b"GET /whole HTTP/1.0\r\n\r\n"));
+    assert_eq!(session.read(), 0, "a close_notify");
+
+    let mut session = secure.connect();
+    session
+        .stream
+        .write_all(b"GET /short HTTP/1.0\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    let error = session.stream.read_to_end(&mut answer).unwrap_err();
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_proxy_header_stands_before_the_handshake() {
+    let app = FakeApp::agreeable();
+    let inbound = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]";
+    let secure = Secure::with(&app, inbound, "");
+    let mut tcp = secure.tcp();
+    tcp.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\n")
+        .unwrap();
+    let config = secure.authority.client(rustls::ALL_VERSIONS);
+    is_ok(&secure.handshake(&config, tcp).unwrap().ask(GET));
+    let request = app.only_request();
+    assert_eq!(request.header("x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(request.header("x-forwarded-proto"), Some("https"));
+}
