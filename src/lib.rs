@@ -10,7 +10,7 @@
 //! | 7 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
 //! | 6 | features: `session` (login, tokens, revocation), `proxy` (forwarding to the app) |
 //! | 5 | [`gateway`]: calling WeChat |
-//! | 4 | `wire`: HTTP/1.1 on the wire; `resilience`: timeouts, limits, retries, panics |
+//! | 4 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics |
 //! | 3 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
 //! | 2 | [`config`]; [`wechat`]: the protocol as data |
 //! | 1 | [`secret`]; [`domain`]: values that are valid if they exist |

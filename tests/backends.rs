@@ -33,23 +33,26 @@ const END: Duration = Duration::from_secs(15);
 const LEASH: &str =
     r#""$@" & exec >/dev/null; while read -r signal; do kill -s "$signal" $!; done; kill -KILL 0"#;
 
-/// Which app. Both have the same routes and, but for the pages of their frameworks' own errors, the same answers.
+/// Which app. Express and Flask have the same routes and, but for the pages of their frameworks' own errors, the same answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Express on Node, which closes a connection idle for 5 s, its default.
     Express,
+    /// WebSocket and gRPC on Node, with other routes than the two: see `app.js`.
+    Streams,
     /// Flask on gunicorn, which closes a connection idle for 75 s and joins `X_WX_OPENID` to `X-WX-OPENID`: see
     /// `gunicorn.conf.py`.
     Flask,
 }
 
 impl Kind {
-    /// For tests that hold for any app.
+    /// For tests that hold for any app of the usual kind.
     pub(crate) const ALL: [Kind; 2] = [Kind::Express, Kind::Flask];
 
     fn name(self) -> &'static str {
         match self {
             Kind::Express => "express",
+            Kind::Streams => "streams",
             Kind::Flask => "flask",
         }
     }
@@ -65,7 +68,7 @@ impl Kind {
         let mut command = Command::new("sh");
         command.args(["-c", LEASH, "sh"]).current_dir(self.source());
         match self {
-            Kind::Express => {
+            Kind::Express | Kind::Streams => {
                 command.args(["node", "app.js"]);
                 command
                     .env("NODE_ENV", "production")
@@ -134,6 +137,13 @@ impl App {
                 ))
             }
         }
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&self) -> String {
+        self.lines
+            .recv_timeout(START)
+            .expect("the app prints a line")
     }
 
     fn wait_for_port(&self) -> Result<u16, &'static str> {
@@ -229,6 +239,46 @@ impl Drop for App {
     }
 }
 
+/// A script of the folder of the app in [`Kind::Streams`], running as a client.
+pub(crate) struct Script {
+    leash: Child,
+    lines: Receiver<String>,
+}
+
+impl Script {
+    pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
+        let installed = install_once(Kind::Streams).unwrap_or_else(|error| panic!("{error}"));
+        let output = output_file(&format!("{name}.stderr"));
+        let mut leash = Command::new("sh")
+            .args(["-c", LEASH, "sh", "node", name])
+            .args(arguments)
+            .current_dir(Kind::Streams.source())
+            .env("NODE_PATH", installed.join("node_modules"))
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&output).expect("create an output file"))
+            .spawn()
+            .expect("run sh");
+        let stdout = leash.stdout.take().expect("a piped stdout");
+        let lines = tee(stdout, &output.with_extension("stdout"));
+        Self { leash, lines }
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&self) -> String {
+        let line = self.lines.recv_timeout(START);
+        line.expect("the script prints a line")
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        drop(self.leash.stdin.take());
+        self.leash.wait().expect("wait for the leash");
+    }
+}
+
 /// Copies what a process prints into a file and hands it on by lines.
 fn tee(stdout: ChildStdout, path: &Path) -> Receiver<String> {
     let mut copy = File::create(path).expect("create an output file");
@@ -271,9 +321,11 @@ fn target() -> &'static Path {
 fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static EXPRESS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static FLASK: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static STREAMS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let installed = match kind {
         Kind::Express => &EXPRESS,
         Kind::Flask => &FLASK,
+        Kind::Streams => &STREAMS,
     };
     installed.get_or_init(|| install(kind)).clone()
 }
@@ -285,7 +337,7 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
     let lock = File::create(folder.join("lock")).expect("create a lock file");
     lock.lock().expect("lock a file");
     let (manifests, needs) = match kind {
-        Kind::Express => (&["package.json", "package-lock.json"] as &[_], "node"),
+        Kind::Express | Kind::Streams => (&["package.json", "package-lock.json"] as &[_], "node"),
         Kind::Flask => (&["requirements.txt"] as &[_], "python3"),
     };
     let mut wanted = step(kind, Command::new(needs).arg("--version"))?;
@@ -299,7 +351,7 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
     }
     fs::remove_file(&stamp).ok();
     match kind {
-        Kind::Express => {
+        Kind::Express | Kind::Streams => {
             for manifest in manifests {
                 fs::copy(kind.source().join(manifest), folder.join(manifest))
                     .expect("copy a manifest of tests/apps");
@@ -307,7 +359,13 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
             step(
                 kind,
                 Command::new("npm")
-                    .args(["ci", "--omit=dev", "--no-audit", "--no-fund"])
+                    .args([
+                        "ci",
+                        "--omit=dev",
+                        "--ignore-scripts",
+                        "--no-audit",
+                        "--no-fund",
+                    ])
                     .current_dir(&folder),
             )?;
         }
@@ -345,7 +403,7 @@ fn step(kind: Kind, command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
     let failed = |why: String| {
         let packages = match kind {
-            Kind::Express => "nodejs npm",
+            Kind::Express | Kind::Streams => "nodejs npm",
             Kind::Flask => "python3 python3-venv",
         };
         format!(

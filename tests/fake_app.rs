@@ -332,6 +332,21 @@ impl Connection {
         }
     }
 
+    /// Reads exactly so many bytes, or as many as come before the sidecar closes.
+    pub(crate) fn read_some(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count && self.fill() {}
+        let count = count.min(self.unread.len());
+        self.unread.drain(..count).collect()
+    }
+
+    /// Ends our direction; the sidecar's stays open.
+    pub(crate) fn finish_sending(&mut self) {
+        let _gone = match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
     /// Ends the connection, both ways.
     pub(crate) fn close(&mut self) {
         let _gone = match &self.socket {

@@ -176,6 +176,77 @@ fn a_chunked_answer_is_chunked_anew_for_the_client() {
 }
 
 #[test]
+fn trailers_reach_a_client_that_takes_them_less_what_is_not_for_it() {
+    let app = FakeApp::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\
+         X-WX-OPENID: a\r\nX_Wx_Appid: b\r\nSet-Cookie: c\r\nContent-Length: 9\r\n\
+         Transfer-Encoding: d\r\nConnection: e\r\nCache-Control: f\r\nx-sum:  2 \r\n\r\n",
+    );
+    let rig = open(&app);
+    let mut client = rig.client();
+    for te in ["trailers", "gzip;q=0.5, Trailers"] {
+        let lines = [("TE", te), ("Connection", "TE")];
+        let answer = client.request("GET", "/a", &lines, b"");
+        assert_eq!(answer.text(), "ok");
+        let sums = [("X-Sum", "1"), ("x-sum", "2")];
+        let sums = sums.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(answer.trailers, sums);
+    }
+    let seen = app.requests(2);
+    assert_eq!(seen[1].header("te"), Some("trailers"));
+    assert_eq!(seen[1].header("connection"), Some("te"));
+    assert!(client.request("GET", "/a", &[], b"").trailers.is_empty());
+    assert_eq!(app.requests(3)[2].header("te"), None);
+
+    // Nothing follows a body that only the end of the connection delimits.
+    client.send(b"GET /a HTTP/1.0\r\nTE: trailers\r\n\r\n");
+    assert_eq!(client.read_response(false).text(), "ok");
+}
+
+#[test]
+fn hints_reach_clients_that_know_of_them_and_say_nothing_of_users() {
+    let app = FakeApp::answering(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-WX-OPENID: a\r\nConnection: x-hop\r\n\
+         X-Hop: b\r\nContent-Length: 5\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let rig = open(&app);
+    let mut client = rig.client();
+    for _ in 0..2 {
+        let answer = client.request("GET", "/a", &[], b"");
+        assert_eq!((answer.text(), answer.interim.len()), ("ok", 1));
+        let hints = &answer.interim[0];
+        assert_eq!((hints.status, &*hints.reason), (103, "Early Hints"));
+        let expected = ("Link".to_owned(), "</a.css>".to_owned());
+        assert_eq!(hints.headers, [expected]);
+    }
+    client.send(b"GET /a HTTP/1.0\r\n\r\n");
+    let answer = client.read_response(false);
+    assert_eq!((answer.text(), answer.interim.len()), ("ok", 0));
+}
+
+#[test]
+fn a_body_arrives_whole_in_whatever_pieces_it_comes() {
+    let app = FakeApp::agreeable();
+    let rig = open(&app);
+    let body: Vec<u8> = (0..300_000u32).map(|n| (n * 13 % 251) as u8).collect();
+    let mut client = rig.client();
+    client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n");
+    let mut left = &body[..];
+    // Trickling, then in large pieces, and both again.
+    for size in [1, 7, 5_000, 100_000, 3, 60_000].iter().cycle() {
+        let (now, later) = left.split_at(left.len().min(*size));
+        client.send(now);
+        left = later;
+        if left.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(client.read_response(false).status, 200);
+    assert!(app.only_request().body == body);
+}
+
+#[test]
 fn an_answer_that_ends_with_the_connection_is_chunked_where_chunks_are_known() {
     let app = FakeApp::start(|connection| {
         connection.read_request();

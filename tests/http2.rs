@@ -657,3 +657,38 @@ fn a_client_that_takes_nothing_of_finished_answers_is_let_go() {
         rig.metric("wx_sidecar_http_connections") == 0.0
     }));
 }
+
+/// What the crate does not see as a flood: each request is accepted, reaches the app, and is taken back with its body
+/// unfinished.
+#[test]
+fn a_client_that_only_takes_requests_back_is_sent_away() {
+    let app = FakeApp::start(|connection| {
+        if let Some(head) = connection.read_head() {
+            connection.note(head);
+            connection.read_to_close();
+        }
+    });
+    let rig = open(&app);
+    run(async {
+        let client = client(&rig).await;
+        let mut sent = 0;
+        while sent < 1000 && !client.was_told_to_leave().await {
+            let (_answer, mut stream) = client.open(request("POST", "/a", &[]), false).await;
+            if send(&mut stream, b"some", false).await.is_err() {
+                break;
+            }
+            sent += 1;
+            tokio::time::timeout(
+                std::time::Duration::from_secs(1),
+                eventually(|| app.targets().len() >= sent),
+            )
+            .await
+            .ok();
+            stream.send_reset(Reason::CANCEL);
+        }
+        assert!(sent > 50, "sent away after {sent}");
+        assert!(sent < 1000);
+        let end = client.end().await.unwrap_err();
+        assert_eq!(end.reason(), Some(Reason::ENHANCE_YOUR_CALM));
+    });
+}

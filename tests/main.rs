@@ -25,5 +25,6 @@ mod rig;
 mod sessions;
 mod tls;
 mod traps;
+mod upgrade;
 mod wechat_errors;
 mod wire;

@@ -4,9 +4,12 @@
 //! grow old and are dropped, and the pool shrinks to what the load needs.
 
 use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ANSWER_HEAD;
@@ -39,6 +42,8 @@ struct Shelf {
     idle: Vec<Idle>,
     /// The connection that all requests share, to an app that speaks HTTP/2.
     shared: Option<Shared>,
+    /// Held by whoever opens that; the others wait for it and do not open more.
+    opening: Rc<Mutex<()>>,
 }
 
 struct Shared {
@@ -51,6 +56,16 @@ struct Idle {
     connection: Box<http1::UpstreamConnection>,
     since: Instant,
     until: Instant,
+}
+
+impl Shelf {
+    /// A stream of the shared connection, if there is one that is good.
+    fn stream(&mut self, now: Instant) -> Option<UpstreamConnection> {
+        let shared = self.shared.as_mut()?;
+        shared.used = now;
+        let open = shared.connection.is_open();
+        open.then(|| UpstreamConnection::Http2(Box::new(shared.connection.stream())))
+    }
 }
 
 impl Pool {
@@ -71,10 +86,8 @@ impl Pool {
             .iter_mut()
             .find(|shelf| shelf.upstream == *upstream)?;
         let now = Instant::now();
-        if let Some(shared) = &mut shelf.shared {
-            shared.used = now;
-            let open = shared.connection.is_open();
-            return open.then(|| UpstreamConnection::Http2(Box::new(shared.connection.stream())));
+        if shelf.shared.is_some() {
+            return shelf.stream(now);
         }
         while let Some(idle) = shelf.idle.pop() {
             let fresh = repeatable || now - idle.since < FRESH;
@@ -126,7 +139,7 @@ impl Pool {
         });
     }
 
-    fn on_shelf(&self, upstream: &Upstream, change: impl FnOnce(&mut Shelf)) {
+    fn on_shelf<T>(&self, upstream: &Upstream, change: impl FnOnce(&mut Shelf) -> T) -> T {
         let mut shelves = self.shelves.borrow_mut();
         if let Some(shelf) = shelves.iter_mut().find(|shelf| shelf.upstream == *upstream) {
             return change(shelf);
@@ -135,9 +148,11 @@ impl Pool {
             upstream: upstream.clone(),
             idle: Vec::new(),
             shared: None,
+            opening: Rc::default(),
         };
-        change(&mut shelf);
+        let changed = change(&mut shelf);
         shelves.push(shelf);
+        changed
     }
 
     /// Opens a connection.
@@ -146,34 +161,50 @@ impl Pool {
         upstream: &Upstream,
         timeout: Duration,
     ) -> Result<UpstreamConnection, Error> {
-        let unreachable = |cause: std::io::Error| {
+        let unreachable = |cause: io::Error| {
             let detail = "no connection to the app; is it running and listening?";
             Error::upstream(Kind::UpstreamUnreachable, detail)
                 .with_hint("check [inbound] upstream in sidecar.toml")
                 .with_cause(cause)
         };
-        self.cells.upstream_connects.add(1);
         let connect = async {
-            let stream = Stream::connect(upstream, timeout).await?;
-            if !matches!(upstream, Upstream::H2c { .. }) {
-                let connection = http1::UpstreamConnection::new(stream);
-                return Ok(UpstreamConnection::Http1(Box::new(connection)));
+            if matches!(upstream, Upstream::H2c { .. }) {
+                return self.share(upstream, timeout).await;
             }
-            let (connection, driver) = Multiplexed::handshake(stream, ANSWER_HEAD).await?;
-            tokio::task::spawn_local(driver);
-            let stream = Box::new(connection.stream());
-            self.on_shelf(upstream, |shelf| {
-                shelf.shared = Some(Shared {
-                    connection,
-                    used: Instant::now(),
-                });
-            });
-            Ok(UpstreamConnection::Http2(stream))
+            self.cells.upstream_connects.add(1);
+            let stream = Stream::connect(upstream, timeout).await?;
+            let connection = http1::UpstreamConnection::new(stream);
+            Ok(UpstreamConnection::Http1(Box::new(connection)))
         };
         match tokio::time::timeout(timeout, connect).await {
             Ok(connected) => connected.map_err(unreachable),
-            Err(_) => Err(unreachable(std::io::ErrorKind::TimedOut.into())),
+            Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
         }
+    }
+
+    /// A stream of the shared connection, which is opened unless somebody else has just done so.
+    async fn share(
+        &self,
+        upstream: &Upstream,
+        timeout: Duration,
+    ) -> io::Result<UpstreamConnection> {
+        let opening = self.on_shelf(upstream, |shelf| Rc::clone(&shelf.opening));
+        let _alone = opening.lock().await;
+        if let Some(stream) = self.on_shelf(upstream, |shelf| shelf.stream(Instant::now())) {
+            return Ok(stream);
+        }
+        self.cells.upstream_connects.add(1);
+        let stream = Stream::connect(upstream, timeout).await?;
+        let (connection, driver) = Multiplexed::handshake(stream, ANSWER_HEAD).await?;
+        tokio::task::spawn_local(driver);
+        let stream = connection.stream();
+        self.on_shelf(upstream, |shelf| {
+            shelf.shared = Some(Shared {
+                connection,
+                used: Instant::now(),
+            });
+        });
+        Ok(UpstreamConnection::Http2(Box::new(stream)))
     }
 
     /// Drops what has idled too long or was closed by the app, and takes the memory of what stays.

@@ -1,5 +1,6 @@
 //! The life of connections: accepted, served request by request, brought to their end.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +24,9 @@ pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const LINGER_LIMIT: usize = 1024 * 1024;
 /// How long an idle client keeps its buffers.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
+/// How many clients of a worker keep them at once. Thousands of quiet clients must not hold memory for the next request
+/// of each, not even for half a second each.
+const MAX_KEPT: usize = 256;
 /// How often idle connections to the app are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long accepting pauses when the process has run out of file descriptors.
@@ -161,13 +165,18 @@ impl Worker {
 
     /// Waits for a request without any memory for it; false if there is none to be served.
     async fn has_request(&self, connection: &mut ServerConnection) -> bool {
-        if self.draining.get() {
-            return false;
-        }
-        let limit = self.settings().snapshot.config.inbound.idle_timeout;
-        match self.timers.within_idle(limit, connection.idle()).await {
-            Ok(received) => received.unwrap_or(false),
-            Err(_) => false,
+        let mut limit = self.settings().snapshot.config.inbound.idle_timeout;
+        loop {
+            let was_draining = self.draining.get();
+            if was_draining {
+                // One last call: a request may be under way, and its answer will say that it is the last.
+                limit = KEEP_BUFFERS;
+            }
+            match self.timers.within_idle(limit, connection.idle()).await {
+                Ok(received) => return received.unwrap_or(false),
+                Err(_) if self.draining.get() && !was_draining => {}
+                Err(_) => return false,
+            }
         }
     }
 
@@ -175,12 +184,18 @@ impl Worker {
     async fn serve(self: &Rc<Self>, mut client: Client) -> Option<Client> {
         loop {
             let connection = &mut client.connection;
-            // Most requests come soon and find the buffers of the last one still there. Until then one may well be under
-            // way, so that not even a drain ends the wait: it is heard, and its answer says that it is the last.
-            match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
-                Ok(Ok(true)) => {}
-                Ok(_) => return None,
-                Err(_) => return Some(client),
+            if !connection.has_more() {
+                let Some(_kept) = Kept::one_more(&self.kept) else {
+                    return Some(client);
+                };
+                // Most requests come soon and find the buffers of the last one still there. Until then one may well be
+                // under way, so that not even a drain ends the wait: it is heard, and its answer says that it is the last.
+                match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
+                    Ok(Ok(true)) => {}
+                    Ok(_) => return None,
+                    Err(_) if self.draining.get() => return None,
+                    Err(_) => return Some(client),
+                }
             }
             let settings = self.settings();
             let limits = settings.snapshot.head_limits;
@@ -242,6 +257,25 @@ struct Client {
     peer: Peer,
     #[expect(dead_code, reason = "counts as long as it lives")]
     counted: Open,
+}
+
+/// Counts a client that keeps its buffers between two requests.
+struct Kept<'a>(&'a Cell<usize>);
+
+impl<'a> Kept<'a> {
+    /// `None` if there are enough.
+    fn one_more(count: &'a Cell<usize>) -> Option<Self> {
+        (count.get() < MAX_KEPT).then(|| {
+            count.set(count.get() + 1);
+            Self(count)
+        })
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Counts a connection for as long as it lives, however it ends.

@@ -41,6 +41,8 @@ pub(super) struct Worker {
     pub(super) draining: Rc<Cell<bool>>,
     /// How many connections there are.
     pub(super) open: Cell<usize>,
+    /// How many of them keep their buffers between two requests.
+    pub(super) kept: Cell<usize>,
     /// Told whenever a connection ends.
     pub(super) closed: Notify,
 }
@@ -79,6 +81,7 @@ impl Worker {
             settings: RefCell::new(Rc::new(settings)),
             draining: Rc::default(),
             open: Cell::new(0),
+            kept: Cell::new(0),
             closed: Notify::new(),
         }
     }

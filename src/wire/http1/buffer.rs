@@ -83,7 +83,10 @@ impl Buffer {
     fn make_room(&mut self, wanted: u64) {
         let target = self.target(wanted);
         if target == SMALL && self.large && self.is_empty() {
+            let trickles = self.trickles;
             self.release();
+            // Still true when this read has to wait and is tried again.
+            self.trickles = trickles;
         }
         let spare = self.data.capacity() - self.data.len();
         if spare >= target / 2 {
@@ -116,6 +119,58 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if self.large {
             LARGE_BUFFERS.set(LARGE_BUFFERS.get() - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::net::Stream;
+
+    fn with_room(wanted: u64) -> Buffer {
+        let mut buffer = Buffer::default();
+        buffer.make_room(wanted);
+        buffer
+    }
+
+    #[test]
+    fn large_buffers_are_a_bounded_number_and_can_be_had_again() {
+        let mut buffers: Vec<_> = (0..MAX_LARGE + 10).map(|_| with_room(u64::MAX)).collect();
+        let sizes: Vec<_> = buffers.iter().map(|it| it.data.capacity()).collect();
+        assert!(sizes[..MAX_LARGE].iter().all(|size| *size == LARGE));
+        assert!(sizes[MAX_LARGE..].iter().all(|size| *size == SMALL));
+
+        buffers[0].release();
+        buffers.remove(1);
+        assert_eq!(with_room(u64::MAX).data.capacity(), LARGE);
+        // A small one becomes large when it has to grow.
+        let mut grown = with_room(0);
+        assert_eq!(grown.data.capacity(), SMALL);
+        grown.data.resize(SMALL, 0);
+        grown.make_room(u64::MAX);
+        assert!(grown.large);
+        drop((buffers, grown));
+        assert_eq!(LARGE_BUFFERS.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_trickles_is_read_into_small_ones() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        let mut stream = Stream::Unix(ours);
+        let mut buffer = Buffer::default();
+        for (piece, expected) in [(1, LARGE), (1, SMALL), (SMALL, SMALL), (8 * SMALL, LARGE)] {
+            peer.write_all(&vec![b'a'; piece]).await.unwrap();
+            let (mut half, _) = stream.split();
+            let read = poll_fn(|cx| buffer.poll_read(cx, &mut half, u64::MAX)).await;
+            assert!(read.unwrap() > 0);
+            assert_eq!(buffer.data.capacity(), expected);
+            buffer.consume(buffer.unread().len());
         }
     }
 }

@@ -1,0 +1,421 @@
+//! WebSocket and other upgrades: who may have one, what passes through it, and how it ends.
+
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use crate::backends::{App, Kind, Script};
+use crate::fake_app::{Connection, FakeApp, OK, Request, Signal};
+use crate::h2_peer::{eventually, run};
+use crate::http_client::Client;
+use crate::rig::Rig;
+
+/// More than all the socket buffers on the way together.
+const LARGE: usize = 32 * 1024 * 1024;
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+/// 1001, as servers send it.
+const GOING_AWAY: &[u8] = &[0x88, 2, 3, 0xe9];
+
+fn open_with(app: &FakeApp, inbound: &str) -> Rig {
+    Rig::with(&app.url(), &format!("auth = \"none\"\n{inbound}"), "")
+}
+
+fn open(app: &FakeApp) -> Rig {
+    open_with(app, "")
+}
+
+/// Grants the first request another protocol, and leaves the connection to the rest of the script.
+fn granting(
+    answer: &'static [u8],
+    then: impl Fn(&mut Connection) + Send + Sync + 'static,
+) -> FakeApp {
+    FakeApp::start(move |connection| {
+        if connection.read_request().is_some() {
+            connection.write(answer);
+            then(connection);
+        }
+    })
+}
+
+/// Sends back what comes, until its end.
+fn echo(connection: &mut Connection) {
+    let all = connection.read_to_close();
+    connection.write(&all);
+}
+
+fn handshake(fields: &str) -> Vec<u8> {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}\r\n"
+    )
+    .into_bytes()
+}
+
+fn switched(client: &mut Client) {
+    let answer = client.read_head();
+    assert_eq!(answer.status, 101);
+    assert_eq!(answer.header("connection"), Some("upgrade"));
+    assert_eq!(answer.header("upgrade"), Some("websocket"));
+    assert_eq!(answer.header("content-length"), None);
+    assert_eq!(answer.header("transfer-encoding"), None);
+}
+
+#[test]
+fn a_handshake_is_a_request_like_any_other() {
+    let app = granting(SWITCHED, echo);
+    let rig = Rig::new(&app.url());
+    let mut stranger = rig.client();
+    stranger.send(&handshake(""));
+    stranger.read_response(false).problem(401, "token-missing");
+    assert_eq!(app.connections(), 0);
+
+    let session = rig.login("alice");
+    let mut client = rig.client();
+    client.send(
+        format!(
+            "GET /ws?a=b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, UPGRADE, x-wx-openid\r\n\
+             Upgrade: WebSocket\r\nSec-WebSocket-Key: a\r\nX-WX-OPENID: somebody\r\nX_WX_APPID: b\r\n\
+             Authorization: {}\r\n\r\n",
+            session.bearer()
+        )
+        .as_bytes(),
+    );
+    switched(&mut client);
+    let seen = app.only_request();
+    assert_eq!(seen.target(), "/ws?a=b");
+    assert_eq!(seen.header("x-wx-openid"), Some(&*session.openid));
+    assert_eq!(seen.header("x-wx-appid"), Some(crate::rig::APPID));
+    assert!(!seen.head.contains("X_WX") && !seen.head.contains("somebody"));
+    assert_eq!(seen.header("authorization"), None);
+    assert_eq!(seen.header("connection"), Some("upgrade"));
+    assert_eq!(seen.header("upgrade"), Some("WebSocket"));
+    assert_eq!(seen.header("sec-websocket-key"), Some("a"));
+}
+
+#[test]
+fn an_upgrade_that_is_not_granted_leaves_an_ordinary_connection() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let session = rig.login("alice");
+    let mut client = rig.client();
+    // The second request came before the answer to the first; it proves itself anew.
+    let bearer = format!("Authorization: {}\r\n", session.bearer());
+    let both = [
+        handshake(&bearer),
+        b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+    ]
+    .concat();
+    client.send(&both);
+    assert_eq!(client.read_response(false).text(), "ok");
+    client.read_response(false).problem(401, "token-missing");
+    assert_eq!(app.targets(), ["/ws"]);
+}
+
+#[test]
+fn a_switch_that_nobody_asked_for_is_a_502() {
+    let other: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n";
+    let none: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    let plain = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    // Without the option in Connection the line means nothing; HTTP/1.0 has no upgrades.
+    let unmeant = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n".to_vec();
+    let old = b"GET /ws HTTP/1.0\r\nConnection: upgrade, keep-alive\r\nUpgrade: websocket\r\n\r\n";
+    for (request, answer) in [
+        (plain, SWITCHED),
+        (unmeant, SWITCHED),
+        (old.to_vec(), SWITCHED),
+        (handshake(""), other),
+        (handshake(""), none),
+    ] {
+        let app = FakeApp::answering_once(answer);
+        let rig = open(&app);
+        let mut client = rig.client();
+        client.send(&request);
+        client.read_response(false).problem(502, "upstream-invalid");
+        assert_eq!(client.request("GET", "/next", &[], b"").text(), "ok");
+        let places: Vec<_> = app.requests(2).iter().map(|it| it.connection).collect();
+        assert_eq!(places, [0, 1]);
+    }
+}
+
+#[test]
+fn an_upgrade_with_a_body_is_refused_and_one_to_http_2_is_not_passed_on() {
+    let app = FakeApp::agreeable();
+    let rig = open(&app);
+    let mut client = rig.client();
+    client.send(&[handshake("Content-Length: 3\r\n"), b"abc".to_vec()].concat());
+    client.read_response(false).problem(400, "bad-request");
+    let mut client = rig.client();
+    client.send(&handshake("Transfer-Encoding: chunked\r\n"));
+    client.read_response(false).problem(400, "bad-request");
+    assert_eq!(app.connections(), 0);
+
+    let settings = [
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c, H2C"),
+        ("HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
+    ];
+    assert_eq!(rig.request("GET", "/a", &settings, b"").status, 200);
+    let mixed = [
+        ("Connection", "upgrade"),
+        ("Upgrade", "h2c, echo, websocket"),
+    ];
+    assert_eq!(rig.request("GET", "/b", &mixed, b"").status, 200);
+    let seen = app.requests(2);
+    for name in ["upgrade", "http2-settings", "connection"] {
+        assert_eq!(seen[0].header(name), None, "{name}");
+    }
+    assert_eq!(seen[1].header("upgrade"), Some("echo, websocket"));
+}
+
+#[test]
+fn what_the_client_sends_too_early_arrives_after_the_switch() {
+    let go_on = Signal::default();
+    let goes_on = go_on.clone();
+    let app = FakeApp::start(move |connection| {
+        connection.read_request();
+        goes_on.wait();
+        connection.write(SWITCHED);
+        echo(connection);
+    });
+    let rig = open(&app);
+    let mut client = rig.client();
+    client.send(&[handshake(""), b"early GET / HTTP/1.1\r\n\r\n".to_vec()].concat());
+    go_on.give();
+    switched(&mut client);
+    client.send(b"late");
+    // Our direction ends; the other one is still open and brings all of it back.
+    client.finish_sending();
+    assert_eq!(client.read_to_close(), b"early GET / HTTP/1.1\r\n\r\nlate");
+}
+
+#[test]
+fn an_app_may_end_its_direction_first() {
+    let (ended, told) = (Signal::default(), Signal::default());
+    let (tell_ended, waits) = (told.clone(), ended.clone());
+    let app = granting(SWITCHED, move |connection| {
+        connection.write(b"bye");
+        connection.finish_sending();
+        tell_ended.give();
+        let rest = connection.read_to_close();
+        assert_eq!(rest, b"still here");
+        waits.give();
+    });
+    let rig = open(&app);
+    let mut client = rig.client();
+    client.send(&handshake(""));
+    switched(&mut client);
+    assert!(told.wait());
+    assert_eq!(client.read_to_close(), b"bye");
+    client.send(b"still here");
+    client.finish_sending();
+    assert!(ended.wait());
+}
+
+#[test]
+fn a_megabyte_passes_both_ways_and_a_slow_reader_slows_the_sender() {
+    let go_on = Signal::default();
+    let goes_on = go_on.clone();
+    let app = granting(SWITCHED, move |connection| {
+        goes_on.wait();
+        echo(connection);
+    });
+    let rig = open(&app);
+    let mut client = rig.client();
+    client.send(&handshake(""));
+    switched(&mut client);
+    client
+        .stream()
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let piece: Vec<u8> = (0..65_536u32).map(|n| (n * 31 % 251) as u8).collect();
+    let mut sent: Vec<u8> = Vec::new();
+    while sent.len() < LARGE {
+        match client.stream().write(&piece) {
+            Ok(count) => sent.extend_from_slice(&piece[..count]),
+            Err(_) => break,
+        }
+    }
+    assert!(
+        sent.len() < LARGE,
+        "all was taken though the app read nothing"
+    );
+    assert!(sent.len() > 1 << 20);
+    go_on.give();
+    client.finish_sending();
+    assert!(client.read_to_close() == sent);
+}
+
+#[test]
+fn a_silent_tunnel_outlives_idle_timeout_and_ends_with_its_own() {
+    let app = granting(SWITCHED, echo);
+    let rig = open_with(
+        &app,
+        "idle_timeout = \"1s\"\ntimeout = \"1s\"\ntunnel_timeout = \"3s\"",
+    );
+    let mut client = rig.client();
+    client.send(&handshake(""));
+    switched(&mut client);
+    client
+        .stream()
+        .set_read_timeout(Some(Duration::from_millis(1800)))
+        .unwrap();
+    let silence = client.stream().read(&mut [0]);
+    assert!(silence.is_err(), "ended too early: {silence:?}");
+    client.send(b"a word");
+    client
+        .stream()
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(client.read_to_close(), b"");
+}
+
+#[test]
+fn a_tunnel_is_counted_once_and_its_time_is_not_a_requests() {
+    let app = granting(SWITCHED, echo);
+    let rig = open(&app);
+    let mut client = rig.client();
+    client.send(&handshake(""));
+    switched(&mut client);
+    let switches = || {
+        let page = rig.admin("/metrics");
+        let line = page
+            .text()
+            .lines()
+            .find(|line| line.contains("code=\"101\""));
+        line.map(|line| line.rsplit(' ').next().unwrap().to_owned())
+    };
+    let durations = || {
+        let page = rig.admin("/metrics");
+        let lines = page.text().lines();
+        let count = "wx_sidecar_http_request_duration_seconds_count";
+        lines
+            .filter(|line| line.starts_with(count))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    // While it is open, not when it has ended.
+    assert_eq!(switches().as_deref(), Some("1"));
+    assert_eq!(rig.metric("wx_sidecar_tunnels"), 1.0);
+    let before = durations();
+    assert_eq!(before.len(), 1, "{before:?}");
+    client.finish_sending();
+    client.read_to_close();
+    run(eventually(|| {
+        rig.metric("wx_sidecar_http_connections") == 0.0
+    }));
+    assert_eq!(rig.metric("wx_sidecar_tunnels"), 0.0);
+    assert_eq!(switches().as_deref(), Some("1"));
+    assert_eq!(durations(), before);
+}
+
+#[test]
+fn a_drain_says_1001_between_two_frames_and_the_answer_reaches_the_app() {
+    for cut in [0, 2, 40_000] {
+        let (begun, rest) = (Signal::default(), Signal::default());
+        let (tell_begun, sends_rest) = (begun.clone(), rest.clone());
+        let (answered, was_answered) = std::sync::mpsc::channel();
+        let mut frame = vec![0x82, 127];
+        frame.extend(70_000u64.to_be_bytes());
+        frame.extend(vec![0x88; 70_000]);
+        let whole = frame.clone();
+        let app = granting(SWITCHED, move |connection| {
+            connection.write(&frame[..cut]);
+            tell_begun.give();
+            if cut > 0 {
+                sends_rest.wait();
+                // And what must not follow a Close frame.
+                connection.write(&[&frame[cut..], &[0x81, 1, b'x']].concat());
+            }
+            answered.send(connection.read_to_close()).unwrap();
+        });
+        let rig = open_with(&app, "drain_timeout = \"20s\"");
+        let sidecar = rig.replica();
+        let mut client = Client::connect(sidecar.inbound_addr());
+        client.send(&handshake(""));
+        switched(&mut client);
+        assert!(begun.wait());
+        assert_eq!(client.read_exact(cut), &whole[..cut]);
+        let draining = thread::spawn(move || run(sidecar.shutdown()));
+        if cut > 0 {
+            // Not in the middle of a frame.
+            thread::sleep(Duration::from_millis(300));
+            assert!(client.is_quiet(), "something was said within a frame");
+            rest.give();
+            assert!(client.read_exact(whole.len() - cut) == whole[cut..]);
+        }
+        assert_eq!(client.read_exact(4), GOING_AWAY);
+        let echo = [0x88, 0x82, 0, 0, 0, 0, 3, 0xe9];
+        client.send(&echo);
+        client.finish_sending();
+        assert_eq!(was_answered.recv().unwrap(), echo);
+        assert_eq!(client.read_to_close(), b"");
+        draining.join().unwrap();
+    }
+}
+
+#[test]
+fn another_protocol_is_not_spoken_to_and_is_cut_at_the_end_of_a_drain() {
+    let app = FakeApp::start(|connection| {
+        connection.read_request();
+        connection.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+        );
+        assert_eq!(connection.read_some(4), b"ping");
+        connection.write(b"pong");
+        connection.read_to_close();
+    });
+    let rig = open_with(&app, "drain_timeout = \"1s\"");
+    let sidecar = rig.replica();
+    let mut client = Client::connect(sidecar.inbound_addr());
+    client.send(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(client.read_head().header("upgrade"), Some("echo"));
+    let draining = thread::spawn(move || run(sidecar.shutdown()));
+    client.send(b"ping");
+    assert_eq!(client.read_exact(4), b"pong");
+    assert_eq!(client.read_to_close(), b"");
+    draining.join().unwrap();
+}
+
+#[test]
+fn an_upgrade_that_meets_a_closing_connection_is_tried_once_more() {
+    let app = FakeApp::start(|connection| {
+        let first: Option<Request> = connection.read_request();
+        if connection.number == 0 {
+            connection.write(OK);
+            connection.read_request();
+            return;
+        }
+        assert!(first.is_some());
+        connection.write(SWITCHED);
+        echo(connection);
+    });
+    let rig = open(&app);
+    let mut client = rig.client();
+    assert_eq!(client.request("GET", "/a", &[], b"").text(), "ok");
+    client.send(&handshake(""));
+    switched(&mut client);
+    client.send(b"hello");
+    client.finish_sending();
+    assert_eq!(client.read_to_close(), b"hello");
+}
+
+#[test]
+fn a_real_websocket_works_and_is_told_1001_in_a_drain() {
+    let app = App::start(Kind::Streams, None);
+    let rig = Rig::with(&app.url(), "drain_timeout = \"20s\"", "");
+    let session = rig.login("alice");
+    let sidecar = rig.replica();
+    let url = format!("ws://{}/ws", sidecar.inbound_addr());
+    let stranger = Script::start("ws_client.js", &[&url]);
+    assert_eq!(stranger.line(), "refused 401");
+
+    let client = Script::start("ws_client.js", &[&url, &session.access]);
+    let openid = serde_json::json!({ "openid": session.openid }).to_string();
+    assert_eq!(client.line(), openid);
+    assert_eq!(client.line(), "echo true");
+    assert_eq!(client.line(), "pong");
+    run(sidecar.shutdown());
+    assert_eq!(client.line(), "closed 1001");
+    assert_eq!(app.line(), "closed 1001");
+}
