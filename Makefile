@@ -50,6 +50,25 @@ test-tools:
 	command -v curl >/dev/null || missing+=" curl"; \
 	$(install)
 
+# What cargo-fuzz passes without a sanitizer, which works on any toolchain and needs nothing installed.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,\
+	level=4 inline-8bit-counters pc-table trace-compares)
+FUZZ := $(TARGET)/fuzz
+FOR ?= 10
+
+.PHONY: fuzz
+fuzz: cargo ## Search for bytes that break a property; FOR=60 seconds each, ARGS="request path" these targets only
+	@host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --locked --release --bins --manifest-path fuzz/Cargo.toml \
+		--target "$$host" --target-dir $(FUZZ) && \
+	for name in $(or $(ARGS),$(sort $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))))); do \
+		mkdir -p $(FUZZ)/corpus/$$name $(FUZZ)/artifacts; \
+		if $(FUZZ)/$$host/release/$$name -max_total_time=$(FOR) -max_len=4096 -timeout=60 -print_final_stats=1 \
+			-artifact_prefix=$(FUZZ)/artifacts/$$name- $(FUZZ)/corpus/$$name fuzz/corpus/$$name >$(FUZZ)/$$name.log 2>&1; \
+		then printf '%-15s %s\n' "$$name" "$$(grep '^Done' $(FUZZ)/$$name.log)"; \
+		else tail -n 60 $(FUZZ)/$$name.log; exit 1; fi; \
+	done
+
 .PHONY: bench
 bench: cargo ## Measure against nginx, HAProxy (installed with apt if missing) and pingora; ARGS="--quick" is shorter
 	@set -e; missing=; \
@@ -64,6 +83,7 @@ bench: cargo ## Measure against nginx, HAProxy (installed with apt if missing) a
 .PHONY: lint
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

@@ -7,7 +7,7 @@
 //! | floor | modules |
 //! | --- | --- |
 //! | 8 | [`cli`]: one file per command |
-//! | 7 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only |
+//! | 7 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
 //! | 6 | features: `session` (login, tokens, revocation), `proxy` (forwarding to the app) |
 //! | 5 | [`gateway`]: calling WeChat |
 //! | 4 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics |
@@ -23,6 +23,8 @@ pub mod config;
 pub mod crypto;
 pub mod domain;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 mod net;
 mod path;

@@ -7,7 +7,9 @@
 use memchr::memmem;
 
 use super::Forward;
-use crate::wire::{Connection, Field, Fields, Method, Name, RequestHead, Responder, ResponseHead};
+use crate::wire::{
+    Connection, Field, Fields, Framing, Method, Name, RequestHead, Responder, ResponseHead,
+};
 
 /// What the head says about what follows it.
 pub(super) struct Announced {
@@ -23,9 +25,25 @@ pub(super) enum BodyLength {
     Chunked,
 }
 
+impl From<Framing> for BodyLength {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Chunked => Self::Chunked,
+            Framing::Length(length) => Self::Exact(length),
+            // A POST without a body says so, as clients do; for a GET silence says it.
+            Framing::Empty | Framing::UntilClose => Self::Nothing,
+        }
+    }
+}
+
 /// Names that apps or their frameworks trust as if a proxy had set them, in folded form. A proxy that does not drop
 /// them lets clients choose their address, URL or method. `X-Forwarded-*` is dropped as a whole.
 const PROXY_NAMES: &[&[u8]] = &[
+    // As spelt they are handled by name; `Content_Length` would be a second length to an app that folds.
+    b"content-length",
+    b"transfer-encoding",
+    b"proxy-authorization",
+    b"proxy-connection",
     b"forwarded",
     b"proxy",
     b"client-ip",
@@ -345,6 +363,9 @@ mod tests {
             "Traceparent",
             "Proxy",
             "Client_IP",
+            "Content_Length",
+            "transfer_encoding",
+            "Proxy_Authorization",
         ] {
             assert!(is_claimed(name.as_bytes()), "{name}");
         }

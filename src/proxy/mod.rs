@@ -168,6 +168,16 @@ async fn attempt(
     Ok(())
 }
 
+/// The head of the request to the app, whose body comes as the client's head says.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn encode_request(forward: &Forward<'_>, out: &mut Vec<u8>) {
+    let announced = headers::Announced {
+        length: headers::BodyLength::from(forward.head.framing),
+        upgrade: forward.head.wants_upgrade,
+    };
+    headers::encode_request(forward, &announced, out);
+}
+
 /// One exchange with the app, over one connection.
 struct Exchange<'a> {
     forward: &'a Forward<'a>,
@@ -596,12 +606,7 @@ impl<'c> Body<'_, 'c> {
     }
 
     fn length(&self, head: &RequestHead) -> headers::BodyLength {
-        match self.framing(head) {
-            Framing::Chunked => headers::BodyLength::Chunked,
-            Framing::Length(length) => headers::BodyLength::Exact(length),
-            // A POST without a body says so, as clients do; for a GET silence says it.
-            Framing::Empty | Framing::UntilClose => headers::BodyLength::Nothing,
-        }
+        self.framing(head).into()
     }
 
     fn is_at_hand(&self) -> bool {

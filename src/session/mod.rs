@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub(crate) use store::{MemoryStore, Store};
-pub(crate) use token::{Claims, Purpose};
+pub(crate) use token::{Claims, Purpose, SessionId, TokenKeys, Unusable};
 
 use crate::answer::Answer;
 use crate::clock::{Clock, Timestamp};
@@ -28,7 +28,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::login::UserSession;
 use store::{CodeHash, Spent};
-use token::{SessionId, TokenKeys, Unusable};
 
 /// What a client is given when it logs in or refreshes. `Debug` does not print the tokens.
 #[derive(Clone)]
