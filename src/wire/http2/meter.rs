@@ -2,14 +2,6 @@
 //! told from traffic (CVE-2019-9512 to 9518, CVE-2023-44487).
 
 use std::cell::Cell;
-use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::net::Stream;
 
 /// How many bytes a client may send beyond what its requests and their answers justify.
 const SLACK: u64 = 128 * 1024;
@@ -27,14 +19,6 @@ pub(super) struct Meter {
     cancelled: Cell<u32>,
     /// How many requests are being dealt with.
     under_way: Cell<u32>,
-}
-
-/// A socket whose bytes are counted.
-pub(super) struct Metered {
-    stream: Stream,
-    /// Bytes that were read before it was known what they are.
-    prefix: Vec<u8>,
-    meter: Rc<Meter>,
 }
 
 impl Meter {
@@ -69,81 +53,19 @@ impl Meter {
         self.written.get()
     }
 
-    fn count_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = written {
-            self.written.set(self.written.get() + count as u64);
-        }
-        written
+    /// Counts what the client has sent.
+    pub(super) fn count_read(&self, count: usize) {
+        self.read.set(self.read.get() + count as u64);
+    }
+
+    /// Counts what the client has taken.
+    pub(super) fn count_written(&self, count: usize) {
+        self.written.set(self.written.get() + count as u64);
     }
 
     /// Whether the client only keeps us busy.
     pub(super) fn is_flooded(&self) -> bool {
         self.read.get() / OVERHEAD > self.useful.get() + SLACK
             || self.cancelled.get() > MAX_CANCELLED
-    }
-}
-
-impl Metered {
-    pub(super) fn new(stream: Stream, prefix: Vec<u8>, meter: Rc<Meter>) -> Self {
-        Self {
-            stream,
-            prefix,
-            meter,
-        }
-    }
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.prefix.is_empty() {
-            let count = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix[..count]);
-            this.prefix.drain(..count);
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let count = buf.filled().len() - before;
-        this.meter.read.set(this.meter.read.get() + count as u64);
-        read
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.meter.count_written(written)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.meter.count_written(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -7,6 +7,7 @@
 mod body;
 mod meter;
 mod server;
+mod socket;
 mod upstream;
 
 pub(crate) use body::Reader;

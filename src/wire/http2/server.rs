@@ -11,7 +11,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::{self, Body, Reader};
-use super::meter::{Meter, Metered};
+use super::meter::Meter;
+use super::socket::Socket;
 use super::{
     CONNECTION_WINDOW, MAX_FRAME, SEND_BUFFER, STREAM_WINDOW, header_map, io_error, lines, put,
 };
@@ -29,7 +30,9 @@ const MAX_LOCAL_RESETS: usize = 128;
 
 /// A client's connection.
 pub(crate) struct Http2Connection {
-    connection: Connection<Metered, Bytes>,
+    connection: Connection<Socket, Bytes>,
+    /// The same that the connection writes to.
+    socket: Socket,
     meter: Rc<Meter>,
     calmed: bool,
     /// What the client had taken when [`Http2Connection::is_stuck`] was last asked.
@@ -71,7 +74,7 @@ impl Http2Connection {
         limits: HeadLimits,
     ) -> Result<Self, NoHead> {
         let meter = Rc::<Meter>::default();
-        let io = Metered::new(stream, prefix, Rc::clone(&meter));
+        let socket = Socket::new(stream, prefix, Rc::clone(&meter));
         let connection = Builder::new()
             .max_concurrent_streams(MAX_STREAMS)
             .initial_window_size(STREAM_WINDOW)
@@ -81,11 +84,13 @@ impl Http2Connection {
             .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-            .handshake(io)
+            .handshake(socket.clone())
             .await
             .map_err(|error| NoHead::Io(io_error(error)))?;
+        socket.gather();
         Ok(Self {
             connection,
+            socket,
             meter,
             calmed: false,
             taken: 0,
@@ -96,13 +101,26 @@ impl Http2Connection {
     /// head is not one comes with the reason.
     pub(crate) async fn accept(&mut self) -> Option<(Request, Result<(), HeadError>)> {
         let accepted = poll_fn(|cx| {
-            let accepted = self.connection.poll_accept(cx);
-            if accepted.is_pending() && self.meter.is_flooded() && !self.calmed {
-                self.calmed = true;
-                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                return self.connection.poll_accept(cx);
+            loop {
+                let accepted = self.connection.poll_accept(cx);
+                if accepted.is_ready() {
+                    return accepted;
+                }
+                if self.meter.is_flooded() && !self.calmed {
+                    self.calmed = true;
+                    self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    continue;
+                }
+                // Whoever asks for this has nothing more to write for now.
+                match self.socket.poll_release(cx) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) | Poll::Pending => break,
+                }
             }
-            accepted
+            if self.meter.is_quiet() {
+                self.socket.relax();
+            }
+            Poll::Pending
         })
         .await?;
         let (request, respond) = accepted.ok()?;
