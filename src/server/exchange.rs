@@ -212,7 +212,7 @@ impl<'a> Exchange<'a> {
         match self
             .snapshot
             .router
-            .route(path.as_str(), self.head.method_text())
+            .route(path.as_bytes(), self.head.method_text())
         {
             Action::Own(endpoint) => {
                 *counted = Counted::Own(endpoint);
@@ -319,7 +319,7 @@ impl<'a> Exchange<'a> {
             user: caller.claims.as_ref().map(|claims| &claims.user),
             app_lines: &self.snapshot.app_lines,
             origin: self.origin,
-            request_id: self.request_id,
+            request_id: &self.request_id,
             trace: self.trace(),
             limits: Limits {
                 upstream: rule.timeout,
