@@ -9,11 +9,11 @@ use std::borrow::Cow;
 
 use crate::config::EscapedSlashes;
 
-/// A path that begins with `/`, has no dot segments and one spelling; the query follows as it came.
+/// A path that begins with `/`, has no dot segments and one spelling; the query follows as it came. Both are ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CanonicalPath<'a> {
-    path: Cow<'a, str>,
-    query: Option<&'a str>,
+    path: Cow<'a, [u8]>,
+    query: Option<&'a [u8]>,
 }
 
 /// Why a request-target is refused; told to the client.
@@ -41,12 +41,12 @@ impl<'a> CanonicalPath<'a> {
             return Err(Ambiguous("a fragment has no place in a request-target"));
         }
         let (path, query) = match memchr::memchr(b'?', target) {
-            Some(mark) => (&text[..mark], Some(&text[mark + 1..])),
+            Some(mark) => (&text[..mark], Some(&target[mark + 1..])),
             None => (text, None),
         };
         let path = remove_dot_segments(&unescape(path, slashes)?)?;
         Ok(Self {
-            path: Cow::Owned(path),
+            path: Cow::Owned(path.into_bytes()),
             query,
         })
     }
@@ -59,20 +59,19 @@ impl<'a> CanonicalPath<'a> {
         if path.first() != Some(&b'/') || !is_plain(path) || !query.iter().all(in_query) {
             return None;
         }
-        let text = std::str::from_utf8(target).ok()?;
         Some(Self {
-            path: Cow::Borrowed(&text[..path.len()]),
-            query: text.get(path.len() + 1..),
+            path: Cow::Borrowed(path),
+            query: query.get(1..),
         })
     }
 
     /// The path, without the query.
-    pub(crate) fn as_str(&self) -> &str {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.path
     }
 
     /// The query, without its `?`.
-    pub(crate) fn query(&self) -> Option<&str> {
+    pub(crate) fn query(&self) -> Option<&'a [u8]> {
         self.query
     }
 }
@@ -234,7 +233,7 @@ mod tests {
 
     fn parse(target: &str) -> Result<String, Ambiguous> {
         CanonicalPath::parse(target.as_bytes(), EscapedSlashes::Reject)
-            .map(|path| path.as_str().to_owned())
+            .map(|path| String::from_utf8(path.as_bytes().to_vec()).unwrap())
     }
 
     #[test]
@@ -309,7 +308,7 @@ mod tests {
     #[test]
     fn an_escaped_slash_is_kept_where_the_operator_wants_it() {
         let path = CanonicalPath::parse(b"/a%2fb", EscapedSlashes::Keep).unwrap();
-        assert_eq!(path.as_str(), "/a%2Fb");
+        assert_eq!(path.as_bytes(), b"/a%2Fb");
         for hidden in [
             "/public/..%2Fadmin",
             "/public/.%5C..%5Cx",
@@ -326,8 +325,8 @@ mod tests {
     fn the_query_is_no_part_of_the_path() {
         let path = CanonicalPath::parse(b"/api?x=/public/../y", EscapedSlashes::Reject).unwrap();
         assert_eq!(
-            (path.as_str(), path.query()),
-            ("/api", Some("x=/public/../y"))
+            (path.as_bytes(), path.query()),
+            (&b"/api"[..], Some(&b"x=/public/../y"[..]))
         );
     }
 
@@ -346,8 +345,8 @@ mod tests {
             let target = format!("{path}{query}");
             if let Some(plain) = CanonicalPath::plain(target.as_bytes()) {
                 let slow = remove_dot_segments(&unescape(&path, EscapedSlashes::Reject).unwrap());
-                prop_assert_eq!(slow.as_deref(), Ok(plain.as_str()));
-                prop_assert_eq!(plain.query(), query.strip_prefix('?'));
+                prop_assert_eq!(slow.map(String::into_bytes), Ok(plain.as_bytes().to_vec()));
+                prop_assert_eq!(plain.query(), query.strip_prefix('?').map(str::as_bytes));
                 prop_assert!(!query.contains('#'));
             }
         }

@@ -91,6 +91,12 @@ fn get_at(sidecar: &Sidecar, token: &str, target: &str) -> Response {
     )
 }
 
+/// A request with an access token on a connection that lives on.
+fn show(client: &mut Client, session: &Session) -> Response {
+    let bearer = session.bearer();
+    client.request("GET", "/wx/session", &[("Authorization", &bearer)], b"")
+}
+
 fn logout(rig: &Rig, session: &Session, body: &str) -> Response {
     rig.request(
         "POST",
@@ -561,6 +567,33 @@ mod tokens {
         assert_eq!(rig.get_as(&session, "/api/whoami").status, 200);
         rig.advance(Duration::from_millis(1));
         assert_problem(&rig.get_as(&session, "/api/whoami"), 401, "token-expired");
+    }
+
+    /// A connection remembers the token that it showed last.
+    #[test]
+    fn a_token_ends_on_a_connection_that_has_shown_it_before() {
+        let rig = rig();
+        let mut client = rig.client();
+        let (alice, bob) = (rig.login("alice"), rig.login("bob"));
+        for session in [&alice, &alice, &bob, &alice, &bob, &bob] {
+            let answer = show(&mut client, session);
+            assert_eq!(answer.json()["openid"], session.openid, "{}", answer.text());
+        }
+        assert_eq!(logout(&rig, &bob, "").status, 204);
+        assert_problem(&show(&mut client, &bob), 401, "token-invalid");
+        assert_eq!(show(&mut client, &alice).status, 200);
+        let mut forged = alice.access.clone();
+        let last = if forged.pop() == Some('A') { "B" } else { "A" };
+        let bearer = format!("Bearer {forged}{last}");
+        let answer = client.request("GET", "/wx/session", &[("Authorization", &bearer)], b"");
+        assert_problem(&answer, 401, "token-invalid");
+        let everywhere = logout(&rig, &rig.login("alice"), r#"{"everywhere":true}"#);
+        assert_eq!(everywhere.status, 204);
+        assert_problem(&show(&mut client, &alice), 401, "token-invalid");
+        let carol = rig.login("carol");
+        assert_eq!(show(&mut client, &carol).status, 200);
+        rig.advance(Duration::from_secs(7200));
+        assert_problem(&show(&mut client, &carol), 401, "token-expired");
     }
 
     #[test]
@@ -1116,6 +1149,23 @@ mod reload {
         let new = Session::of(&rig.login_with(&code).json());
         assert_eq!(rig.get_as(&new, "/wx/session").status, 200);
         assert_eq!(rig.sim.calls(LOGIN), 1);
+    }
+
+    #[test]
+    fn a_token_of_keys_that_are_gone_ends_on_a_connection_that_has_shown_it_before() {
+        let (one, two) = (
+            "5e5570e5570e5570e5570e5570e5570e",
+            "5e5580e5580e5580e5580e5580e5580e",
+        );
+        canary(one);
+        canary(two);
+        let rig = Rig::with(app_url(), "", &format!("[session]\nkey = \"{one}\"\n"));
+        let session = rig.login("alice");
+        let mut client = rig.client();
+        assert_eq!(show(&mut client, &session).status, 200);
+        let changed = Config::from_toml(&rig.config().replace(one, two)).unwrap();
+        rig.sidecar().reload(changed).unwrap();
+        assert_problem(&show(&mut client, &session), 401, "token-invalid");
     }
 
     /// The store forgets the end of a session after the `refresh_ttl` that it was started with.

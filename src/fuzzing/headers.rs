@@ -173,7 +173,7 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
         user,
         app_lines: APP_LINES,
         origin: Origin::new(&peer, &proxies),
-        request_id: ids.request_id(Timestamp::from_millis(0)),
+        request_id: &ids.request_id(Timestamp::from_millis(0)),
         trace: ids.trace(),
         limits: Limits {
             upstream: second,

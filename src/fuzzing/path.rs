@@ -9,13 +9,14 @@ pub fn path(data: &[u8]) {
         let Ok(parsed) = CanonicalPath::parse(data, slashes) else {
             continue;
         };
-        let canonical = parsed.as_str();
+        let canonical = std::str::from_utf8(parsed.as_bytes()).expect("it is ASCII");
         let mut parts = data.splitn(2, |&b| b == b'?');
         let raw = parts.next().unwrap_or_default();
-        assert_eq!(parsed.query().map(str::as_bytes), parts.next());
+        assert_eq!(parsed.query(), parts.next());
 
         let again = CanonicalPath::parse(canonical.as_bytes(), slashes);
-        assert_eq!(again.as_ref().map(CanonicalPath::as_str), Ok(canonical));
+        let again = again.as_ref().map(CanonicalPath::as_bytes);
+        assert_eq!(again, Ok(canonical.as_bytes()));
         check_spelling(canonical, slashes);
 
         // A naive reader of the raw target, which decodes once, and one of the canonical path see the same.
@@ -25,7 +26,7 @@ pub fn path(data: &[u8]) {
         let encoded = encode(&meant);
         let back = CanonicalPath::parse(encoded.as_bytes(), slashes);
         let back = back.expect("what was canonical can be");
-        assert_eq!(resolve(back.as_str().as_bytes()), Some(meant.clone()));
+        assert_eq!(resolve(back.as_bytes()), Some(meant.clone()));
         for segment in &meant.0 {
             assert_eq!(&decode(segment).unwrap_or_else(|| segment.clone()), segment);
         }

@@ -106,20 +106,13 @@ impl Stream {
     /// Whether nothing has arrived: neither bytes nor an end. On an idle keep-alive connection anything that arrives
     /// makes it unusable. Costs a system call only when the poller has reported something.
     pub(crate) fn is_quiet(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let ready = match self {
-            Self::Tcp(stream) => stream.poll_read_ready(&mut cx),
-            Self::Unix(stream) => stream.poll_read_ready(&mut cx),
-            Self::Tls(session) => poll_peek(session, &mut cx),
-        };
-        if ready.is_pending() {
-            return true;
-        }
         let mut byte = [0];
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
-            Self::Tls(_) => return false,
+            Self::Tls(session) => {
+                return poll_peek(session, &mut Context::from_waker(Waker::noop())).is_pending();
+            }
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

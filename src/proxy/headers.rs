@@ -103,10 +103,10 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
     let head = forward.head;
     out.extend_from_slice(head.method_text());
     out.push(b' ');
-    out.extend_from_slice(forward.path.as_str().as_bytes());
+    out.extend_from_slice(forward.path.as_bytes());
     if let Some(query) = forward.path.query() {
         out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
+        out.extend_from_slice(query);
     }
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(forward.authority);
@@ -246,6 +246,9 @@ fn is_named_by(connection: Connection, fields: &Fields, field: &Field<'_>) -> bo
 /// Whether a name lies in the `X-WX-*` namespace, however it is spelt.
 fn is_reserved(name: &[u8]) -> bool {
     // A quick no for nearly all names.
+    if !matches!(first_of(name), Some(b'x' | b'X')) {
+        return false;
+    }
     let letters = name.iter().filter(|b| b.is_ascii_alphanumeric());
     if !letters.take(3).map(u8::to_ascii_lowercase).eq(*b"xwx") {
         return false;
@@ -267,11 +270,16 @@ fn is_claimed(name: &[u8]) -> bool {
 
 /// A quick no for nearly all names: ours begin with C, F, P, T or X once leading separators are skipped.
 fn may_be_ours(name: &[u8]) -> bool {
-    let first = name.iter().find(|b| b.is_ascii_alphanumeric());
     matches!(
-        first,
+        first_of(name),
         Some(b'c' | b'C' | b'f' | b'F' | b'p' | b'P' | b't' | b'T' | b'x' | b'X')
     )
+}
+
+/// The first letter or digit of a name.
+#[inline]
+fn first_of(name: &[u8]) -> Option<&u8> {
+    name.iter().find(|b| b.is_ascii_alphanumeric())
 }
 
 fn in_namespace(folded: &[u8], namespace: &[u8]) -> bool {

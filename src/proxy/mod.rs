@@ -52,7 +52,7 @@ pub(crate) struct Forward<'a> {
     /// The identity lines that are the same for all users, ready to be sent.
     pub(crate) app_lines: &'a [u8],
     pub(crate) origin: Origin<'a>,
-    pub(crate) request_id: RequestId,
+    pub(crate) request_id: &'a RequestId,
     pub(crate) trace: TraceParent,
     pub(crate) limits: Limits,
     /// What the client is told beside the app's answer.

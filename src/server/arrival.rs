@@ -12,6 +12,8 @@ use super::connections::{LEFTOVER_TIMEOUT, LINGER_LIMIT};
 use super::worker::{Peer, Worker};
 use crate::config::{Inbound, Tls};
 use crate::net::{Protocol, Secured, Stream, handshake, read_proxy_header};
+use crate::proxy;
+use crate::session::ShownToken;
 use crate::telemetry::requests::Refusal;
 
 impl Worker {
@@ -32,7 +34,10 @@ impl Worker {
             None => (stream, Protocol::Http1),
             Some(tls) => self.secure(stream, tls, addr).await?,
         };
-        let peer = Peer::new(addr.map(|addr| addr.ip()), inbound.tls.is_some());
+        let peer = Peer {
+            place: proxy::Peer::new(addr.map(|addr| addr.ip()), inbound.tls.is_some()),
+            shown: ShownToken::default(),
+        };
         Some((stream, protocol, peer))
     }
 

@@ -147,6 +147,7 @@ impl Worker {
         let Some(mut client) = self.survived(what, served).flatten() else {
             return;
         };
+        client.peer.shown.forget();
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
             if worker.has_request(&mut client.connection).await {

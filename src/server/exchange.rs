@@ -4,6 +4,7 @@
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,7 +22,7 @@ use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
 use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
-use crate::session::{Claims, Granted};
+use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
@@ -38,6 +39,7 @@ struct Exchange<'a> {
     worker: &'a Worker,
     settings: &'a Settings,
     snapshot: &'a Snapshot,
+    shown: &'a ShownToken,
     head: &'a RequestHead,
     began: Instant,
     request_id: RequestId,
@@ -49,7 +51,7 @@ struct Exchange<'a> {
 /// Who a request comes from, and what its client is given on the way.
 #[derive(Default)]
 struct Caller {
-    claims: Option<Claims>,
+    claims: Option<Rc<Claims>>,
     grant: Option<Grant>,
 }
 
@@ -165,7 +167,7 @@ impl<'a> Exchange<'a> {
         head: &'a RequestHead,
     ) -> Self {
         let snapshot: &Snapshot = &settings.snapshot;
-        let origin = Origin::new(peer, &snapshot.config.inbound.trusted_proxies);
+        let origin = Origin::new(&peer.place, &snapshot.config.inbound.trusted_proxies);
         let given = match head.fields.only(Name::XRequestId) {
             Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
             _ => None,
@@ -177,6 +179,7 @@ impl<'a> Exchange<'a> {
             worker,
             settings,
             snapshot,
+            shown: &peer.shown,
             head,
             began: Instant::now(),
             request_id,
@@ -209,7 +212,7 @@ impl<'a> Exchange<'a> {
         match self
             .snapshot
             .router
-            .route(path.as_str(), self.head.method_text())
+            .route(path.as_bytes(), self.head.method_text())
         {
             Action::Own(endpoint) => {
                 *counted = Counted::Own(endpoint);
@@ -316,7 +319,7 @@ impl<'a> Exchange<'a> {
             user: caller.claims.as_ref().map(|claims| &claims.user),
             app_lines: &self.snapshot.app_lines,
             origin: self.origin,
-            request_id: self.request_id,
+            request_id: &self.request_id,
             trace: self.trace(),
             limits: Limits {
                 upstream: rule.timeout,
@@ -359,7 +362,7 @@ impl<'a> Exchange<'a> {
         }
         match (self.bearer_token()?, auth) {
             (Some(token), _) => Ok(Caller {
-                claims: Some(self.snapshot.sessions.verify(token, self.now)?),
+                claims: Some(self.snapshot.sessions.verify(token, self.now, self.shown)?),
                 grant: None,
             }),
             (None, Auth::Required) => Err(token_missing()),
@@ -416,7 +419,7 @@ impl<'a> Exchange<'a> {
         known.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
 
-    async fn required_user(&self) -> Result<(Claims, Option<Grant>), Error> {
+    async fn required_user(&self) -> Result<(Rc<Claims>, Option<Grant>), Error> {
         let caller = self.authenticate(Auth::Required).await?;
         let claims = caller.claims.ok_or_else(token_missing)?;
         Ok((claims, caller.grant))
@@ -590,7 +593,7 @@ impl Caller {
     fn logged_in(granted: Granted, on_success_only: bool) -> Self {
         let lines = granted.to_lines();
         Self {
-            claims: Some(granted.claims),
+            claims: Some(Rc::new(granted.claims)),
             grant: Some(Grant {
                 lines,
                 on_success_only,

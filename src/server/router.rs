@@ -135,9 +135,9 @@ impl Router {
     }
 
     /// The action for a canonical path. Decides on nothing but path and method.
-    pub(crate) fn route(&self, path: &str, method: &[u8]) -> Action<'_> {
-        if let Some(rest) = path.strip_prefix(&self.prefix)
-            && (rest.is_empty() || rest.starts_with('/'))
+    pub(crate) fn route(&self, path: &[u8], method: &[u8]) -> Action<'_> {
+        if let Some(rest) = path.strip_prefix(self.prefix.as_bytes())
+            && matches!(rest, [] | [b'/', ..])
         {
             return own(rest, method);
         }
@@ -165,8 +165,10 @@ impl Router {
     }
 }
 
-fn own(rest: &str, method: &[u8]) -> Action<'static> {
-    let Some((_, expected, endpoint)) = Endpoint::ALL.iter().find(|(path, ..)| *path == rest)
+fn own(rest: &[u8], method: &[u8]) -> Action<'static> {
+    let Some((_, expected, endpoint)) = Endpoint::ALL
+        .iter()
+        .find(|(path, ..)| path.as_bytes() == rest)
     else {
         return Action::Nothing;
     };
@@ -208,9 +210,8 @@ impl Pattern {
         Self { segments, open }
     }
 
-    fn matches(&self, path: &str) -> bool {
-        // By bytes: a search for a character knows more than is needed here.
-        let mut given = path.as_bytes().split(|&b| b == b'/').skip(1);
+    fn matches(&self, path: &[u8]) -> bool {
+        let mut given = path.split(|&b| b == b'/').skip(1);
         for segment in &self.segments {
             match (segment, given.next()) {
                 (Segment::Literal(literal), Some(text)) if literal.as_bytes() == text => {}
@@ -246,7 +247,7 @@ mod tests {
             ("/Api", "/api", false),
         ] {
             assert_eq!(
-                Pattern::parse(pattern).matches(path),
+                Pattern::parse(pattern).matches(path.as_bytes()),
                 matches,
                 "{pattern} on {path}"
             );
@@ -256,15 +257,18 @@ mod tests {
     #[test]
     fn our_endpoints_are_found_by_exact_path_and_method() {
         assert!(matches!(
-            own("/login", b"POST"),
+            own(b"/login", b"POST"),
             Action::Own(Endpoint::Login)
         ));
         assert!(matches!(
-            own("/session", b"HEAD"),
+            own(b"/session", b"HEAD"),
             Action::Own(Endpoint::Session)
         ));
-        assert!(matches!(own("/login", b"GET"), Action::WrongMethod("POST")));
-        assert!(matches!(own("/login/", b"POST"), Action::Nothing));
-        assert!(matches!(own("", b"GET"), Action::Nothing));
+        assert!(matches!(
+            own(b"/login", b"GET"),
+            Action::WrongMethod("POST")
+        ));
+        assert!(matches!(own(b"/login/", b"POST"), Action::Nothing));
+        assert!(matches!(own(b"", b"GET"), Action::Nothing));
     }
 }

@@ -15,11 +15,10 @@ use super::router::Endpoint;
 use super::snapshot::Snapshot;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Side};
-pub(super) use crate::proxy::Peer;
-use crate::proxy::Pool;
+use crate::proxy::{self, Pool};
 use crate::resilience::panics::{Panicked, caught, faults};
 use crate::resilience::{Slots, Timers};
-use crate::session::SessionState;
+use crate::session::{SessionState, ShownToken};
 use crate::telemetry::ids::IdSource;
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
 
@@ -45,6 +44,12 @@ pub(super) struct Worker {
     pub(super) kept: Cell<usize>,
     /// Told whenever a connection ends.
     pub(super) closed: Notify,
+}
+
+/// The other end of a client's connection.
+pub(super) struct Peer {
+    pub(super) place: proxy::Peer,
+    pub(super) shown: ShownToken,
 }
 
 /// A snapshot, and where its routes are counted in this worker.

@@ -3,14 +3,17 @@
 //! The functions here take parsed values and give values or an [`Error`]; they know nothing of HTTP heads. Endpoints and
 //! routes are wired to them in `server/`.
 
+mod shown;
 mod store;
 mod token;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub(crate) use shown::ShownToken;
 pub(crate) use store::{MemoryStore, Store};
 pub(crate) use token::{Claims, Purpose, SessionId, TokenKeys, Unusable};
 
@@ -88,9 +91,21 @@ impl Sessions {
         }
     }
 
-    /// Who an access token belongs to. No I/O.
-    pub(crate) fn verify(&self, access_token: &[u8], now: Timestamp) -> Result<Claims, Error> {
-        self.open(Purpose::Access, access_token, now)
+    /// Who an access token belongs to. No I/O. `shown` is what its connection remembers.
+    pub(crate) fn verify(
+        &self,
+        access_token: &[u8],
+        now: Timestamp,
+        shown: &ShownToken,
+    ) -> Result<Rc<Claims>, Error> {
+        let keys = self.keys.id();
+        if let Some(claims) = shown.recall(access_token, keys) {
+            self.check(Purpose::Access, &claims, now)?;
+            return Ok(claims);
+        }
+        let claims = Rc::new(self.open(Purpose::Access, access_token, now)?);
+        shown.remember(access_token, keys, &claims);
+        Ok(claims)
     }
 
     /// Exchanges a `wx.login` code for a session. The same code again, at once or within five minutes, gives the same
@@ -282,25 +297,42 @@ impl Sessions {
     }
 
     fn open(&self, purpose: Purpose, token: &[u8], now: Timestamp) -> Result<Claims, Error> {
-        match self.keys.verify(purpose, token, now) {
-            Ok(claims) if !self.state.store.is_revoked(&claims) => Ok(claims),
-            Ok(_) | Err(Unusable::Invalid) => Err(Error::downstream(
-                Kind::TokenInvalid,
-                "the token is not valid, or its session has ended",
-            )
-            .with_hint("call wx.login again")),
-            Err(Unusable::Expired) => {
-                let hint = match purpose {
-                    Purpose::Access => "refresh it",
-                    Purpose::Refresh => "call wx.login again",
-                };
-                Err(Error::downstream(Kind::TokenExpired, "the token has expired").with_hint(hint))
-            }
+        let opened = self.keys.open(purpose, token);
+        let claims = opened.ok_or_else(|| refused(purpose, Unusable::Invalid))?;
+        self.check(purpose, &claims, now)?;
+        Ok(claims)
+    }
+
+    /// What may change after a token was opened: whether it has expired, and whether its session was ended.
+    fn check(&self, purpose: Purpose, claims: &Claims, now: Timestamp) -> Result<(), Error> {
+        if claims.has_expired(now) {
+            return Err(refused(purpose, Unusable::Expired));
         }
+        if self.state.store.is_revoked(claims) {
+            return Err(refused(purpose, Unusable::Invalid));
+        }
+        Ok(())
     }
 
     fn hash(&self, code: &LoginCode) -> CodeHash {
         crypto::sha256(format!("{}|{}", self.appid, code.expose()).as_bytes())
+    }
+}
+
+fn refused(purpose: Purpose, why: Unusable) -> Error {
+    match why {
+        Unusable::Invalid => Error::downstream(
+            Kind::TokenInvalid,
+            "the token is not valid, or its session has ended",
+        )
+        .with_hint("call wx.login again"),
+        Unusable::Expired => {
+            let hint = match purpose {
+                Purpose::Access => "refresh it",
+                Purpose::Refresh => "call wx.login again",
+            };
+            Error::downstream(Kind::TokenExpired, "the token has expired").with_hint(hint)
+        }
     }
 }
 

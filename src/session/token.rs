@@ -11,6 +11,7 @@
 //! The prefix (`wxat_` access, `wxrt_` refresh) lets people and secret scanners recognise a token. Appid and purpose are
 //! in the associated data: a token of another Mini Program, or a refresh token shown as an access token, does not open.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -65,8 +66,13 @@ pub(crate) enum Unusable {
     Expired,
 }
 
+/// Tells keys apart that were derived at different times, by a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeysId(u64);
+
 /// The keys that tokens are sealed with.
 pub(crate) struct TokenKeys {
+    id: KeysId,
     access_data: Vec<u8>,
     refresh_data: Vec<u8>,
     /// Newest first; the first one seals, all of them open.
@@ -101,11 +107,17 @@ impl TokenKeys {
             .map(|secret| TokenKey::derive(appid, secret))
             .collect();
         let data = |purpose: Purpose| format!("{}{appid}", purpose.prefix()).into_bytes();
+        static DERIVED: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: KeysId(DERIVED.fetch_add(1, Ordering::Relaxed)),
             access_data: data(Purpose::Access),
             refresh_data: data(Purpose::Refresh),
             keys,
         }
+    }
+
+    pub(crate) fn id(&self) -> KeysId {
+        self.id
     }
 
     /// Seals `claims` into a token.
@@ -133,14 +145,15 @@ impl TokenKeys {
         now: Timestamp,
     ) -> Result<Claims, Unusable> {
         let claims = self.open(purpose, token).ok_or(Unusable::Invalid)?;
-        if claims.expires <= now {
+        if claims.has_expired(now) {
             Err(Unusable::Expired)
         } else {
             Ok(claims)
         }
     }
 
-    fn open(&self, purpose: Purpose, token: &[u8]) -> Option<Claims> {
+    /// What a token says, if it is one of ours; it may have expired.
+    pub(crate) fn open(&self, purpose: Purpose, token: &[u8]) -> Option<Claims> {
         let text = token.strip_prefix(purpose.prefix().as_bytes())?;
         if text.len() > MAX_TOKEN {
             return None;
@@ -185,6 +198,11 @@ impl TokenKey {
 }
 
 impl Claims {
+    /// Whether the token has come to its end.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires <= now
+    }
+
     /// How long the token has left.
     pub(crate) fn left(&self, now: Timestamp) -> Duration {
         self.expires.since(now)

@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::fields::{
-    Fields, Lines, Name, Repeated, place, split_name, target_len, token_len, value_len,
+    Fields, Lines, Name, Repeated, host_len, name_len, place, target_len, token_len, trimmed,
+    value_len,
 };
 
 /// More lines than this are an attack or a loop.
@@ -114,6 +115,9 @@ impl Connection {
             persistent: version == Version::Http11,
             ..Self::default()
         };
+        if !fields.has(Name::Connection) {
+            return connection;
+        }
         let mut close = false;
         for option in fields.list(Name::Connection) {
             if option.eq_ignore_ascii_case(b"close") {
@@ -262,7 +266,7 @@ impl RequestHead {
     /// Whether the client can do something with trailers (RFC 9110 §10.1.4).
     pub(crate) fn takes_trailers(&self) -> bool {
         let is_it = |coding: &[u8]| coding.eq_ignore_ascii_case(b"trailers");
-        self.fields.list(Name::Te).any(is_it)
+        self.fields.has(Name::Te) && self.fields.list(Name::Te).any(is_it)
     }
 
     /// RFC 9110 §7.8. A body would stand where the other protocol begins.
@@ -321,6 +325,9 @@ impl ResponseHead {
 
     /// The app's `Keep-Alive: timeout=N`, in seconds.
     pub(super) fn keep_alive_timeout(&self) -> Option<u64> {
+        if !self.fields.has(Name::KeepAlive) {
+            return None;
+        }
         self.fields.list(Name::KeepAlive).find_map(|parameter| {
             let seconds = parameter.strip_prefix(b"timeout=")?;
             std::str::from_utf8(seconds).ok()?.parse().ok()
@@ -508,21 +515,9 @@ fn length(fields: &Fields) -> Result<Option<u64>, HeadError> {
     Ok(Some(length))
 }
 
-/// Which bytes a host's name has.
-const HOST: [bool; 256] = {
-    let mut allowed = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        allowed[byte] = b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        byte += 1;
-    }
-    allowed
-};
-
 /// uri-host [":" port], by characters: enough to keep paths, user names and lists out (RFC 9110 §7.2).
 fn is_host(host: &[u8]) -> bool {
-    let is_name = |text: &[u8]| text.iter().all(|&b| HOST[usize::from(b)]);
+    let is_name = |text: &[u8]| host_len(text) == text.len();
     if is_name(host) {
         return !host.is_empty();
     }
@@ -615,21 +610,27 @@ fn parse_version(bytes: &[u8]) -> Result<(Version, &[u8]), HeadError> {
 
 /// The field lines of `bytes`, of which `rest` begins with the first of them, up to the empty line, behind which the head
 /// ends.
-fn parse_lines(bytes: &[u8], mut rest: &[u8], lines: &mut Lines) -> Result<usize, HeadError> {
+fn parse_lines(bytes: &[u8], rest: &[u8], lines: &mut Lines) -> Result<usize, HeadError> {
+    let mut at = bytes.len() - rest.len();
     loop {
+        let rest = &bytes[at..];
         if rest.starts_with(b"\r\n") {
-            return Ok(bytes.len() - rest.len() + 2);
+            return Ok(at + 2);
         }
-        let (name, after) =
-            split_name(rest).ok_or(HeadError::Malformed("a header name is not a token"))?;
-        let (value, after) = after.split_at(value_len(after));
-        rest = after.strip_prefix(b"\r\n").ok_or(HeadError::Malformed(
-            "a header value has a forbidden character",
-        ))?;
+        let name = name_len(rest).ok_or(HeadError::Malformed("a header name is not a token"))?;
+        let rest = &rest[name + 1..];
+        let (value, rest) = rest.split_at(value_len(rest));
+        if !rest.starts_with(b"\r\n") {
+            let detail = "a header value has a forbidden character";
+            return Err(HeadError::Malformed(detail));
+        }
         if lines.len() == MAX_FIELDS {
             return Err(HeadError::TooLarge);
         }
-        lines.push(bytes, name, value.trim_ascii());
+        let value_at = at + name + 1;
+        let Range { start, end } = trimmed(value);
+        lines.push(bytes, at..at + name, value_at + start..value_at + end);
+        at = value_at + value.len() + 2;
     }
 }
 
