@@ -473,7 +473,8 @@ fn flood(
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            for batch in 0..6000 {
+            // Far more than the sockets on the way can hold.
+            for batch in 0..60_000 {
                 let frames: Vec<u8> = (0..BATCH).flat_map(|n| next(batch * BATCH + n)).collect();
                 if over.load(Ordering::SeqCst) || socket.write_all(&frames).is_err() {
                     return Ok(());
