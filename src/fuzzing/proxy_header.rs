@@ -30,8 +30,9 @@ impl AsyncRead for Pieces<'_> {
 /// Any bytes as the first ones of a connection.
 pub fn proxy_header(data: &[u8]) {
     let outcome = read(data, usize::MAX);
+    // Which fault is found first may depend on how much is there.
     for piece in [1, 2, 7] {
-        assert_eq!(read(data, piece), outcome, "in pieces of {piece}");
+        assert_eq!(read(data, piece).ok(), outcome.ok(), "pieces of {piece}");
     }
     let Ok((source, length)) = outcome else {
         return;

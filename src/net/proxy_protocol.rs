@@ -118,7 +118,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Header, Malformed> {
 
 fn parse_line(bytes: &[u8]) -> Result<Header, Malformed> {
     let line = match bytes {
-        [line @ .., b'\r', b'\n'] if bytes.len() <= LONGEST_LINE => line,
+        [line @ .., b'\r', b'\n'] if bytes.len() <= LONGEST_LINE && !line.contains(&b'\n') => line,
         _ if bytes.len() >= LONGEST_LINE => return Err(Malformed("its line is too long")),
         _ if bytes.len() < SHORTEST => return Ok(Header::Incomplete(SHORTEST - bytes.len())),
         // Every field that is still to come has a space and a byte at least, and then there are CR LF.
@@ -285,6 +285,7 @@ mod tests {
             b"PROXY UDP4 1.1.1.1 2.2.2.2 1 2\r\n",
             b"proxy TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
             long.as_bytes(),
+            b"PROXY UNKNOWN a\n\r\n",
             b"\r\n\r\n\0\r\nQUIT\r\n",
             &version,
             &command,
