@@ -255,6 +255,12 @@ impl Fields {
         self.lines.len()
     }
 
+    /// Makes room for what most heads need, for those that are not parsed but put together.
+    pub(super) fn reserve(&mut self) {
+        self.bytes.reserve(1024);
+        self.lines.all.reserve(16);
+    }
+
     /// Adds a line that did not come with the others: a trailer, or a field of another protocol. Name and value have been
     /// checked.
     pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {

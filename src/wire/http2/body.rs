@@ -125,14 +125,15 @@ pub(super) async fn send_data(
     }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        while stream.capacity() == 0 {
+        let mut capacity = stream.capacity();
+        while capacity == 0 {
             match poll_fn(|cx| stream.poll_capacity(cx)).await {
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => capacity = stream.capacity(),
                 Some(Err(error)) => return Err(io_error(error)),
                 None => return Err(io::ErrorKind::BrokenPipe.into()),
             }
         }
-        let (now, later) = data.split_at(stream.capacity().min(data.len()));
+        let (now, later) = data.split_at(capacity.min(data.len()));
         stream
             .send_data(Bytes::copy_from_slice(now), last && later.is_empty())
             .map_err(io_error)?;

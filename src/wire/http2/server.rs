@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::{self, Body, Reader};
 use super::meter::Meter;
@@ -23,6 +23,8 @@ use crate::wire::{Length, NoHead};
 
 /// How many requests a client may have under way at once.
 const MAX_STREAMS: u32 = 128;
+/// Room for so many fields an answer's head begins with; most have no more.
+const USUAL_FIELDS: usize = 12;
 /// How many streams may be reset before they were even looked at (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 32;
 /// How many streams may break the rules before the connection has to go (CVE-2025-8671).
@@ -153,6 +155,7 @@ impl Request {
     ) -> (Self, Result<(), HeadError>) {
         let (parts, stream) = request.into_parts();
         let mut head = RequestHead::default();
+        head.fields.reserve();
         let assembled = assemble(&mut head, &parts, stream.is_end_stream());
         meter.count_useful(head.fields.size());
         meter.begin_request();
@@ -267,6 +270,7 @@ impl Responder<'_> {
     pub(crate) fn start(&mut self, status: u16, length: Length) {
         let reply = &mut *self.0;
         reply.status = Some(status);
+        reply.fields.reserve(USUAL_FIELDS);
         let bodiless = reply.head_only || matches!(status, 204 | 304);
         reply.framing = match length {
             _ if bodiless => Framing::Empty,
@@ -390,9 +394,5 @@ fn head(status: u16, fields: HeaderMap) -> io::Result<Response<()>> {
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
     *head.headers_mut() = fields;
-    // The app may have meant its connection to us; ours to the client is another (RFC 9113 §8.2.2).
-    for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
-        head.headers_mut().remove(HeaderName::from_static(name));
-    }
     Ok(head)
 }

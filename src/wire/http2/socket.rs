@@ -178,3 +178,103 @@ impl AsyncWrite for Socket {
         Pin::new(&mut inner.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// A socket that gathers, its other end, and its account.
+    fn pair() -> (Socket, UnixStream, Rc<Meter>) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let meter = Rc::<Meter>::default();
+        let socket = Socket::new(Stream::Unix(near), Vec::new(), Rc::clone(&meter));
+        socket.gather();
+        (socket, far, meter)
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let limit = std::time::Duration::from_secs(30);
+        runtime
+            .unwrap()
+            .block_on(async { tokio::time::timeout(limit, test).await.unwrap() });
+    }
+
+    #[test]
+    fn what_is_flushed_piece_by_piece_goes_out_together() {
+        run(async {
+            let (mut socket, mut far, meter) = pair();
+            for piece in [&b"one, "[..], b"two, ", b"three"] {
+                socket.write_all(piece).await.unwrap();
+                socket.flush().await.unwrap();
+            }
+            assert_eq!(meter.written(), 0);
+            assert!(!poll_fn(|cx| socket.poll_release(cx)).await);
+            let mut received = [0; 64];
+            let count = far.read(&mut received).await.unwrap();
+            assert_eq!(&received[..count], b"one, two, three");
+            assert_eq!(meter.written(), 15);
+        });
+    }
+
+    #[test]
+    fn more_than_is_gathered_arrives_in_its_order_though_the_peer_is_slow() {
+        run(async {
+            let (mut socket, mut far, meter) = pair();
+            let sent: Vec<u8> = (0..2_000_000u32).map(|n| (n % 251) as u8).collect();
+            let expected = sent.clone();
+            let sending = async {
+                let mut rest = &sent[..];
+                // Small ones, larger ones, and some that do not fit at all.
+                for size in [9, 100, 9_000, 9, 40_000, 16_375].into_iter().cycle() {
+                    let (now, later) = rest.split_at(size.min(rest.len()));
+                    socket.write_all(now).await.unwrap();
+                    rest = later;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                assert!(!poll_fn(|cx| socket.poll_release(cx)).await);
+                socket.shutdown().await.unwrap();
+            };
+            let receiving = async {
+                let mut received = Vec::new();
+                far.read_to_end(&mut received).await.unwrap();
+                received
+            };
+            let ((), received) = tokio::join!(sending, receiving);
+            assert!(received == expected);
+            assert_eq!(meter.written(), expected.len() as u64);
+        });
+    }
+
+    #[test]
+    fn that_the_peer_has_gone_is_told_to_the_next_who_writes() {
+        run(async {
+            let (mut socket, far, _) = pair();
+            drop(far);
+            socket.write_all(b"nobody takes this").await.unwrap();
+            assert!(poll_fn(|cx| socket.poll_release(cx)).await);
+            assert!(socket.flush().await.is_err());
+        });
+    }
+
+    #[test]
+    fn an_end_sends_what_was_gathered_first() {
+        run(async {
+            let (mut socket, mut far, _) = pair();
+            socket.write_all(b"goodbye").await.unwrap();
+            socket.shutdown().await.unwrap();
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received, b"goodbye");
+        });
+    }
+}

@@ -263,6 +263,7 @@ impl<'c> AnswerReader<'c> {
         });
         let (response, stream) = received.await?;
         let ends = stream.as_ref().is_some_and(h2::RecvStream::is_end_stream);
+        self.head.fields.reserve();
         self.head.assemble(
             response.status().as_u16(),
             lines(response.headers()),
@@ -317,7 +318,6 @@ fn translate(head: &[u8]) -> Option<Request<()>> {
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         match name {
             b"host" => authority = Some(value),
-            b"connection" | b"transfer-encoding" | b"upgrade" => {}
             _ => put(&mut fields, name, value),
         }
     }
