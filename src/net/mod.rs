@@ -2,10 +2,13 @@
 
 mod listen;
 mod proxy_protocol;
+#[cfg_attr(not(target_os = "linux"), path = "no_splice.rs")]
+mod splice;
 mod stream;
 mod tls;
 
 pub(crate) use listen::{Bound, Listener};
 pub(crate) use proxy_protocol::read_header as read_proxy_header;
+pub(crate) use splice::Pipe;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};
 pub(crate) use tls::{Protocol, Secured, handshake};

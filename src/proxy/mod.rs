@@ -32,7 +32,7 @@ use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
-    RequestHead, Responder, ResponseHead, UpstreamConnection, Writer,
+    RequestHead, Responder, ResponseHead, Splice, UpstreamConnection, Writer,
 };
 
 /// The largest head that an app may answer with.
@@ -330,13 +330,7 @@ impl Exchange<'_> {
             let count = match read {
                 Ok(Ok(count)) => count,
                 Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),
-                Err(_) => {
-                    let detail = "the body stopped arriving";
-                    return Err(Upload::Downstream(Error::downstream(
-                        Kind::RequestTimeout,
-                        detail,
-                    )));
-                }
+                Err(_) => return Err(Upload::Downstream(silent_within_body())),
             };
             total += count as u64;
             if total > limits.body {
@@ -350,6 +344,11 @@ impl Exchange<'_> {
                 if last {
                     return Ok(());
                 }
+                if let Some(splice) = writer.splice(body) {
+                    // Boxed, because it is large and few requests need it.
+                    Box::pin(self.splice_upload(splice)).await?;
+                    continue;
+                }
             }
             if body.is_done() {
                 let head = self.forward.head;
@@ -358,6 +357,27 @@ impl Exchange<'_> {
                 return self.upload_within(trailers).await;
             }
         }
+    }
+
+    /// Sends the rest of a request's body; what is left afterwards is to be copied.
+    async fn splice_upload(&self, mut splice: Splice<'_>) -> Result<(), Upload> {
+        while !splice.is_done() {
+            let taking = splice.take();
+            match self
+                .timers
+                .within(self.forward.limits.downstream, taking)
+                .await
+            {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Ok(()),
+                Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),
+                Err(_) => return Err(Upload::Downstream(silent_within_body())),
+            }
+            while !splice.is_clear() {
+                self.upload_within(splice.send()).await?;
+            }
+        }
+        Ok(())
     }
 
     fn to_app(
@@ -473,7 +493,7 @@ impl Exchange<'_> {
                 }
                 // The app has a whole timeout from the end of the body on.
                 Err(_) if uploading => continue,
-                Err(_) => return Err(timed_out("the app stopped in the middle of its answer")),
+                Err(_) => return Err(silent_within_answer()),
             };
             faults::strike("answer");
             if count == 0 {
@@ -490,7 +510,39 @@ impl Exchange<'_> {
             if last {
                 return Ok(());
             }
+            if let Some(splice) = responder.splice(body) {
+                // Boxed, because it is large and few requests need it.
+                Box::pin(self.splice_answer(splice)).await?;
+                if body.is_done() {
+                    return Ok(());
+                }
+            }
         }
+    }
+
+    /// Relays the rest of an answer; what is left afterwards is to be copied.
+    async fn splice_answer(&self, mut splice: Splice<'_>) -> Result<(), Error> {
+        while !splice.is_done() {
+            let uploading = self.uploading.get();
+            let taking = splice.take();
+            match self
+                .timers
+                .within(self.forward.limits.upstream, taking)
+                .await
+            {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Ok(()),
+                Ok(Err(error)) => return Err(broken_answer(&error)),
+                // The app has a whole timeout from the end of the body on.
+                Err(_) if uploading => continue,
+                Err(_) => return Err(silent_within_answer()),
+            }
+            faults::strike("answer");
+            while !splice.is_clear() {
+                self.send_within(splice.send()).await?;
+            }
+        }
+        Ok(())
     }
 
     fn send_within(
@@ -680,6 +732,14 @@ fn unreachable(cause: io::Error) -> Error {
 
 fn timed_out(detail: &'static str) -> Error {
     Error::upstream(Kind::UpstreamTimeout, detail)
+}
+
+fn silent_within_answer() -> Error {
+    timed_out("the app stopped in the middle of its answer")
+}
+
+fn silent_within_body() -> Error {
+    Error::downstream(Kind::RequestTimeout, "the body stopped arriving")
 }
 
 fn invalid(detail: &'static str) -> Error {

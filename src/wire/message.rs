@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::fields::{Field, Fields};
 use super::head::{Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead};
+use super::http1::Splice;
 use super::{http1, http2};
 
 /// Why a body cannot be read to its end.
@@ -233,6 +234,14 @@ impl<'c> Responder<'c> {
         either!(self, it => it.send(data, last).await)
     }
 
+    /// Has the kernel move the rest of the app's `body` to the client, if that is worth it and possible.
+    pub(crate) fn splice<'a>(&'a mut self, body: &'a mut Reader<'_>) -> Option<Splice<'a>> {
+        match (self, body) {
+            (Self::Http1(it), Reader::Http1(body)) => it.splice(body),
+            _ => None,
+        }
+    }
+
     /// Ends the answer with trailers, if the client can have any.
     pub(crate) async fn finish(
         &mut self,
@@ -297,6 +306,14 @@ impl Writer<'_> {
     /// Sends what is pending and `data`; `last` also ends the body.
     pub(crate) async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()> {
         either!(self, it => it.send(data, last).await)
+    }
+
+    /// Has the kernel move the rest of the client's `body` to the app, if that is worth it and possible.
+    pub(crate) fn splice<'a>(&'a mut self, body: &'a mut Reader<'_>) -> Option<Splice<'a>> {
+        match (self, body) {
+            (Self::Http1(it), Reader::Http1(body)) => it.splice(body),
+            _ => None,
+        }
     }
 
     /// Ends the body with trailers, if its framing has room for them.

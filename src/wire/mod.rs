@@ -20,6 +20,7 @@ pub(crate) use fields::{Field, Fields, Name};
 pub(crate) use head::{
     Connection, Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead,
 };
+pub(crate) use http1::Splice;
 pub(crate) use message::{
     AnswerReader, BodyError, Length, NoHead, Reader, Responder, UpstreamConnection, Writer,
 };

@@ -9,6 +9,7 @@ use std::io::{self, IoSlice, Write as _};
 use tokio::io::AsyncWriteExt;
 
 use super::buffer::Buffer;
+use super::splice::Splice;
 use crate::net::{ReadHalf, WriteHalf};
 use crate::wire::fields::Fields;
 use crate::wire::head::{Framing, HeadLimits, HeadScan, MAX_FIELDS};
@@ -350,6 +351,11 @@ impl Writer<'_> {
             self.framing = Framing::Empty;
         }
         Ok(tail)
+    }
+
+    /// Has the kernel move the rest of the client's `body` to the app, if that is worth it and possible.
+    pub(crate) fn splice<'a>(&'a mut self, body: &'a mut Reader<'_>) -> Option<Splice<'a>> {
+        Splice::new(body, self, None)
     }
 
     /// Ends the body with a trailer section, if its framing has room for one, as lines ready to be sent.

@@ -3,10 +3,12 @@
 mod body;
 mod buffer;
 mod server;
+mod splice;
 #[cfg(test)]
 mod tests;
 mod upstream;
 
 pub(crate) use body::{Reader, Writer};
 pub(crate) use server::{Responder, ServerConnection};
+pub(crate) use splice::Splice;
 pub(crate) use upstream::{AnswerReader, UpstreamConnection};

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::body::{Reader, Remaining, Writer};
 use super::buffer::Buffer;
+use super::splice::Splice;
 use crate::net::{ReadHalf, Stream};
 use crate::wire::fields::{Field, Fields};
 use crate::wire::head::{Framing, HeadLimits, Method, RequestHead, Version};
@@ -38,7 +39,7 @@ pub(crate) struct ServerConnection {
 
 /// How far the answer to the current request has got.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reply {
+pub(super) struct Reply {
     /// The status, once the head has been begun.
     status: Option<u16>,
     /// Whether the whole answer has been sent.
@@ -225,6 +226,14 @@ impl ServerConnection {
     }
 }
 
+impl Reply {
+    /// Body bytes were sent; `done` if that was the whole answer.
+    pub(super) fn add(&mut self, bytes: u64, done: bool) {
+        self.bytes += bytes;
+        self.complete = done;
+    }
+}
+
 impl<'c> Responder<'c> {
     /// Whether an answer has been begun, so that an error can no longer be told.
     pub(crate) fn has_started(&self) -> bool {
@@ -368,9 +377,13 @@ impl<'c> Responder<'c> {
         };
         self.reply.sent = true;
         self.writer.send(data, last).await?;
-        self.reply.bytes += data.len() as u64;
-        self.reply.complete = last;
+        self.reply.add(data.len() as u64, last);
         Ok(())
+    }
+
+    /// Has the kernel move the rest of the app's `body` to the client, if that is worth it and possible.
+    pub(crate) fn splice<'a>(&'a mut self, body: &'a mut Reader<'_>) -> Option<Splice<'a>> {
+        Splice::new(body, &mut self.writer, Some(self.reply))
     }
 
     /// Ends the answer, with trailers (as lines ready to be sent) if its framing has room for them.
