@@ -372,6 +372,26 @@ fn a_port_in_use_is_told_in_one_line() {
     }
 }
 
+/// Whoever holds the inbound port, if only for a moment, is given connections by the kernel.
+#[test]
+fn the_inbound_port_is_not_touched_if_the_admin_side_cannot_listen() {
+    let (inbound, admin) = (
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let mut text = fs::read_to_string(configuration("http://127.0.0.1:1", "0s")).unwrap();
+    for (section, taken) in [("inbound", &inbound), ("admin", &admin)] {
+        let (before, after) = text.split_once(&format!("[{section}]")).unwrap();
+        let addr = taken.local_addr().unwrap().to_string();
+        let after = after.replacen("127.0.0.1:0", &addr, 1);
+        text = format!("{before}[{section}]{after}");
+    }
+    let path = write_configuration(&text);
+    let (code, _, stderr) = finished(&["run", "-c", path.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("[admin] listen"), "{stderr}");
+}
+
 #[test]
 fn the_reference_configuration_is_valid() {
     let (code, stdout, stderr) = finished(&["check"]);

@@ -397,7 +397,8 @@ impl Check<'_> {
                     .help("name the addresses of your proxies only");
                 self.sink.warn(span, fault);
             } else if network.addr != written.addr {
-                let fault = Fault::new("this address has bits beyond those that count");
+                let fault = Fault::new("this address has bits beyond those that count")
+                    .help(format!("write \"{}/{}\"", network.addr, network.prefix));
                 self.sink.warn(span, fault);
             }
             checked.networks.push(network);
@@ -588,7 +589,7 @@ impl Check<'_> {
             (raw.inbound.listen.span(), "[admin] listen")
         };
         let fault = Fault::new(format!("this is where `{first}` listens already"))
-            .help("each listener needs a port of its own");
+            .help("each listener needs a place of its own");
         self.sink.error(second, fault);
     }
 

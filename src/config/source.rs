@@ -641,7 +641,12 @@ mod tests {
                 "",
                 "everybody is trusted",
             ),
-            ("", "trusted_proxies = [\"10.1.0.0/8\"]", "", "bits beyond"),
+            (
+                "",
+                "trusted_proxies = [\"10.1.0.0/8\"]",
+                "",
+                "write \"10.0.0.0/8\"",
+            ),
             ("", "", "[[route]]\npath = \"/wx/login\"", "own endpoints"),
             (
                 "",

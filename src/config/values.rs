@@ -144,7 +144,8 @@ pub(super) fn listen(text: &str) -> Result<Listen, Fault> {
 }
 
 fn listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
-    let expected = "a listener is an address and a port, such as \"0.0.0.0:8080\"";
+    let expected =
+        "a listener is an address and a port, such as \"0.0.0.0:8080\", or \"unix:/path/to.sock\"";
     if let Ok(addr) = text.parse() {
         return Ok(addr);
     }
@@ -259,9 +260,10 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
         Some((addr, prefix)) => (addr, Some(prefix)),
         None => (text, None),
     };
-    let addr: IpAddr = addr
-        .parse()
-        .map_err(|_| Fault::new(expected).help("names are not looked up here"))?;
+    let addr: IpAddr = addr.parse().map_err(|_| {
+        Fault::new(expected)
+            .help("names are not looked up here; \"unix\" is whoever comes by a Unix socket")
+    })?;
     let widest = if addr.is_ipv4() { 32 } else { 128 };
     let prefix = match prefix {
         None => widest,
@@ -505,9 +507,12 @@ fn without_scheme(text: &str, expected: &'static str) -> Fault {
     if text.starts_with('/') {
         return fault.help(format!("write \"unix:{text}\""));
     }
-    let rest = match text.split_once(":/") {
-        Some((_, rest)) => rest.trim_start_matches('/'),
-        None => text.strip_prefix("http:").unwrap_or(text),
+    let (scheme, rest) = match text.strip_prefix("h2c:") {
+        Some(rest) => ("h2c", rest.trim_start_matches('/')),
+        None => match text.split_once(":/") {
+            Some((_, rest)) => ("http", rest.trim_start_matches('/')),
+            None => ("http", text.strip_prefix("http:").unwrap_or(text)),
+        },
     };
     let rest = match (rest.strip_prefix(':'), port_number(rest)) {
         (Some(port), _) if port_number(port).is_some() => format!("127.0.0.1:{port}"),
@@ -515,7 +520,7 @@ fn without_scheme(text: &str, expected: &'static str) -> Fault {
         _ => rest.to_owned(),
     };
     match Base::parse(&rest, 80) {
-        Ok(base) => fault.help(format!("write \"http://{}\"", base.authority)),
+        Ok(base) => fault.help(format!("write \"{scheme}://{}\"", base.authority)),
         Err(_) => fault.help("write it like \"http://127.0.0.1:3000\""),
     }
 }
@@ -708,6 +713,8 @@ mod tests {
             ("htp://app:3000", "write \"http://app:3000\""),
             ("http:/app", "write \"http://app\""),
             ("http:app", "write \"http://app\""),
+            ("h2c:app:50051", "write \"h2c://app:50051\""),
+            ("h2c:/app:50051", "write \"h2c://app:50051\""),
             ("localhost:3000", "write \"http://localhost:3000\""),
             (":3000", "write \"http://127.0.0.1:3000\""),
             ("3000", "write \"http://127.0.0.1:3000\""),
@@ -762,6 +769,7 @@ mod tests {
         assert_eq!(cidr("10.1.2.3").unwrap().prefix, 32);
         assert_eq!(cidr("fd00::/8").unwrap().prefix, 8);
         assert_eq!(help(cidr("::ffff:10.0.0.0/104")), "write \"10.0.0.0/8\"");
+        assert!(help(cidr("unixx")).contains("\"unix\""));
         for bad in [
             "10.0.0.0/33",
             "10.0.0/8",

@@ -71,7 +71,8 @@ impl Worker {
         if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::TimedOut) {
             self.cells.refuse(why);
         }
-        tracing::debug!(?addr, reason = why.label(), %error, "closed before the first request");
+        let client = addr.map(tracing::field::display);
+        tracing::debug!(client, reason = why.label(), %error, "closed before the first request");
     }
 
     async fn secure(
@@ -92,7 +93,8 @@ impl Worker {
                     false => &self.cells.full_handshakes,
                 };
                 cell.add(1);
-                tracing::trace!(?addr, ?protocol, resumed, "TLS handshake");
+                let client = addr.map(tracing::field::display);
+                tracing::trace!(client, ?protocol, resumed, "TLS handshake");
                 Some((stream, protocol))
             }
             Ok(Err((error, stream))) => {

@@ -115,10 +115,12 @@ impl Sidecar {
                 cause,
             }
         };
-        let listeners = Bound::group(&config.inbound.listen, workers)
-            .map_err(listen("inbound", &config.inbound.listen))?;
+        // First, because it may fail: the kernel gives connections to whoever shares the inbound port, and takes them down
+        // with a process that does not start.
         let admin_listener =
             Bound::one(&config.admin.listen).map_err(listen("admin", &config.admin.listen))?;
+        let listeners = Bound::group(&config.inbound.listen, workers)
+            .map_err(listen("inbound", &config.inbound.listen))?;
         let inbound = listeners[0].place()?;
         let admin = admin_listener.place()?;
 

@@ -1,5 +1,5 @@
 //! One core: a single-threaded runtime with its own listener, its own connections to the app, its own counters and its own
-//! view of the configuration. Workers share nothing that a request writes to.
+//! view of the configuration. Workers share nothing that an ordinary request writes to.
 //!
 //! Here is what a worker's requests work with; `connections.rs` has what it does all day.
 
