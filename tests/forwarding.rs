@@ -1149,3 +1149,27 @@ fn what_a_trusted_proxy_says_of_the_way_here_is_kept_and_continued() {
     let (request, _) = with_claims("trusted_proxies = [\"10.0.0.0/8\"]");
     assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
 }
+
+/// Never silent for as long as `idle_timeout`, and yet not to be waited for.
+#[test]
+fn a_body_that_drips_is_ended() {
+    let app = FakeApp::agreeable();
+    let rig = open_with(&app, "idle_timeout = \"1s\"");
+    for target in ["/upload", "/wx/login"] {
+        let mut client = rig.client();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n");
+        client.send(head.as_bytes());
+        let mut writer = client.stream().try_clone().unwrap();
+        let dripping = std::thread::spawn(move || {
+            (0..200)
+                .take_while(|_| {
+                    std::thread::sleep(Duration::from_millis(100));
+                    writer.write_all(b"a").is_ok()
+                })
+                .count()
+        });
+        is_problem(&client.read_response(false), 408, "request-timeout");
+        drop(client);
+        assert!(dripping.join().unwrap() < 200, "{target}");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod headers;
 mod origin;
+mod pace;
 mod pool;
 mod tunnel;
 
@@ -19,6 +20,7 @@ use futures_util::FutureExt;
 use pin_project_lite::pin_project;
 
 pub(crate) use origin::{Origin, Peer};
+pub(crate) use pace::Pace;
 pub(crate) use pool::Pool;
 use tokio::time::Instant;
 
@@ -153,6 +155,7 @@ async fn attempt(
         timers,
         upgrade,
         uploading: Cell::new(false),
+        answered: Cell::new(false),
     };
     let outcome = exchange.run(&mut writer, answer, body, responder).await;
     match outcome {
@@ -186,6 +189,8 @@ struct Exchange<'a> {
     upgrade: bool,
     /// Whether the request's body is still on its way; meanwhile the app may well be silent.
     uploading: Cell<bool>,
+    /// Whether the app has begun its answer.
+    answered: Cell<bool>,
 }
 
 impl Exchange<'_> {
@@ -317,6 +322,10 @@ impl Exchange<'_> {
 
     async fn upload(&self, writer: &mut Writer<'_>, body: &mut Reader<'_>) -> Result<(), Upload> {
         let limits = &self.forward.limits;
+        let mut pace = Pace::new(limits.downstream);
+        if self.forward.head.is_grpc() {
+            pace.set_free();
+        }
         let mut total: u64 = 0;
         loop {
             let read = match at_once(body.ready()).await {
@@ -324,7 +333,13 @@ impl Exchange<'_> {
                 None => {
                     // The app may answer the head alone, and a client may wait for that before it sends anything.
                     self.upload_within(writer.send(b"", false)).await?;
-                    self.timers.within(limits.downstream, body.ready()).await
+                    if self.answered.get() {
+                        pace.set_free();
+                    }
+                    let began = Instant::now();
+                    let reading = self.timers.within(pace.limit(total), body.ready()).await;
+                    pace.count(began.elapsed());
+                    reading
                 }
             };
             let count = match read {
@@ -346,7 +361,7 @@ impl Exchange<'_> {
                 }
                 if let Some(splice) = writer.splice(body) {
                     // Boxed, because it is large and few requests need it.
-                    Box::pin(self.splice_upload(splice)).await?;
+                    Box::pin(self.splice_upload(splice, &mut pace, &mut total)).await?;
                     continue;
                 }
             }
@@ -360,16 +375,19 @@ impl Exchange<'_> {
     }
 
     /// Sends the rest of a request's body; what is left afterwards is to be copied.
-    async fn splice_upload(&self, mut splice: Splice<'_>) -> Result<(), Upload> {
+    async fn splice_upload(
+        &self,
+        mut splice: Splice<'_>,
+        pace: &mut Pace,
+        total: &mut u64,
+    ) -> Result<(), Upload> {
         while !splice.is_done() {
-            let taking = splice.take();
-            match self
-                .timers
-                .within(self.forward.limits.downstream, taking)
-                .await
-            {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Ok(()),
+            let began = Instant::now();
+            let taken = self.timers.within(pace.limit(*total), splice.take()).await;
+            pace.count(began.elapsed());
+            match taken {
+                Ok(Ok(Some(count))) => *total += count as u64,
+                Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),
                 Err(_) => return Err(Upload::Downstream(silent_within_body())),
             }
@@ -453,6 +471,7 @@ impl Exchange<'_> {
     }
 
     fn start_answer(&self, head: &ResponseHead, responder: &mut Responder<'_>) {
+        self.answered.set(true);
         let length = match (head.framing, head.declared_length) {
             (Framing::Length(length), _) => Length::Exact(length),
             (Framing::Chunked | Framing::UntilClose, _) => Length::Unknown,
@@ -530,8 +549,8 @@ impl Exchange<'_> {
                 .within(self.forward.limits.upstream, taking)
                 .await
             {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Ok(()),
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(broken_answer(&error)),
                 // The app has a whole timeout from the end of the body on.
                 Err(_) if uploading => continue,
@@ -738,8 +757,10 @@ fn silent_within_answer() -> Error {
     timed_out("the app stopped in the middle of its answer")
 }
 
-fn silent_within_body() -> Error {
-    Error::downstream(Kind::RequestTimeout, "the body stopped arriving")
+/// A request body that does not come, or only drop by drop.
+pub(crate) fn silent_within_body() -> Error {
+    let detail = "the body stopped arriving, or comes too slowly";
+    Error::downstream(Kind::RequestTimeout, detail)
 }
 
 fn invalid(detail: &'static str) -> Error {

@@ -484,16 +484,15 @@ impl<'a> Exchange<'a> {
         }
         let budget = self.snapshot.config.inbound.buffer_limit;
         let mut all = self.snapshot.shared.buffers.body(budget);
+        let mut pace = proxy::Pace::new(self.snapshot.config.inbound.idle_timeout);
         loop {
-            let idle = self.snapshot.config.inbound.idle_timeout;
-            let count = match self.worker.timers.within(idle, body.ready()).await {
+            let began = Instant::now();
+            let patience = pace.limit(all.len() as u64);
+            let reading = self.worker.timers.within(patience, body.ready()).await;
+            pace.count(began.elapsed());
+            let count = match reading {
                 Ok(read) => read.map_err(proxy::broken_body)?,
-                Err(_) => {
-                    return Err(Error::downstream(
-                        Kind::RequestTimeout,
-                        "the body stopped arriving",
-                    ));
-                }
+                Err(_) => return Err(proxy::silent_within_body()),
             };
             if count == 0 {
                 return Ok(all);

@@ -269,6 +269,12 @@ impl RequestHead {
         self.fields.has(Name::Te) && self.fields.list(Name::Te).any(is_it)
     }
 
+    /// Whether the body is a conversation and not an upload.
+    pub(crate) fn is_grpc(&self) -> bool {
+        let mut types = self.fields.all(Name::ContentType);
+        types.any(|value| value.starts_with(b"application/grpc"))
+    }
+
     /// RFC 9110 §7.8. A body would stand where the other protocol begins.
     fn check_upgrade(&self) -> Result<bool, HeadError> {
         let wants = self.connection.upgrade

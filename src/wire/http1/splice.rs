@@ -49,20 +49,20 @@ impl<'a> Splice<'a> {
         })
     }
 
-    /// Waits until body bytes are there and takes them; false if the system does not let us, and nothing was taken.
-    /// What was taken is to be sent before more is taken.
+    /// Waits until body bytes are there, takes them and says how many; `None` if the system does not let us, and nothing
+    /// was taken. What was taken is to be sent before more is taken.
     ///
     /// An error is final, as with [`Reader::ready`].
-    pub(crate) async fn take(&mut self) -> Result<bool, BodyError> {
+    pub(crate) async fn take(&mut self) -> Result<Option<usize>, BodyError> {
         let Remaining::Bytes(left) = *self.left else {
-            return Ok(false);
+            return Ok(None);
         };
         let taken = poll_fn(|cx| self.pipe.poll_fill(cx, self.from, left)).await;
         let (outcome, left) = match taken {
-            Ok(None) => return Ok(false),
+            Ok(None) => return Ok(None),
             Ok(Some(0)) => (Err(BodyError::Truncated), Remaining::Broken),
-            Ok(Some(count)) if count as u64 == left => (Ok(true), Remaining::Nothing),
-            Ok(Some(count)) => (Ok(true), Remaining::Bytes(left - count as u64)),
+            Ok(Some(count)) if count as u64 == left => (Ok(Some(count)), Remaining::Nothing),
+            Ok(Some(count)) => (Ok(Some(count)), Remaining::Bytes(left - count as u64)),
             Err(cause) => (Err(cause.into()), Remaining::Broken),
         };
         *self.left = left;
