@@ -83,6 +83,10 @@ impl Inner {
         }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         if self.gathers && self.gathered.len() + length <= GATHERED {
+            if self.gathered.capacity() == 0 {
+                // Whole at once: it would be copied each time it grew.
+                self.gathered.reserve_exact(GATHERED);
+            }
             for slice in slices {
                 self.gathered.extend_from_slice(slice);
             }
