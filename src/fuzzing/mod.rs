@@ -181,15 +181,13 @@ mod tests {
             .iter()
             .find(|it| it["name"].as_str() == Some("wx-sidecar"));
         let locked = sidecar.expect("it is fuzzed")["dependencies"].as_array();
-        let locked: Vec<_> = locked
-            .expect("a list")
-            .iter()
-            .map(toml::Value::as_str)
-            .collect();
+        // A version stands behind the name where there are several.
+        let name = |it: &toml::Value| Some(it.as_str()?.split(' ').next()?.to_owned());
+        let locked: Vec<_> = locked.expect("a list").iter().filter_map(name).collect();
         let manifest = read("Cargo.toml");
         let wanted = manifest["dependencies"].as_table().expect("a table");
         for name in wanted.keys() {
-            assert!(locked.contains(&Some(name.as_str())), "{name}: {advice}");
+            assert!(locked.contains(name), "{name}: {advice}");
         }
     }
 
