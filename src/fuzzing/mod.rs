@@ -153,6 +153,46 @@ mod tests {
         data
     }
 
+    /// A second lock file is out of date as soon as a dependency changes, and then only the fuzzers would notice.
+    #[test]
+    fn the_fuzzers_are_locked_to_the_same_versions() {
+        let read = |path: &str| -> toml::Table {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+            let text = fs::read_to_string(path).expect("it is there");
+            toml::from_str(&text).expect("it is TOML")
+        };
+        let packages = |path: &str| -> Vec<toml::Table> {
+            let lock = read(path);
+            let packages = lock["package"].as_array().expect("a list").iter();
+            packages
+                .map(|it| it.as_table().expect("a table").clone())
+                .collect()
+        };
+        let (ours, theirs) = (packages("Cargo.lock"), packages("fuzz/Cargo.lock"));
+        let advice =
+            "cp Cargo.lock fuzz/ && cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null";
+        for package in theirs.iter().filter(|it| it.contains_key("source")) {
+            let same_name = |it: &&toml::Table| it["name"] == package["name"];
+            let known: Vec<_> = ours.iter().filter(same_name).collect();
+            let same = known.iter().any(|it| it["version"] == package["version"]);
+            assert!(known.is_empty() || same, "{:?}: {advice}", package["name"]);
+        }
+        let sidecar = theirs
+            .iter()
+            .find(|it| it["name"].as_str() == Some("wx-sidecar"));
+        let locked = sidecar.expect("it is fuzzed")["dependencies"].as_array();
+        let locked: Vec<_> = locked
+            .expect("a list")
+            .iter()
+            .map(toml::Value::as_str)
+            .collect();
+        let manifest = read("Cargo.toml");
+        let wanted = manifest["dependencies"].as_table().expect("a table");
+        for name in wanted.keys() {
+            assert!(locked.contains(&Some(name.as_str())), "{name}: {advice}");
+        }
+    }
+
     macro_rules! replays {
         ($($target:ident)*) => {
             $(#[test]
