@@ -22,7 +22,7 @@ use crate::wire::{NoHead, Reader, Responder};
 pub(super) const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped while a connection is being closed.
 pub(super) const LINGER_LIMIT: usize = 1024 * 1024;
-/// How long an idle client keeps its buffers.
+/// How long an idle client keeps what serves its requests.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 /// How many clients of a worker keep them at once. Thousands of quiet clients must not hold memory for the next request
 /// of each, not even for half a second each.
@@ -189,7 +189,7 @@ impl Worker {
                 let Some(_kept) = Kept::one_more(&self.kept) else {
                     return Some(client);
                 };
-                // Most requests come soon and find the buffers of the last one still there. Until then one may well be
+                // Most requests come soon and find all still there. Until then one may well be
                 // under way, so that not even a drain ends the wait: it is heard, and its answer says that it is the last.
                 match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
                     Ok(Ok(true)) => {}
@@ -260,7 +260,7 @@ struct Client {
     counted: Open,
 }
 
-/// Counts a client that keeps its buffers between two requests.
+/// Counts a client that keeps what serves its requests between two of them.
 struct Kept<'a>(&'a Cell<usize>);
 
 impl<'a> Kept<'a> {

@@ -1,62 +1,60 @@
 //! Logs: one line per event, as JSON for machines or as text for people, on standard output.
 //!
 //! What is logged is chosen where it is logged; no secret is ever passed to a log macro, because secrets are types that
-//! cannot be printed. Below "info" only our own events are told, except at "trace": a library describes every frame, and
-//! what we have to say would drown in it.
+//! cannot be printed.
 
 use std::io::IsTerminal;
 
-use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
 
 use crate::config::{Log, LogFormat};
 
 /// Sends this process's events to standard output. The first call counts.
 pub fn init(log: &Log) {
-    let lines = fmt::layer()
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::from_level(log.level))
         .with_target(false)
         .with_ansi(std::io::stdout().is_terminal());
-    let lines = match log.format {
-        LogFormat::Json => lines
+    let chosen = chosen(LevelFilter::from_level(log.level));
+    // An error means that the embedding program has its own subscriber, which then gets our events.
+    let _embedded = match log.format {
+        LogFormat::Json => builder
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .boxed(),
-        LogFormat::Pretty => lines.compact().boxed(),
+            .finish()
+            .with(chosen)
+            .try_init(),
+        LogFormat::Pretty => builder.compact().finish().with(chosen).try_init(),
     };
-    // An error means that the embedding program has its own subscriber, which then gets our events.
-    let _embedded = tracing_subscriber::registry()
-        .with(told(log.level))
-        .with(lines)
-        .try_init();
 }
 
-/// Whose events are told, and down to which level.
-fn told(level: Level) -> Targets {
-    let of_libraries = match level {
-        Level::DEBUG => Level::INFO,
-        other => other,
-    };
+/// What is written at this level. Of libraries no more than warnings: they say more about what they debug than may be
+/// logged, `h2` for one whole request-targets with their queries.
+fn chosen(level: LevelFilter) -> Targets {
     Targets::new()
-        .with_default(LevelFilter::from_level(of_libraries))
+        .with_default(level.min(LevelFilter::WARN))
         .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target("access", level)
 }
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
-    fn libraries_are_heard_at_debug_only_from_info_on() {
-        let debug = told(Level::DEBUG);
-        assert!(debug.would_enable("wx_sidecar::server", &Level::DEBUG));
-        assert!(debug.would_enable("h2::codec", &Level::INFO));
-        assert!(!debug.would_enable("h2::codec", &Level::DEBUG));
-        assert!(told(Level::TRACE).would_enable("h2::codec", &Level::TRACE));
-        assert!(!told(Level::WARN).would_enable("h2::codec", &Level::INFO));
+    fn libraries_are_heard_only_when_they_warn() {
+        let chosen = chosen(LevelFilter::TRACE);
+        assert!(chosen.would_enable("wx_sidecar::server::exchange", &Level::TRACE));
+        assert!(chosen.would_enable("access", &Level::INFO));
+        assert!(chosen.would_enable("h2::server", &Level::WARN));
+        assert!(!chosen.would_enable("h2::server", &Level::DEBUG));
+        let quiet = super::chosen(LevelFilter::ERROR);
+        assert!(!quiet.would_enable("h2::server", &Level::WARN));
     }
 }

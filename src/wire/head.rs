@@ -238,6 +238,11 @@ impl RequestHead {
             if self.fields.len() == MAX_FIELDS {
                 return Err(HeadError::TooLarge);
             }
+            // RFC 9113 §8.2.1; HTTP/1.1 would read another value.
+            if value.trim_ascii().len() < value.len() {
+                let detail = "a field value begins or ends with white space";
+                return Err(HeadError::Malformed(detail));
+            }
             self.fields.push(name, value);
         }
         self.version = Version::Http11;
@@ -764,6 +769,25 @@ mod tests {
             byte.prop_map(Change::Insert),
             Just(Change::Delete),
         ]
+    }
+
+    #[test]
+    fn a_head_of_another_protocol_keeps_the_rules_of_this_one() {
+        let assembled = |lines: &[(&'static [u8], &'static [u8])]| {
+            let mut head = RequestHead::default();
+            head.assemble(b"GET", b"/", lines.iter().copied(), true)
+        };
+        assert_eq!(assembled(&[(b"host", b"x"), (b"a", b"b c")]), Ok(()));
+        for value in [&b" b"[..], b"b ", b"\tb", b" "] {
+            assert!(
+                assembled(&[(b"host", b"x"), (b"a", value)]).is_err(),
+                "{value:?}"
+            );
+        }
+        assert!(assembled(&[(b"a", b"b")]).is_err(), "no host");
+        let many: Vec<_> = std::iter::repeat_n((&b"a"[..], &b"b"[..]), MAX_FIELDS).collect();
+        let many = [vec![(&b"host"[..], &b"x"[..])], many].concat();
+        assert_eq!(assembled(&many), Err(HeadError::TooLarge));
     }
 
     proptest! {

@@ -3,13 +3,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
 
 use bytes::{Buf as _, Bytes};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::meter::Meter;
 use super::{io_error, lines};
 use crate::wire::BodyError;
 use crate::wire::fields::Fields;
@@ -24,17 +22,15 @@ pub(super) struct Body {
     chunk: Bytes,
     trailers: Fields,
     ended: bool,
-    meter: Option<Rc<Meter>>,
 }
 
 /// Reads a body.
 pub(crate) struct Reader<'c>(pub(super) &'c mut Body);
 
 impl Body {
-    pub(super) fn new(stream: RecvStream, meter: Option<Rc<Meter>>) -> Self {
+    pub(super) fn new(stream: RecvStream) -> Self {
         Self {
             stream: Some(stream),
-            meter,
             ..Self::default()
         }
     }
@@ -53,9 +49,6 @@ impl Reader<'_> {
             match poll_fn(|cx| stream.poll_data(cx)).await {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
-                    if let Some(meter) = &body.meter {
-                        meter.count_useful(data.len());
-                    }
                     body.chunk = data;
                     return Ok(body.chunk.len());
                 }

@@ -172,7 +172,7 @@ impl Request {
             gone: false,
             meter: Rc::clone(meter),
         };
-        let body = Body::new(stream, Some(Rc::clone(meter)));
+        let body = Body::new(stream);
         (Self { head, body, reply }, assembled)
     }
 

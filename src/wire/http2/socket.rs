@@ -136,12 +136,13 @@ impl AsyncRead for Socket {
         if !inner.prefix.is_empty() {
             let count = inner.prefix.len().min(buf.remaining());
             buf.put_slice(&inner.prefix[..count]);
+            inner.meter.count_read(&inner.prefix[..count]);
             inner.prefix.drain(..count);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut inner.stream).poll_read(cx, buf);
-        inner.meter.count_read(buf.filled().len() - before);
+        inner.meter.count_read(&buf.filled()[before..]);
         read
     }
 }

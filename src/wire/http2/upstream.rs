@@ -1,5 +1,6 @@
 //! The app's side: one connection that many requests share (`h2c://`), which gRPC needs.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
@@ -274,7 +275,7 @@ impl<'c> AnswerReader<'c> {
             return Err(NoHead::Invalid(HeadError::TooLarge));
         }
         if let Some(stream) = stream {
-            *self.body = Body::new(stream, None);
+            *self.body = Body::new(stream);
         }
         Ok(())
     }
@@ -324,7 +325,7 @@ fn translate(head: &[u8]) -> Option<Request<()>> {
     let uri = Uri::builder()
         .scheme("http")
         .authority(authority?)
-        .path_and_query(target)
+        .path_and_query(&*escaped(target))
         .build();
     let mut request = Request::new(());
     *request.method_mut() = method;
@@ -332,4 +333,42 @@ fn translate(head: &[u8]) -> Option<Request<()>> {
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = fields;
     Some(request)
+}
+
+/// A target in which nothing is left that a URI cannot have. Queries come as clients write them, and some write these
+/// characters as they are; escaped they mean the same.
+fn escaped(target: &[u8]) -> Cow<'_, [u8]> {
+    let is_not_of_uris = |byte: &u8| matches!(byte, b'"' | b'<' | b'>');
+    if !target.iter().any(is_not_of_uris) {
+        return Cow::Borrowed(target);
+    }
+    let mut escaped = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        match byte {
+            b'"' => escaped.extend_from_slice(b"%22"),
+            b'<' => escaped.extend_from_slice(b"%3C"),
+            b'>' => escaped.extend_from_slice(b"%3E"),
+            _ => escaped.push(*byte),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_that_can_be_forwarded_can_be_translated() {
+        for byte in (0x21..0x7f).filter(|byte| *byte != b'#') {
+            let head = format!("GET /a?b={}c HTTP/1.1\r\nhost: x\r\n\r\n", char::from(byte));
+            let request = translate(head.as_bytes()).expect("it is a target");
+            let query = request.uri().query().expect("it has a query");
+            let expected = match byte {
+                b'"' | b'<' | b'>' => format!("b=%{byte:02X}c"),
+                _ => format!("b={}c", char::from(byte)),
+            };
+            assert_eq!(query, expected);
+        }
+    }
 }
