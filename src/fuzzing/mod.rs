@@ -185,9 +185,12 @@ mod tests {
         let name = |it: &toml::Value| Some(it.as_str()?.split(' ').next()?.to_owned());
         let locked: Vec<_> = locked.expect("a list").iter().filter_map(name).collect();
         let manifest = read("Cargo.toml");
-        let wanted = manifest["dependencies"].as_table().expect("a table");
-        for name in wanted.keys() {
-            assert!(locked.contains(name), "{name}: {advice}");
+        let targets = manifest["target"].as_table().expect("a table").values();
+        for wanted in targets.chain([&toml::Value::Table(manifest.clone())]) {
+            let wanted = wanted["dependencies"].as_table().expect("a table");
+            for name in wanted.keys() {
+                assert!(locked.contains(name), "{name}: {advice}");
+            }
         }
     }
 
