@@ -316,6 +316,16 @@ impl Connection {
         std::mem::take(&mut self.unread)
     }
 
+    /// Reads at least so much, if it comes, and forgets it.
+    pub(crate) fn read_up_to(&mut self, count: usize) {
+        let mut seen = self.unread.len();
+        self.unread.clear();
+        while seen < count && self.fill() {
+            seen += self.unread.len();
+            self.unread.clear();
+        }
+    }
+
     /// Writes; a sidecar that has gone away is its own business.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         let _gone = match &mut self.socket {

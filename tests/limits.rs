@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::fake_app::FakeApp;
+use crate::fake_app::{FakeApp, OK};
 use crate::http_client::Client;
 use crate::process::{Run, write_configuration};
 use crate::rig;
@@ -308,6 +308,38 @@ fn without_descriptors_accepting_pauses_and_goes_on_when_there_are_some() {
     );
     drop(crowd);
     limited.is_as_it_was();
+}
+
+/// A pipe for a large body is a convenience: without descriptors the body is copied.
+#[test]
+fn without_descriptors_a_large_body_goes_its_way_nevertheless() {
+    const SIZE: usize = 4 * 1024 * 1024;
+    let app = FakeApp::start(|connection| {
+        while let Some(request) = connection.read_request().filter(|request| request.complete) {
+            let length = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+            match request.target() {
+                "/large" => connection.write(&[length.as_bytes(), &[b'a'; SIZE]].concat()),
+                "/kept" => connection.write(OK),
+                _ => connection.write(DONE),
+            }
+        }
+    });
+    let limited = Limited::under(&["prlimit", "--nofile=64:64"], &app, "");
+    let mut client = limited.client();
+    assert_eq!(client.request("GET", "/kept", &[], b"").status, 200);
+    let connections = app.connections();
+    let crowd = limited.crowd(150);
+    limited.run.process.line_with("cannot accept connections");
+    let answer = client.request("GET", "/large", &[], b"");
+    assert_eq!((answer.status, answer.body.len()), (200, SIZE));
+    assert_eq!(
+        app.connections(),
+        connections,
+        "there was no descriptor for another"
+    );
+    drop(crowd);
+    drop(client);
+    serves_the_good(limited.run.inbound, 10);
 }
 
 /// R3.

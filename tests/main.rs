@@ -15,6 +15,7 @@ mod http2;
 mod http2_client;
 mod http2_traps;
 mod http_client;
+mod large_bodies;
 mod limits;
 mod listening;
 mod main_job;

@@ -10,7 +10,7 @@ use crate::wire::BodyError;
 use crate::wire::head::Framing;
 
 /// What must be left of a body to be worth a pipe.
-const WORTHWHILE: u64 = 128 * 1024;
+pub(super) const WORTHWHILE: u64 = 128 * 1024;
 
 /// A body on its way from one connection to another. Only one whose length is known has no framing within it.
 pub(crate) struct Splice<'a> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::body::Remaining;
+use super::body::{Chunk, Remaining};
 use super::buffer::Buffer;
 use super::*;
 use crate::net::Stream;
@@ -250,5 +250,128 @@ proptest! {
         if let Ok(data) = read {
             prop_assert!(data.len() < bytes.len());
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod spliced {
+    use super::*;
+    use crate::wire::http1::splice::WORTHWHILE;
+
+    /// Offers to splice a body that is framed as `read` on one side and as `written` on the other, with so many bytes of
+    /// it read already; gives what arrived and how the body stands.
+    fn offered(read: Remaining, written: Framing, early: &[u8]) -> (Option<Vec<u8>>, Remaining) {
+        block_on(async {
+            let ((mut from, mut app), (mut into, mut client)) = (pair(), pair());
+            let (mut buffer, mut body) = (Buffer::default(), read);
+            let (mut trailers, mut pending) = (Fields::default(), Vec::new());
+            let (stream, _) = from.split();
+            let mut reader = Reader {
+                stream,
+                buffer: &mut buffer,
+                body: &mut body,
+                trailers: &mut trailers,
+            };
+            if !early.is_empty() {
+                app.write_all(early).await.expect("the socket takes it");
+                reader.ready().await.expect("body bytes");
+            }
+            let (_, stream) = into.split();
+            let mut writer = Writer {
+                stream,
+                pending: &mut pending,
+                framing: written,
+            };
+            let Some(mut splice) = writer.splice(&mut reader) else {
+                return (None, body);
+            };
+            // Some bytes too many: they belong to whatever comes next.
+            let sent: Vec<u8> = (0..WORTHWHILE + 5).map(|n| (n % 251) as u8).collect();
+            let sending = async {
+                app.write_all(&sent).await.expect("the socket takes it");
+            };
+            let receiving = async {
+                let mut received = vec![0; usize::try_from(WORTHWHILE).expect("a length")];
+                tokio::io::AsyncReadExt::read_exact(&mut client, &mut received)
+                    .await
+                    .expect("all of it");
+                received
+            };
+            let moving = async {
+                while !splice.is_done() {
+                    assert!(splice.take().await.expect("bytes"), "Linux splices");
+                    while !splice.is_clear() {
+                        splice.send().await.expect("the socket takes it");
+                    }
+                }
+            };
+            let ((), received, ()) = tokio::join!(sending, receiving, moving);
+            drop(splice);
+            assert_eq!(writer.framing, Framing::Empty);
+            assert!(received[..] == sent[..received.len()]);
+            let mut next = [0; 5];
+            tokio::io::AsyncReadExt::read_exact(&mut reader.stream, &mut next)
+                .await
+                .expect("the rest");
+            assert!(next[..] == sent[received.len()..]);
+            (Some(received), body)
+        })
+    }
+
+    #[test]
+    fn a_large_body_of_known_length_moves_without_us_and_to_its_end_only() {
+        let (left, owed) = (Remaining::Bytes(WORTHWHILE), Framing::Length(WORTHWHILE));
+        let (received, body) = offered(left, owed, b"");
+        assert!(received.is_some());
+        assert_eq!(body, Remaining::Nothing);
+    }
+
+    #[test]
+    fn what_has_framing_within_it_or_was_read_already_is_copied() {
+        let (left, owed) = (Remaining::Bytes(WORTHWHILE), Framing::Length(WORTHWHILE));
+        let small = WORTHWHILE - 1;
+        for (read, written, early) in [
+            (Remaining::Bytes(small), Framing::Length(small), &b""[..]),
+            (Remaining::Chunks(Chunk::Size), owed, b""),
+            (Remaining::Chunks(Chunk::Data(WORTHWHILE)), owed, b""),
+            (Remaining::UntilClose, Framing::Chunked, b""),
+            (left, Framing::Chunked, b""),
+            (left, Framing::Empty, b""),
+            (left, Framing::Length(small), b""),
+            (left, owed, b"early"),
+        ] {
+            let (received, body) = offered(read, written, early);
+            assert!(received.is_none(), "{read:?} to {written:?}");
+            assert_eq!(body, read);
+        }
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_on_its_way_is_truncated_and_stays_so() {
+        block_on(async {
+            let ((mut from, mut app), (mut into, _client)) = (pair(), pair());
+            let (mut buffer, mut body) = (Buffer::default(), Remaining::Bytes(WORTHWHILE));
+            let (mut trailers, mut pending) = (Fields::default(), Vec::new());
+            let mut reader = Reader {
+                stream: from.split().0,
+                buffer: &mut buffer,
+                body: &mut body,
+                trailers: &mut trailers,
+            };
+            let mut writer = Writer {
+                stream: into.split().1,
+                pending: &mut pending,
+                framing: Framing::Length(WORTHWHILE),
+            };
+            app.write_all(b"hello").await.expect("the socket takes it");
+            drop(app);
+            let mut splice = writer.splice(&mut reader).expect("a pipe");
+            assert!(splice.take().await.expect("bytes"));
+            splice.send().await.expect("the socket takes it");
+            assert!(splice.is_clear() && !splice.is_done());
+            assert!(matches!(splice.take().await, Err(BodyError::Truncated)));
+            drop(splice);
+            assert_eq!(body, Remaining::Broken);
+        });
     }
 }
