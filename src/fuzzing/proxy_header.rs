@@ -1,14 +1,14 @@
 //! The PROXY protocol: however it arrives, a header is read to its end and no further, and says what it says.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::engine;
-use crate::net;
+use crate::net::{self, Source};
 
 /// Bytes that come in pieces of at most so many.
 struct Pieces<'d>(&'d [u8], usize);
@@ -46,7 +46,7 @@ pub fn proxy_header(data: &[u8]) {
 }
 
 /// What a header says, and how long it is.
-fn read(data: &[u8], piece: usize) -> Result<(Option<SocketAddr>, usize), io::ErrorKind> {
+fn read(data: &[u8], piece: usize) -> Result<(Source, usize), io::ErrorKind> {
     let mut stream = Pieces(data, piece);
     let source = engine::run(net::read_proxy_header(&mut stream));
     source
@@ -55,7 +55,7 @@ fn read(data: &[u8], piece: usize) -> Result<(Option<SocketAddr>, usize), io::Er
 }
 
 /// A second reading of a whole header that is known to be good.
-fn meaning(header: &[u8]) -> Option<SocketAddr> {
+fn meaning(header: &[u8]) -> Source {
     if let Some(fixed) = header.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n") {
         let length = usize::from(fixed[2]) * 256 + usize::from(fixed[3]);
         assert_eq!(header.len(), 16 + length);
@@ -64,13 +64,14 @@ fn meaning(header: &[u8]) -> Option<SocketAddr> {
         return match (fixed[0], fixed[1]) {
             (0x21, 0x11) => {
                 let ip: [u8; 4] = addresses[..4].try_into().expect("four bytes");
-                Some((IpAddr::from(ip), number(8)).into())
+                Source::Client((IpAddr::from(ip), number(8)).into())
             }
             (0x21, 0x21) => {
                 let groups: [u16; 8] = std::array::from_fn(|group| number(group * 2));
-                Some((Ipv6Addr::from(groups), number(32)).into())
+                Source::Client((Ipv6Addr::from(groups), number(32)).into())
             }
-            (0x20, _) | (0x21, 0x00 | 0x31) => None,
+            (0x20, _) => Source::Proxy,
+            (0x21, 0x00 | 0x31) => Source::Unknown,
             other => panic!("neither version 2 nor a stream: {other:?}"),
         };
     }
@@ -80,7 +81,7 @@ fn meaning(header: &[u8]) -> Option<SocketAddr> {
     let fields: Vec<_> = line.split(' ').collect();
     assert_eq!(fields[0], "PROXY");
     if fields[1] == "UNKNOWN" {
-        return None;
+        return Source::Unknown;
     }
     assert_eq!(fields.len(), 6);
     let parse = |ip: &str| -> IpAddr { ip.parse().expect("an address") };
@@ -88,5 +89,5 @@ fn meaning(header: &[u8]) -> Option<SocketAddr> {
     assert_eq!(source.is_ipv4(), fields[1] == "TCP4");
     assert_eq!(source.is_ipv4(), destination.is_ipv4());
     let port = fields[4].parse::<u16>().expect("a port");
-    Some((source, port).into())
+    Source::Client((source, port).into())
 }

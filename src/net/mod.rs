@@ -8,7 +8,7 @@ mod stream;
 mod tls;
 
 pub(crate) use listen::{Bound, Listener};
-pub(crate) use proxy_protocol::read_header as read_proxy_header;
+pub(crate) use proxy_protocol::{Source, read_header as read_proxy_header};
 pub(crate) use splice::Pipe;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};
 pub(crate) use tls::{Protocol, Secured, handshake};

@@ -27,8 +27,19 @@ const LONGEST: usize = 4096;
 pub(crate) enum Header {
     /// At least so many more bytes belong to the header.
     Incomplete(usize),
-    /// The whole header; `None` where the proxy speaks for itself (a health check) or does not know.
-    Complete(Option<SocketAddr>),
+    /// The whole header.
+    Complete(Source),
+}
+
+/// Whose bytes follow the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The proxy's own: a health check.
+    Proxy,
+    /// Those of a client that the proxy does not name.
+    Unknown,
+    /// Those of the client at this address.
+    Client(SocketAddr),
 }
 
 /// The bytes are no header.
@@ -37,9 +48,7 @@ pub(crate) enum Header {
 pub(crate) struct Malformed(&'static str);
 
 /// Reads a header, and not a byte more.
-pub(crate) async fn read_header(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> io::Result<Option<SocketAddr>> {
+pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Source> {
     let mut bytes = Vec::with_capacity(LONGEST_LINE);
     loop {
         let parsed = parse(&bytes);
@@ -95,20 +104,20 @@ fn parse_binary(bytes: &[u8]) -> Result<Header, Malformed> {
     }
     let short = Malformed("its addresses are incomplete");
     let source = match fixed[13] {
-        _ if is_local => None,
+        _ if is_local => Source::Proxy,
         // Not told, or Unix sockets, which have no address to tell.
-        0x00 => None,
-        0x31 if length >= 216 => None,
+        0x00 => Source::Unknown,
+        0x31 if length >= 216 => Source::Unknown,
         0x11 => {
             let (addresses, _) = rest.split_first_chunk::<12>().ok_or(short)?;
             let [a, b, c, d, _, _, _, _, port @ .., _, _] = *addresses;
-            Some((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port)).into())
+            Source::Client((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port)).into())
         }
         0x21 => {
             let (addresses, _) = rest.split_first_chunk::<36>().ok_or(short)?;
             let (ip, _) = addresses.split_first_chunk::<16>().ok_or(short)?;
             let port = u16::from_be_bytes([addresses[32], addresses[33]]);
-            Some((Ipv6Addr::from(*ip), port).into())
+            Source::Client((Ipv6Addr::from(*ip), port).into())
         }
         0x31 => return Err(short),
         _ => return Err(Malformed("it is not about a stream of bytes")),
@@ -136,7 +145,7 @@ fn parse_line(bytes: &[u8]) -> Result<Header, Malformed> {
     let text = std::str::from_utf8(line).map_err(|_| Malformed("its line is not text"))?;
     let fields: Vec<&str> = text.split(' ').collect();
     match fields[..] {
-        [_, "UNKNOWN", ..] => Ok(Header::Complete(None)),
+        [_, "UNKNOWN", ..] => Ok(Header::Complete(Source::Unknown)),
         [
             _,
             family,
@@ -149,7 +158,8 @@ fn parse_line(bytes: &[u8]) -> Result<Header, Malformed> {
             address(family, destination)?;
             let port = port(source_port)?;
             self::port(destination_port)?;
-            Ok(Header::Complete(Some((source, port).into())))
+            let client = (source, port).into();
+            Ok(Header::Complete(Source::Client(client)))
         }
         _ => Err(Malformed("its line has not six fields")),
     }
@@ -197,39 +207,43 @@ mod tests {
         bytes
     }
 
-    fn good() -> Vec<(Vec<u8>, Option<&'static str>)> {
+    fn client(addr: &str) -> Source {
+        Source::Client(addr.parse().unwrap())
+    }
+
+    fn good() -> Vec<(Vec<u8>, Source)> {
         let mut local = binary(0, b"", 9);
         local[12] = 0x20;
         vec![
             (
                 b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\r\n".to_vec(),
-                Some("192.0.2.7:12345"),
+                client("192.0.2.7:12345"),
             ),
             (
                 b"PROXY TCP6 2001:db8::7 ::1 12345 80\r\n".to_vec(),
-                Some("[2001:db8::7]:12345"),
+                client("[2001:db8::7]:12345"),
             ),
-            (b"PROXY TCP6 :: :: 0 0\r\n".to_vec(), Some("[::]:0")),
+            (b"PROXY TCP6 :: :: 0 0\r\n".to_vec(), client("[::]:0")),
             (
                 b"PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n".to_vec(),
-                Some("0.0.0.0:0"),
+                client("0.0.0.0:0"),
             ),
-            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Source::Unknown),
             (
                 b"PROXY UNKNOWN ffff::ffff ffff::ffff 65535 65535\r\n".to_vec(),
-                None,
+                Source::Unknown,
             ),
-            (binary(0x11, &V4, 0), Some("192.0.2.7:12345")),
-            (binary(0x11, &V4, 300), Some("192.0.2.7:12345")),
-            (binary(0x21, &v6(), 7), Some("[2001:db8::7]:12345")),
-            (binary(0x31, &[0; 216], 0), None),
-            (binary(0x00, b"", 0), None),
-            (local, None),
+            (binary(0x11, &V4, 0), client("192.0.2.7:12345")),
+            (binary(0x11, &V4, 300), client("192.0.2.7:12345")),
+            (binary(0x21, &v6(), 7), client("[2001:db8::7]:12345")),
+            (binary(0x31, &[0; 216], 0), Source::Unknown),
+            (binary(0x00, b"", 0), Source::Unknown),
+            (local, Source::Proxy),
         ]
     }
 
     /// Reads from what has been followed by a request, in pieces of at most `piece` bytes; what is left.
-    fn read_in_pieces(header: &[u8], piece: usize) -> (io::Result<Option<SocketAddr>>, Vec<u8>) {
+    fn read_in_pieces(header: &[u8], piece: usize) -> (io::Result<Source>, Vec<u8>) {
         struct Pieces(Vec<u8>, usize);
         impl AsyncRead for Pieces {
             fn poll_read(
@@ -254,7 +268,6 @@ mod tests {
     #[test]
     fn headers_are_read_to_their_end_and_no_further_however_they_come() {
         for (header, source) in good() {
-            let source = source.map(|text| text.parse().unwrap());
             for piece in 1..header.len() + 20 {
                 let (read, left) = read_in_pieces(&header, piece);
                 assert_eq!(read.unwrap(), source, "{header:?}");

@@ -16,6 +16,8 @@ pub(crate) struct Peer {
     ip: Option<IpAddr>,
     /// Whether it speaks TLS with us.
     secure: bool,
+    /// Whether its bytes are those of a client that it does not name, so that its claims are nobody's.
+    relays: bool,
     /// What the app is told about a peer that is not trusted: the same for all requests of a connection.
     lines: Vec<u8>,
 }
@@ -35,6 +37,7 @@ impl Peer {
         let mut peer = Self {
             ip,
             secure,
+            relays: false,
             lines: Vec::with_capacity(128),
         };
         if let Some(ip) = ip {
@@ -51,6 +54,11 @@ impl Peer {
         peer
     }
 
+    /// The same peer, which passes on the bytes of a client that it does not name (`PROXY UNKNOWN`), or not.
+    pub(crate) fn relaying(self, relays: bool) -> Self {
+        Self { relays, ..self }
+    }
+
     fn proto(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
     }
@@ -61,7 +69,7 @@ impl<'a> Origin<'a> {
         Self {
             peer,
             proxies,
-            trusted: proxies.trusts(peer.ip),
+            trusted: !peer.relays && proxies.trusts(peer.ip),
         }
     }
 
@@ -376,6 +384,18 @@ mod tests {
             let line = format!("X-Forwarded-Proto: {proto}\r\n");
             assert_eq!(told(&line)[2], "x-forwarded-proto: https", "{proto}");
         }
+    }
+
+    #[test]
+    fn a_proxy_that_relays_a_client_without_a_name_is_not_believed() {
+        let (peer, proxies) = (
+            Peer::new(Some(ip("10.0.0.1")), false).relaying(true),
+            proxies(),
+        );
+        let origin = Origin::new(&peer, &proxies);
+        let head = head("X-Forwarded-For: 1.1.1.1\r\n");
+        assert!(!origin.is_trusted());
+        assert_eq!(origin.client_ip(&head.fields), Some(ip("10.0.0.1")));
     }
 
     #[test]

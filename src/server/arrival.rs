@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use super::connections::{LEFTOVER_TIMEOUT, LINGER_LIMIT};
 use super::worker::{Peer, Worker};
 use crate::config::{Inbound, Tls};
-use crate::net::{Protocol, Secured, Stream, handshake, read_proxy_header};
+use crate::net::{Protocol, Secured, Source, Stream, handshake, read_proxy_header};
 use crate::proxy;
 use crate::session::ShownToken;
 use crate::telemetry::requests::Refusal;
@@ -25,9 +25,13 @@ impl Worker {
     ) -> Option<(Stream, Protocol, Peer)> {
         let settings = self.settings();
         let inbound = &settings.snapshot.config.inbound;
-        let (stream, addr) = match inbound.proxy_protocol {
-            false => (stream, addr),
+        let (stream, source) = match inbound.proxy_protocol {
+            false => (stream, Source::Proxy),
             true => self.introduced(stream, inbound, addr).await?,
+        };
+        let addr = match source {
+            Source::Client(addr) => Some(addr),
+            Source::Proxy | Source::Unknown => addr,
         };
         let (stream, protocol) = match &inbound.tls {
             // Who speaks HTTP/2 without TLS says so with the first bytes.
@@ -35,25 +39,27 @@ impl Worker {
             Some(tls) => self.secure(stream, tls, addr).await?,
         };
         let peer = Peer {
-            place: proxy::Peer::new(addr.map(|addr| addr.ip()), inbound.tls.is_some()),
+            place: proxy::Peer::new(addr.map(|addr| addr.ip()), inbound.tls.is_some())
+                .relaying(source == Source::Unknown),
             shown: ShownToken::default(),
         };
         Some((stream, protocol, peer))
     }
 
-    /// Whom a trusted proxy speaks for. From anybody else a PROXY header is no HTTP, and is treated as such.
+    /// Whose bytes these are, as a trusted proxy says. From anybody else a PROXY header is no HTTP, and is treated as
+    /// such.
     async fn introduced(
         &self,
         mut stream: Stream,
         inbound: &Inbound,
         addr: Option<SocketAddr>,
-    ) -> Option<(Stream, Option<SocketAddr>)> {
+    ) -> Option<(Stream, Source)> {
         if !inbound.trusted_proxies.trusts(addr.map(|addr| addr.ip())) {
-            return Some((stream, addr));
+            return Some((stream, Source::Proxy));
         }
         let header = read_proxy_header(&mut stream);
         match self.timers.within(inbound.header_timeout, header).await {
-            Ok(Ok(source)) => Some((stream, source.or(addr))),
+            Ok(Ok(source)) => Some((stream, source)),
             Ok(Err(error)) => {
                 self.refuse_arrival(addr, Refusal::Proxy, &error);
                 None
