@@ -87,6 +87,8 @@ pub enum Kind {
     RateLimited,
     /// More requests than the sidecar is configured to carry.
     Overloaded,
+    /// The store of sessions cannot be reached, and this request needs it.
+    StoreUnavailable,
     /// A defect of the sidecar.
     Internal,
 }
@@ -266,6 +268,13 @@ impl Kind {
                 true,
                 "The sidecar is at its limit",
                 "边车已达上限",
+            ),
+            Self::StoreUnavailable => row(
+                "store-unavailable",
+                503,
+                true,
+                "The store of sessions cannot be reached",
+                "会话存储暂不可用",
             ),
             Self::Internal => row("internal", 500, false, "Internal error", "内部错误"),
         }

@@ -265,7 +265,9 @@ impl<'a> Exchange<'a> {
             Endpoint::Logout => {
                 let (claims, _) = self.required_user().await?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
-                sessions.logout(&claims, wants_everywhere(&request)?).await;
+                sessions
+                    .logout(&claims, wants_everywhere(&request)?)
+                    .await?;
                 Ok(Answer::empty(204))
             }
             Endpoint::Session => {

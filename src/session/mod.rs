@@ -21,8 +21,8 @@ use crate::answer::Answer;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::crypto;
-use crate::domain::{AppId, LoginCode};
-use crate::error::{Error, Kind};
+use crate::domain::{AppId, LoginCode, OpenId, SessionKey};
+use crate::error::{Error, Kind, Side};
 use crate::gateway::Gateway;
 use crate::resilience::SingleFlight;
 use crate::resilience::panics::caught;
@@ -30,7 +30,12 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::login::UserSession;
-use store::{CodeHash, Spent};
+use store::{Claimed, CodeHash, KeyRing, Spent, Unavailable};
+
+/// How often the result of a login that another replica performs is asked for.
+const LOGIN_POLL: Duration = Duration::from_millis(50);
+/// What a login may take beside the calls to WeChat, before its claim on the code expires.
+const LOGIN_MARGIN: Duration = Duration::from_secs(1);
 
 /// What a client is given when it logs in or refreshes. `Debug` does not print the tokens.
 #[derive(Clone)]
@@ -56,6 +61,8 @@ pub(crate) struct Sessions {
     appid: AppId,
     keys: TokenKeys,
     ttl: config::Session,
+    /// How long a login holds its code, at the most: as long as WeChat may take, asked with each AppSecret in turn.
+    login_lease: Duration,
     gateway: Arc<Gateway>,
     state: Arc<SessionState>,
 }
@@ -82,10 +89,12 @@ impl Sessions {
             [] => &config.app.secrets,
             keys => keys,
         };
+        let calls = u32::try_from(config.app.secrets.len()).unwrap_or(1);
         Self {
             appid: config.app.appid.clone(),
             keys: TokenKeys::derive(&config.app.appid, secrets),
             ttl: config.session.clone(),
+            login_lease: config.wechat.timeout.saturating_mul(calls) + LOGIN_MARGIN,
             gateway,
             state,
         }
@@ -109,42 +118,14 @@ impl Sessions {
     }
 
     /// Exchanges a `wx.login` code for a session. The same code again, at once or within five minutes, gives the same
-    /// session: phones on bad networks retry, and WeChat lets a code be used only once.
+    /// session: phones on bad networks retry, and WeChat lets a code be used only once. If the store is away, nothing has
+    /// been spent.
     pub(crate) async fn login(self: &Arc<Self>, code: LoginCode) -> Result<Granted, Error> {
         let hash = self.hash(&code);
-        if let Some(granted) = self.replay(&hash).await? {
-            return Ok(granted);
-        }
         let sessions = Arc::clone(self);
-        let exchange = move || async move {
-            // A flight that has just landed may have stored what this one was about to fetch.
-            if let Some(granted) = sessions.replay(&hash).await? {
-                return Ok(granted);
-            }
-            let granted = sessions.exchange(&code).await?;
-            sessions
-                .state
-                .store
-                .remember_login(hash, granted.clone())
-                .await;
-            Ok(granted)
-        };
-        let internal = || {
-            Error::new(
-                Kind::Internal,
-                crate::error::Side::Us,
-                "the login broke off",
-            )
-        };
-        let metrics = Arc::clone(&self.state.metrics);
-        let isolated = move || async move {
-            caught(exchange()).await.unwrap_or_else(|panicked| {
-                metrics.panicked();
-                Err(internal().with_cause(panicked))
-            })
-        };
-        let outcome = self.state.flights.run(hash, isolated).await;
-        outcome.unwrap_or_else(|| Err(internal()))
+        let work = move || async move { sessions.log_in(&hash, &code).await };
+        let landed = self.state.flights.run(hash, work).await;
+        landed.unwrap_or_else(|| Err(broke_off()))
     }
 
     /// Exchanges a refresh token for a new pair.
@@ -160,7 +141,7 @@ impl Sessions {
                 now,
                 self.ttl.refresh_grace,
             )
-            .await;
+            .await?;
         match spent {
             Spent::Now(generation) | Spent::Again(generation) => {
                 claims.generation = generation;
@@ -175,7 +156,7 @@ impl Sessions {
                     .with_retry_after(Duration::from_secs(1)))
             }
             Spent::Before => {
-                self.state.store.revoke(claims.session).await;
+                self.state.store.revoke(claims.session).await?;
                 if let Some(suppressed) = self.state.reuse.pass((), Instant::now()) {
                     tracing::warn!(
                         event = "refresh_reuse",
@@ -189,16 +170,42 @@ impl Sessions {
         }
     }
 
-    /// Ends the session that `claims` belong to, or all sessions of its user.
-    pub(crate) async fn logout(&self, claims: &Claims, everywhere: bool) {
-        if everywhere {
-            self.state
-                .store
-                .revoke_user(&claims.user.openid, self.state.clock.now())
-                .await;
+    /// Ends the session that `claims` belong to, or all sessions of its user. An error says that other replicas may not
+    /// know; this one does.
+    pub(crate) async fn logout(&self, claims: &Claims, everywhere: bool) -> Result<(), Error> {
+        let store = &self.state.store;
+        let revoked = if everywhere {
+            let now = self.state.clock.now();
+            store.revoke_user(&claims.user.openid, now).await
         } else {
-            self.state.store.revoke(claims.session).await;
+            store.revoke(claims.session).await
+        };
+        revoked.map_err(Error::from)
+    }
+
+    /// The session keys that what the user's phone encrypts may be encrypted with, newest first. The token's own is always
+    /// among them, and the only one if the store is away.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for open data"))]
+    pub(crate) async fn ring(&self, claims: &Claims) -> Vec<SessionKey> {
+        let ring = self.state.store.keys(&claims.user.openid).await;
+        let mut keys = ring.map_or_else(
+            |_away| {
+                self.state.metrics.ring_degraded();
+                Vec::new()
+            },
+            KeyRing::into_keys,
+        );
+        if !keys.contains(&claims.session_key) {
+            keys.push(claims.session_key.clone());
         }
+        keys
+    }
+
+    /// WeChat has given the user another session_key, without a login.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for resetusersessionkey"))]
+    pub(crate) async fn key_changed(&self, user: &OpenId, key: &SessionKey) -> Result<(), Error> {
+        let remembered = self.state.store.remember_key(user, key).await;
+        remembered.map_err(Error::from)
     }
 
     /// Who am I, for `GET /wx/session`.
@@ -214,6 +221,46 @@ impl Sessions {
             session["unionid"] = Value::from(unionid.as_str());
         }
         Answer::json(200, &session)
+    }
+
+    /// One login, in this process and among all replicas that share the store: whoever claims the code exchanges it, and the
+    /// others wait for what comes of it. The claim comes first, so that a code is not spent for a session that nobody
+    /// could remember.
+    async fn log_in(&self, hash: &CodeHash, code: &LoginCode) -> Result<Granted, Error> {
+        let store = &self.state.store;
+        let waiting = Instant::now();
+        loop {
+            match store.claim_login(hash, self.login_lease).await? {
+                Claimed::Mine => break,
+                Claimed::Done(granted) => return self.replay(*granted).await,
+                Claimed::Elsewhere if waiting.elapsed() > self.login_lease => {
+                    let detail = "the login of this code takes too long at another replica";
+                    let error = Error::new(Kind::StoreUnavailable, Side::Us, detail);
+                    return Err(error.with_retry_after(Duration::from_secs(1)));
+                }
+                Claimed::Elsewhere => tokio::time::sleep(LOGIN_POLL).await,
+            }
+        }
+        let exchanged = caught(self.exchange(code))
+            .await
+            .unwrap_or_else(|panicked| {
+                self.state.metrics.panicked();
+                Err(broke_off().with_cause(panicked))
+            });
+        let noted = match &exchanged {
+            Ok(granted) => store.remember_login(hash, granted).await,
+            Err(_) => store.release_login(hash).await,
+        };
+        self.note(noted);
+        exchanged
+    }
+
+    /// The session is good even if the store has gone away since the code was claimed: what it does not know is missed only
+    /// by a client that sends the same code again, or has something old to decrypt.
+    fn note(&self, noted: Result<(), Unavailable>) {
+        if let Err(why) = noted {
+            tracing::debug!(%why, "the store has missed a part of a login");
+        }
     }
 
     async fn exchange(&self, code: &LoginCode) -> Result<Granted, Error> {
@@ -234,11 +281,10 @@ impl Sessions {
 
     async fn begin(&self, session: UserSession) -> Granted {
         let now = self.state.clock.now();
-        let started = self
-            .state
-            .store
-            .start_after_revocations(&session.openid, now)
-            .await;
+        let store = &self.state.store;
+        let (openid, key) = (&session.openid, &session.session_key);
+        let started = store.start_after_revocations(openid, now).await;
+        self.note(store.remember_key(openid, key).await);
         let claims = Claims {
             session: SessionId::random(),
             generation: 0,
@@ -253,20 +299,17 @@ impl Sessions {
         self.grant(claims, now)
     }
 
-    /// The session that this code was exchanged for before, if it still lives.
-    async fn replay(&self, hash: &CodeHash) -> Result<Option<Granted>, Error> {
-        let Some(mut granted) = self.state.store.login(hash).await else {
-            return Ok(None);
-        };
+    /// The session that a code was exchanged for before, if it still lives.
+    async fn replay(&self, mut granted: Granted) -> Result<Granted, Error> {
         if self.state.store.is_revoked(&granted.claims) {
             let detail = "the session of this code has been ended";
             return Err(
                 Error::downstream(Kind::TokenInvalid, detail).with_hint("call wx.login again")
             );
         }
+        let generation = self.state.store.generation(granted.claims.session).await?;
         self.state.metrics.login("replayed");
         let now = self.state.clock.now();
-        let generation = self.state.store.generation(granted.claims.session).await;
         granted.expires_in = granted.claims.left(now);
         let token = granted.access_token.expose().as_bytes();
         let usable = self.keys.verify(Purpose::Access, token, now).is_ok();
@@ -274,9 +317,9 @@ impl Sessions {
             // An access token that is dead, or sealed with a key that is gone, would be no answer, and a spent refresh
             // token a trap: using it ends the session.
             granted.claims.generation = generation.max(granted.claims.generation);
-            return Ok(Some(self.grant(granted.claims, now)));
+            return Ok(self.grant(granted.claims, now));
         }
-        Ok(Some(granted))
+        Ok(granted)
     }
 
     fn grant(&self, claims: Claims, now: Timestamp) -> Granted {
@@ -317,6 +360,10 @@ impl Sessions {
     fn hash(&self, code: &LoginCode) -> CodeHash {
         crypto::sha256(format!("{}|{}", self.appid, code.expose()).as_bytes())
     }
+}
+
+fn broke_off() -> Error {
+    Error::new(Kind::Internal, Side::Us, "the login broke off")
 }
 
 fn refused(purpose: Purpose, why: Unusable) -> Error {
@@ -361,5 +408,49 @@ impl Granted {
             body["unionid"] = Value::from(unionid.as_str());
         }
         Answer::json(200, &body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions() -> Sessions {
+        let config = config::Config::from_toml(
+            "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+             [inbound]\nupstream = \"http://127.0.0.1:1\"\n",
+        );
+        let config = config.unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let gateway = Gateway::new(&config.app, &config.wechat, Arc::clone(&metrics));
+        let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
+        let state = SessionState::new(store, Clock::default(), metrics);
+        Sessions::new(&config, Arc::new(gateway), Arc::new(state))
+    }
+
+    fn key(byte: u8) -> SessionKey {
+        SessionKey::from_bytes([byte; 16])
+    }
+
+    #[tokio::test]
+    async fn a_ring_has_the_keys_of_late_and_always_the_tokens_own() {
+        let sessions = sessions();
+        let granted = sessions.begin(UserSession {
+            openid: OpenId::parse("o6zAJs1ZfWpsZ3G8vVCxxxxxxxxx").unwrap(),
+            unionid: None,
+            session_key: key(1),
+        });
+        let claims = granted.await.claims;
+        let openid = &claims.user.openid;
+        assert_eq!(sessions.ring(&claims).await, [key(1)]);
+        for (new, expected) in [
+            (2, vec![key(2), key(1)]),
+            (3, vec![key(3), key(2), key(1)]),
+            (4, vec![key(4), key(3), key(2), key(1)]),
+            (2, vec![key(2), key(4), key(3), key(1)]),
+        ] {
+            sessions.key_changed(openid, &key(new)).await.unwrap();
+            assert_eq!(sessions.ring(&claims).await, expected);
+        }
     }
 }

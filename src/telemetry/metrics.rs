@@ -19,6 +19,7 @@ pub struct Metrics {
     logins: IntCounterVec,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
+    rings_degraded: IntCounter,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
@@ -70,6 +71,10 @@ impl Metrics {
             ),
             &["version"],
         );
+        let rings_degraded = IntCounter::new(
+            "wx_sidecar_store_rings_degraded_total",
+            "Times the session keys of a user were asked for while the store was away; the token's own was used.",
+        );
         let panics = IntCounter::new(
             "wx_sidecar_panics_total",
             "Defects of the sidecar that cost a request, a connection or a moment of a background task.",
@@ -92,6 +97,7 @@ impl Metrics {
             logins: registered(&registry, logins),
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
+            rings_degraded: registered(&registry, rings_degraded),
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
@@ -123,6 +129,11 @@ impl Metrics {
         self.wechat_seconds
             .with_label_values(&[path])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a ring of session keys that had to do without the store.
+    pub(crate) fn ring_degraded(&self) {
+        self.rings_degraded.inc();
     }
 
     /// Counts a panic that was caught.

@@ -1,0 +1,253 @@
+//! What tokens cannot carry: which sessions were revoked, which refresh tokens are spent, which codes were exchanged, and
+//! the session keys that a user had of late.
+//!
+//! `Store` is an enum, not a trait object: there are two kinds of store, both known, and asking whether a session was
+//! revoked is on every request's path. That question never does I/O and cannot fail, whatever the kind. All others may:
+//! a store can be [`Unavailable`], and who asks decides whether to go on without it.
+
+mod memory;
+
+use std::time::Duration;
+
+use super::Granted;
+use super::token::{Claims, SessionId};
+use crate::clock::Timestamp;
+use crate::domain::{OpenId, SessionKey};
+use crate::error::{Error, Kind, Side};
+
+pub(crate) use memory::MemoryStore;
+
+/// How long a code's session is remembered, which is how long WeChat lets a code live.
+const LOGIN_TTL: Duration = Duration::from_secs(300);
+/// How soon after a refresh a second one counts as simultaneous.
+const SIMULTANEOUS: Duration = Duration::from_secs(1);
+/// Session keys that are remembered of a user: what a phone has encrypted arrives late, after the next login.
+const RING: usize = 3;
+
+/// A hash that stands for a login code; codes themselves are not kept.
+pub(crate) type CodeHash = [u8; 32];
+
+/// Where session state lives.
+pub(crate) enum Store {
+    /// In this process. A restart forgets revocations; tokens stay good.
+    Memory(MemoryStore),
+}
+
+/// The store cannot be asked now. It says why, in a word for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unavailable(pub(crate) &'static str);
+
+/// Whose a login code is.
+#[derive(Clone)]
+pub(crate) enum Claimed {
+    /// The caller's: it exchanges the code, and then remembers what came of it or releases it.
+    Mine,
+    /// Somebody else's, who is exchanging it now.
+    Elsewhere,
+    /// It was exchanged within the last five minutes.
+    Done(Box<Granted>),
+}
+
+/// What came of spending a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spent {
+    /// The token was current; its successor has this generation.
+    Now(u32),
+    /// It was spent a moment ago and its successor may have been lost on the way: the successor may be had again.
+    Again(u32),
+    /// It was spent by a simultaneous call, whose answer is on its way.
+    Simultaneous,
+    /// It was spent before: somebody holds a copy.
+    Before,
+}
+
+/// The last session keys of a user, newest first; at most three, none twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeyRing(Vec<SessionKey>);
+
+/// How far the refresh tokens of a session have got. Sessions that were never refreshed have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Family {
+    current: u32,
+    since: Timestamp,
+}
+
+impl Store {
+    /// Claims `code` for the caller, unless it is somebody's already. A claim that nobody ends expires after `lease`.
+    pub(crate) async fn claim_login(
+        &self,
+        code: &CodeHash,
+        lease: Duration,
+    ) -> Result<Claimed, Unavailable> {
+        match self {
+            Self::Memory(memory) => Ok(memory.claim_login(code, lease)),
+        }
+    }
+
+    /// Remembers what `code` was exchanged for, in place of the claim.
+    pub(crate) async fn remember_login(
+        &self,
+        code: &CodeHash,
+        granted: &Granted,
+    ) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.remember_login(code, granted),
+        }
+        Ok(())
+    }
+
+    /// Gives up the caller's claim, because the exchange failed.
+    pub(crate) async fn release_login(&self, code: &CodeHash) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.release_login(code),
+        }
+        Ok(())
+    }
+
+    /// Whether the session that `claims` belong to has been revoked. Never does I/O.
+    pub(crate) fn is_revoked(&self, claims: &Claims) -> bool {
+        match self {
+            Self::Memory(memory) => memory.is_revoked(claims),
+        }
+    }
+
+    /// How long the end of a session is remembered: no session may outlive that.
+    pub(crate) fn remembers_for(&self) -> Duration {
+        match self {
+            Self::Memory(memory) => memory.remembers_for(),
+        }
+    }
+
+    /// Revokes one session: in this process at once and in any case, elsewhere if the store is there.
+    pub(crate) async fn revoke(&self, session: SessionId) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.revoke(session),
+        }
+        Ok(())
+    }
+
+    /// Revokes all sessions of a user that were started until `now`, as [`Store::revoke`] does one.
+    pub(crate) async fn revoke_user(
+        &self,
+        user: &OpenId,
+        now: Timestamp,
+    ) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.revoke_user(user, now),
+        }
+        Ok(())
+    }
+
+    /// The earliest moment at which a new session of `user` counts as started after all revocations that are known. A
+    /// store that is away knows those that have reached this process: the code is spent, so the login must go on.
+    pub(crate) async fn start_after_revocations(&self, user: &OpenId, now: Timestamp) -> Timestamp {
+        let revoked = match self {
+            Self::Memory(memory) => memory.revoked_until(user),
+        };
+        revoked.map_or(now, |at| now.max(at.plus(Duration::from_millis(1))))
+    }
+
+    /// The generation of the session's refresh token that is current, as far as is known.
+    pub(crate) async fn generation(&self, session: SessionId) -> Result<u32, Unavailable> {
+        match self {
+            Self::Memory(memory) => Ok(memory.generation(session)),
+        }
+    }
+
+    /// Spends the refresh token of `generation`, atomically. `grace` is how long a lost answer may be asked for again.
+    pub(crate) async fn spend(
+        &self,
+        session: SessionId,
+        generation: u32,
+        now: Timestamp,
+        grace: Duration,
+    ) -> Result<Spent, Unavailable> {
+        match self {
+            Self::Memory(memory) => Ok(memory.spend(session, generation, now, grace)),
+        }
+    }
+
+    /// Puts `key` in front of the user's ring.
+    pub(crate) async fn remember_key(
+        &self,
+        user: &OpenId,
+        key: &SessionKey,
+    ) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.remember_key(user, key),
+        }
+        Ok(())
+    }
+
+    /// The user's ring; empty if nothing is known of the user.
+    pub(crate) async fn keys(&self, user: &OpenId) -> Result<KeyRing, Unavailable> {
+        match self {
+            Self::Memory(memory) => Ok(memory.keys(user)),
+        }
+    }
+}
+
+impl From<Unavailable> for Error {
+    fn from(why: Unavailable) -> Self {
+        let detail =
+            "the store of sessions cannot be reached; what it was to remember did not happen";
+        Self::new(Kind::StoreUnavailable, Side::Us, detail)
+            .with_retry_after(Duration::from_secs(1))
+            .with_cause(why)
+    }
+}
+
+impl KeyRing {
+    /// Puts `key` in front.
+    pub(crate) fn put(&mut self, key: &SessionKey) {
+        self.0.retain(|known| known != key);
+        self.0.insert(0, key.clone());
+        self.0.truncate(RING);
+    }
+
+    /// The keys, newest first.
+    pub(crate) fn into_keys(self) -> Vec<SessionKey> {
+        self.0
+    }
+}
+
+impl Family {
+    /// What comes of spending the token of `generation`. Without a family the token is believed: it opened, and a store
+    /// that has lost its memory must log nobody out.
+    fn spend(known: Option<Self>, generation: u32, now: Timestamp, grace: Duration) -> Spent {
+        let next = generation.saturating_add(1);
+        let Some(family) = known else {
+            return Spent::Now(next);
+        };
+        if generation >= family.current {
+            return Spent::Now(next);
+        }
+        let age = now.since(family.since);
+        if next < family.current || age >= grace {
+            Spent::Before
+        } else if age < SIMULTANEOUS {
+            Spent::Simultaneous
+        } else {
+            Spent::Again(next)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> SessionKey {
+        SessionKey::from_bytes([byte; 16])
+    }
+
+    #[test]
+    fn a_ring_holds_the_last_three_keys_and_none_twice() {
+        let mut ring = KeyRing::default();
+        for byte in [1, 2, 1, 3, 4, 4] {
+            ring.put(&key(byte));
+        }
+        assert_eq!(ring.into_keys(), [key(4), key(3), key(1)]);
+    }
+}
