@@ -83,6 +83,8 @@ pub enum Kind {
     WechatTimeout,
     /// WeChat's answer is not what its documentation says.
     WechatInvalid,
+    /// There is no access_token for WeChat's APIs, and none can be had.
+    AccessTokenUnavailable,
     /// More requests than this user or client may send.
     RateLimited,
     /// More requests than the sidecar is configured to carry.
@@ -252,6 +254,13 @@ impl Kind {
                 true,
                 "WeChat's answer cannot be understood",
                 "无法理解微信服务器的响应",
+            ),
+            Self::AccessTokenUnavailable => row(
+                "access-token-unavailable",
+                503,
+                true,
+                "WeChat gives no access_token",
+                "无法从微信获取 access_token",
             ),
             Self::RateLimited => row(
                 "rate-limited",

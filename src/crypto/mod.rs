@@ -5,7 +5,7 @@
 pub mod base64url;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hkdf};
+use aws_lc_rs::{digest, hkdf, hmac};
 
 /// Length of an AEAD nonce in bytes.
 pub const NONCE_LEN: usize = 12;
@@ -21,6 +21,17 @@ pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 pub fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    out
+}
+
+/// HMAC-SHA256 (RFC 2104) of the parts as if they were one message. The key may have any length.
+pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.sign().as_ref());
     out
 }
 
@@ -107,6 +118,16 @@ mod tests {
     #[test]
     fn sha256_agrees_with_fips_180_4() {
         assert_eq!(sha256(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+
+    #[test]
+    fn hmac_sha256_agrees_with_rfc_4231_case_2_however_it_is_cut() {
+        for parts in [
+            &[&b"what do ya want for nothing?"[..]][..],
+            &[b"what do ya ", b"", b"want for nothing?"],
+        ] {
+            assert_eq!(hmac_sha256(b"Jefe", parts)[..4], [0x5b, 0xdc, 0xc1, 0x46]);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The configuration in the form that requests use: built whole, swapped whole.
 //!
-//! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, metrics) hangs on the sidecar and
+//! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, access_tokens, metrics) hangs on the sidecar and
 //! is only referred to from here.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::router::Router;
 use crate::config::Config;
 use crate::error::Kind;
-use crate::gateway::Gateway;
+use crate::gateway::{AccessTokenKeepers, Gateway};
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
@@ -35,6 +35,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
+    pub(crate) access_tokens: AccessTokenKeepers,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
 }
@@ -49,6 +50,7 @@ impl Snapshot {
         let gateway = Arc::new(Gateway::new(
             &config.app,
             &config.wechat,
+            &shared.access_tokens,
             Arc::clone(metrics),
         ));
         let app_lines = format!(

@@ -4,13 +4,14 @@
 //! each worker for itself, in cells that only it writes, and summed when somebody scrapes: a shared histogram would cost more than
 //! verifying a token.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
 
 /// The families, and the registry they are exposed from.
@@ -19,6 +20,8 @@ pub struct Metrics {
     logins: IntCounterVec,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
+    token_refreshes: IntCounterVec,
+    token_times: TokenTimes,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
@@ -63,6 +66,16 @@ impl Metrics {
             .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
             &["cgi_path"],
         );
+        let token_refreshes = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_wx_token_refresh_total",
+                "Fetches of the access_token by reason (missing, expired, due, refused, forced) and result (ok, same: the \
+                 token that was held, error).",
+            ),
+            &["reason", "result"],
+        );
+        let token_times = TokenTimes::default();
+        register(&registry, token_times.clone());
         let build = IntGaugeVec::new(
             Opts::new(
                 "wx_sidecar_build_info",
@@ -92,6 +105,8 @@ impl Metrics {
             logins: registered(&registry, logins),
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
+            token_refreshes: registered(&registry, token_refreshes),
+            token_times,
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
@@ -123,6 +138,18 @@ impl Metrics {
         self.wechat_seconds
             .with_label_values(&[path])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a fetch of an access_token; `reason` and `result` are constants of the keeper's.
+    pub fn token_refreshed(&self, reason: &'static str, result: &'static str) {
+        self.token_refreshes
+            .with_label_values(&[reason, result])
+            .inc();
+    }
+
+    /// Tells the life of the access_token in use.
+    pub fn token_lives(&self, from: Instant, until: Instant) {
+        self.token_times.set(from, until);
     }
 
     /// Counts a panic that was caught.
