@@ -29,6 +29,9 @@ struct UserId {
     len: u8,
 }
 
+/// The longest code that is believed; WeChat's have 32 characters.
+const MAX_CODE: usize = 512;
+const MAX_ACCESS_TOKEN: usize = 4096;
 const MIN_USER_ID: usize = 6;
 const MAX_USER_ID: usize = 64;
 /// What may stand in a user id.
@@ -46,6 +49,20 @@ pub struct User {
 /// A `wx.login` code: 1 to 512 visible ASCII characters. Single use, lives five minutes; a secret until it is used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LoginCode(Zeroizing<String>);
+
+/// A code of the phone number button, in shape and life like a [`LoginCode`], and garbage where that is wanted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PhoneCode(Zeroizing<String>);
+
+/// What a client is given in place of a user's data, to be exchanged for them: 1 to 512 visible ASCII characters. Whoever
+/// has it has the data, for five minutes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CloudId(String);
+
+/// An access_token, the Mini Program's own key to WeChat's APIs: 1 to 4096 visible ASCII characters. WeChat asks for
+/// room for 512 at least, and says no more of the shape.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken(Zeroizing<String>);
 
 /// A user's session_key: 16 bytes, in WeChat's answers as base64. Never leaves the sidecar in clear.
 #[derive(Clone, PartialEq, Eq)]
@@ -131,7 +148,7 @@ impl UnionId {
 impl LoginCode {
     /// Parses a login code. WeChat documents no shape; what is refused here could only be an attack on its URL or log.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        if text.is_empty() || text.len() > 512 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        if !is_visible(text, MAX_CODE) {
             return Err(Malformed(
                 "a login code is 1 to 512 visible ASCII characters",
             ));
@@ -140,6 +157,55 @@ impl LoginCode {
     }
 
     /// The code itself, for the call to WeChat.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PhoneCode {
+    /// Parses a phone code, as [`LoginCode::parse`] does.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if !is_visible(text, MAX_CODE) {
+            return Err(Malformed(
+                "a phone code is 1 to 512 visible ASCII characters",
+            ));
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The code itself, for the call to WeChat.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl CloudId {
+    /// Parses a cloudID.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if !is_visible(text, MAX_CODE) {
+            return Err(Malformed("a cloudID is 1 to 512 visible ASCII characters"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The cloudID itself, for the call to WeChat and for whoever sent it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AccessToken {
+    /// Parses an access_token.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        if !is_visible(text, MAX_ACCESS_TOKEN) {
+            return Err(Malformed(
+                "an access_token is 1 to 4096 visible ASCII characters",
+            ));
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The token itself, for a call to WeChat.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -163,6 +229,11 @@ impl SessionKey {
     pub fn expose(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// The base64 text, which is what WeChat's signatures are keyed with.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.expose()))
+    }
 }
 
 impl fmt::Display for AppId {
@@ -174,6 +245,24 @@ impl fmt::Display for AppId {
 impl fmt::Debug for LoginCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LoginCode(***)")
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(***)")
+    }
+}
+
+impl fmt::Debug for PhoneCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PhoneCode(***)")
+    }
+}
+
+impl fmt::Debug for CloudId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CloudId(***)")
     }
 }
 
@@ -212,6 +301,10 @@ impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
+}
+
+fn is_visible(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Zero if a user id may have this byte.
@@ -274,6 +367,34 @@ mod tests {
         for bad in ["", "a b", "a\nb", "é", &"x".repeat(513)] {
             assert!(LoginCode::parse(bad).is_err());
         }
+    }
+
+    #[test]
+    fn phone_codes_cloud_ids_and_access_tokens_are_visible_ascii_of_some_length() {
+        let long = "x".repeat(512);
+        assert!(PhoneCode::parse(&long).is_ok() && CloudId::parse(&long).is_ok());
+        assert!(AccessToken::parse(&"x".repeat(4096)).is_ok());
+        for bad in ["", "a b", "a\nb", "é", &"x".repeat(4097)] {
+            assert!(PhoneCode::parse(bad).is_err() && CloudId::parse(bad).is_err());
+            assert!(AccessToken::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn none_of_what_opens_something_is_printed() {
+        let printed = format!(
+            "{:?} {:?} {:?}",
+            PhoneCode::parse("hunter2").unwrap(),
+            CloudId::parse("hunter2").unwrap(),
+            AccessToken::parse("hunter2").unwrap()
+        );
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
+    fn a_session_key_is_written_as_wechat_writes_it() {
+        let text = "HyVFkGl5F5OQWJZZaNzBBg==";
+        assert_eq!(SessionKey::parse(text).unwrap().to_text().as_str(), text);
     }
 
     #[test]

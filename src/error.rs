@@ -63,6 +63,10 @@ pub enum Kind {
     RequestTimeout,
     /// The body is larger than the limit.
     BodyTooLarge,
+    /// The body is of a kind that cannot be dealt with here.
+    UnsupportedMediaType,
+    /// Open data cannot be decrypted, for whatever reason.
+    DecryptFailed,
     /// The header section is larger than the limit.
     HeaderTooLarge,
     /// The client asked for a transfer coding or protocol that we do not have.
@@ -83,6 +87,8 @@ pub enum Kind {
     WechatTimeout,
     /// WeChat's answer is not what its documentation says.
     WechatInvalid,
+    /// There is no access_token for WeChat's APIs, and none can be had.
+    AccessTokenUnavailable,
     /// More requests than this user or client may send.
     RateLimited,
     /// More requests than the sidecar is configured to carry.
@@ -255,6 +261,13 @@ impl Kind {
                 "WeChat's answer cannot be understood",
                 "无法理解微信服务器的响应",
             ),
+            Self::AccessTokenUnavailable => row(
+                "access-token-unavailable",
+                503,
+                true,
+                "WeChat gives no access_token",
+                "无法从微信获取 access_token",
+            ),
             Self::RateLimited => row(
                 "rate-limited",
                 429,
@@ -268,6 +281,20 @@ impl Kind {
                 true,
                 "The sidecar is at its limit",
                 "边车已达上限",
+            ),
+            Self::UnsupportedMediaType => row(
+                "unsupported-media-type",
+                415,
+                false,
+                "Unsupported media type",
+                "不支持的媒体类型",
+            ),
+            Self::DecryptFailed => row(
+                "decrypt-failed",
+                401,
+                false,
+                "The data cannot be decrypted",
+                "数据无法解密",
             ),
             Self::StoreUnavailable => row(
                 "store-unavailable",

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Express,
     /// WebSocket and gRPC on Node, with other routes than the two: see `app.js`.
     Streams,
+    /// No app, but scripts on Node: what others make of our formats.
+    Identity,
     /// Flask on gunicorn, which closes a connection idle for 75 s and joins `X_WX_OPENID` to `X-WX-OPENID`: see
     /// `gunicorn.conf.py`.
     Flask,
@@ -53,6 +55,7 @@ impl Kind {
         match self {
             Kind::Express => "express",
             Kind::Streams => "streams",
+            Kind::Identity => "identity",
             Kind::Flask => "flask",
         }
     }
@@ -68,7 +71,7 @@ impl Kind {
         let mut command = Command::new("sh");
         command.args(["-c", LEASH, "sh"]).current_dir(self.source());
         match self {
-            Kind::Express | Kind::Streams => {
+            Kind::Express | Kind::Streams | Kind::Identity => {
                 command.args(["node", "app.js"]);
                 command
                     .env("NODE_ENV", "production")
@@ -239,20 +242,20 @@ impl Drop for App {
     }
 }
 
-/// A script of the folder of the app in [`Kind::Streams`], running as a client.
+/// A script of an app's folder, running on Node.
 pub(crate) struct Script {
     leash: Child,
     lines: Receiver<String>,
 }
 
 impl Script {
-    pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
-        let installed = install_once(Kind::Streams).unwrap_or_else(|error| panic!("{error}"));
+    pub(crate) fn start(kind: Kind, name: &str, arguments: &[&str]) -> Self {
+        let installed = install_once(kind).unwrap_or_else(|error| panic!("{error}"));
         let output = output_file(&format!("{name}.stderr"));
         let mut leash = Command::new("sh")
             .args(["-c", LEASH, "sh", "node", name])
             .args(arguments)
-            .current_dir(Kind::Streams.source())
+            .current_dir(kind.source())
             .env("NODE_PATH", installed.join("node_modules"))
             .process_group(0)
             .stdin(Stdio::piped())
@@ -322,10 +325,12 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static EXPRESS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static FLASK: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static STREAMS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static IDENTITY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let installed = match kind {
         Kind::Express => &EXPRESS,
         Kind::Flask => &FLASK,
         Kind::Streams => &STREAMS,
+        Kind::Identity => &IDENTITY,
     };
     installed.get_or_init(|| install(kind)).clone()
 }
@@ -337,7 +342,9 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
     let lock = File::create(folder.join("lock")).expect("create a lock file");
     lock.lock().expect("lock a file");
     let (manifests, needs) = match kind {
-        Kind::Express | Kind::Streams => (&["package.json", "package-lock.json"] as &[_], "node"),
+        Kind::Express | Kind::Streams | Kind::Identity => {
+            (&["package.json", "package-lock.json"] as &[_], "node")
+        }
         Kind::Flask => (&["requirements.txt"] as &[_], "python3"),
     };
     let mut wanted = step(kind, Command::new(needs).arg("--version"))?;
@@ -351,7 +358,7 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
     }
     fs::remove_file(&stamp).ok();
     match kind {
-        Kind::Express | Kind::Streams => {
+        Kind::Express | Kind::Streams | Kind::Identity => {
             for manifest in manifests {
                 fs::copy(kind.source().join(manifest), folder.join(manifest))
                     .expect("copy a manifest of tests/apps");
@@ -403,7 +410,7 @@ fn step(kind: Kind, command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
     let failed = |why: String| {
         let packages = match kind {
-            Kind::Express | Kind::Streams => "nodejs npm",
+            Kind::Express | Kind::Streams | Kind::Identity => "nodejs npm",
             Kind::Flask => "python3 python3-venv",
         };
         format!(

@@ -480,7 +480,8 @@ fn real_grpc_calls_pass_with_their_statuses_and_the_server_knows_the_caller() {
     let session = rig.login("alice");
     let addr = rig.sidecar().inbound_addr().to_string();
     let told = |arguments: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&Script::start("grpc_client.js", arguments).line()).unwrap()
+        serde_json::from_str(&Script::start(Kind::Streams, "grpc_client.js", arguments).line())
+            .unwrap()
     };
     let known = told(&[&addr, &session.access]);
     let answer: serde_json::Value =

@@ -407,10 +407,10 @@ fn a_real_websocket_works_and_is_told_1001_in_a_drain() {
     let session = rig.login("alice");
     let sidecar = rig.replica();
     let url = format!("ws://{}/ws", sidecar.inbound_addr());
-    let stranger = Script::start("ws_client.js", &[&url]);
+    let stranger = Script::start(Kind::Streams, "ws_client.js", &[&url]);
     assert_eq!(stranger.line(), "refused 401");
 
-    let client = Script::start("ws_client.js", &[&url, &session.access]);
+    let client = Script::start(Kind::Streams, "ws_client.js", &[&url, &session.access]);
     let openid = serde_json::json!({ "openid": session.openid }).to_string();
     assert_eq!(client.line(), openid);
     assert_eq!(client.line(), "echo true");

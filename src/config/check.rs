@@ -21,7 +21,7 @@ use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
     Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log, LogFormat,
-    Route, Session, Store, Tls, TrustedProxies, Upstream, Wechat,
+    OpenData, Route, Session, Store, Tls, TrustedProxies, Upstream, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -57,6 +57,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
     let inbound = check.inbound(&raw.inbound);
     let routes = check.routes(&raw.routes, inbound.as_ref());
     let session = check.session(&raw.session);
+    let open_data = check.open_data(&raw.open_data);
     let wechat = check.wechat(&raw.wechat);
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
@@ -67,6 +68,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         inbound: inbound?,
         routes: routes?,
         session: session?,
+        open_data: open_data?,
         wechat: wechat?,
         store: store?,
         admin: admin?,
@@ -264,6 +266,7 @@ impl Check<'_> {
         });
         let methods = self.methods(&raw.methods);
         let login = self.value(&raw.login, || Ok(false), |login| Ok(*login));
+        let open_data = self.value(&raw.open_data, || Ok(false), |on| Ok(*on));
         let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
         let timeout = self.given(&raw.timeout, values::duration);
         let body_limit = self.given(&raw.body_limit, values::size);
@@ -282,6 +285,7 @@ impl Check<'_> {
             methods: methods?,
             auth: auth?.unwrap_or(usual_auth),
             login,
+            open_data: open_data?,
             timeout: timeout?.unwrap_or(inbound.timeout),
             body_limit: body_limit?.unwrap_or(inbound.body_limit),
             rate_limit: rate_limit?.unwrap_or(inbound.rate_limit),
@@ -306,12 +310,22 @@ impl Check<'_> {
             file: ("key_file", &raw.key_file),
         };
         let keys = self.secrets(&keys, session_key);
+        let assertion = self.value(&raw.assertion, || Ok(false), |on| Ok(*on));
         Some(Session {
             access_ttl: access_ttl?,
             refresh_ttl: refresh_ttl?,
             refresh_grace: refresh_grace?,
             keys: keys?,
+            assertion: assertion?,
         })
+    }
+
+    fn open_data(&mut self, raw: &raw::OpenData) -> Option<OpenData> {
+        let max_age = self.text(&raw.max_age, "1d", |text| match text {
+            "none" => Ok(None),
+            _ => values::duration(text).map(Some),
+        });
+        Some(OpenData { max_age: max_age? })
     }
 
     fn wechat(&mut self, raw: &raw::Wechat) -> Option<Wechat> {

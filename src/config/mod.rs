@@ -35,6 +35,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Our own tokens.
     pub session: Session,
+    /// What WeChat encrypts for phones.
+    pub open_data: OpenData,
     /// Where and how WeChat is called.
     pub wechat: Wechat,
     /// Where state lives.
@@ -197,6 +199,8 @@ pub struct Route {
     pub auth: Auth,
     /// The app's own login path: the JSON field `code` is exchanged on the way.
     pub login: bool,
+    /// Open data in JSON bodies is decrypted on the way.
+    pub open_data: bool,
     /// Instead of `[inbound] timeout`.
     pub timeout: Duration,
     /// Instead of `[inbound] body_limit`.
@@ -218,6 +222,15 @@ pub struct Session {
     pub refresh_grace: Duration,
     /// Keys the tokens are sealed with, newest first; empty: derived from the app's secrets.
     pub keys: Vec<Secret>,
+    /// Whether the app gets a signed assertion of who the user is with each request.
+    pub assertion: bool,
+}
+
+/// `[open_data]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenData {
+    /// How long ago it may have been encrypted; `None` for any time.
+    pub max_age: Option<Duration>,
 }
 
 /// `[wechat]`
@@ -274,6 +287,16 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+impl Config {
+    /// What the sidecar's own keys are derived from, newest first: `[session] key`, or else the AppSecrets.
+    pub fn sealing_secrets(&self) -> &[Secret] {
+        match self.session.keys.as_slice() {
+            [] => &self.app.secrets,
+            keys => keys,
+        }
+    }
 }
 
 /// As it is configured.

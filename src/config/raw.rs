@@ -103,6 +103,7 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("methods", Kind::List),
             Key::new("auth", Kind::Text),
             Key::new("login", Kind::Flag),
+            Key::new("open_data", Kind::Flag),
             Key::new("timeout", Kind::Duration),
             Key::new("body_limit", Kind::Size),
             Key::new("rate_limit", Kind::Text),
@@ -118,7 +119,13 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("refresh_grace", Kind::Duration),
             Key::new("key", Kind::Secret),
             Key::new("key_file", Kind::Files),
+            Key::new("assertion", Kind::Flag),
         ],
+    },
+    Section {
+        name: "open_data",
+        repeated: false,
+        keys: &[Key::new("max_age", Kind::Duration)],
     },
     Section {
         name: "wechat",
@@ -157,6 +164,7 @@ pub(super) struct Raw {
     pub(super) inbound: Inbound,
     pub(super) routes: Vec<Route>,
     pub(super) session: Session,
+    pub(super) open_data: OpenData,
     pub(super) wechat: Wechat,
     pub(super) store: Store,
     pub(super) admin: Admin,
@@ -218,6 +226,7 @@ pub(super) struct Route {
     pub(super) methods: Field<Texts>,
     pub(super) auth: Field<Text>,
     pub(super) login: Field<bool>,
+    pub(super) open_data: Field<bool>,
     pub(super) timeout: Field<Text>,
     pub(super) body_limit: Field<Text>,
     pub(super) rate_limit: Field<Text>,
@@ -232,6 +241,13 @@ pub(super) struct Session {
     pub(super) refresh_grace: Field<Text>,
     pub(super) key: Field<Texts>,
     pub(super) key_file: Field<Texts>,
+    pub(super) assertion: Field<bool>,
+}
+
+/// `[open_data]`
+#[derive(Default)]
+pub(super) struct OpenData {
+    pub(super) max_age: Field<Text>,
 }
 
 /// `[wechat]`
@@ -421,8 +437,10 @@ impl Raw {
                     refresh_grace: table.text("refresh_grace", r),
                     key: table.text_or_list("key", r),
                     key_file: table.text_or_list("key_file", r),
+                    assertion: table.flag("assertion", r),
                 }
             }
+            "open_data" => self.open_data.max_age = table.text("max_age", r),
             "wechat" => {
                 self.wechat = Wechat {
                     endpoints: table.list("endpoints", r),
@@ -498,6 +516,7 @@ impl Route {
             methods: table.list("methods", r),
             auth: table.text("auth", r),
             login: table.flag("login", r),
+            open_data: table.flag("open_data", r),
             timeout: table.text("timeout", r),
             body_limit: table.text("body_limit", r),
             rate_limit: table.text("rate_limit", r),

@@ -3,9 +3,11 @@
 //! Nothing here knows of WeChat, tokens or time.
 
 pub mod base64url;
+pub mod cbc;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hkdf};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::{digest, hkdf, hmac};
 
 /// Length of an AEAD nonce in bytes.
 pub const NONCE_LEN: usize = 12;
@@ -21,6 +23,17 @@ pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 pub fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    out
+}
+
+/// HMAC-SHA256 (RFC 2104) of the parts as if they were one message. The key may have any length.
+pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.sign().as_ref());
     out
 }
 
@@ -82,6 +95,29 @@ impl Aead {
     }
 }
 
+/// Signatures with Ed25519 (RFC 8032).
+pub struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    /// The key that belongs to a seed.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes"))
+    }
+
+    /// What others verify with.
+    pub fn public(&self) -> [u8; 32] {
+        let key = self.0.public_key().as_ref();
+        key.try_into().expect("a public key has 32 bytes")
+    }
+
+    /// Signs.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let signature = self.0.sign(message);
+        let bytes = signature.as_ref();
+        bytes.try_into().expect("a signature has 64 bytes")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +143,24 @@ mod tests {
     #[test]
     fn sha256_agrees_with_fips_180_4() {
         assert_eq!(sha256(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+
+    #[test]
+    fn signatures_agree_with_rfc_8032_test_1() {
+        let seed = b"\x9d\x61\xb1\x9d\xef\xfd\x5a\x60\xba\x84\x4a\xf4\x92\xec\x2c\xc4\x44\x49\xc5\x69\x7b\x32\x69\x19\x70\x3b\xac\x03\x1c\xae\x7f\x60";
+        let key = SigningKey::from_seed(seed);
+        assert_eq!(key.public()[..4], [0xd7, 0x5a, 0x98, 0x01]);
+        assert_eq!(key.sign(b"")[..4], [0xe5, 0x56, 0x43, 0x00]);
+    }
+
+    #[test]
+    fn hmac_sha256_agrees_with_rfc_4231_case_2_however_it_is_cut() {
+        for parts in [
+            &[&b"what do ya want for nothing?"[..]][..],
+            &[b"what do ya ", b"", b"want for nothing?"],
+        ] {
+            assert_eq!(hmac_sha256(b"Jefe", parts)[..4], [0x5b, 0xdc, 0xc1, 0x46]);
+        }
     }
 
     #[test]

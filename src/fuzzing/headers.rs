@@ -172,6 +172,7 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
         authority: AUTHORITY,
         user,
         app_lines: APP_LINES,
+        told: &[],
         origin: Origin::new(&peer, &proxies),
         request_id: &ids.request_id(Timestamp::from_millis(0)),
         trace: ids.trace(),

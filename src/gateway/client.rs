@@ -1,8 +1,8 @@
 //! HTTP to WeChat: one request, one answer, bounded in time and size.
 //!
-//! A `wx.login` code works once, so a request that may have reached WeChat is never sent again: the next endpoint is
-//! tried only while there has been no connection to send on. Redirects are not followed, because the query carries the
-//! AppSecret. Errors carry no URL for the same reason.
+//! A code works once, so a request that may have reached WeChat is never sent again: the next endpoint is tried only
+//! while there has been no connection to send on. Redirects are not followed, because the query carries the AppSecret or
+//! an access_token. Errors carry no URL for the same reason.
 
 use std::error::Error as StdError;
 use std::future;
@@ -10,9 +10,9 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::USER_AGENT;
-use http::{Request, Uri};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
@@ -38,12 +38,21 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoints: Vec<config::Endpoint>,
     connect_timeout: Duration,
     timeout: Duration,
     /// Endpoints without a connection in the log, by their place in the list.
     unreachable: Throttle<usize>,
+}
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    /// Without a query.
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    /// JSON to post; without it, the method is GET.
+    pub(super) body: Option<&'a Bytes>,
 }
 
 /// What came back, complete.
@@ -82,19 +91,19 @@ impl Client {
         }
     }
 
-    /// `GET path?query` at the first endpoint that can be connected to.
-    pub(super) async fn get(&self, path: &'static str, query: &str) -> Result<Reply, Failure> {
-        tokio::time::timeout(self.timeout, self.first_reachable(path, query))
+    /// Asks at the first endpoint that can be connected to.
+    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Reply, Failure> {
+        tokio::time::timeout(self.timeout, self.first_reachable(question))
             .await
             .unwrap_or(Err(Failure::Timeout))
     }
 
-    async fn first_reachable(&self, path: &'static str, query: &str) -> Result<Reply, Failure> {
+    async fn first_reachable(&self, question: &Question<'_>) -> Result<Reply, Failure> {
         let Some((last, earlier)) = self.endpoints.split_last() else {
             return Err(Failure::NotConnected("no endpoint is configured".into()));
         };
         for (place, endpoint) in earlier.iter().enumerate() {
-            match self.ask(endpoint, path, query).await {
+            match self.ask_at(endpoint, question).await {
                 Err(Failure::NotConnected(cause)) => {
                     if let Some(suppressed) = self.unreachable.pass(place, Instant::now()) {
                         tracing::warn!(
@@ -109,17 +118,16 @@ impl Client {
                 outcome => return outcome,
             }
         }
-        self.ask(last, path, query).await
+        self.ask_at(last, question).await
     }
 
-    async fn ask(
+    async fn ask_at(
         &self,
         endpoint: &config::Endpoint,
-        path: &'static str,
-        query: &str,
+        question: &Question<'_>,
     ) -> Result<Reply, Failure> {
-        let mut request = request(endpoint, path, query)
-            .map_err(|error| Failure::NotConnected(Box::new(error)))?;
+        let mut request =
+            request(endpoint, question).map_err(|error| Failure::NotConnected(Box::new(error)))?;
         let connection = capture_connection(&mut request);
         let mut response = pin!(self.pool.request(request));
         let response = tokio::select! {
@@ -166,9 +174,8 @@ fn connector(connect_timeout: Duration) -> HttpsConnector<HttpConnector> {
 
 fn request(
     endpoint: &config::Endpoint,
-    path: &'static str,
-    query: &str,
-) -> Result<Request<Empty<Bytes>>, http::Error> {
+    question: &Question<'_>,
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let config::Endpoint { tls, host, port } = endpoint;
     let scheme = if *tls { "https" } else { "http" };
     let authority = if host.contains(':') {
@@ -176,14 +183,20 @@ fn request(
     } else {
         format!("{host}:{port}")
     };
+    let Question { path, query, body } = question;
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
         .path_and_query(format!("{path}?{query}"))
         .build()?;
-    Request::get(uri)
-        .header(USER_AGENT, AGENT)
-        .body(Empty::new())
+    let request = Request::builder().uri(uri).header(USER_AGENT, AGENT);
+    match body {
+        None => request.method(Method::GET).body(Full::default()),
+        Some(body) => request
+            .method(Method::POST)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(Full::new(Bytes::clone(body))),
+    }
 }
 
 fn failure(error: legacy::Error) -> Failure {

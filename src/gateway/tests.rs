@@ -4,13 +4,17 @@ use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
+use crate::domain::AppId;
 use crate::error::Language;
+use crate::secret::Secret;
+use crate::wechat::errcode;
 
 const SECRET: &str = "5ec2e7+of/the=app";
 const OLD_SECRET: &str = "0ld5ec2e7";
@@ -111,7 +115,12 @@ fn gateway_with(
         connect_timeout,
         timeout,
     };
-    Gateway::new(&app, &wechat, Arc::default())
+    Gateway::new(
+        &app,
+        &wechat,
+        &AccessTokenKeepers::default(),
+        Arc::default(),
+    )
 }
 
 fn endpoint(tls: bool, port: u16) -> config::Endpoint {
@@ -159,7 +168,7 @@ fn shown(error: &Error) -> String {
 
 fn assert_discreet(error: &Error) {
     let shown = shown(error);
-    let (secret, code) = (login::percent_encode(SECRET), login::percent_encode(CODE));
+    let (secret, code) = (api::percent_encode(SECRET), api::percent_encode(CODE));
     for secret in [
         SECRET,
         OLD_SECRET,
@@ -174,7 +183,7 @@ fn assert_discreet(error: &Error) {
 }
 
 fn counted(gateway: &Gateway, errcode: &str) -> bool {
-    let families = gateway.metrics.registry().gather();
+    let families = gateway.line.metrics.registry().gather();
     let labels = families
         .iter()
         .filter(|family| family.name() == "wx_sidecar_wx_api_requests_total")
@@ -192,6 +201,16 @@ fn a_gateway_is_shared_by_threads_and_its_futures_move_between_them() {
     let gateway = gateway(&[1]);
     shared(&gateway);
     moved(&gateway.code2session(&code()));
+    let (phone, openid) = (
+        PhoneCode::parse("c").unwrap(),
+        OpenId::parse("o6zAJs1Z").unwrap(),
+    );
+    moved(&gateway.phone_number(&phone, Some(&openid)));
+    moved(&gateway.open_data(&openid, &[]));
+    let key = SessionKey::from_bytes([7; 16]);
+    moved(&gateway.check_session_key(&openid, &key));
+    moved(&gateway.reset_session_key(&openid, &key));
+    moved(&gateway.with_access_token(|_| async { Ok(()) }));
 }
 
 #[tokio::test]
@@ -466,7 +485,7 @@ async fn a_tls_handshake_that_hangs_counts_as_no_connection() {
 /// A WeChat that takes only `secret`, and then only complains of the code.
 async fn peer_taking(secret: &'static str) -> Peer {
     Peer::start(move |head| {
-        let secret = login::percent_encode(secret);
+        let secret = api::percent_encode(secret);
         Act::Say(ok(if head.contains(&format!("&secret={}&", *secret)) {
             r#"{"errcode":40029,"errmsg":"invalid code"}"#
         } else {

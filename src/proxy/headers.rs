@@ -159,6 +159,11 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
         }
         out.extend_from_slice(forward.app_lines);
     }
+    for (name, value) in forward.told {
+        for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
     out.extend_from_slice(b"\r\n");
 }
 

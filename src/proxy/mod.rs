@@ -53,6 +53,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) user: Option<&'a User>,
     /// The identity lines that are the same for all users, ready to be sent.
     pub(crate) app_lines: &'a [u8],
+    /// What else the app is told of this request, as lines in our namespace.
+    pub(crate) told: &'a [(&'static str, String)],
     pub(crate) origin: Origin<'a>,
     pub(crate) request_id: &'a RequestId,
     pub(crate) trace: TraceParent,

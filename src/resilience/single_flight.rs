@@ -39,6 +39,14 @@ where
         answer.clone()
     }
 
+    /// Starts the flight of `key` with `work` unless there is one, and does not wait for it.
+    pub(crate) fn begin<F>(&self, key: K, work: impl FnOnce() -> F)
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let _nobody_waits = self.join_or_start(key, work);
+    }
+
     fn join_or_start<F>(&self, key: K, work: impl FnOnce() -> F) -> watch::Receiver<Option<V>>
     where
         F: Future<Output = V> + Send + 'static,

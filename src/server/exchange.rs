@@ -3,6 +3,8 @@
 //! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
+mod open_data;
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use crate::clock::Timestamp;
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language, Side};
+use crate::open_data::Request;
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
 use crate::resilience::panics::{caught, faults};
@@ -56,6 +59,7 @@ struct Caller {
 }
 
 /// Tokens that ride on the app's answer.
+#[derive(Clone)]
 struct Grant {
     lines: Vec<(&'static str, String)>,
     /// Whether the app has a say: on its own login route, only its 2xx makes a session.
@@ -218,10 +222,10 @@ impl<'a> Exchange<'a> {
                 *counted = Counted::Own(endpoint);
                 let _slot = match endpoint {
                     // At once, from memory: to refuse it would cost as much as the answer.
-                    Endpoint::Session | Endpoint::Verify => None,
-                    Endpoint::Login | Endpoint::Refresh | Endpoint::Logout => Some(self.slot()?),
+                    Endpoint::Session | Endpoint::Verify | Endpoint::KeySet => None,
+                    _ => Some(self.slot()?),
                 };
-                let answer = self.answer(endpoint, body, responder).await?;
+                let answer = self.answer(endpoint, &path, body, responder).await?;
                 self.respond(&answer, body, responder).await
             }
             Action::Forward(rule) => {
@@ -246,10 +250,12 @@ impl<'a> Exchange<'a> {
     async fn answer(
         &self,
         endpoint: Endpoint,
+        path: &CanonicalPath<'_>,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<Answer, Error> {
         let sessions = &self.snapshot.sessions;
+        let asked = || Request::of_query(path.query().unwrap_or_default());
         match endpoint {
             Endpoint::Login => {
                 self.limit_login()?;
@@ -278,6 +284,26 @@ impl<'a> Exchange<'a> {
                 let (claims, grant) = self.required_user().await?;
                 Ok(with_tokens(self.identity_answer(&claims.user), grant))
             }
+            // Boxed, because they are large and few requests need them.
+            Endpoint::OpenData => Box::pin(self.open_data(body, responder)).await,
+            Endpoint::Phone => Box::pin(self.phone(body, responder)).await,
+            Endpoint::KeySet => match &self.snapshot.assertions {
+                Some(assertions) => Ok(assertions.key_set()),
+                None => Err(
+                    Error::downstream(Kind::NotFound, "there are no assertions here")
+                        .with_hint("write assertion = true below [session] in sidecar.toml"),
+                ),
+            },
+            Endpoint::SeedLogin => {
+                self.limit_login()?;
+                let request = asked();
+                let code = request
+                    .code()
+                    .ok_or_else(|| bad_body("the parameter `code` is missing".to_owned()))?;
+                Ok(sessions.login(parse_code(code)?).await?.to_answer())
+            }
+            Endpoint::SeedInfo => Box::pin(self.open(asked())).await,
+            Endpoint::SeedPhone => Box::pin(self.phone_of(asked())).await,
         }
     }
 
@@ -308,6 +334,21 @@ impl<'a> Exchange<'a> {
             caller = Caller::logged_in(granted, true);
             buffered = Some(request);
         }
+        let mut told = Vec::new();
+        if rule.open_data && self.has_json_body()? {
+            let text = match buffered.take() {
+                Some(text) => text,
+                None => self.read_all(rule.body_limit, body, responder).await?,
+            };
+            // Boxed, because it is large and few requests need it.
+            let (rewritten, count) = Box::pin(self.rewritten(&text, &caller)).await?;
+            told.push(("X-WX-Open-Data", count.to_string()));
+            buffered = Some(rewritten);
+        }
+        if let (Some(assertions), Some(claims)) = (&self.snapshot.assertions, &caller.claims) {
+            let assertion = assertions.sign(&claims.user, self.now);
+            told.push(("X-WX-Assertion", assertion));
+        }
         let inbound = &self.snapshot.config.inbound;
         let added = caller.grant.as_ref().map(|grant| Added {
             lines: &grant.lines,
@@ -320,6 +361,7 @@ impl<'a> Exchange<'a> {
             authority: rule.authority.as_bytes(),
             user: caller.claims.as_ref().map(|claims| &claims.user),
             app_lines: &self.snapshot.app_lines,
+            told: &told,
             origin: self.origin,
             request_id: &self.request_id,
             trace: self.trace(),

@@ -26,8 +26,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
+use crate::domain::OpenId;
+use crate::error::Error;
 use crate::net::Bound;
-use crate::session::{MemoryStore, SessionState, Store};
+use crate::session::{MemoryStore, SessionState, Sessions, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
@@ -226,6 +228,41 @@ impl Sidecar {
         )));
         self.metrics.config_loaded(true, self.state.clock.now());
         Ok(())
+    }
+
+    /// The signature that WeChat's APIs for one user want beside a body: HMAC-SHA256 with the user's session_key, in
+    /// hexadecimal (`signature` with `sig_method=hmac_sha256`; virtual payment wants the same). `None` if the user has not
+    /// logged in here.
+    ///
+    /// # Errors
+    /// If the store cannot be reached.
+    pub async fn session_signature(
+        &self,
+        openid: &OpenId,
+        body: &[u8],
+    ) -> Result<Option<String>, Error> {
+        self.sessions().sign(openid, body).await
+    }
+
+    /// Whether the newest session_key that is known of a user is still good at WeChat (`checksession`). `None` if the user
+    /// has not logged in here.
+    ///
+    /// # Errors
+    /// If the store or WeChat cannot be reached, or WeChat refuses.
+    pub async fn check_session_key(&self, openid: &OpenId) -> Result<Option<bool>, Error> {
+        self.sessions().check_key(openid).await
+    }
+
+    /// Has WeChat replace a user's session_key (`resetusersessionkey`). False if the user has not logged in here.
+    ///
+    /// # Errors
+    /// If the store or WeChat cannot be reached, or WeChat refuses.
+    pub async fn reset_session_key(&self, openid: &OpenId) -> Result<bool, Error> {
+        self.sessions().reset_key(openid).await
+    }
+
+    fn sessions(&self) -> Arc<Sessions> {
+        Arc::clone(&self.current.load().sessions)
     }
 
     /// Says that a new configuration was to be had but could not be used, for whoever watches the metrics.

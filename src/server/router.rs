@@ -14,6 +14,14 @@ pub(crate) enum Endpoint {
     Logout,
     Session,
     Verify,
+    OpenData,
+    Phone,
+    /// The public keys of assertions.
+    KeySet,
+    /// What clients of the seed demo call: login, info and phone by GET, with the AppID in the path.
+    SeedLogin,
+    SeedInfo,
+    SeedPhone,
 }
 
 /// What to do with a request.
@@ -36,6 +44,7 @@ pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) auth: Auth,
     pub(crate) login: bool,
+    pub(crate) open_data: bool,
     pub(crate) timeout: Duration,
     pub(crate) body_limit: u64,
     pub(crate) rate_limiter: Option<Arc<RateLimiter>>,
@@ -49,6 +58,8 @@ pub(crate) struct Rule {
 /// The routes in file order, then the default.
 pub(crate) struct Router {
     prefix: String,
+    /// Where the seed demo has its endpoints, below the prefix.
+    seed: String,
     routes: Vec<(Pattern, Vec<String>, Rule)>,
     default: Rule,
 }
@@ -68,16 +79,27 @@ enum Segment {
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, &'static str, Self); 5] = [
+    const ALL: [(&'static str, &'static str, Self); 8] = [
         ("/login", "POST", Self::Login),
         ("/refresh", "POST", Self::Refresh),
         ("/logout", "POST", Self::Logout),
         ("/session", "GET", Self::Session),
         ("/verify", "GET", Self::Verify),
+        ("/open-data", "POST", Self::OpenData),
+        ("/phone", "POST", Self::Phone),
+        ("/jwks.json", "GET", Self::KeySet),
+    ];
+
+    /// Below `/user/{appid}`.
+    const SEED: [(&'static str, &'static str, Self); 3] = [
+        ("/login", "GET", Self::SeedLogin),
+        ("/info", "GET", Self::SeedInfo),
+        ("/phone", "GET", Self::SeedPhone),
     ];
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().map(|(_, _, endpoint)| endpoint)
+        let all = Self::ALL.into_iter().chain(Self::SEED);
+        all.map(|(_, _, endpoint)| endpoint)
     }
 
     /// The name in metrics.
@@ -88,6 +110,12 @@ impl Endpoint {
             Self::Logout => "wx:logout",
             Self::Session => "wx:session",
             Self::Verify => "wx:verify",
+            Self::OpenData => "wx:open-data",
+            Self::Phone => "wx:phone",
+            Self::KeySet => "wx:jwks",
+            Self::SeedLogin => "wx:user/login",
+            Self::SeedInfo => "wx:user/info",
+            Self::SeedPhone => "wx:user/phone",
         }
     }
 }
@@ -99,6 +127,7 @@ impl Router {
                 name: route.path.clone(),
                 auth: route.auth,
                 login: route.login,
+                open_data: route.open_data,
                 timeout: route.timeout,
                 body_limit: route.body_limit,
                 rate_limiter: route.rate_limit.map(|limit| {
@@ -117,6 +146,7 @@ impl Router {
             name: "default".to_owned(),
             auth: inbound.auth,
             login: false,
+            open_data: false,
             timeout: inbound.timeout,
             body_limit: inbound.body_limit,
             rate_limiter: inbound
@@ -129,6 +159,7 @@ impl Router {
         let routes = config.routes.iter().enumerate().map(route).collect();
         Self {
             prefix: inbound.prefix.clone(),
+            seed: format!("/user/{}", config.app.appid),
             routes,
             default,
         }
@@ -139,7 +170,10 @@ impl Router {
         if let Some(rest) = path.strip_prefix(self.prefix.as_bytes())
             && matches!(rest, [] | [b'/', ..])
         {
-            return own(rest, method);
+            return match rest.strip_prefix(self.seed.as_bytes()) {
+                Some(rest) => own(&Endpoint::SEED, rest, method),
+                None => own(&Endpoint::ALL, rest, method),
+            };
         }
         let matching = |(pattern, methods, _): &&(Pattern, Vec<String>, Rule)| {
             let is_it = |m: &String| m.as_bytes() == method || (m == "GET" && method == b"HEAD");
@@ -165,10 +199,12 @@ impl Router {
     }
 }
 
-fn own(rest: &[u8], method: &[u8]) -> Action<'static> {
-    let Some((_, expected, endpoint)) = Endpoint::ALL
-        .iter()
-        .find(|(path, ..)| path.as_bytes() == rest)
+fn own(
+    endpoints: &'static [(&'static str, &'static str, Endpoint)],
+    rest: &[u8],
+    method: &[u8],
+) -> Action<'static> {
+    let Some((_, expected, endpoint)) = endpoints.iter().find(|(path, ..)| path.as_bytes() == rest)
     else {
         return Action::Nothing;
     };
@@ -256,19 +292,42 @@ mod tests {
 
     #[test]
     fn our_endpoints_are_found_by_exact_path_and_method() {
+        let own =
+            |rest: &str, method: &str| own(&Endpoint::ALL, rest.as_bytes(), method.as_bytes());
         assert!(matches!(
-            own(b"/login", b"POST"),
+            own("/login", "POST"),
             Action::Own(Endpoint::Login)
         ));
         assert!(matches!(
-            own(b"/session", b"HEAD"),
+            own("/session", "HEAD"),
             Action::Own(Endpoint::Session)
         ));
+        assert!(matches!(own("/login", "GET"), Action::WrongMethod("POST")));
+        assert!(matches!(own("/login/", "POST"), Action::Nothing));
+        assert!(matches!(own("", "GET"), Action::Nothing));
+    }
+
+    #[test]
+    fn the_seed_demos_endpoints_are_those_of_our_appid_only() {
+        let config = Config::from_toml(
+            "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+             [inbound]\nupstream = \"http://127.0.0.1:1\"\n",
+        );
+        let router = Router::new(&config.unwrap(), &RateLimiters::default());
+        let route = |path: &str| router.route(path.as_bytes(), b"GET");
+        let ours = "/wx/user/wx0123456789abcdef";
         assert!(matches!(
-            own(b"/login", b"GET"),
-            Action::WrongMethod("POST")
+            route(&format!("{ours}/login")),
+            Action::Own(Endpoint::SeedLogin)
         ));
-        assert!(matches!(own(b"/login/", b"POST"), Action::Nothing));
-        assert!(matches!(own(b"", b"GET"), Action::Nothing));
+        for path in [
+            ours.to_owned(),
+            format!("{ours}x/login"),
+            format!("{ours}/open-data"),
+            "/wx/user/wx0123456789abcdee/login".to_owned(),
+            "/wx/user/login".to_owned(),
+        ] {
+            assert!(matches!(route(&path), Action::Nothing), "{path}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration in the form that requests use: built whole, swapped whole.
 //!
-//! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, metrics) hangs on the sidecar and
+//! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, access_tokens, metrics) hangs on the sidecar and
 //! is only referred to from here.
 
 use std::sync::Arc;
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::router::Router;
 use crate::config::Config;
 use crate::error::Kind;
-use crate::gateway::Gateway;
+use crate::gateway::{AccessTokenKeepers, Gateway};
+use crate::open_data::Opener;
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
-use crate::session::{SessionState, Sessions};
+use crate::session::{Assertions, SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
 use crate::wire::HeadLimits;
@@ -20,6 +21,9 @@ pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) router: Router,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) opener: Opener,
+    /// If the app wants proof.
+    pub(crate) assertions: Option<Assertions>,
     pub(crate) head_limits: HeadLimits,
     /// The identity lines that are the same for all users.
     pub(crate) app_lines: Vec<u8>,
@@ -35,6 +39,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
+    pub(crate) access_tokens: AccessTokenKeepers,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
 }
@@ -49,6 +54,7 @@ impl Snapshot {
         let gateway = Arc::new(Gateway::new(
             &config.app,
             &config.wechat,
+            &shared.access_tokens,
             Arc::clone(metrics),
         ));
         let app_lines = format!(
@@ -57,6 +63,10 @@ impl Snapshot {
         );
         Self {
             router: Router::new(&config, &shared.limiters),
+            opener: Opener::new(&config, Arc::clone(&gateway), Arc::clone(metrics)),
+            assertions: config.session.assertion.then(|| {
+                Assertions::derive(&config.app.appid, &config.app.env, config.sealing_secrets())
+            }),
             sessions: Arc::new(Sessions::new(&config, gateway, Arc::clone(state))),
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,

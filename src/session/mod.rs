@@ -3,6 +3,7 @@
 //! The functions here take parsed values and give values or an [`Error`]; they know nothing of HTTP heads. Endpoints and
 //! routes are wired to them in `server/`.
 
+mod assertion;
 mod shown;
 mod store;
 mod token;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub(crate) use assertion::Assertions;
 pub(crate) use shown::ShownToken;
 pub(crate) use store::{MemoryStore, Store};
 pub(crate) use token::{Claims, Purpose, SessionId, TokenKeys, Unusable};
@@ -30,6 +32,7 @@ use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::login::UserSession;
+use crate::wechat::signature::session_signature;
 use store::{Claimed, CodeHash, KeyRing, Spent, Unavailable};
 
 /// How often the result of a login that another replica performs is asked for.
@@ -85,14 +88,10 @@ impl Sessions {
         gateway: Arc<Gateway>,
         state: Arc<SessionState>,
     ) -> Self {
-        let secrets = match config.session.keys.as_slice() {
-            [] => &config.app.secrets,
-            keys => keys,
-        };
         let calls = u32::try_from(config.app.secrets.len()).unwrap_or(1);
         Self {
             appid: config.app.appid.clone(),
-            keys: TokenKeys::derive(&config.app.appid, secrets),
+            keys: TokenKeys::derive(&config.app.appid, config.sealing_secrets()),
             ttl: config.session.clone(),
             login_lease: config.wechat.timeout.saturating_mul(calls) + LOGIN_MARGIN,
             gateway,
@@ -185,7 +184,6 @@ impl Sessions {
 
     /// The session keys that what the user's phone encrypts may be encrypted with, newest first. The token's own is always
     /// among them, and the only one if the store is away.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for open data"))]
     pub(crate) async fn ring(&self, claims: &Claims) -> Vec<SessionKey> {
         let ring = self.state.store.keys(&claims.user.openid).await;
         let mut keys = ring.map_or_else(
@@ -201,11 +199,34 @@ impl Sessions {
         keys
     }
 
-    /// WeChat has given the user another session_key, without a login.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for resetusersessionkey"))]
-    pub(crate) async fn key_changed(&self, user: &OpenId, key: &SessionKey) -> Result<(), Error> {
-        let remembered = self.state.store.remember_key(user, key).await;
-        remembered.map_err(Error::from)
+    /// Signs `body` with the newest session_key of a user, as WeChat's APIs that act for a user want it; `None` if no key of
+    /// the user is known here.
+    pub(crate) async fn sign(&self, user: &OpenId, body: &[u8]) -> Result<Option<String>, Error> {
+        let key = self.newest_key(user).await?;
+        Ok(key.map(|key| session_signature(&key, body)))
+    }
+
+    /// Asks WeChat whether the newest session_key of a user is still the user's; `None` if none is known here.
+    pub(crate) async fn check_key(&self, user: &OpenId) -> Result<Option<bool>, Error> {
+        match self.newest_key(user).await? {
+            Some(key) => self.gateway.check_session_key(user, &key).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Has WeChat replace the newest session_key of a user, and remembers the new one; false if none is known here.
+    pub(crate) async fn reset_key(&self, user: &OpenId) -> Result<bool, Error> {
+        let Some(key) = self.newest_key(user).await? else {
+            return Ok(false);
+        };
+        let next = self.gateway.reset_session_key(user, &key).await?;
+        self.state.store.remember_key(user, &next).await?;
+        Ok(true)
+    }
+
+    async fn newest_key(&self, user: &OpenId) -> Result<Option<SessionKey>, Error> {
+        let ring = self.state.store.keys(user).await?;
+        Ok(ring.into_keys().into_iter().next())
     }
 
     /// Who am I, for `GET /wx/session`.
@@ -414,6 +435,7 @@ impl Granted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::AccessTokenKeepers;
 
     fn sessions() -> Sessions {
         let config = config::Config::from_toml(
@@ -422,7 +444,12 @@ mod tests {
         );
         let config = config.unwrap();
         let metrics = Arc::new(Metrics::new());
-        let gateway = Gateway::new(&config.app, &config.wechat, Arc::clone(&metrics));
+        let gateway = Gateway::new(
+            &config.app,
+            &config.wechat,
+            &AccessTokenKeepers::default(),
+            Arc::clone(&metrics),
+        );
         let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
         let state = SessionState::new(store, Clock::default(), metrics);
         Sessions::new(&config, Arc::new(gateway), Arc::new(state))
@@ -449,8 +476,83 @@ mod tests {
             (4, vec![key(4), key(3), key(2), key(1)]),
             (2, vec![key(2), key(4), key(3), key(1)]),
         ] {
-            sessions.key_changed(openid, &key(new)).await.unwrap();
+            let store = &sessions.state.store;
+            store.remember_key(openid, &key(new)).await.unwrap();
             assert_eq!(sessions.ring(&claims).await, expected);
         }
+    }
+
+    /// What two devices of a user may do, in any order: log in (and get a new session_key, or the one that WeChat has just
+    /// made), encrypt with the key that is WeChat's then, and have it decrypted.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        LogIn { device: usize, rotates: bool },
+        Encrypt,
+        Decrypt { device: usize },
+    }
+
+    #[tokio::test]
+    async fn whatever_two_devices_do_what_can_be_decrypted_is() {
+        const STEPS: [Step; 7] = [
+            Step::LogIn {
+                device: 0,
+                rotates: true,
+            },
+            Step::LogIn {
+                device: 1,
+                rotates: true,
+            },
+            Step::LogIn {
+                device: 0,
+                rotates: false,
+            },
+            Step::LogIn {
+                device: 1,
+                rotates: false,
+            },
+            Step::Encrypt,
+            Step::Decrypt { device: 0 },
+            Step::Decrypt { device: 1 },
+        ];
+        const LENGTH: u32 = 5;
+        let sessions = sessions();
+        let mut decrypted = 0;
+        for order in 0..STEPS.len().pow(LENGTH) {
+            let user = OpenId::parse(&format!("user-{order}")).unwrap();
+            let mut wechat: Vec<SessionKey> = Vec::new();
+            let mut devices = [None, None];
+            let mut made_with = None;
+            let mut rest = order;
+            for _ in 0..LENGTH {
+                let step = STEPS[rest % STEPS.len()];
+                rest /= STEPS.len();
+                match step {
+                    Step::LogIn { device, rotates } => {
+                        if rotates || wechat.is_empty() {
+                            wechat.push(key(wechat.len() as u8));
+                        }
+                        let session = UserSession {
+                            openid: user.clone(),
+                            unionid: None,
+                            session_key: wechat.last().unwrap().clone(),
+                        };
+                        devices[device] = Some(sessions.begin(session).await.claims);
+                    }
+                    Step::Encrypt => made_with = wechat.len().checked_sub(1),
+                    Step::Decrypt { device } => {
+                        let (Some(made_with), Some(claims)) = (made_with, &devices[device]) else {
+                            continue;
+                        };
+                        let key = &wechat[made_with];
+                        let is_recent = wechat.len() - made_with <= 3;
+                        let expected = is_recent || claims.session_key == *key;
+                        let found = sessions.ring(claims).await.contains(key);
+                        assert_eq!(found, expected, "{order}: {step:?}");
+                        decrypted += usize::from(found);
+                    }
+                }
+            }
+        }
+        assert!(decrypted > 1000, "{decrypted}");
     }
 }

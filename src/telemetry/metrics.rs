@@ -4,22 +4,26 @@
 //! each worker for itself, in cells that only it writes, and summed when somebody scrapes: a shared histogram would cost more than
 //! verifying a token.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
 
 /// The families, and the registry they are exposed from.
 pub struct Metrics {
     registry: Registry,
     logins: IntCounterVec,
+    decrypted: IntCounterVec,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
     rings_degraded: IntCounter,
+    token_refreshes: IntCounterVec,
+    token_times: TokenTimes,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
@@ -49,6 +53,13 @@ impl Metrics {
             ),
             &["result"],
         );
+        let decrypted = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_decrypt_total",
+                "Open data by result: ok, or what was wrong with it; key_age says how many newer session keys the user has.",
+            ),
+            &["result", "key_age"],
+        );
         let wechat_calls = IntCounterVec::new(
             Opts::new(
                 "wx_sidecar_wx_api_requests_total",
@@ -64,6 +75,16 @@ impl Metrics {
             .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
             &["cgi_path"],
         );
+        let token_refreshes = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_wx_token_refresh_total",
+                "Fetches of the access_token by reason (missing, expired, due, refused, forced) and result (ok, same: the \
+                 token that was held, error).",
+            ),
+            &["reason", "result"],
+        );
+        let token_times = TokenTimes::default();
+        register(&registry, token_times.clone());
         let build = IntGaugeVec::new(
             Opts::new(
                 "wx_sidecar_build_info",
@@ -95,9 +116,12 @@ impl Metrics {
         );
         Self {
             logins: registered(&registry, logins),
+            decrypted: registered(&registry, decrypted),
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
             rings_degraded: registered(&registry, rings_degraded),
+            token_refreshes: registered(&registry, token_refreshes),
+            token_times,
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
@@ -108,6 +132,18 @@ impl Metrics {
     /// Counts a login: `ok`, `replayed` (the same code again), or the slug or errcode class of what stopped it.
     pub fn login(&self, result: &'static str) {
         self.logins.with_label_values(&[result]).inc();
+    }
+
+    /// Counts open data: `ok`, with the place of the key that fitted, or what was wrong with it.
+    pub fn decrypted(&self, result: &'static str, key_age: Option<usize>) {
+        let age = match key_age {
+            None => "none",
+            Some(0) => "0",
+            Some(1) => "1",
+            Some(2) => "2",
+            Some(_) => "3",
+        };
+        self.decrypted.with_label_values(&[result, age]).inc();
     }
 
     /// Counts a call to WeChat. `path` is one of the sidecar's own constants, so the label is bounded.
@@ -134,6 +170,18 @@ impl Metrics {
     /// Counts a ring of session keys that had to do without the store.
     pub(crate) fn ring_degraded(&self) {
         self.rings_degraded.inc();
+    }
+
+    /// Counts a fetch of an access_token; `reason` and `result` are constants of the keeper's.
+    pub fn token_refreshed(&self, reason: &'static str, result: &'static str) {
+        self.token_refreshes
+            .with_label_values(&[reason, result])
+            .inc();
+    }
+
+    /// Tells the life of the access_token in use.
+    pub fn token_lives(&self, from: Instant, until: Instant) {
+        self.token_times.set(from, until);
     }
 
     /// Counts a panic that was caught.

@@ -5,3 +5,4 @@ pub mod logs;
 pub mod metrics;
 pub(crate) mod requests;
 pub(crate) mod throttle;
+mod token_times;

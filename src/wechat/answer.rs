@@ -124,10 +124,14 @@ impl Answer {
     /// Each of `secrets` that occurs in WeChat's words becomes `***`. They are looked for after control characters
     /// have been removed, and before anything is cut off, so that no half of one slips through.
     pub fn refusal(&self, secrets: &[&str]) -> Option<Refusal> {
-        if self.errcode == 0 {
-            return None;
-        }
-        let mut told: String = self.errmsg.chars().filter(|c| !c.is_control()).collect();
+        (self.errcode != 0).then(|| Refusal::of(self.errcode, &self.errmsg, secrets))
+    }
+}
+
+impl Refusal {
+    /// See [`Answer::refusal`]; for an errcode that does not stand at the top of an answer.
+    pub fn of(errcode: i64, errmsg: &str, secrets: &[&str]) -> Self {
+        let mut told: String = errmsg.chars().filter(|c| !c.is_control()).collect();
         // The longest goes first: a short one inside it would break it up and leave the rest to be read.
         let mut secrets = secrets.to_vec();
         secrets.sort_by_key(|secret| Reverse(secret.len()));
@@ -135,11 +139,11 @@ impl Answer {
             told = told.replace(secret, "***");
         }
         let (errmsg, rid) = split_rid(&told);
-        Some(Refusal {
-            errcode: self.errcode,
+        Self {
+            errcode,
             errmsg: errmsg.chars().take(MAX_ERRMSG).collect(),
             rid: rid.map(str::to_owned),
-        })
+        }
     }
 }
 
@@ -193,7 +197,7 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-fn object(text: &[u8]) -> Result<Map<String, Value>, Invalid> {
+pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, Invalid> {
     match serde_json::from_slice(text) {
         Ok(Strict(Value::Object(fields))) => Ok(fields),
         Ok(Strict(_)) => Err(Invalid::NotAnObject),

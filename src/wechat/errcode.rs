@@ -115,7 +115,8 @@ pub const fn retry_after(code: i64) -> Option<Duration> {
     }
 }
 
-fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
+/// [`advice`] and [`advice_zh`] together.
+pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
     let both = match code {
         -1 => ("wait a second and try again", "请等一秒后重试"),
         40001 => (

@@ -5,18 +5,28 @@
 //! `&appid=` in it stays part of it, and of the other every field is parsed into its type, because the openid becomes a
 //! header that apps believe.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, Invalid};
+use super::api::{Api, query_of};
 use super::errcode::{self, Meaning};
 use crate::domain::{AppId, LoginCode, OpenId, SessionKey, UnionId};
 use crate::secret::Secret;
 
 /// The API's path. The method is GET, and no access_token is needed.
 pub const PATH: &str = "/sns/jscode2session";
+
+/// As it is called.
+pub const API: Api = Api {
+    path: PATH,
+    meaning,
+    advice: errcode::both_languages,
+    if_lost: Some((
+        "the code may be used up; call wx.login again",
+        "该 code 可能已失效；请重新调用 wx.login",
+    )),
+};
 
 /// Who logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,25 +41,12 @@ pub struct UserSession {
 
 /// The query of the call. It holds the secret and the code in clear, so it is wiped when dropped.
 pub fn query(appid: &AppId, secret: &Secret, code: &LoginCode) -> Zeroizing<String> {
-    Zeroizing::new(format!(
-        "appid={}&secret={}&js_code={}&grant_type=authorization_code",
-        *percent_encode(appid.as_str()),
-        *percent_encode(secret.expose()),
-        *percent_encode(code.expose()),
-    ))
-}
-
-/// Encodes all but the unreserved characters (RFC 3986, section 2.3). Also needed to recognise a value in an echo.
-pub fn percent_encode(text: &str) -> Zeroizing<String> {
-    let mut encoded = Zeroizing::new(String::with_capacity(text.len() * 3));
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a string never fails");
-        }
-    }
-    encoded
+    query_of(&[
+        ("appid", appid.as_str()),
+        ("secret", secret.expose()),
+        ("js_code", code.expose()),
+        ("grant_type", "authorization_code"),
+    ])
 }
 
 /// Reads a success. Whoever calls has looked at the errcode.

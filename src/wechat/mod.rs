@@ -1,5 +1,12 @@
 //! WeChat's protocol as data: error codes, shapes of questions and answers. No I/O and no clock.
 
+pub mod access_token;
 pub mod answer;
+pub mod api;
+pub mod cloud_id;
 pub mod errcode;
 pub mod login;
+pub mod open_data;
+pub mod phone;
+pub mod session_key;
+pub mod signature;

@@ -1,0 +1,266 @@
+//! One call: asked, read, told, counted.
+//!
+//! The errcode table, with the API's own senses, decides how a refusal is told, and every call is logged and counted
+//! here and nowhere else. A line never repeats a call by itself: who knows that it may be repeated is above.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use super::client::{Client, Failure, Question, Reply};
+use crate::config;
+use crate::domain::AppId;
+use crate::error::{Error, Kind, Side, WechatFault};
+use crate::secret::Secret;
+use crate::telemetry::metrics::{CallOutcome, Metrics};
+use crate::telemetry::throttle::Throttle;
+use crate::wechat::answer::{self, Answer, Invalid, Refusal};
+use crate::wechat::api::{Advice, Api, percent_encode};
+use crate::wechat::errcode::{self, Class};
+use crate::wechat::login;
+
+/// The way to WeChat, for one Mini Program.
+pub(super) struct Line {
+    client: Client,
+    pub(super) appid: AppId,
+    secrets: Vec<Secret>,
+    /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
+    working_secret: AtomicUsize,
+    pub(super) metrics: Arc<Metrics>,
+    /// Failed calls in the log, by kind and status.
+    failures: Throttle<(Kind, u16)>,
+}
+
+/// A call of an API.
+pub(super) struct Call<'a> {
+    pub(super) api: &'a Api,
+    pub(super) query: Zeroizing<String>,
+    /// JSON to post; without it, the method is GET.
+    pub(super) body: Option<Bytes>,
+    /// What it shows that nobody may read in WeChat's words, in case a broken peer echoes it. The AppSecrets need not
+    /// be named.
+    pub(super) hidden: &'a [&'a str],
+}
+
+impl Line {
+    pub(super) fn new(app: &config::App, wechat: &config::Wechat, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client: Client::new(wechat),
+            appid: app.appid.clone(),
+            secrets: app.secrets.clone(),
+            working_secret: AtomicUsize::new(0),
+            metrics,
+            failures: Throttle::default(),
+        }
+    }
+
+    /// Makes a call, once, and has a success read by `read`.
+    pub(super) async fn call<T>(
+        &self,
+        call: Call<'_>,
+        read: impl FnOnce(&Answer) -> Result<T, Invalid>,
+    ) -> Result<T, Error> {
+        let started = Instant::now();
+        let question = Question {
+            path: call.api.path,
+            query: &call.query,
+            body: call.body.as_ref(),
+        };
+        let outcome = match self.client.ask(&question).await {
+            Ok(reply) => self.read(&reply, &call, read),
+            Err(failure) => Err(lost(failure, call.api)),
+        };
+        self.record(call.api.path, &outcome, started.elapsed());
+        outcome
+    }
+
+    /// The AppSecrets with their places, the one that WeChat took last first. After each call that shows one,
+    /// [`Line::may_try_another`] is to be asked.
+    pub(super) fn secrets_in_turn(&self) -> impl Iterator<Item = (usize, &Secret)> {
+        let first = self.working_secret.load(Ordering::Relaxed);
+        let (before, from) = self.secrets.split_at(first.min(self.secrets.len()));
+        let places = (first..).zip(from).chain((0..).zip(before));
+        places.take(self.secrets.len())
+    }
+
+    /// Whether the call ended because its AppSecret, the one at `place`, is wrong: WeChat checks it before all else, so
+    /// the same call may be made with another. Remembers the one that works.
+    pub(super) fn may_try_another<T>(&self, place: usize, outcome: &Result<T, Error>) -> bool {
+        if took_secret(outcome) && self.working_secret.swap(place, Ordering::Relaxed) != place {
+            tracing::info!(
+                index = place,
+                "WeChat takes another AppSecret than before; it is tried first from now on"
+            );
+        }
+        refused_secret(outcome)
+    }
+
+    fn read<T>(
+        &self,
+        reply: &Reply,
+        call: &Call<'_>,
+        read: impl FnOnce(&Answer) -> Result<T, Invalid>,
+    ) -> Result<T, Error> {
+        let answer = parse(reply, call.api)?;
+        if let Some(refusal) = self.refusal(&answer, call.hidden) {
+            return Err(refused(refusal, call.api));
+        }
+        if reply.status != 200 {
+            let status = reply.status;
+            let detail = format!("WeChat answered HTTP {status} without an errcode");
+            return Err(invalid(detail, call.api));
+        }
+        read(&answer).map_err(|why| unusable(why, call.api))
+    }
+
+    /// What WeChat said, without what was shown to it, which a broken peer might echo in clear or as a URL has it.
+    fn refusal(&self, answer: &Answer, hidden: &[&str]) -> Option<Refusal> {
+        let in_clear: Vec<&str> = self
+            .secrets
+            .iter()
+            .map(Secret::expose)
+            .chain(hidden.iter().copied())
+            .collect();
+        let encoded: Vec<_> = in_clear.iter().copied().map(percent_encode).collect();
+        let encoded = encoded.iter().map(|text| text.as_str());
+        let hidden: Vec<&str> = in_clear.iter().copied().chain(encoded).collect();
+        answer.refusal(&hidden)
+    }
+
+    fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
+        self.metrics.wechat_call(path, call_outcome(outcome), took);
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        match outcome {
+            Ok(_) => tracing::debug!(path, errcode = 0, elapsed_ms, "WeChat answered"),
+            // A code that a client made up is its own business, and it could fill our log with them.
+            Err(error) if error.side() == Side::Downstream => {
+                tracing::debug!(path, elapsed_ms, %error, "WeChat refused what the client sent");
+            }
+            Err(error) => {
+                let cause = (error.kind(), error.status());
+                let Some(suppressed) = self.failures.pass(cause, Instant::now()) else {
+                    tracing::debug!(path, elapsed_ms, %error, "a call to WeChat failed");
+                    return;
+                };
+                tracing::warn!(
+                    path,
+                    errcode = error.fault().map(|fault| fault.meaning.code),
+                    rid = error.fault().and_then(|fault| fault.rid.as_deref()),
+                    elapsed_ms,
+                    %error,
+                    suppressed,
+                    "a call to WeChat failed"
+                );
+            }
+        }
+    }
+}
+
+/// Reads the body as an answer. A status other than 200 does not matter if there is an errcode: it tells more.
+fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
+    let status = reply.status;
+    if (300..400).contains(&status) {
+        let detail =
+            format!("WeChat answered HTTP {status}, a redirect, and redirects are not followed");
+        return Err(invalid(detail, api));
+    }
+    answer::parse(&reply.body).map_err(|why| match status {
+        200 => unusable(why, api),
+        _ => {
+            let detail = format!("WeChat answered HTTP {status} with something that is not JSON");
+            invalid(detail, api).with_cause(why)
+        }
+    })
+}
+
+pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
+    let code = refusal.errcode;
+    let address = answer::address_seen(&refusal.errmsg);
+    let fault = WechatFault {
+        meaning: (api.meaning)(code),
+        errmsg: refusal.errmsg,
+        rid: refusal.rid,
+    };
+    let mut error = Error::wechat(fault, None);
+    if let Some(after) = errcode::retry_after(code) {
+        error = error.with_retry_after(after);
+    }
+    let Some((en, zh)) = (api.advice)(code) else {
+        return error;
+    };
+    match address {
+        Some(address) => error.with_hints(
+            format!("{en}; WeChat saw {address}"),
+            format!("{zh}；微信看到的 IP 是 {address}"),
+        ),
+        None => error.with_hints(en, zh),
+    }
+}
+
+fn lost(failure: Failure, api: &Api) -> Error {
+    let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
+    match failure {
+        Failure::NotConnected(cause) => {
+            error(Kind::WechatUnreachable, "no connection to WeChat").with_cause(cause)
+        }
+        Failure::BrokeOff(cause) => {
+            let detail = "WeChat broke off before its answer was complete";
+            may_have_acted(error(Kind::WechatUnreachable, detail), api.if_lost).with_cause(cause)
+        }
+        Failure::Timeout => {
+            let detail = "WeChat did not answer in time";
+            may_have_acted(error(Kind::WechatTimeout, detail), api.if_lost)
+        }
+        Failure::NotHttp(cause) => {
+            invalid("WeChat's answer is not valid HTTP".to_owned(), api).with_cause(cause)
+        }
+        Failure::TooLarge => invalid("WeChat's answer is larger than 1 MiB".to_owned(), api),
+    }
+}
+
+fn unusable(why: Invalid, api: &Api) -> Error {
+    invalid(format!("WeChat's answer cannot be used: {why}"), api)
+}
+
+fn invalid(detail: String, api: &Api) -> Error {
+    let error = Error::new(Kind::WechatInvalid, Side::Wechat, detail);
+    may_have_acted(error, api.if_lost)
+}
+
+/// For a call whose answer was lost: what WeChat has done is not known, and a code may be used up.
+fn may_have_acted(error: Error, if_lost: Option<Advice>) -> Error {
+    match if_lost {
+        Some((en, zh)) => error.with_hints(en, zh),
+        None => error,
+    }
+}
+
+fn refused_secret<T>(outcome: &Result<T, Error>) -> bool {
+    let fault = outcome.as_ref().err().and_then(Error::fault);
+    fault.is_some_and(|fault| login::is_wrong_secret(fault.meaning.code))
+}
+
+/// Whether the answer proves that WeChat took the secret: it looked at the code.
+fn took_secret<T>(outcome: &Result<T, Error>) -> bool {
+    match outcome {
+        Ok(_) => true,
+        Err(error) => error.fault().is_some_and(|fault| {
+            matches!(fault.meaning.class, Class::UserInput | Class::ContentRisk)
+        }),
+    }
+}
+
+fn call_outcome<T>(outcome: &Result<T, Error>) -> CallOutcome {
+    let Err(error) = outcome else {
+        return CallOutcome::Errcode(0);
+    };
+    match (error.fault(), error.kind()) {
+        (Some(fault), _) => CallOutcome::Errcode(fault.meaning.code),
+        (None, Kind::WechatTimeout) => CallOutcome::Timeout,
+        (None, Kind::WechatUnreachable) => CallOutcome::Unreachable,
+        (None, _) => CallOutcome::Invalid,
+    }
+}

@@ -1,0 +1,180 @@
+//! `getuserphonenumber`: a code of the phone number button becomes a phone number.
+//!
+//! Source: developers.weixin.qq.com, 服务端 / 用户信息 / 手机号 / 获取手机号. The number says which app it was made for, and that is
+//! looked at, because it is the one thing by which a number of somewhere else would show.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::answer::{Answer, Invalid};
+use super::api::{self, Advice, Api, json_body};
+use super::errcode::{self, Meaning};
+use crate::domain::{AppId, OpenId, PhoneCode};
+
+/// As it is called, by POST and with an access_token.
+pub const API: Api = Api {
+    path: "/wxa/business/getuserphonenumber",
+    meaning,
+    advice,
+    if_lost: Some((
+        "the code may be used up; have the user press the phone number button again",
+        "该 code 可能已失效；请让用户再次点击手机号授权按钮",
+    )),
+};
+
+/// A user's phone number. `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PhoneNumber {
+    /// With the country code if it is a foreign one.
+    pub number: String,
+    /// Without the country code.
+    pub pure_number: String,
+    /// The country code, such as `86`.
+    pub country_code: String,
+    /// When the user gave it, in Unix seconds.
+    pub timestamp: u64,
+}
+
+/// The body of the call. With an openid, WeChat refuses a code of another user.
+pub fn body(code: &PhoneCode, openid: Option<&OpenId>) -> Bytes {
+    let mut body = json!({ "code": code.expose() });
+    if let Some(openid) = openid {
+        body["openid"] = json!(openid.as_str());
+    }
+    json_body(&body)
+}
+
+/// Reads a success: a number that was given to `appid`.
+pub fn parse(answer: &Answer, appid: &AppId) -> Result<PhoneNumber, Invalid> {
+    let info = object(answer.fields(), "phone_info")
+        .ok_or(Invalid::Field("the phone_info is missing or not an object"))?;
+    let watermark = object(info, "watermark")
+        .ok_or(Invalid::Field("the watermark is missing or not an object"))?;
+    if watermark.get("appid").and_then(Value::as_str) != Some(appid.as_str()) {
+        return Err(Invalid::Field("the watermark is of another app"));
+    }
+    Ok(PhoneNumber {
+        number: number(info.get("phoneNumber"))?,
+        pure_number: number(info.get("purePhoneNumber"))?,
+        country_code: number(info.get("countryCode"))?,
+        timestamp: watermark
+            .get("timestamp")
+            .and_then(Value::as_u64)
+            .ok_or(Invalid::Field("the watermark has no timestamp"))?,
+    })
+}
+
+/// What `code` means here. The appid is not in doubt after the access_token has been taken, so 40013 can only be about
+/// the code: it is another app's.
+pub fn meaning(code: i64) -> Meaning {
+    match code {
+        40013 => Meaning {
+            code,
+            ..errcode::meaning(40029)
+        },
+        _ => api::meaning(code),
+    }
+}
+
+fn advice(code: i64) -> Option<Advice> {
+    match code {
+        40013 | 40029 | 40163 => Some((
+            "have the user press the phone number button again; its code works once and for five minutes, and one of \
+             wx.login is another kind",
+            "请让用户再次点击手机号授权按钮；其 code 只能使用一次，有效期五分钟，且与 wx.login 的 code 不通用",
+        )),
+        _ => api::advice(code),
+    }
+}
+
+fn object<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Map<String, Value>> {
+    fields.get(name).and_then(Value::as_object)
+}
+
+/// Part of a number: text that is fit for a header. The country code comes as a number in older answers.
+fn number(value: Option<&Value>) -> Result<String, Invalid> {
+    let text = match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => return Err(Invalid::Field("a part of the phone number is missing")),
+    };
+    let fits =
+        (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if !fits {
+        return Err(Invalid::Field("a part of the phone number is not a number"));
+    }
+    Ok(text)
+}
+
+impl fmt::Debug for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PhoneNumber(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer;
+    use super::*;
+
+    const DOCUMENTED: &str = r#"{"errcode":0,"errmsg":"ok","phone_info":{"phoneNumber":"13800138000",
+        "purePhoneNumber":"13800138000","countryCode":"86","watermark":{"timestamp":1637744274,"appid":"wx0123456789abcdef"}}}"#;
+
+    fn phone(body: &str) -> Result<PhoneNumber, Invalid> {
+        let appid = AppId::parse("wx0123456789abcdef").unwrap();
+        parse(&answer::parse(body.as_bytes())?, &appid)
+    }
+
+    #[test]
+    fn a_country_code_is_text_or_a_number() {
+        for body in [DOCUMENTED, &DOCUMENTED.replace("\"86\"", "86")] {
+            let phone = phone(body).unwrap();
+            assert_eq!(phone.number, "13800138000");
+            assert_eq!(phone.country_code, "86");
+            assert_eq!(phone.timestamp, 1_637_744_274);
+            assert_eq!(format!("{phone:?}"), "PhoneNumber(***)");
+        }
+    }
+
+    #[test]
+    fn a_number_of_another_app_or_without_one_or_that_could_split_a_header_is_invalid() {
+        for (from, to) in [
+            ("wx0123456789abcdef", "wxfedcba9876543210"),
+            ("\"appid\"", "\"x\""),
+            ("\"watermark\"", "\"x\""),
+            ("\"phone_info\"", "\"x\""),
+            ("\"purePhoneNumber\"", "\"x\""),
+            (
+                "\"phoneNumber\":\"13800138000\"",
+                "\"phoneNumber\":\"1\\r\\nX: 1\"",
+            ),
+            ("\"phoneNumber\":\"13800138000\"", "\"phoneNumber\":\"\""),
+            ("\"86\"", "null"),
+            ("1637744274", "\"soon\""),
+        ] {
+            let body = DOCUMENTED.replace(from, to);
+            assert!(matches!(phone(&body), Err(Invalid::Field(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_belongs_elsewhere_is_the_clients_fault() {
+        for code in [40013, 40029] {
+            assert_eq!((meaning(code).code, meaning(code).status), (code, 401));
+            assert!(advice(code).unwrap().0.contains("phone number button"));
+        }
+    }
+
+    #[test]
+    fn the_openid_is_sent_only_if_there_is_one() {
+        let code = PhoneCode::parse("c").unwrap();
+        assert_eq!(body(&code, None), r#"{"code":"c"}"#);
+        let openid = OpenId::parse("o6zAJs1Z").unwrap();
+        assert_eq!(
+            body(&code, Some(&openid)),
+            r#"{"code":"c","openid":"o6zAJs1Z"}"#
+        );
+    }
+}
