@@ -19,6 +19,7 @@ mod large_bodies;
 mod limits;
 mod listening;
 mod main_job;
+mod open_data;
 mod overload;
 mod process;
 mod proxy_protocol;

@@ -1,0 +1,613 @@
+//! Open data as phones send it and apps get it. Ciphertexts are made by a third-party library on Node, with the session_key
+//! that the simulator gave out.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use wx_sidecar::sim::UserChange;
+
+use crate::backends::{App, Kind, Script};
+use crate::fake_app::FakeApp;
+use crate::http_client::Response;
+use crate::rig::{self, APPID, Rig, START, Session, canary};
+
+const ROUTES: &str = "[[route]]\npath = \"/api/**\"\nopen_data = true\n\
+     [[route]]\npath = \"/auth/login\"\nopen_data = true\nlogin = true\n\
+     [[route]]\npath = \"/open/**\"\nopen_data = true\nauth = \"none\"\n";
+
+/// What a phone has to send.
+#[derive(Clone)]
+struct Ciphertext {
+    data: String,
+    iv: String,
+    signature: String,
+}
+
+impl Ciphertext {
+    fn to_json(&self) -> Value {
+        json!({ "encryptedData": self.data, "iv": self.iv })
+    }
+}
+
+/// Encrypts each text with the key beside it.
+fn encrypt(pairs: &[(&str, &str)]) -> Vec<Ciphertext> {
+    let words: Vec<&str> = pairs.iter().flat_map(|(key, text)| [*key, *text]).collect();
+    let script = Script::start(Kind::Identity, "phone.js", &words);
+    let line = |_| {
+        let line = script.line();
+        let mut words = line.split(' ').map(str::to_owned);
+        let mut next = || words.next().expect("three words a line");
+        Ciphertext {
+            data: next(),
+            iv: next(),
+            signature: next(),
+        }
+    };
+    pairs.iter().map(line).collect()
+}
+
+/// A payload with WeChat's watermark, made `age` seconds before the test's clock starts.
+fn payload(members: &str, age: u64) -> String {
+    let made = START.as_secs() - age;
+    format!(r#"{{{members},"watermark":{{"timestamp":{made},"appid":"{APPID}"}}}}"#)
+}
+
+fn phone_payload(number: &str) -> String {
+    canary(number);
+    payload(
+        &format!(r#""phoneNumber":"{number}","purePhoneNumber":"{number}","countryCode":"86""#),
+        0,
+    )
+}
+
+fn post(rig: &Rig, session: Option<&Session>, target: &str, body: &Value) -> Response {
+    post_text(rig, session, target, &body.to_string())
+}
+
+fn post_text(rig: &Rig, session: Option<&Session>, target: &str, body: &str) -> Response {
+    let bearer = session.map(Session::bearer).unwrap_or_default();
+    let mut headers = vec![("Content-Type", "application/json; charset=utf-8")];
+    if session.is_some() {
+        headers.push(("Authorization", &bearer));
+    }
+    rig.request("POST", target, &headers, body.as_bytes())
+}
+
+/// A login with the key that WeChat has then; every login has its own.
+fn login(rig: &Rig, user: &str) -> (Session, String) {
+    let change = UserChange {
+        rotate: true,
+        ..UserChange::default()
+    };
+    rig.sim.change_user(user, &change);
+    let session = rig.login(user);
+    let key = rig.session_key(user).expect("the user has logged in");
+    (session, key)
+}
+
+fn problem(answer: &Response) -> Value {
+    let mut problem = answer.json();
+    assert!(problem["instance"].is_string());
+    problem["instance"] = Value::Null;
+    problem
+}
+
+#[test]
+fn every_kind_of_payload_comes_out_byte_for_byte() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let (session, key) = login(&rig, "alice");
+    let payloads: Vec<String> = [
+        r#""openId":"oGZUI0egBJY1zhBYw2KhdUfwVJJE","nickName":"张三\n","gender":1,"unionId":"ocMvos6NjeKLIBqg5Mr9QjxrP1FA""#,
+        r#""phoneNumber":"+1 5550100","purePhoneNumber":"5550100","countryCode":"1""#,
+        r#""openGId":"tGxxxxxxxxxxxxxxxxxxxxxxxx""#,
+        r#""opengid":"t","open_single_roomid":"","group_openid":"g","chat_type":3"#,
+        r#""stepInfoList":[{"timestamp":1445866601,"step":100},{"timestamp":1445876601,"step":120}]"#,
+        r#""activityId":"xxx""#,
+        r#""big":23637352235060880123,"float":1.0e+2"#,
+    ]
+    .iter()
+    .map(|members| payload(members, 60))
+    .collect();
+    let pairs: Vec<_> = payloads.iter().map(|text| (&*key, &**text)).collect();
+    for (ciphertext, text) in encrypt(&pairs).iter().zip(&payloads) {
+        let answer = post(&rig, Some(&session), "/wx/open-data", &ciphertext.to_json());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.text(), text);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+
+        let mut signed = ciphertext.to_json();
+        signed["rawData"] = json!(text);
+        signed["signature"] = json!(ciphertext.signature);
+        let answer = post(&rig, Some(&session), "/wx/open-data", &signed);
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(app.connections(), 0);
+    let ok = "wx_sidecar_decrypt_total{key_age=\"0\",result=\"ok\"}";
+    assert_eq!(rig.metric(ok), 14.0);
+}
+
+#[test]
+fn there_is_one_error_for_all_that_cannot_be_decrypted() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let (session, key) = login(&rig, "alice");
+    let good = payload("\"a\":1", 0);
+    let foreign = good.replace(APPID, "wxfedcba9876543210");
+    let old = payload("\"a\":1", 86_500);
+    let bare = "{\"a\":1}";
+    let stranger = "AAAAAAAAAAAAAAAAAAAAAA==";
+    let ciphertexts = encrypt(&[
+        (&key, &good),
+        (&key, &foreign),
+        (&key, &old),
+        (&key, bare),
+        (&key, "no JSON"),
+        (stranger, &good),
+    ]);
+    let mut cases: Vec<Value> = ciphertexts[1..].iter().map(Ciphertext::to_json).collect();
+    let mut unsigned = ciphertexts[0].to_json();
+    unsigned["rawData"] = json!(good.replace('1', "2"));
+    unsigned["signature"] = json!(ciphertexts[0].signature);
+    cases.push(unsigned);
+    let mut told = Vec::new();
+    for case in &cases {
+        let answer = post(&rig, Some(&session), "/wx/open-data", case);
+        assert_eq!(answer.status, 401, "{case}");
+        told.push((answer.body.len(), problem(&answer)));
+    }
+    assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
+    let (_, problem) = &told[0];
+    assert_eq!(problem["type"], "urn:wx-sidecar:problem:decrypt-failed");
+    assert_eq!(problem["hint"], "call wx.login again");
+    let flaw = |result: &str| {
+        rig.metric(&format!(
+            "wx_sidecar_decrypt_total{{key_age=\"none\",result=\"{result}\"}}"
+        ))
+    };
+    assert_eq!(flaw("watermark"), 2.0);
+    assert_eq!(flaw("age"), 1.0);
+    assert_eq!(flaw("signature"), 1.0);
+    assert_eq!(flaw("json") + flaw("padding"), 2.0);
+}
+
+#[test]
+fn what_is_no_ciphertext_is_told_and_nothing_else_happens() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let session = rig.login("alice");
+    for body in [
+        "",
+        "[]",
+        "{}",
+        r#"{"encryptedData":"AAAAAAAAAAAAAAAAAAAAAA=="}"#,
+        r#"{"encryptedData":"AAAA","iv":"AAAAAAAAAAAAAAAAAAAAAA=="}"#,
+        r#"{"encryptedData":"AAAAAAAAAAAAAAAAAAAAAA==","iv":"AAAA"}"#,
+        r#"{"encryptedData":1,"iv":2}"#,
+        r#"{"iv":"a","iv":"b","encryptedData":"c"}"#,
+    ] {
+        for target in ["/wx/open-data", "/wx/phone"] {
+            let answer = post_text(&rig, Some(&session), target, body);
+            assert_eq!(answer.status, 400, "{target} {body}");
+            assert_eq!(answer.json()["title"], "Bad request");
+        }
+    }
+    let huge = format!(
+        r#"{{"encryptedData":"{}","iv":"AAAAAAAAAAAAAAAAAAAAAA=="}}"#,
+        "A".repeat(600_000)
+    );
+    let answer = post_text(&rig, Some(&session), "/wx/open-data", &huge);
+    assert_eq!(answer.status, 413);
+    let answer = post(
+        &rig,
+        None,
+        "/wx/open-data",
+        &json!({ "encryptedData": "a", "iv": "b" }),
+    );
+    assert_eq!(answer.status, 401);
+    assert_eq!(
+        answer.json()["type"],
+        "urn:wx-sidecar:problem:token-missing"
+    );
+}
+
+#[test]
+fn the_last_three_keys_of_a_user_open_and_a_fourth_does_not() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let logins: Vec<_> = (0..4).map(|_| login(&rig, "alice")).collect();
+    let text = payload("\"a\":1", 0);
+    let pairs: Vec<_> = logins.iter().map(|(_, key)| (&**key, &*text)).collect();
+    let ciphertexts = encrypt(&pairs);
+    let (newest, _) = &logins[3];
+    for (ciphertext, status) in ciphertexts.iter().zip([401, 200, 200, 200]) {
+        let answer = post(&rig, Some(newest), "/wx/open-data", &ciphertext.to_json());
+        assert_eq!(answer.status, status);
+    }
+    // A session's own key is always among those that are tried.
+    let (oldest, _) = &logins[0];
+    let answer = post(
+        &rig,
+        Some(oldest),
+        "/wx/open-data",
+        &ciphertexts[0].to_json(),
+    );
+    assert_eq!(answer.status, 200);
+    for age in ["0", "1", "2", "3"] {
+        let series = format!("wx_sidecar_decrypt_total{{key_age=\"{age}\",result=\"ok\"}}");
+        assert_eq!(rig.metric(&series), 1.0, "{age}");
+    }
+    // Another user's keys are not.
+    let (bob, _) = login(&rig, "bob");
+    let answer = post(&rig, Some(&bob), "/wx/open-data", &ciphertexts[3].to_json());
+    assert_eq!(answer.status, 401);
+}
+
+#[test]
+fn a_code_that_comes_along_is_exchanged_first() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let (_, key) = login(&rig, "alice");
+    let text = payload("\"a\":1", 0);
+    // WeChat gives the same key again within its period, so the phone can encrypt before the code is exchanged.
+    let ciphertext = &encrypt(&[(&key, &text)])[0];
+    let mut body = ciphertext.to_json();
+    let code = rig.code("alice");
+    body["code"] = json!(code);
+    let answer = post(&rig, None, "/wx/open-data", &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.text(), text);
+    let session = Session::of_headers(&answer, rig.sim.openid("alice").as_str());
+    assert_eq!(rig.get_as(&session, "/wx/session").status, 200);
+    // What the phone number button gives is called `code`, too: with a token it does no harm.
+    body["code"] = json!("0aPhoneNumbersCode");
+    let answer = post(&rig, Some(&session), "/wx/open-data", &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = post(&rig, None, "/wx/open-data", &body);
+    assert_eq!(answer.json()["errcode"], 40029);
+}
+
+#[test]
+fn damage_on_the_way_is_repaired() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let (session, key) = login(&rig, "alice");
+    let text = payload(
+        "\"a\":\"long enough that there are pluses and slashes, nearly always\"",
+        0,
+    );
+    let ciphertext = &encrypt(&[(&key, &text)])[0];
+    let (data, iv) = (&ciphertext.data, &ciphertext.iv);
+    for (data, iv) in [
+        (data.replace('+', " "), iv.replace('+', " ")),
+        (
+            data.replace('+', "-").replace('/', "_"),
+            iv.replace('+', "-").replace('/', "_"),
+        ),
+        (
+            data.trim_end_matches('=').to_owned(),
+            iv.trim_end_matches('=').to_owned(),
+        ),
+        (format!(" {data}\n"), format!("{iv}\r\n")),
+    ] {
+        let body = json!({ "encryptedData": data, "iv": iv });
+        let answer = post(&rig, Some(&session), "/wx/open-data", &body);
+        assert_eq!(answer.status, 200, "{body}");
+    }
+}
+
+#[test]
+fn a_body_for_the_app_has_plaintext_where_ciphertext_was() {
+    for kind in Kind::ALL {
+        let app = App::start(kind, None);
+        let rig = Rig::with(&app.url(), "", ROUTES);
+        let (session, key) = login(&rig, "alice");
+        let phone = phone_payload("13800138000");
+        let run = payload("\"stepInfoList\":[{\"step\":7}]", 0);
+        let made = encrypt(&[(&key, &phone), (&key, &run)]);
+        let body = json!({
+            "a": 1,
+            "detail": made[0].to_json(),
+            "list": [{ "x": made[1].to_json() }],
+        });
+        let answer = post(&rig, Some(&session), "/api/json", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let got = answer.json();
+        assert_eq!(got["a"], 1);
+        assert_eq!(got["detail"]["openData"]["phoneNumber"], "13800138000");
+        assert_eq!(got["detail"].as_object().unwrap().len(), 1);
+        assert_eq!(
+            got["list"][0]["x"]["openData"]["stepInfoList"][0]["step"],
+            7
+        );
+    }
+}
+
+#[test]
+fn all_other_bytes_stay_and_the_app_is_told_how_many_pieces_there_were() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", ROUTES);
+    let (session, key) = login(&rig, "alice");
+    let text = payload("\"a\":1", 0);
+    let ciphertext = &encrypt(&[(&key, &text)])[0];
+    let before = format!(
+        "{{ \"n\": 12345678901234567890.10 ,\r\n \"encryptedData\" : \"{}\", \"é\":\"\\u00e9\",\"iv\":\"{}\"}}\n",
+        ciphertext.data, ciphertext.iv
+    );
+    let after = format!(
+        "{{ \"n\": 12345678901234567890.10 ,\r\n \"openData\":{text}, \"é\":\"\\u00e9\"}}\n"
+    );
+    assert_eq!(
+        post_text(&rig, Some(&session), "/api/x", &before).status,
+        200
+    );
+    let request = app.only_request();
+    assert_eq!(String::from_utf8_lossy(&request.body), after);
+    assert_eq!(request.header("x-wx-open-data"), Some("1"));
+    assert_eq!(
+        request.header("content-length"),
+        Some(&*after.len().to_string())
+    );
+
+    assert_eq!(
+        post_text(&rig, Some(&session), "/api/x", "{\"plain\": [1,2]}").status,
+        200
+    );
+    let request = &app.requests(2)[1];
+    assert_eq!(request.body, b"{\"plain\": [1,2]}");
+    assert_eq!(request.header("x-wx-open-data"), Some("0"));
+}
+
+#[test]
+fn other_content_types_are_not_looked_into_and_nobody_says_so() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", ROUTES);
+    let session = rig.login("alice");
+    let bearer = session.bearer();
+    let forged = br#"{"openData":{"phoneNumber":"1"}}"#;
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+    ] {
+        let headers = [
+            ("Authorization", &*bearer),
+            ("Content-Type", kind),
+            ("X-WX-Open-Data", "1"),
+            ("X_WX_Open_Data", "1"),
+        ];
+        assert_eq!(rig.request("POST", "/api/x", &headers, forged).status, 200);
+    }
+    for request in app.requests(3) {
+        assert_eq!(request.body, forged);
+        assert!(
+            !request
+                .head
+                .to_lowercase()
+                .replace('_', "-")
+                .contains("open-data"),
+            "{}",
+            request.head
+        );
+    }
+}
+
+#[test]
+fn a_client_cannot_say_what_was_decrypted() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", ROUTES);
+    let session = rig.login("alice");
+    for body in [
+        r#"{"openData":{"phoneNumber":"1"}}"#,
+        r#"{"a":[{"OpenData":1}]}"#,
+        r#"{"o\u0070enData":1}"#,
+        r#"{"cloudID":"x","data":{"phoneNumber":"1"}}"#,
+        "not JSON",
+        "{\"a\":1}}",
+    ] {
+        let answer = post_text(&rig, Some(&session), "/api/x", body);
+        assert_eq!(answer.status, 400, "{body}");
+    }
+    let bearer = session.bearer();
+    let headers = [
+        ("Authorization", &*bearer),
+        ("Content-Type", "application/vnd.api+json"),
+        ("Content-Encoding", "gzip"),
+    ];
+    let answer = rig.request("POST", "/api/x", &headers, b"\x1f\x8b");
+    assert_eq!(answer.status, 415);
+    assert_eq!(app.connections(), 0);
+}
+
+#[test]
+fn a_request_whose_data_cannot_be_decrypted_does_not_reach_the_app() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "body_limit = \"2KiB\"", ROUTES);
+    let (session, key) = login(&rig, "alice");
+    let text = payload("\"a\":1", 0);
+    let made = encrypt(&[(&key, &text), ("AAAAAAAAAAAAAAAAAAAAAA==", &text)]);
+    let both = json!([made[0].to_json(), made[1].to_json()]);
+    let answer = post(&rig, Some(&session), "/api/x", &both);
+    assert_eq!(answer.status, 401);
+    assert_eq!(
+        answer.json()["type"],
+        "urn:wx-sidecar:problem:decrypt-failed"
+    );
+    // Nobody's data.
+    assert_eq!(post(&rig, None, "/open/x", &made[0].to_json()).status, 401);
+    let large = json!({ "fill": "x".repeat(3000) });
+    assert_eq!(post(&rig, Some(&session), "/api/x", &large).status, 413);
+    assert_eq!(app.connections(), 0);
+}
+
+#[test]
+fn the_apps_own_login_may_bring_open_data() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", ROUTES);
+    let (_, key) = login(&rig, "alice");
+    let text = payload("\"nickName\":\"A\"", 0);
+    let mut body = encrypt(&[(&key, &text)])[0].to_json();
+    body["code"] = json!(rig.code("alice"));
+    let answer = post(&rig, None, "/auth/login", &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    Session::of_headers(&answer, rig.sim.openid("alice").as_str());
+    let request = app.only_request();
+    let openid = rig.sim.openid("alice");
+    assert_eq!(request.header("x-wx-openid"), Some(openid.as_str()));
+    let got: Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(got["openData"]["nickName"], "A");
+    assert_eq!(got["code"], body["code"]);
+    // On a route for anybody the code says whose the data is, and no more.
+    body["code"] = json!(rig.code("alice"));
+    assert_eq!(post(&rig, None, "/open/x", &body).status, 200);
+    let request = &app.requests(2)[1];
+    assert_eq!(request.header("x-wx-openid"), None);
+    // Another user's code is not the token's user's.
+    let bob = rig.login("bob");
+    body["code"] = json!(rig.code("alice"));
+    assert_eq!(post(&rig, Some(&bob), "/api/x", &body).status, 400);
+}
+
+#[test]
+fn a_phone_number_is_decrypted() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let (session, key) = login(&rig, "alice");
+    let made = encrypt(&[
+        (&key, &phone_payload("13800138001")),
+        (&key, &payload("\"a\":1", 0)),
+    ]);
+    let answer = post(&rig, Some(&session), "/wx/phone", &made[0].to_json());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let phone = answer.json();
+    assert_eq!(phone["phoneNumber"], "13800138001");
+    assert_eq!(phone["countryCode"], "86");
+    assert_eq!(phone["watermark"]["appid"], APPID);
+    let answer = post(&rig, Some(&session), "/wx/phone", &made[1].to_json());
+    assert_eq!(answer.status, 400);
+}
+
+#[test]
+fn the_seed_demos_clients_find_their_paths() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let (_, key) = login(&rig, "alice");
+    let user = format!("/wx/user/{APPID}");
+    let code = rig.code("alice");
+    let answer = rig.request("GET", &format!("{user}/login?code={code}"), &[], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(!answer.text().to_lowercase().contains("session_key"));
+    assert!(!answer.text().to_lowercase().contains("sessionkey"));
+    let session = Session::of(&answer.json());
+    let text = payload("\"nickName\":\"张\"", 0);
+    let made = encrypt(&[(&key, &text), (&key, &phone_payload("13800138002"))]);
+    let query = |made: &Ciphertext| {
+        let escape = |text: &str| text.replace('+', "%2B").replace('=', "%3D");
+        let (data, iv) = (escape(&made.data), escape(&made.iv));
+        format!("sessionKey=whatever&encryptedData={data}&iv={iv}")
+    };
+    let answer = rig.get_as(&session, &format!("{user}/info?{}", query(&made[0])));
+    assert_eq!((answer.status, answer.text()), (200, &*text));
+    let answer = rig.get_as(&session, &format!("{user}/phone?{}", query(&made[1])));
+    assert_eq!(answer.json()["purePhoneNumber"], "13800138002");
+    // A session_key is no way in.
+    let target = format!("{user}/info?{}", query(&made[0]));
+    assert_eq!(rig.request("GET", &target, &[], b"").status, 401);
+    let answer = rig.request("GET", "/wx/user/wxfedcba9876543210/login?code=x", &[], b"");
+    assert_eq!(answer.status, 404);
+    assert_eq!(
+        rig.request("GET", &format!("{user}/login"), &[], b"")
+            .status,
+        400
+    );
+    assert_eq!(app.connections(), 0);
+}
+
+#[test]
+fn an_old_ciphertext_is_refused_unless_any_age_will_do() {
+    let app = FakeApp::agreeable();
+    for (max_age, status) in [("1d", 401), ("2d", 200), ("none", 200)] {
+        let rig = Rig::with(
+            &app.url(),
+            "",
+            &format!("[open_data]\nmax_age = \"{max_age}\"\n"),
+        );
+        let (session, key) = login(&rig, "alice");
+        let made = encrypt(&[(&key, &payload("\"a\":1", 100_000))]);
+        let answer = post(&rig, Some(&session), "/wx/open-data", &made[0].to_json());
+        assert_eq!(answer.status, status, "{max_age}");
+    }
+}
+
+#[test]
+fn an_app_that_wants_proof_can_verify_it() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", "[session]\nassertion = true\n");
+    let session = rig.login("alice");
+    let headers = [
+        ("Authorization", &*session.bearer()),
+        ("X-WX-Assertion", "forged"),
+    ];
+    assert_eq!(rig.request("GET", "/a", &headers, b"").status, 200);
+    let request = app.only_request();
+    let assertion = request
+        .header("x-wx-assertion")
+        .expect("there is one")
+        .to_owned();
+    assert_eq!(
+        request
+            .head
+            .to_lowercase()
+            .matches("x-wx-assertion")
+            .count(),
+        1
+    );
+    canary(&assertion);
+    let url = format!("http://{}/wx/jwks.json", rig.address());
+    let verify = |audience: &str, at: u64| -> Value {
+        let at = at.to_string();
+        let script = Script::start(
+            Kind::Identity,
+            "verify.js",
+            &[&url, audience, &assertion, &at],
+        );
+        serde_json::from_str(&script.line()).unwrap()
+    };
+    let now = START.as_millis();
+    let verified = verify(APPID, now + 1000);
+    assert_eq!(
+        verified["payload"]["sub"],
+        json!(session.openid),
+        "{verified}"
+    );
+    assert_eq!(verified["protectedHeader"]["alg"], "EdDSA");
+    assert_eq!(verify(APPID, now + 61_000)["error"], "ERR_JWT_EXPIRED");
+    assert_eq!(
+        verify("wxfedcba9876543210", now)["error"],
+        "ERR_JWT_CLAIM_VALIDATION_FAILED"
+    );
+
+    let plain = Rig::new(&app.url());
+    let answer = plain.request("GET", "/wx/jwks.json", &[], b"");
+    assert_eq!(answer.status, 404);
+}
+
+#[test]
+fn a_day_more_or_less_on_the_clock_of_tokens_is_survived() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let session = rig.login("alice");
+    rig.advance(Duration::from_secs(86_400));
+    // An access token is out, as it should be; the user is not.
+    assert_eq!(rig.get_as(&session, "/a").status, 401);
+    let answer = rig.refresh(&session.refresh);
+    assert_eq!(answer.status, 200);
+    let session = Session::of(&answer.json());
+    assert_eq!(rig.get_as(&session, "/a").status, 200);
+    // A replica whose clock is a day behind takes what this one gave out.
+    let behind = rig::start(rig.config(), &wx_sidecar::clock::Clock::manual(START));
+    let mut client = crate::http_client::Client::connect(behind.inbound_addr());
+    let headers = [("Authorization", &*session.bearer())];
+    assert_eq!(client.request("GET", "/a", &headers, b"").status, 200);
+}
