@@ -3,6 +3,7 @@
 //! The functions here take parsed values and give values or an [`Error`]; they know nothing of HTTP heads. Endpoints and
 //! routes are wired to them in `server/`.
 
+mod seal;
 mod shown;
 mod store;
 mod token;
@@ -14,7 +15,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub(crate) use shown::ShownToken;
-pub(crate) use store::{MemoryStore, Store};
+pub(crate) use store::Store;
+#[cfg(any(test, fuzzing))]
+pub(crate) use store::{Login, Revocation, Stored, Vault};
 pub(crate) use token::{Claims, Purpose, SessionId, TokenKeys, Unusable};
 
 use crate::answer::Answer;
@@ -35,7 +38,7 @@ use store::{Claimed, CodeHash, KeyRing, Spent, Unavailable};
 /// How often the result of a login that another replica performs is asked for.
 const LOGIN_POLL: Duration = Duration::from_millis(50);
 /// What a login may take beside the calls to WeChat, before its claim on the code expires.
-const LOGIN_MARGIN: Duration = Duration::from_secs(1);
+const LOGIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// What a client is given when it logs in or refreshes. `Debug` does not print the tokens.
 #[derive(Clone)]
@@ -85,14 +88,10 @@ impl Sessions {
         gateway: Arc<Gateway>,
         state: Arc<SessionState>,
     ) -> Self {
-        let secrets = match config.session.keys.as_slice() {
-            [] => &config.app.secrets,
-            keys => keys,
-        };
         let calls = u32::try_from(config.app.secrets.len()).unwrap_or(1);
         Self {
             appid: config.app.appid.clone(),
-            keys: TokenKeys::derive(&config.app.appid, secrets),
+            keys: TokenKeys::derive(&config.app.appid, sealing_secrets(config)),
             ttl: config.session.clone(),
             login_lease: config.wechat.timeout.saturating_mul(calls) + LOGIN_MARGIN,
             gateway,
@@ -383,6 +382,14 @@ fn refused(purpose: Purpose, why: Unusable) -> Error {
     }
 }
 
+/// What the keys of tokens are derived from, newest first, and those of a shared store.
+fn sealing_secrets(config: &config::Config) -> &[Secret] {
+    match config.session.keys.as_slice() {
+        [] => &config.app.secrets,
+        keys => keys,
+    }
+}
+
 impl Granted {
     /// The tokens as field lines, for an answer whose body is somebody else's.
     pub(crate) fn to_lines(&self) -> Vec<(&'static str, String)> {
@@ -423,7 +430,7 @@ mod tests {
         let config = config.unwrap();
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(&config.app, &config.wechat, Arc::clone(&metrics));
-        let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
+        let store = Store::new(&config, &metrics);
         let state = SessionState::new(store, Clock::default(), metrics);
         Sessions::new(&config, Arc::new(gateway), Arc::new(state))
     }

@@ -4,4 +4,6 @@ pub(crate) mod ids;
 pub mod logs;
 pub mod metrics;
 pub(crate) mod requests;
+#[cfg(feature = "redis")]
+pub(crate) mod store;
 pub(crate) mod throttle;
