@@ -315,19 +315,4 @@ impl Family {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(byte: u8) -> SessionKey {
-        SessionKey::from_bytes([byte; 16])
-    }
-
-    #[test]
-    fn a_ring_holds_the_last_three_keys_and_none_twice() {
-        let mut ring = KeyRing::default();
-        for byte in [1, 2, 1, 3, 4, 4] {
-            ring.put(&key(byte));
-        }
-        assert_eq!(ring.into_keys(), [key(4), key(3), key(1)]);
-    }
-}
+mod tests;
