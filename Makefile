@@ -35,7 +35,7 @@ dev: cargo ## Simulator, sidecar and a sample app, no WeChat account; ARGS="--up
 	cargo run --locked --bin wx-sidecar -- dev $(ARGS)
 
 .PHONY: test
-test: cargo test-tools ## All tests; installs Node and Python with apt if they are missing
+test: cargo test-tools ## All tests; installs Node, Python and Redis with apt if they are missing
 	rm -rf $(TARGET)/test-output
 	cargo test --locked --no-fail-fast
 
@@ -48,6 +48,8 @@ test-tools:
 	command -v python3 >/dev/null || missing+=" python3"; \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=" python3-venv"; \
 	command -v curl >/dev/null || missing+=" curl"; \
+	command -v redis-server >/dev/null || missing+=" redis-server"; \
+	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
 	$(install)
 
 # What cargo-fuzz passes without a sanitizer, which works on any toolchain and needs nothing installed.

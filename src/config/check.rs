@@ -21,7 +21,8 @@ use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
     Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log, LogFormat,
-    OpenData, Route, Session, Store, Tls, TrustedProxies, Upstream, Wechat,
+    OpenData, Redis, RedisMode, RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream,
+    Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -36,6 +37,9 @@ const MOST_WORKERS: i64 = 256;
 const MOST_CONNECTIONS: i64 = 1_000_000;
 const MOST_REQUESTS: i64 = 1_000_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
+const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
+const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 
 /// The least a session key may have, in bytes.
 const SHORTEST_KEY: usize = 16;
@@ -340,13 +344,129 @@ impl Check<'_> {
     }
 
     fn store(&mut self, raw: &raw::Store) -> Option<Store> {
-        self.text(&raw.kind, "memory", |text| match text {
-            "redis" => {
-                Err(Fault::new("the store \"redis\" is not in this version")
-                    .help("write \"memory\""))
+        let kinds = [("memory", false), ("redis", true)];
+        let is_redis = self.text(&raw.kind, "memory", |text| one_of(text, &kinds));
+        let redis = self.redis(raw, is_redis == Some(true));
+        if is_redis? {
+            return self.read(store_in_redis(redis?), raw.kind.span());
+        }
+        let keys = [
+            raw.url.span(),
+            raw.url_file.span(),
+            raw.mode.span(),
+            raw.master.span(),
+            raw.ca_file.span(),
+            raw.required.span(),
+        ];
+        if let Some(span) = keys.into_iter().flatten().next() {
+            let fault = Fault::new("this is for the store \"redis\", and the store is \"memory\"")
+                .help("write kind = \"redis\" below `[store]`, or leave this out");
+            self.sink.error(Some(span), fault);
+            return None;
+        }
+        Some(Store::Memory)
+    }
+
+    /// Looks at all that is written, even if it is not `wanted`.
+    fn redis(&mut self, raw: &raw::Store, wanted: bool) -> Option<Redis> {
+        let timeout = self.text(&raw.timeout, "200ms", |text| {
+            let timeout = values::duration(text)?;
+            if timeout > LONGEST_STORE_TIMEOUT {
+                return Err(Fault::new(
+                    "this must be \"1s\" at the most: a login waits for several of them",
+                ));
             }
-            _ => one_of(text, &[("memory", Store::Memory)]),
+            Ok(timeout)
+        });
+        let required = self.value(&raw.required, || Ok(false), |required| Ok(*required));
+        let modes = [
+            ("single", RedisMode::Single),
+            (
+                "sentinel",
+                RedisMode::Sentinel {
+                    master: String::new(),
+                },
+            ),
+            ("cluster", RedisMode::Cluster),
+        ];
+        let mode = self.text(&raw.mode, "single", |text| one_of(text, &modes));
+        let mode = self.master(raw, mode);
+        let keys = SecretKeys {
+            literal: ("url", &raw.url),
+            file: ("url_file", &raw.url_file),
+        };
+        let urls = self.secrets(&keys, |text| values::redis_node(text, 0).map(|_| None));
+        if let (Some([]), true) = (urls.as_deref(), wanted) {
+            let fault = Fault::new("`[store] url` is missing").help(
+                "write url = \"redis://127.0.0.1:6379\" or url_file = \"/path\" below `[store]`",
+            );
+            self.sink.missing(raw.header.clone(), fault);
+            return None;
+        }
+        let (urls, mode) = (urls?, mode?);
+        let port = match mode {
+            RedisMode::Sentinel { .. } => SENTINEL_PORT,
+            RedisMode::Single | RedisMode::Cluster => REDIS_PORT,
+        };
+        let nodes = urls
+            .iter()
+            .map(|url| values::redis_node(url.expose(), port));
+        // What is wrong with a URL has been told at its place.
+        let nodes: Vec<RedisNode> = nodes.collect::<Result<_, _>>().ok()?;
+        let at = raw.url.span().or(raw.url_file.span());
+        self.read(values::redis_nodes(&nodes, &mode), at)?;
+        let ca = self.redis_ca(raw, &nodes)?;
+        Some(Redis {
+            nodes,
+            mode,
+            ca,
+            timeout: timeout?,
+            required: required?,
         })
+    }
+
+    fn master(&mut self, raw: &raw::Store, mode: Option<RedisMode>) -> Option<RedisMode> {
+        let is_sentinel = matches!(mode, Some(RedisMode::Sentinel { .. }));
+        let name = |text: &str| {
+            let plain = text.bytes().all(|b| b.is_ascii_graphic());
+            if text.is_empty() || !plain {
+                return Err(Fault::new(
+                    "the name of a master is of visible ASCII characters",
+                ));
+            }
+            Ok(text.to_owned())
+        };
+        match self.given(&raw.master, name)? {
+            Some(master) if is_sentinel => Some(RedisMode::Sentinel { master }),
+            Some(_) if mode.is_some() => {
+                let fault = Fault::new("only Sentinels are asked for a master")
+                    .help("write mode = \"sentinel\", or leave this out");
+                self.sink.error(raw.master.span(), fault);
+                None
+            }
+            None if is_sentinel => {
+                let fault = Fault::new("`[store] master` is missing")
+                    .help("write master = \"mymaster\", or what your Sentinels call it");
+                self.sink.missing(raw.mode.span(), fault);
+                None
+            }
+            Some(_) | None => mode,
+        }
+    }
+
+    fn redis_ca(&mut self, raw: &raw::Store, nodes: &[RedisNode]) -> Option<Option<Vec<u8>>> {
+        let Some(file) = self.given(&raw.ca_file, path)? else {
+            return Some(None);
+        };
+        let pem = self.public_file(&file, &raw.ca_file)?;
+        self.read(super::tls::roots(&pem), raw.ca_file.span())?;
+        if !nodes.is_empty() && !nodes.iter().any(|node| node.tls) {
+            let fault = Fault::new("nobody shows a certificate here: no URL asks for TLS")
+                .help("TLS is spoken with \"rediss://...\"");
+            self.sink.error(raw.ca_file.span(), fault);
+            return None;
+        }
+        Some(Some(pem.to_vec()))
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Option<Admin> {
@@ -794,6 +914,17 @@ fn peek<T>(
         Field::Faulty => None,
         Field::Given(text) => parse(&text.get_ref().value).ok(),
     }
+}
+
+#[cfg(feature = "redis")]
+fn store_in_redis(redis: Redis) -> Result<Store, Fault> {
+    Ok(Store::Redis(redis))
+}
+
+#[cfg(not(feature = "redis"))]
+fn store_in_redis(_: Redis) -> Result<Store, Fault> {
+    Err(Fault::new("this sidecar was built without Redis")
+        .help("build it with the feature `redis`, or write \"memory\""))
 }
 
 fn path(text: &str) -> Result<String, Fault> {

@@ -256,10 +256,71 @@ pub struct Endpoint {
 }
 
 /// `[store]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Store {
     /// In this process.
     Memory,
+    /// In a Redis that replicas share.
+    #[cfg(feature = "redis")]
+    Redis(Redis),
+}
+
+/// `[store]` of the kind "redis".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redis {
+    /// Whom to connect to, one at least; those of a Cluster differ in nothing but their place.
+    pub nodes: Vec<RedisNode>,
+    /// What they are.
+    pub mode: RedisMode,
+    /// Who vouches for them, in PEM, if not the usual authorities do.
+    pub ca: Option<Vec<u8>>,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// Whether the sidecar is not ready without it.
+    pub required: bool,
+}
+
+/// What the nodes of a Redis are to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisMode {
+    /// The one that is used.
+    Single,
+    /// Sentinels, which know the place of the master that is used.
+    Sentinel {
+        /// What they call it.
+        master: String,
+    },
+    /// Some of a Cluster's; they name the others.
+    Cluster,
+}
+
+/// A Redis server's URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisNode {
+    /// Where it is.
+    pub place: RedisPlace,
+    /// TLS or not.
+    pub tls: bool,
+    /// The number of the database.
+    pub database: u16,
+    /// The user's name, if it is not the default one.
+    pub user: Option<String>,
+    /// The user's password, if there is one.
+    pub password: Option<Secret>,
+}
+
+/// Where a Redis server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisPlace {
+    /// An address and a port.
+    Tcp {
+        /// A name or an address (IPv6 without brackets).
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A socket in the file system.
+    Unix(PathBuf),
 }
 
 /// `[admin]`

@@ -139,7 +139,16 @@ pub(super) const SECTIONS: &[Section] = &[
     Section {
         name: "store",
         repeated: false,
-        keys: &[Key::new("kind", Kind::Text)],
+        keys: &[
+            Key::new("kind", Kind::Text),
+            Key::new("url", Kind::Secret),
+            Key::new("url_file", Kind::Files),
+            Key::new("mode", Kind::Text),
+            Key::new("master", Kind::Text),
+            Key::new("ca_file", Kind::Text),
+            Key::new("timeout", Kind::Duration),
+            Key::new("required", Kind::Flag),
+        ],
     },
     Section {
         name: "admin",
@@ -261,7 +270,15 @@ pub(super) struct Wechat {
 /// `[store]`
 #[derive(Default)]
 pub(super) struct Store {
+    pub(super) header: Option<Range<usize>>,
     pub(super) kind: Field<Text>,
+    pub(super) url: Field<Texts>,
+    pub(super) url_file: Field<Texts>,
+    pub(super) mode: Field<Text>,
+    pub(super) master: Field<Text>,
+    pub(super) ca_file: Field<Text>,
+    pub(super) timeout: Field<Text>,
+    pub(super) required: Field<bool>,
 }
 
 /// `[admin]`
@@ -448,7 +465,7 @@ impl Raw {
                     timeout: table.text("timeout", r),
                 }
             }
-            "store" => self.store.kind = table.text("kind", r),
+            "store" => self.store = Store::read(&mut table, r),
             "admin" => self.admin.listen = table.text("listen", r),
             "log" => {
                 self.log = Log {
@@ -490,6 +507,22 @@ impl Inbound {
             drain_timeout: table.text("drain_timeout", r),
             escaped_slashes: table.text("escaped_slashes", r),
             tls: table.section("tls", r).map(|table| Tls::read(table, r)),
+        }
+    }
+}
+
+impl Store {
+    fn read(table: &mut Table<'_>, r: &mut Reader<'_>) -> Self {
+        Self {
+            header: table.header.clone(),
+            kind: table.text("kind", r),
+            url: table.text_or_list("url", r),
+            url_file: table.text_or_list("url_file", r),
+            mode: table.text("mode", r),
+            master: table.text("master", r),
+            ca_file: table.text("ca_file", r),
+            timeout: table.text("timeout", r),
+            required: table.flag("required", r),
         }
     }
 }

@@ -577,7 +577,19 @@ mod tests {
                 "[session]\nkey = \"short\"",
                 "16 bytes at the least",
             ),
-            ("", "", "[store]\nkind = \"redis\"", "not in this version"),
+            (
+                "",
+                "",
+                "[store]\nkind = \"rediss\"",
+                "did you mean \"redis\"?",
+            ),
+            ("", "", "[store]\ntimeout = \"2s\"", "\"1s\" at the most"),
+            (
+                "",
+                "",
+                "[store]\nurl = \"redis://a\"",
+                "write kind = \"redis\" below `[store]`",
+            ),
             ("", "", "[wechat]\nendpoints = []", "one endpoint at least"),
             ("", "", "[log]\nlevel = \"warning\"", "there is \"trace\""),
             ("", "", "[route]\npath = \"/a\"", "write `[[route]]`"),
@@ -617,6 +629,143 @@ mod tests {
         ] {
             let line = only(&good(app, inbound, rest));
             assert!(line.contains(expected), "{line}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_of_a_store_in_redis_has_its_message_and_place() {
+        for (keys, expected) in [
+            ("", "`[store] url` is missing"),
+            ("url = []", "10:7 error: this list is empty"),
+            (
+                "url = \"http://a\"",
+                "10:7 error: this is \"redis://host:port\"",
+            ),
+            ("url = \"redis://:p/w@a\"", "the port is a number"),
+            ("url = \"redis://a/x\"", "number of a database"),
+            ("url = \"redis://a?db=1\"", "number of a database"),
+            ("url = \"redis://u:%zz@a\"", "two hexadecimal digits"),
+            (
+                "url = \"unix://run/a.sock\"",
+                "the path of a socket is absolute",
+            ),
+            ("url = \"unix:///a.sock?x=1\"", "`db`, `user` and `pass`"),
+            (
+                "url = [\"redis://a\", \"redis://b\"]",
+                "one Redis has one URL",
+            ),
+            (
+                "url = \"redis://a\"\nmode = \"clusters\"",
+                "did you mean \"cluster\"?",
+            ),
+            (
+                "url = \"redis://a/1\"\nmode = \"cluster\"",
+                "a Cluster has one database",
+            ),
+            (
+                "url = \"unix:///a.sock\"\nmode = \"cluster\"",
+                "for several machines",
+            ),
+            (
+                "url = [\"redis://a\", \"rediss://b\"]\nmode = \"cluster\"",
+                "differ in more than host and port",
+            ),
+            (
+                "url = \"redis://a\"\nmode = \"sentinel\"",
+                "`[store] master` is missing",
+            ),
+            (
+                "url = \"redis://a\"\nmode = \"sentinel\"\nmaster = \"\"",
+                "12:10 error: the name of a master",
+            ),
+            (
+                "url = \"redis://a\"\nmaster = \"m\"",
+                "11:10 error: only Sentinels are asked for a master",
+            ),
+            (
+                "url = \"rediss://a\"\nca_file = \"nowhere.pem\"",
+                "the file `nowhere.pem` does not exist",
+            ),
+            (
+                "url = \"redis://a\"\nurl_file = \"b\"",
+                "`url` and `url_file` exclude each other",
+            ),
+        ] {
+            let text = good("", "", &format!("[store]\nkind = \"redis\"\n{keys}"));
+            let report = report(&text);
+            let lines = lines(&report);
+            assert!(
+                lines.iter().any(|line| line.contains(expected)),
+                "{keys}: {report}"
+            );
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "redis")]
+    fn a_store_in_redis_is_read_whole() {
+        use super::super::{RedisMode, RedisPlace, Store};
+        use crate::secret::Secret;
+
+        let redis = |keys: &str| {
+            let text = good("", "", &format!("[store]\nkind = \"redis\"\n{keys}"));
+            match loaded(&text).config.store {
+                Store::Redis(redis) => redis,
+                Store::Memory => panic!("it is in Redis"),
+            }
+        };
+        let plain = redis("url = \"redis://cache\"");
+        let place = |host: &str, port| RedisPlace::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        assert_eq!(plain.nodes[0].place, place("cache", 6379));
+        assert_eq!(plain.nodes[0].password, None);
+        assert_eq!(plain.timeout.as_millis(), 200);
+        assert!(!plain.required);
+
+        let full = redis(
+            "url = [\"rediss://us%40er:p%3Aw%2F@[::1]:7000/3\"]\ntimeout = \"1s\"\nrequired = true",
+        );
+        let node = &full.nodes[0];
+        assert_eq!(node.place, place("::1", 7000));
+        assert_eq!((node.tls, node.database), (true, 3));
+        assert_eq!(node.user.as_deref(), Some("us@er"));
+        assert_eq!(node.password, Some(Secret::new("p:w/")));
+        assert!(full.required && !format!("{full:?}").contains("p:w"));
+
+        let sentinel = redis(
+            "url = [\"redis://:pw@a\", \"redis://:pw@b:1\"]\nmode = \"sentinel\"\nmaster = \"m\"",
+        );
+        assert_eq!(sentinel.nodes[0].place, place("a", 26379));
+        assert_eq!(
+            sentinel.mode,
+            RedisMode::Sentinel {
+                master: "m".to_owned()
+            }
+        );
+        let socket = redis("url = \"unix:///run/redis.sock?db=2&pass=a%26b\"");
+        assert_eq!(
+            socket.nodes[0].place,
+            RedisPlace::Unix("/run/redis.sock".into())
+        );
+        assert_eq!(socket.nodes[0].database, 2);
+        assert_eq!(socket.nodes[0].password, Some(Secret::new("a&b")));
+    }
+
+    #[test]
+    fn a_password_of_redis_never_appears_in_a_report() {
+        for line in [
+            format!("url = \"redis://:{SECRET}@a/x\""),
+            format!("url = \"http://:{SECRET}@a\""),
+            format!("url = [\"redis://:{SECRET}@a\", \"redis://b\"]"),
+            format!("urll = \"redis://:{SECRET}@a\""),
+            format!("url_file = \"redis://:{SECRET}@a\""),
+            format!("master = \"redis://:{SECRET}@a\""),
+        ] {
+            let text = format!("[store]\nkind = \"redis\"\n{line}\n");
+            let report = report(&text).to_string();
+            assert!(!report.contains(&SECRET[..12]), "{report}");
         }
     }
 

@@ -127,15 +127,21 @@ fn encrypted_or_missing(pem: &[u8]) -> Fault {
     Fault::new("this file has no private key: there is no `-----BEGIN PRIVATE KEY-----` in it")
 }
 
-fn client_verifier(
-    pem: &[u8],
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
+/// Whether this is PEM of certificates that can vouch for others.
+pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore, Fault> {
     let mut roots = RootCertStore::empty();
     let unreadable = || Fault::new("this file has a certificate that cannot be used as a root");
     for certificate in certificates(pem)? {
         roots.add(certificate).map_err(|_| unreadable())?;
     }
+    Ok(roots)
+}
+
+fn client_verifier(
+    pem: &[u8],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
+    let roots = roots(pem)?;
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error: VerifierBuilderError| Fault::new(error.to_string()))

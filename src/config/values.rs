@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::Fault;
-use super::{Cidr, Endpoint, Listen, RateLimit, Upstream};
+use super::{Cidr, Endpoint, Listen, RateLimit, RedisMode, RedisNode, RedisPlace, Upstream};
+use crate::secret::Secret;
 
 /// The longest duration: far beyond any use, and near enough that adding it to a point in time cannot overflow.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -251,6 +252,124 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
         host: base.host,
         port: base.port,
     })
+}
+
+/// A Redis server: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS, or
+/// `unix:///path[?db=0&user=..&pass=..]`. What is wrong is told without the text: a password may stand in it.
+pub(super) fn redis_node(text: &str, default_port: u16) -> Result<RedisNode, Fault> {
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    match scheme {
+        "redis" | "rediss" => redis_tcp(scheme == "rediss", rest, default_port),
+        "unix" | "redis+unix" => redis_unix(rest),
+        _ => Err(Fault::new(
+            "this is \"redis://host:port\", \"rediss://host:port\" or \"unix:///path/to.sock\"",
+        )
+        .help("user, password and database have a place in it: redis://user:password@host:6379/0")),
+    }
+}
+
+fn redis_tcp(tls: bool, rest: &str, default_port: u16) -> Result<RedisNode, Fault> {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (userinfo, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    let Base { host, port, .. } = Base::parse(place, default_port)?;
+    let database = match tail.strip_prefix('/').unwrap_or(tail) {
+        "" => 0,
+        number => redis_database(number)?,
+    };
+    Ok(RedisNode {
+        place: RedisPlace::Tcp { host, port },
+        tls,
+        database,
+        user: percent_decoded(user)?,
+        password: percent_decoded(password)?.map(Secret::new),
+    })
+}
+
+fn redis_unix(rest: &str) -> Result<RedisNode, Fault> {
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let mut node = RedisNode {
+        place: RedisPlace::Unix(unix_socket(path)?),
+        tls: false,
+        database: 0,
+        user: None,
+        password: None,
+    };
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            Some(("db", number)) => node.database = redis_database(number)?,
+            Some(("user", user)) => node.user = percent_decoded(user)?,
+            Some(("pass", password)) => node.password = percent_decoded(password)?.map(Secret::new),
+            _ => {
+                return Err(Fault::new(
+                    "after the `?` there are `db`, `user` and `pass`",
+                ));
+            }
+        }
+    }
+    Ok(node)
+}
+
+fn redis_database(number: &str) -> Result<u16, Fault> {
+    let number = decimal(number).and_then(|number| u16::try_from(number).ok());
+    number.ok_or_else(|| {
+        Fault::new("the path of this URL is the number of a database, such as `/0`")
+            .help("`/`, `?` and `#` of a password are written as %2F, %3F and %23")
+    })
+}
+
+/// What nodes have to be to each other in this mode.
+pub(super) fn redis_nodes(nodes: &[RedisNode], mode: &RedisMode) -> Result<(), Fault> {
+    let several = nodes.len() > 1;
+    let same = |a: &RedisNode, b: &RedisNode| {
+        (a.tls, &a.user, &a.password, a.database) == (b.tls, &b.user, &b.password, b.database)
+    };
+    let alike = nodes.windows(2).all(|pair| same(&pair[0], &pair[1]));
+    let has_unix = nodes
+        .iter()
+        .any(|node| matches!(node.place, RedisPlace::Unix(_)));
+    match mode {
+        RedisMode::Single if several => Err(Fault::new("one Redis has one URL")
+            .help("write mode = \"cluster\" or mode = \"sentinel\" if these belong together")),
+        RedisMode::Single => Ok(()),
+        RedisMode::Sentinel { .. } | RedisMode::Cluster if has_unix => Err(Fault::new(
+            "this mode is for several machines, and a socket in the file system is for one",
+        )),
+        RedisMode::Sentinel { .. } | RedisMode::Cluster if !alike => Err(Fault::new(
+            "these URLs differ in more than host and port, and they are doors to one Redis",
+        )
+        .help("scheme, user, password and database are the same in all of them")),
+        RedisMode::Cluster if nodes.iter().any(|node| node.database != 0) => {
+            Err(Fault::new("a Cluster has one database, number 0").help("leave the path out"))
+        }
+        RedisMode::Sentinel { .. } | RedisMode::Cluster => Ok(()),
+    }
+}
+
+/// Text of a URL's part; `None` if it is empty.
+fn percent_decoded(part: &str) -> Result<Option<String>, Fault> {
+    let fault = || {
+        Fault::new("`%` stands before two hexadecimal digits here")
+            .help("a `%` of a password is written as %25")
+    };
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
+        let (high, low) = (digit(rest.next()), digit(rest.next()));
+        let byte = high.zip(low).map(|(high, low)| high * 16 + low);
+        bytes.push(
+            byte.and_then(|byte| u8::try_from(byte).ok())
+                .ok_or_else(fault)?,
+        );
+    }
+    let text = String::from_utf8(bytes).map_err(|_| fault())?;
+    Ok((!text.is_empty()).then_some(text))
 }
 
 /// A network, or an address alone.

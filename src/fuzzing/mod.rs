@@ -14,6 +14,7 @@ mod path;
 mod proxy_header;
 mod request;
 mod response;
+mod stored;
 mod token;
 
 pub use chunked::chunked;
@@ -22,6 +23,7 @@ pub use path::path;
 pub use proxy_header::proxy_header;
 pub use request::request;
 pub use response::response;
+pub use stored::stored;
 pub use token::token;
 
 /// A message as one side has understood it.
@@ -215,5 +217,5 @@ mod tests {
         };
     }
 
-    replays! { chunked headers path proxy_header request response token }
+    replays! { chunked headers path proxy_header request response stored token }
 }

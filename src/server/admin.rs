@@ -17,12 +17,14 @@ use tokio::sync::watch;
 
 use super::drain::Phase;
 use crate::net::Bound;
+use crate::session::SessionState;
 use crate::telemetry::metrics::Metrics;
 
 /// What the admin side looks at.
 pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) phase: watch::Receiver<Phase>,
+    pub(super) state: Arc<SessionState>,
 }
 
 impl Admin {
@@ -82,7 +84,9 @@ impl Admin {
 
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
         let phase = *self.phase.borrow();
-        let checks = [
+        let store = self.state.store.health();
+        let away = store.failure.as_deref();
+        let mut checks = vec![
             ("config", None),
             ("listener", (phase >= Phase::Draining).then_some("closed")),
             (
@@ -90,6 +94,10 @@ impl Admin {
                 (phase >= Phase::Leaving).then_some("shutting down"),
             ),
         ];
+        let needless = away.filter(|_| !store.required);
+        if needless.is_none() {
+            checks.push(("store", away));
+        }
         let ready = checks.iter().all(|(_, failure)| failure.is_none());
         let status = if ready {
             StatusCode::OK
@@ -105,6 +113,9 @@ impl Admin {
                 None => page.push_str(&format!("[+]{name} ok\n")),
                 Some(why) => page.push_str(&format!("[-]{name} failed: {why}\n")),
             }
+        }
+        if let Some(why) = needless {
+            page.push_str(&format!("[i]store is away, and not required: {why}\n"));
         }
         let verdict = if ready { "passed" } else { "failed" };
         text(status, format!("{page}readyz check {verdict}\n"))

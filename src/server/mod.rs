@@ -29,13 +29,14 @@ use crate::config::{Config, Listen};
 use crate::domain::OpenId;
 use crate::error::Error;
 use crate::net::Bound;
-use crate::session::{MemoryStore, SessionState, Sessions, Store};
+use crate::resilience::panics::caught;
+use crate::session::{SessionState, Sessions, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
 use drain::Phase;
 use snapshot::{Shared, Snapshot};
-use worker::Worker;
+use worker::{RESTART_PAUSE, Worker};
 
 /// A running sidecar.
 ///
@@ -127,7 +128,7 @@ impl Sidecar {
         let admin = admin_listener.place()?;
 
         let metrics = Arc::new(Metrics::new());
-        let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
+        let store = Store::new(&config, &metrics);
         let state = Arc::new(SessionState::new(store, clock, Arc::clone(&metrics)));
         let cells: Vec<_> = (0..workers)
             .map(|_| Arc::<WorkerCells>::default())
@@ -156,6 +157,7 @@ impl Sidecar {
             })?);
         }
         let conductor = Conductor {
+            state: Arc::clone(&state),
             current: Arc::clone(&current),
             phase: phase_sender,
             inbox,
@@ -164,12 +166,15 @@ impl Sidecar {
         let admin_side = Arc::new(Admin {
             metrics: Arc::clone(&metrics),
             phase: phase.clone(),
+            state: Arc::clone(&state),
         });
         let control = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener)
         })?;
         tracing::info!(%inbound, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
-        tracing::info!("store: memory; what is revoked is forgotten by a restart");
+        if let Store::Memory(_) = state.store {
+            tracing::info!("store: memory; what is revoked is forgotten by a restart");
+        }
         Ok(Self {
             inbound,
             admin,
@@ -220,6 +225,7 @@ impl Sidecar {
             self.reload_failed();
             return Err(NeedsRestart(key));
         }
+        self.state.store.rekey(&config);
         self.current.store(Arc::new(Snapshot::build(
             config,
             &self.state,
@@ -320,8 +326,10 @@ impl Drop for Alarm {
     }
 }
 
-/// Runs the control thread: the admin side, until the end that it conducts.
+/// Runs the control thread: the admin side and what the store has to have done in the background, until the end that it
+/// conducts.
 struct Conductor {
+    state: Arc<SessionState>,
     current: Arc<ArcSwap<Snapshot>>,
     phase: watch::Sender<Phase>,
     inbox: mpsc::UnboundedReceiver<Order>,
@@ -331,6 +339,7 @@ struct Conductor {
 impl Conductor {
     async fn run(mut self, admin: Arc<Admin>, listener: Bound) {
         let serving = tokio::task::spawn_local(admin.run(listener));
+        let keeping = tokio::task::spawn_local(keep_store(self.state));
         let mut ended = joined(self.threads);
         if let Some(Order::Drain) = self.inbox.recv().await {
             let inbound = self.current.load().config.inbound.clone();
@@ -349,7 +358,17 @@ impl Conductor {
         self.phase.send_replace(Phase::Stopped);
         while ended.recv().await.is_some() {}
         serving.abort();
+        keeping.abort();
         tracing::info!("stopped");
+    }
+}
+
+/// After a panic it begins anew.
+async fn keep_store(state: Arc<SessionState>) {
+    while let Err(panicked) = caught(state.store.keep()).await {
+        state.metrics.panicked();
+        tracing::error!(what = "store", error = %panicked, "begun anew after a panic");
+        tokio::time::sleep(RESTART_PAUSE).await;
     }
 }
 

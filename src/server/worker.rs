@@ -23,7 +23,7 @@ use crate::telemetry::ids::IdSource;
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
 
 /// How long after a panic a background task begins anew, so that one that panics at once does not take the core.
-const RESTART_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the requests of one worker work with. Never leaves its thread.
 pub(super) struct Worker {

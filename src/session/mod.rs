@@ -4,6 +4,7 @@
 //! routes are wired to them in `server/`.
 
 mod assertion;
+mod seal;
 mod shown;
 mod store;
 mod token;
@@ -16,7 +17,9 @@ use serde_json::{Value, json};
 
 pub(crate) use assertion::Assertions;
 pub(crate) use shown::ShownToken;
-pub(crate) use store::{MemoryStore, Store};
+pub(crate) use store::Store;
+#[cfg(any(test, fuzzing))]
+pub(crate) use store::{Login, Revocation, Stored, Vault};
 pub(crate) use token::{Claims, Purpose, SessionId, TokenKeys, Unusable};
 
 use crate::answer::Answer;
@@ -38,7 +41,7 @@ use store::{Claimed, CodeHash, KeyRing, Spent, Unavailable};
 /// How often the result of a login that another replica performs is asked for.
 const LOGIN_POLL: Duration = Duration::from_millis(50);
 /// What a login may take beside the calls to WeChat, before its claim on the code expires.
-const LOGIN_MARGIN: Duration = Duration::from_secs(1);
+const LOGIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// What a client is given when it logs in or refreshes. `Debug` does not print the tokens.
 #[derive(Clone)]
@@ -450,7 +453,7 @@ mod tests {
             &AccessTokenKeepers::default(),
             Arc::clone(&metrics),
         );
-        let store = Store::Memory(MemoryStore::new(config.session.refresh_ttl));
+        let store = Store::new(&config, &metrics);
         let state = SessionState::new(store, Clock::default(), metrics);
         Sessions::new(&config, Arc::new(gateway), Arc::new(state))
     }

@@ -5,7 +5,7 @@
 //! a token cannot carry, that it was revoked, is the store's business.
 //!
 //! ```text
-//! wxat_ base64url( version 1 | key id 4 | nonce 12 | AES-256-GCM-SIV( claims ) | tag 16 )
+//! wxat_ base64url( sealed claims )
 //! ```
 //!
 //! The prefix (`wxat_` access, `wxrt_` refresh) lets people and secret scanners recognise a token. Appid and purpose are
@@ -17,14 +17,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::seal::{self, Seals};
 use crate::clock::Timestamp;
-use crate::crypto::{self, Aead, NONCE_LEN, TAG_LEN, base64url};
+use crate::crypto::{self, base64url};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId, User};
 use crate::secret::Secret;
 
-const VERSION: u8 = 1;
-const KEY_ID_LEN: usize = 4;
-const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
+const SEALS: seal::Purpose = seal::Purpose {
+    key: b"wx-sidecar token key 1",
+    id: b"wx-sidecar token key id 1",
+};
 /// No token of ours is longer than this; anything longer is refused before it is looked at.
 const MAX_TOKEN: usize = 512;
 /// What the longest token decodes to.
@@ -75,13 +77,7 @@ pub(crate) struct TokenKeys {
     id: KeysId,
     access_data: Vec<u8>,
     refresh_data: Vec<u8>,
-    /// Newest first; the first one seals, all of them open.
-    keys: Vec<TokenKey>,
-}
-
-struct TokenKey {
-    id: [u8; KEY_ID_LEN],
-    aead: Aead,
+    seals: Seals,
 }
 
 impl Purpose {
@@ -97,22 +93,28 @@ impl SessionId {
     pub(crate) fn random() -> Self {
         Self(crypto::random())
     }
+
+    #[cfg(any(feature = "redis", test, fuzzing))]
+    pub(super) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    #[cfg(any(feature = "redis", test, fuzzing))]
+    pub(super) const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 impl TokenKeys {
     /// Derives the keys from secrets, newest first. There is at least one secret.
     pub(crate) fn derive(appid: &AppId, secrets: &[Secret]) -> Self {
-        let keys = secrets
-            .iter()
-            .map(|secret| TokenKey::derive(appid, secret))
-            .collect();
         let data = |purpose: Purpose| format!("{}{appid}", purpose.prefix()).into_bytes();
         static DERIVED: AtomicU64 = AtomicU64::new(0);
         Self {
             id: KeysId(DERIVED.fetch_add(1, Ordering::Relaxed)),
             access_data: data(Purpose::Access),
             refresh_data: data(Purpose::Refresh),
-            keys,
+            seals: Seals::derive(appid, secrets, &SEALS),
         }
     }
 
@@ -122,16 +124,8 @@ impl TokenKeys {
 
     /// Seals `claims` into a token.
     pub(crate) fn mint(&self, purpose: Purpose, claims: &Claims) -> String {
-        let key = &self.keys[0];
-        let nonce = crypto::random();
-        let mut sealed = claims.encode();
-        key.aead
-            .seal(nonce, self.associated_data(purpose), &mut sealed);
-        let mut token = Vec::with_capacity(HEADER_LEN + sealed.len());
-        token.push(VERSION);
-        token.extend_from_slice(&key.id);
-        token.extend_from_slice(&nonce);
-        token.extend_from_slice(&sealed);
+        let data = self.associated_data(purpose);
+        let token = self.seals.seal(data, claims.encode());
         let mut text = purpose.prefix().to_owned();
         URL_SAFE_NO_PAD.encode_string(token, &mut text);
         text
@@ -160,17 +154,7 @@ impl TokenKeys {
         }
         let mut bytes = [0; MAX_SEALED];
         let bytes = base64url::decode(text, &mut bytes)?;
-        let (header, sealed) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
-        let [version, rest @ ..] = *header;
-        let (id, nonce) = rest.split_first_chunk::<KEY_ID_LEN>()?;
-        let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
-        if version != VERSION || sealed.len() < TAG_LEN {
-            return None;
-        }
-        let key = self.keys.iter().find(|key| key.id == *id)?;
-        let plain = key
-            .aead
-            .open(nonce, self.associated_data(purpose), sealed)?;
+        let plain = self.seals.open(self.associated_data(purpose), bytes)?;
         Claims::decode(plain)
     }
 
@@ -179,20 +163,6 @@ impl TokenKeys {
         match purpose {
             Purpose::Access => &self.access_data,
             Purpose::Refresh => &self.refresh_data,
-        }
-    }
-}
-
-impl TokenKey {
-    fn derive(appid: &AppId, secret: &Secret) -> Self {
-        let material = secret.expose().as_bytes();
-        let salt = appid.as_str().as_bytes();
-        let key = crypto::derive_key(material, salt, b"wx-sidecar token key 1");
-        let id = crypto::derive_key(material, salt, b"wx-sidecar token key id 1");
-        let [a, b, c, d, ..] = id;
-        Self {
-            id: [a, b, c, d],
-            aead: Aead::new(&key),
         }
     }
 }
@@ -208,7 +178,7 @@ impl Claims {
         self.expires.since(now)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(160);
         out.extend_from_slice(&self.session.0);
         out.extend_from_slice(&self.generation.to_be_bytes());
@@ -225,7 +195,7 @@ impl Claims {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (session, rest) = bytes.split_first_chunk::<16>()?;
         let (generation, rest) = rest.split_first_chunk::<4>()?;
         let (started, rest) = rest.split_first_chunk::<8>()?;

@@ -210,7 +210,7 @@ fn build_info(registry: &Registry, family: prometheus::Result<IntGaugeVec>) {
         .set(1);
 }
 
-fn registered<C: Collector + Clone + 'static>(
+pub(super) fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     family: prometheus::Result<C>,
 ) -> C {

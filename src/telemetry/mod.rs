@@ -4,5 +4,7 @@ pub(crate) mod ids;
 pub mod logs;
 pub mod metrics;
 pub(crate) mod requests;
+#[cfg(feature = "redis")]
+pub(crate) mod store;
 pub(crate) mod throttle;
 mod token_times;

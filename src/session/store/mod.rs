@@ -6,16 +6,26 @@
 //! a store can be [`Unavailable`], and who asks decides whether to go on without it.
 
 mod memory;
+#[cfg_attr(not(feature = "redis"), path = "no_redis.rs")]
+mod redis;
+#[cfg(any(feature = "redis", test, fuzzing))]
+mod value;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Granted;
 use super::token::{Claims, SessionId};
 use crate::clock::Timestamp;
+use crate::config::{self, Config};
 use crate::domain::{OpenId, SessionKey};
 use crate::error::{Error, Kind, Side};
+use crate::telemetry::metrics::Metrics;
 
 pub(crate) use memory::MemoryStore;
+pub(crate) use redis::RedisStore;
+#[cfg(any(test, fuzzing))]
+pub(crate) use value::{Login, Revocation, Stored, Vault};
 
 /// How long a code's session is remembered, which is how long WeChat lets a code live.
 const LOGIN_TTL: Duration = Duration::from_secs(300);
@@ -31,9 +41,19 @@ pub(crate) type CodeHash = [u8; 32];
 pub(crate) enum Store {
     /// In this process. A restart forgets revocations; tokens stay good.
     Memory(MemoryStore),
+    /// In a Redis that replicas share.
+    Redis(RedisStore),
 }
 
-/// The store cannot be asked now. It says why, in a word for the log.
+/// Whether a store can be used.
+pub(crate) struct Health {
+    /// Why not, if so.
+    pub(crate) failure: Option<Cow<'static, str>>,
+    /// Whether the sidecar is not ready without it.
+    pub(crate) required: bool,
+}
+
+/// The store cannot be asked now. It says why, in a few words for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unavailable(pub(crate) &'static str);
@@ -74,6 +94,44 @@ struct Family {
 }
 
 impl Store {
+    /// The store that is configured. It is connected to nobody yet.
+    pub(crate) fn new(config: &Config, metrics: &Metrics) -> Self {
+        let session_ttl = config.session.refresh_ttl;
+        match &config.store {
+            config::Store::Memory => Self::Memory(MemoryStore::new(session_ttl)),
+            #[cfg(feature = "redis")]
+            config::Store::Redis(redis) => {
+                Self::Redis(RedisStore::new(redis, config, session_ttl, metrics))
+            }
+        }
+    }
+
+    /// What has to go on in the background; it ends at once if there is nothing.
+    pub(crate) async fn keep(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.keep().await,
+        }
+    }
+
+    /// Follows a change of configuration: what is written from now on is sealed with its keys.
+    pub(crate) fn rekey(&self, config: &Config) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.rekey(config),
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self {
+            Self::Memory(_) => Health {
+                failure: None,
+                required: true,
+            },
+            Self::Redis(redis) => redis.health(),
+        }
+    }
+
     /// Claims `code` for the caller, unless it is somebody's already. A claim that nobody ends expires after `lease`.
     pub(crate) async fn claim_login(
         &self,
@@ -82,6 +140,7 @@ impl Store {
     ) -> Result<Claimed, Unavailable> {
         match self {
             Self::Memory(memory) => Ok(memory.claim_login(code, lease)),
+            Self::Redis(redis) => redis.claim_login(code, lease).await,
         }
     }
 
@@ -92,23 +151,30 @@ impl Store {
         granted: &Granted,
     ) -> Result<(), Unavailable> {
         match self {
-            Self::Memory(memory) => memory.remember_login(code, granted),
+            Self::Memory(memory) => {
+                memory.remember_login(code, granted);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.remember_login(code, granted).await,
         }
-        Ok(())
     }
 
     /// Gives up the caller's claim, because the exchange failed.
     pub(crate) async fn release_login(&self, code: &CodeHash) -> Result<(), Unavailable> {
         match self {
-            Self::Memory(memory) => memory.release_login(code),
+            Self::Memory(memory) => {
+                memory.release_login(code);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.release_login(code).await,
         }
-        Ok(())
     }
 
     /// Whether the session that `claims` belong to has been revoked. Never does I/O.
     pub(crate) fn is_revoked(&self, claims: &Claims) -> bool {
         match self {
             Self::Memory(memory) => memory.is_revoked(claims),
+            Self::Redis(redis) => redis.is_revoked(claims),
         }
     }
 
@@ -116,15 +182,19 @@ impl Store {
     pub(crate) fn remembers_for(&self) -> Duration {
         match self {
             Self::Memory(memory) => memory.remembers_for(),
+            Self::Redis(redis) => redis.remembers_for(),
         }
     }
 
     /// Revokes one session: in this process at once and in any case, elsewhere if the store is there.
     pub(crate) async fn revoke(&self, session: SessionId) -> Result<(), Unavailable> {
         match self {
-            Self::Memory(memory) => memory.revoke(session),
+            Self::Memory(memory) => {
+                memory.revoke(session);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.revoke(session).await,
         }
-        Ok(())
     }
 
     /// Revokes all sessions of a user that were started until `now`, as [`Store::revoke`] does one.
@@ -134,9 +204,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Unavailable> {
         match self {
-            Self::Memory(memory) => memory.revoke_user(user, now),
+            Self::Memory(memory) => {
+                memory.revoke_user(user, now);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.revoke_user(user, now).await,
         }
-        Ok(())
     }
 
     /// The earliest moment at which a new session of `user` counts as started after all revocations that are known. A
@@ -144,6 +217,7 @@ impl Store {
     pub(crate) async fn start_after_revocations(&self, user: &OpenId, now: Timestamp) -> Timestamp {
         let revoked = match self {
             Self::Memory(memory) => memory.revoked_until(user),
+            Self::Redis(redis) => redis.revoked_until(user).await,
         };
         revoked.map_or(now, |at| now.max(at.plus(Duration::from_millis(1))))
     }
@@ -152,6 +226,7 @@ impl Store {
     pub(crate) async fn generation(&self, session: SessionId) -> Result<u32, Unavailable> {
         match self {
             Self::Memory(memory) => Ok(memory.generation(session)),
+            Self::Redis(redis) => redis.generation(session).await,
         }
     }
 
@@ -165,6 +240,7 @@ impl Store {
     ) -> Result<Spent, Unavailable> {
         match self {
             Self::Memory(memory) => Ok(memory.spend(session, generation, now, grace)),
+            Self::Redis(redis) => redis.spend(session, generation, now, grace).await,
         }
     }
 
@@ -175,15 +251,19 @@ impl Store {
         key: &SessionKey,
     ) -> Result<(), Unavailable> {
         match self {
-            Self::Memory(memory) => memory.remember_key(user, key),
+            Self::Memory(memory) => {
+                memory.remember_key(user, key);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.remember_key(user, key).await,
         }
-        Ok(())
     }
 
     /// The user's ring; empty if nothing is known of the user.
     pub(crate) async fn keys(&self, user: &OpenId) -> Result<KeyRing, Unavailable> {
         match self {
             Self::Memory(memory) => Ok(memory.keys(user)),
+            Self::Redis(redis) => redis.keys(user).await,
         }
     }
 }
@@ -235,19 +315,4 @@ impl Family {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(byte: u8) -> SessionKey {
-        SessionKey::from_bytes([byte; 16])
-    }
-
-    #[test]
-    fn a_ring_holds_the_last_three_keys_and_none_twice() {
-        let mut ring = KeyRing::default();
-        for byte in [1, 2, 1, 3, 4, 4] {
-            ring.put(&key(byte));
-        }
-        assert_eq!(ring.into_keys(), [key(4), key(3), key(1)]);
-    }
-}
+mod tests;
