@@ -6,8 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
-
 /// A Mini Program's AppID: `wx` and 16 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppId(String);
@@ -63,8 +61,8 @@ pub struct CloudId(String);
 
 /// An access_token, the Mini Program's own key to WeChat's APIs: 1 to 4096 visible ASCII characters. WeChat asks for
 /// room for 512 at least, and says no more of the shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessToken(Secret);
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken(Zeroizing<String>);
 
 /// A user's session_key: 16 bytes, in WeChat's answers as base64. Never leaves the sidecar in clear.
 #[derive(Clone, PartialEq, Eq)]
@@ -204,12 +202,12 @@ impl AccessToken {
                 "an access_token is 1 to 4096 visible ASCII characters",
             ));
         }
-        Ok(Self(Secret::new(text)))
+        Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
     /// The token itself, for a call to WeChat.
     pub fn expose(&self) -> &str {
-        self.0.expose()
+        &self.0
     }
 }
 
@@ -259,6 +257,12 @@ impl fmt::Debug for PhoneCode {
 impl fmt::Debug for CloudId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CloudId(***)")
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(***)")
     }
 }
 
