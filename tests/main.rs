@@ -28,5 +28,6 @@ mod sessions;
 mod tls;
 mod traps;
 mod upgrade;
+mod wechat_calls;
 mod wechat_errors;
 mod wire;

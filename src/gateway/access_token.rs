@@ -404,3 +404,6 @@ fn broke_off() -> Error {
         "fetching an access_token broke off",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,7 +187,10 @@ fn request(
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
-        .path_and_query(format!("{path}?{query}"))
+        .path_and_query(match *query {
+            "" => (*path).to_owned(),
+            query => format!("{path}?{query}"),
+        })
         .build()?;
     let request = Request::builder().uri(uri).header(USER_AGENT, AGENT);
     match body {

@@ -22,7 +22,7 @@ const CODE: &str = "0c1d&appid=wxevil/x=";
 const USER: &str =
     r#"{"session_key":"HyVFkGl5F5OQWJZZaNzBBg==","openid":"o6zAJs1Zf_WpsZ3G8vVC-abcdefg"}"#;
 
-/// A server on a port of its own. It reads one request per connection and notes the head.
+/// A server on a port of its own. It reads one request per connection and notes it.
 struct Peer {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -47,9 +47,9 @@ impl Peer {
         tokio::spawn(async move {
             let mut held = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
-                let head = read_head(&mut stream).await;
-                noted.lock().unwrap().push(head.clone());
-                match act(&head) {
+                let request = read_request(&mut stream).await;
+                noted.lock().unwrap().push(request.clone());
+                match act(&request) {
                     Act::Say(bytes) => {
                         let _ = stream.write_all(&bytes).await;
                     }
@@ -75,7 +75,8 @@ impl Peer {
     }
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+/// Head and body.
+async fn read_request(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -83,7 +84,14 @@ async fn read_head(stream: &mut TcpStream) -> String {
             Err(_) => break,
         }
     }
-    String::from_utf8_lossy(&head).into_owned()
+    let mut request = String::from_utf8_lossy(&head).into_owned();
+    let length = request
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.unwrap();
+    request.push_str(std::str::from_utf8(&body).unwrap());
+    request
 }
 
 /// WeChat's usual way: HTTP 200, JSON called text.
@@ -590,15 +598,376 @@ async fn the_log_names_the_call_and_keeps_the_secrets() {
     .await;
     login_at(&refusing).await.unwrap_err();
     login_at(&Peer::saying(ok(USER)).await).await.unwrap();
+    let dead = peer_answering(DEAD).await;
+    let call = gateway(&[dead.port]);
+    call.phone_number(&phone_code(), None).await.unwrap_err();
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let line = text.lines().find(|line| line.contains("WARN")).unwrap();
     for part in [login::PATH, "errcode=-1", "rid=\"a1-b2-c3\"", "elapsed_ms="] {
         assert!(line.contains(part), "{part} in {line}");
     }
-    for secret in ["5ec2e7", OLD_SECRET, "0c1d", "wxevil", "HyVFk"] {
+    for secret in [
+        "5ec2e7", OLD_SECRET, "0c1d", "wxevil", "HyVFk", "t0ken", "c0de",
+    ] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
+}
+
+const TOKEN: &str = "92_t0ken/with=odd+signs";
+const PHONE: &str = r#"{"errcode":0,"errmsg":"ok","phone_info":{"phoneNumber":"13800138000","purePhoneNumber":"13800138000","countryCode":86,"watermark":{"timestamp":1637744274,"appid":"wx0123456789abcdef"}}}"#;
+const DEAD: &str = r#"{"errcode":40001,"errmsg":"invalid credential, access_token is invalid or not latest rid: a-b-c"}"#;
+
+fn phone_code() -> PhoneCode {
+    PhoneCode::parse("ph0ne/c0de+").unwrap()
+}
+
+fn alice() -> OpenId {
+    OpenId::parse("o6zAJs1Zf_WpsZ3G8vVC-abcdefg").unwrap()
+}
+
+fn session_key() -> SessionKey {
+    SessionKey::parse("HyVFkGl5F5OQWJZZaNzBBg==").unwrap()
+}
+
+fn granting(token: &str) -> Vec<u8> {
+    ok(&serde_json::json!({ "access_token": token, "expires_in": 7200 }).to_string())
+}
+
+fn is_for_a_token(request: &str) -> bool {
+    request.starts_with("POST /cgi-bin/stable_token")
+}
+
+/// A WeChat that gives [`TOKEN`] for ever, and this answer to all else.
+async fn peer_with_token(act: impl Fn(&str) -> Act + Send + 'static) -> Peer {
+    Peer::start(move |request| {
+        if is_for_a_token(request) {
+            Act::Say(granting(TOKEN))
+        } else {
+            act(request)
+        }
+    })
+    .await
+}
+
+async fn peer_answering(body: &'static str) -> Peer {
+    peer_with_token(move |_| Act::Say(http("200 OK", "image/jpeg", body))).await
+}
+
+fn api_calls(peer: &Peer) -> Vec<String> {
+    let mut calls = peer.requests();
+    calls.retain(|request| !is_for_a_token(request));
+    calls
+}
+
+fn assert_no_token_in(error: &Error) {
+    let shown = shown(error);
+    let encoded = api::percent_encode(TOKEN);
+    for secret in [TOKEN, &encoded, SECRET, OLD_SECRET, phone_code().expose()] {
+        assert!(!shown.contains(secret), "{secret} is told in {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_fetches_a_token_first_and_posts_json_with_it() {
+    let peer = peer_answering(PHONE).await;
+    let gateway = gateway(&[peer.port]);
+    for _ in 0..2 {
+        let phone = gateway.phone_number(&phone_code(), Some(&alice())).await;
+        assert_eq!(phone.unwrap().country_code, "86");
+    }
+    let requests = peer.requests();
+    assert_eq!(requests.len(), 3, "one token serves both");
+    let token_line = "POST /cgi-bin/stable_token HTTP/1.1\r\n";
+    assert!(requests[0].starts_with(token_line), "{}", requests[0]);
+    let body = format!(
+        r#"{{"appid":"wx0123456789abcdef","force_refresh":false,"grant_type":"client_credential","secret":"{SECRET}"}}"#
+    );
+    assert!(requests[0].ends_with(&body), "{}", requests[0]);
+    let line = "POST /wxa/business/getuserphonenumber?access_token=92_t0ken%2Fwith%3Dodd%2Bsigns HTTP/1.1\r\n";
+    assert!(requests[1].starts_with(line), "{}", requests[1]);
+    assert!(requests[1].contains("\r\ncontent-type: application/json\r\n"));
+    let body = r#"{"code":"ph0ne/c0de+","openid":"o6zAJs1Zf_WpsZ3G8vVC-abcdefg"}"#;
+    assert!(requests[1].ends_with(body), "{}", requests[1]);
+    assert!(counted(&gateway, "0"));
+}
+
+#[tokio::test]
+async fn a_wechat_that_always_refuses_the_token_is_called_twice_and_no_more() {
+    for body in [
+        DEAD,
+        r#"{"errcode":40014,"errmsg":"invalid access_token"}"#,
+        r#"{"errcode":42001,"errmsg":"access_token expired"}"#,
+    ] {
+        let count = Mutex::new(0);
+        let peer = Peer::start(move |request| {
+            let mut count = count.lock().unwrap();
+            if is_for_a_token(request) {
+                *count += 1;
+                return Act::Say(granting(&format!("token-{count}")));
+            }
+            Act::Say(ok(body))
+        })
+        .await;
+        let error = gateway(&[peer.port])
+            .phone_number(&phone_code(), None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.status(), 502);
+        assert_eq!(api_calls(&peer).len(), 2);
+        assert_eq!(peer.requests().len(), 4);
+        assert!(shown(&error).contains("refuses the sidecar's access_token"));
+    }
+}
+
+#[tokio::test]
+async fn a_wechat_that_gives_a_dead_token_again_has_one_refresh_forced_and_no_more() {
+    let peer = peer_answering(DEAD).await;
+    let gateway = gateway(&[peer.port]);
+    for calls in [1, 2, 3] {
+        let error = gateway.phone_number(&phone_code(), None).await.unwrap_err();
+        assert_eq!(error.status(), 502);
+        assert_no_token_in(&error);
+        assert_eq!(api_calls(&peer).len(), calls, "the same token helps nobody");
+    }
+    let fetches: Vec<_> = peer
+        .requests()
+        .into_iter()
+        .filter(|r| is_for_a_token(r))
+        .collect();
+    let forced: Vec<bool> = fetches
+        .iter()
+        .map(|fetch| fetch.contains(r#""force_refresh":true"#))
+        .collect();
+    assert_eq!(forced, [false, false, true]);
+}
+
+#[tokio::test]
+async fn a_token_that_was_replaced_elsewhere_costs_a_phone_code_nothing() {
+    let given = Mutex::new(["new", "old"].to_vec());
+    let peer = Peer::start(move |request| {
+        Act::Say(if is_for_a_token(request) {
+            granting(given.lock().unwrap().pop().unwrap())
+        } else if request.contains("access_token=new") {
+            ok(PHONE)
+        } else {
+            ok(DEAD)
+        })
+    })
+    .await;
+    let gateway = gateway(&[peer.port]);
+    gateway.phone_number(&phone_code(), None).await.unwrap();
+    assert_eq!(
+        api_calls(&peer).len(),
+        2,
+        "refused before the code was looked at"
+    );
+    assert!(counted(&gateway, "40001"));
+}
+
+#[tokio::test]
+async fn a_thousand_calls_at_once_fetch_one_token() {
+    let peer = peer_answering("{}").await;
+    let gateway = Arc::new(gateway(&[peer.port]));
+    let calls: Vec<_> = (0..1000)
+        .map(|_| {
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move {
+                let call = |token: AccessToken| async move { Ok(token.expose() == TOKEN) };
+                gateway.with_access_token(call).await
+            })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap().unwrap());
+    }
+    assert_eq!(peer.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_phone_code_is_the_clients_fault_and_is_told_the_button() {
+    for code in [40029, 40013] {
+        let body = format!(r#"{{"errcode":{code},"errmsg":"invalid code, rid: a-b-c"}}"#);
+        let peer = peer_with_token(move |_| Act::Say(ok(&body))).await;
+        let call = gateway(&[peer.port]);
+        let error = call.phone_number(&phone_code(), None).await.unwrap_err();
+        assert_eq!((error.status(), error.side()), (401, Side::Downstream));
+        assert!(shown(&error).contains("press the phone number button again"));
+        assert!(shown(&error).contains("手机号授权按钮"));
+        assert_eq!(api_calls(&peer).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_phone_code_whose_answer_was_lost_is_not_sent_again() {
+    let second = bystander();
+    for torn in [true, false] {
+        let first = peer_with_token(move |_| {
+            if torn {
+                Act::Reset(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"phone".to_vec())
+            } else {
+                Act::Reset(Vec::new())
+            }
+        })
+        .await;
+        let gateway = gateway(&[first.port, port(&second)]);
+        let error = gateway.phone_number(&phone_code(), None).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::WechatUnreachable);
+        assert!(shown(&error).contains("the code may be used up"));
+        assert!(!shown(&error).contains("wx.login"));
+        assert_eq!(api_calls(&first).len(), 1);
+    }
+    assert_left_alone(&second);
+}
+
+#[tokio::test]
+async fn a_number_for_another_app_is_no_answer() {
+    let peer = peer_answering(
+        r#"{"errcode":0,"phone_info":{"phoneNumber":"1","purePhoneNumber":"1","countryCode":"86","watermark":{"timestamp":1,"appid":"wxfedcba9876543210"}}}"#,
+    )
+    .await;
+    let gateway = gateway(&[peer.port]);
+    let error = gateway.phone_number(&phone_code(), None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::WechatInvalid);
+}
+
+#[tokio::test]
+async fn a_session_key_is_shown_by_a_signature_only() {
+    let peer = peer_answering(r#"{"errcode":0,"errmsg":"ok"}"#).await;
+    let gateway = gateway(&[peer.port]);
+    assert!(
+        gateway
+            .check_session_key(&alice(), &session_key())
+            .await
+            .unwrap()
+    );
+    let request = api_calls(&peer).remove(0);
+    let signature = session_signature(&session_key(), b"");
+    let line = format!(
+        "GET /wxa/checksession?access_token=92_t0ken%2Fwith%3Dodd%2Bsigns&openid={}&signature={signature}&sig_method=hmac_sha256 HTTP/1.1\r\n",
+        alice().as_str()
+    );
+    assert!(request.starts_with(&line), "{request}");
+    assert!(!request.contains("HyVFk"));
+}
+
+#[tokio::test]
+async fn a_stale_session_key_is_an_answer_and_other_refusals_are_not() {
+    for (code, expected) in [
+        (87009, Some(false)),
+        (87007, Some(false)),
+        (40003, None),
+        (-1, None),
+    ] {
+        let body = format!(r#"{{"errcode":{code},"errmsg":"no"}}"#);
+        let peer = peer_with_token(move |_| Act::Say(ok(&body))).await;
+        let gateway = gateway(&[peer.port]);
+        let checked = gateway.check_session_key(&alice(), &session_key()).await;
+        assert_eq!(checked.ok(), expected, "{code}");
+        assert!(counted(&gateway, &code.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn open_data_of_nothing_asks_nobody() {
+    let gateway = gateway(&[1]);
+    assert!(gateway.open_data(&alice(), &[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn during_a_rotation_the_other_secret_gets_a_token_too() {
+    let peer = Peer::start(|request| {
+        Act::Say(if !is_for_a_token(request) {
+            ok(PHONE)
+        } else if request.contains(OLD_SECRET) {
+            granting(TOKEN)
+        } else {
+            ok(r#"{"errcode":40001,"errmsg":"invalid credential"}"#)
+        })
+    })
+    .await;
+    let gateway = gateway(&[peer.port]);
+    gateway.phone_number(&phone_code(), None).await.unwrap();
+    assert_eq!(peer.requests().len(), 3, "two secrets, one call");
+    assert!(counted(&gateway, "40125") || counted(&gateway, "40001"));
+}
+
+#[tokio::test]
+async fn when_no_secret_gets_a_token_the_operator_is_told() {
+    let peer = Peer::saying(ok(r#"{"errcode":40001,"errmsg":"invalid credential"}"#)).await;
+    let gateway = gateway(&[peer.port]);
+    let error = gateway.phone_number(&phone_code(), None).await.unwrap_err();
+    assert_eq!((error.status(), error.side()), (500, Side::Us));
+    assert!(shown(&error).contains("check [app] appid and secret in sidecar.toml"));
+    assert_eq!(
+        peer.requests().len(),
+        2,
+        "and it is not taken for a dead token"
+    );
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_answers_nonsense_is_a_503() {
+    for bytes in [
+        http("502 Bad Gateway", "text/html", "<html>oops</html>"),
+        ok(""),
+        ok(r#"{"access_token":"t","expires_in":0}"#),
+        ok(r#"{"access_token":"t","expires_in":-5}"#),
+        ok(r#"{"expires_in":7200}"#),
+        ok(r#"{"errcode":-1,"errmsg":"system error"}"#),
+    ] {
+        let peer = Peer::saying(bytes).await;
+        let gateway = gateway(&[peer.port]);
+        let error = gateway.phone_number(&phone_code(), None).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.status()),
+            (Kind::AccessTokenUnavailable, 503)
+        );
+        assert!(error.retry_after().is_some());
+        assert_eq!(peer.requests().len(), 1, "the code stays unspent");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_two_kilobytes_can_be_shown() {
+    let long = "t".repeat(2048);
+    let expected = format!("access_token={long}&");
+    let peer = Peer::start(move |request| {
+        Act::Say(if is_for_a_token(request) {
+            granting(&long)
+        } else if request.contains(&expected) {
+            ok(r#"{"errcode":0}"#)
+        } else {
+            ok(DEAD)
+        })
+    })
+    .await;
+    let gateway = gateway(&[peer.port]);
+    assert!(
+        gateway
+            .check_session_key(&alice(), &session_key())
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_echo_of_a_call_does_not_get_out() {
+    let peer = peer_with_token(|request| {
+        let (line, body) = (request.lines().next(), request.lines().last());
+        let echo = format!("{TOKEN} {line:?} {}", body.unwrap_or_default());
+        let body = serde_json::json!({ "errcode": 87008, "errmsg": echo });
+        Act::Say(ok(&body.to_string()))
+    })
+    .await;
+    let gateway = gateway(&[peer.port]);
+    assert_no_token_in(&gateway.phone_number(&phone_code(), None).await.unwrap_err());
+    let error = gateway
+        .reset_session_key(&alice(), &session_key())
+        .await
+        .unwrap_err();
+    assert_no_token_in(&error);
+    assert!(!shown(&error).contains(&session_signature(&session_key(), b"")));
 }
 
 #[test]
@@ -616,7 +985,7 @@ fn a_gateway_serves_several_runtimes_and_survives_the_end_of_one() {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let keep_alive = keep_alive.clone();
                 tokio::spawn(async move {
-                    while !read_head(&mut stream).await.is_empty() {
+                    while !read_request(&mut stream).await.is_empty() {
                         stream.write_all(keep_alive.as_bytes()).await.unwrap();
                     }
                 });

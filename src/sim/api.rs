@@ -2,6 +2,7 @@
 
 use ::http::Method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::exchange::{Answer, Request};
@@ -17,6 +18,10 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         "/cgi-bin/token" => token(state, request),
         "/cgi-bin/stable_token" => stable_token(state, request),
         "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request),
+        "/wxa/business/getuserphonenumber" => phone_number(state, request),
+        "/wxa/getopendata" => open_data(state, request),
+        "/wxa/checksession" => check_session(state, request),
+        "/wxa/resetusersessionkey" => reset_session_key(state, request),
         _ => Err(Refusal::PathUnknown),
     };
     match answered {
@@ -69,13 +74,7 @@ fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> 
         force_refresh: Option<bool>,
     }
 
-    if request.method != Method::POST {
-        return Err(Refusal::PostRequired);
-    }
-    if request.body.is_empty() {
-        return Err(Refusal::BodyEmpty);
-    }
-    let body: Body = serde_json::from_slice(&request.body).map_err(|_| Refusal::BodyMalformed)?;
+    let body: Body = posted(request)?;
     check_client_credential(body.grant_type.as_deref())?;
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let (appid, secret) = (given(&body.appid), given(&body.secret));
@@ -88,6 +87,109 @@ fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> 
 fn api_domain_ips(state: &State, request: &Request) -> Result<Value, Refusal> {
     state.check_access_token(request.query.value("access_token"))?;
     Ok(json!({ "ip_list": ["101.89.78.82", "101.226.129.166", "183.3.226.35"] }))
+}
+
+/// `POST /wxa/business/getuserphonenumber`.
+fn phone_number(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    struct Body {
+        code: Option<String>,
+        openid: Option<String>,
+    }
+
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    let body: Body = posted(request)?;
+    let code = body.code.as_deref().filter(|code| !code.is_empty());
+    let code = code.ok_or(Refusal::CodeMissing)?;
+    let openid = body.openid.as_deref().filter(|openid| !openid.is_empty());
+    let user = state.redeem_phone_code(app, code, openid)?;
+    let number = state.phone_number(&user);
+    Ok(ok(json!({
+        "phone_info": {
+            "phoneNumber": number,
+            "purePhoneNumber": number,
+            "countryCode": "86",
+            "watermark": {
+                "timestamp": state.now().as_secs(),
+                "appid": state.apps[app].known.appid.as_str(),
+            },
+        },
+    })))
+}
+
+/// `POST /wxa/getopendata`.
+fn open_data(state: &State, request: &Request) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    struct Body {
+        cloudid_list: Vec<String>,
+    }
+
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    let body: Body = posted(request)?;
+    let openid = request.query.value("openid").unwrap_or_default();
+    if state.user_of(app, openid).is_none() {
+        return Err(Refusal::OpenIdInvalid);
+    }
+    let list: Vec<Value> = body
+        .cloudid_list
+        .iter()
+        .map(|cloud_id| {
+            let told = state.open_data(app, openid, cloud_id);
+            json!({ "cloud_id": cloud_id, "json": told.to_string() })
+        })
+        .collect();
+    Ok(ok(json!({ "data_list": list })))
+}
+
+/// `GET /wxa/checksession`.
+fn check_session(state: &State, request: &Request) -> Result<Value, Refusal> {
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    if request.method != Method::GET {
+        return Err(Refusal::GetRequired);
+    }
+    signed_by(state, app, request)?;
+    Ok(ok(json!({})))
+}
+
+/// `GET /wxa/resetusersessionkey`, which SDKs call by POST.
+fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    if request.method != Method::GET && request.method != Method::POST {
+        return Err(Refusal::GetRequired);
+    }
+    let user = signed_by(state, app, request)?;
+    let key = state.reset_session_key(app, &user)?;
+    let openid = state.openid(app, &user);
+    Ok(ok(
+        json!({ "openid": openid.as_str(), "session_key": base64_of(&key) }),
+    ))
+}
+
+/// The user whose session_key has signed the call's body, by the parameters of its URL.
+fn signed_by(state: &State, app: usize, request: &Request) -> Result<String, Refusal> {
+    let value = |name| request.query.value(name).unwrap_or_default();
+    if value("sig_method") != "hmac_sha256" {
+        return Err(Refusal::SigMethodInvalid);
+    }
+    state.check_signature(app, value("openid"), value("signature"), &request.body)
+}
+
+/// The JSON of a POST.
+fn posted<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
+    if request.method != Method::POST {
+        return Err(Refusal::PostRequired);
+    }
+    if request.body.is_empty() {
+        return Err(Refusal::BodyEmpty);
+    }
+    serde_json::from_slice(&request.body).map_err(|_| Refusal::BodyMalformed)
+}
+
+/// A success of the endpoints that tell it by a number.
+fn ok(mut body: Value) -> Value {
+    body["errcode"] = json!(0);
+    body["errmsg"] = json!("ok");
+    body
 }
 
 fn check_client_credential(grant_type: Option<&str>) -> Result<(), Refusal> {
@@ -110,6 +212,7 @@ mod tests {
     use crate::domain::{AppId, SessionKey};
     use crate::secret::Secret;
     use crate::sim::exchange::Query;
+    use crate::sim::ids::session_signature;
     use crate::sim::state::{CodeKind, SimApp, UserChange};
 
     const APP: &str = "appid=wx0123456789abcdef";
@@ -132,7 +235,8 @@ mod tests {
         let answer = answer(state, &request);
         assert_eq!(answer.status, 200, "failures are HTTP 200 too");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!(body.get("errcode").and_then(Value::as_i64), answer.errcode);
+        let told = body.get("errcode").and_then(Value::as_i64);
+        assert_eq!(told.filter(|errcode| *errcode != 0), answer.errcode);
         (answer.errcode, body)
     }
 
@@ -268,6 +372,86 @@ mod tests {
         );
         assert_eq!(errcode, None);
         assert!(body["ip_list"].is_array());
+    }
+
+    #[test]
+    fn the_endpoints_about_users_want_a_token_and_then_what_they_need() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        let login = state.log_in(0, &code).unwrap();
+        let phone = state.issue_code(0, "alice", CodeKind::Phone);
+        let token = state.token(0).access_token;
+        let openid = login.openid.as_str();
+        let signature = session_signature(&login.session_key, b"");
+        let signed = format!("&openid={openid}&signature={signature}");
+        let steps = [
+            (Method::GET, "getuserphonenumber", "", "", 43002),
+            (Method::POST, "getuserphonenumber", "", "", 44002),
+            (Method::POST, "getuserphonenumber", "", "{", 47001),
+            (Method::POST, "getuserphonenumber", "", "{}", 41008),
+            (
+                Method::POST,
+                "getuserphonenumber",
+                "",
+                r#"{"code":"x"}"#,
+                40029,
+            ),
+            (
+                Method::POST,
+                "getopendata",
+                "",
+                r#"{"cloudid_list":[]}"#,
+                40003,
+            ),
+            (Method::POST, "getopendata", &signed, "{}", 47001),
+            (Method::GET, "checksession", &signed, "", 87008),
+            (
+                Method::GET,
+                "checksession",
+                "&sig_method=hmac_sha256",
+                "",
+                40003,
+            ),
+            (Method::POST, "checksession", &signed, "", 43001),
+            (Method::GET, "resetusersessionkey", &signed, "", 87008),
+        ];
+        for (method, name, query, body, errcode) in steps {
+            let path = match name {
+                "getuserphonenumber" => "/wxa/business/getuserphonenumber".to_owned(),
+                _ => format!("/wxa/{name}"),
+            };
+            let (no_token, _) = call(
+                &mut state,
+                method.clone(),
+                &format!("{path}?a=b{query}"),
+                body,
+            );
+            assert_eq!(no_token, Some(41001), "{path}");
+            let target = format!("{path}?access_token={token}{query}");
+            let (told, _) = call(&mut state, method, &target, body);
+            assert_eq!(told, Some(errcode), "{target} {body}");
+        }
+
+        let target = format!("/wxa/business/getuserphonenumber?access_token={token}");
+        let body = json!({ "code": phone, "openid": openid }).to_string();
+        let (_, told) = call(&mut state, Method::POST, &target, &body);
+        assert_eq!(
+            told["phone_info"]["purePhoneNumber"],
+            json!(state.phone_number("alice"))
+        );
+        assert_eq!(
+            told["phone_info"]["watermark"]["appid"],
+            json!("wx0123456789abcdef")
+        );
+
+        let query = format!("access_token={token}{signed}&sig_method=hmac_sha256");
+        assert_eq!(get(&mut state, &format!("/wxa/checksession?{query}")), None);
+        let target = format!("/wxa/resetusersessionkey?{query}");
+        let (_, told) = call(&mut state, Method::POST, &target, "");
+        assert_eq!(told["openid"], json!(openid));
+        assert!(SessionKey::parse(told["session_key"].as_str().unwrap()).is_ok());
+        let stale = format!("/wxa/checksession?{query}");
+        assert_eq!(get(&mut state, &stale), Some(87009));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::exchange::{Answer, Request, percent_decode};
 use super::fault::{Effect, Fault};
 use super::ids::base64_of;
+use super::open_data::OpenDataOrder;
 use super::state::{CODE_LIFE, CodeKind, State, UserChange};
 
 const PREFIX: &str = "/_sim";
@@ -38,6 +39,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
             query_code_order(request).and_then(|order| code(state, &order))
         }
         (&Method::POST, "code", "") => parse(&request.body).and_then(|order| code(state, &order)),
+        (&Method::POST, "encrypt", "") => encrypt(state, request),
         (&Method::GET, "users", "") => Ok(users(state, request)),
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
         (&Method::GET, "apps", "") => Ok(apps(state)),
@@ -103,16 +105,21 @@ fn query_code_order(request: &Request) -> Result<CodeOrder, Wrong> {
 
 fn code(state: &mut State, order: &CodeOrder) -> Result<Value, Wrong> {
     check_user_name(&order.user)?;
-    let app = match &order.appid {
-        Some(appid) => find_app(state, appid)?,
-        None if state.apps.len() == 1 => 0,
-        None => return Err(wrong("`appid` is missing, and there are several apps")),
-    };
+    let app = one_app(state, order.appid.as_deref(), "appid")?;
     Ok(json!({
         "code": state.issue_code(app, &order.user, order.kind),
         "openid": state.openid(app, &order.user).as_str(),
         "expires_in": CODE_LIFE.as_secs(),
     }))
+}
+
+fn encrypt(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    let order: OpenDataOrder = parse(&request.body)?;
+    let app = one_app(state, order.app.as_deref(), "app")?;
+    let encrypted = state.encrypt(app, &order).ok_or_else(|| {
+        wrong("the user has no such session_key: a login makes the current one, and a second key makes a previous one")
+    })?;
+    Ok(serde_json::to_value(encrypted).expect("strings serialise"))
 }
 
 fn users(state: &State, request: &Request) -> Value {
@@ -125,6 +132,12 @@ fn change_user(state: &mut State, request: &Request, name: &str) -> Result<Value
     let name = percent_decode(name);
     check_user_name(&name)?;
     let change: UserChange = parse(&request.body)?;
+    let is_number = |phone: &String| {
+        (1..=20).contains(&phone.len()) && phone.bytes().all(|b| b.is_ascii_digit())
+    };
+    if change.phone.as_ref().is_some_and(|phone| !is_number(phone)) {
+        return Err(wrong("`phone` is 1 to 20 digits"));
+    }
     state.change_user(&name, &change);
     Ok(user(state, &name, false))
 }
@@ -135,10 +148,9 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
     };
     let apps: Vec<Value> = (0..state.apps.len())
         .map(|app| {
-            let key = user
-                .sessions
-                .get(&app)
-                .and_then(|session| session.key.as_ref());
+            let session = user.sessions.get(&app);
+            let key = session.and_then(|session| session.key.as_ref());
+            let previous = session.and_then(|session| session.previous.as_ref());
             let mut shown = json!({
                 "appid": state.apps[app].known.appid.as_str(),
                 "openid": state.openid(app, name).as_str(),
@@ -147,6 +159,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
             });
             if reveal {
                 shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));
+                shown["previous_session_key"] = json!(previous.map(base64_of));
             }
             shown
         })
@@ -156,6 +169,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "blocked": user.blocked,
         "unionid": user.unionid,
         "logins_per_minute": user.logins_per_minute,
+        "phone": state.phone_number(name),
         "apps": apps,
     })
 }
@@ -306,6 +320,17 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
     serde_json::from_slice(body).map_err(|error| Wrong(format!("the body's JSON: {error}")))
 }
 
+/// The app with this appid; without one, the only app.
+fn one_app(state: &State, appid: Option<&str>, field: &str) -> Result<usize, Wrong> {
+    match appid {
+        Some(appid) => find_app(state, appid),
+        None if state.apps.len() == 1 => Ok(0),
+        None => Err(Wrong(format!(
+            "`{field}` is missing, and there are several apps"
+        ))),
+    }
+}
+
 fn find_app(state: &State, appid: &str) -> Result<usize, Wrong> {
     state
         .app_index(appid)
@@ -382,6 +407,13 @@ mod tests {
             ("/_sim/code", r#"{"usr":"alice"}"#, "unknown field `usr`"),
             ("/_sim/users/alice", r#"{"blocked":"yes"}"#, "boolean"),
             ("/_sim/apps/wx0", "{}", "no app"),
+            ("/_sim/users/alice", r#"{"phone":"+86"}"#, "digits"),
+            ("/_sim/encrypt", r#"{"user":"alice"}"#, "several apps"),
+            (
+                "/_sim/encrypt",
+                r#"{"user":"alice","app":"wx0123456789abcdef"}"#,
+                "session_key",
+            ),
             ("/_sim/clock", r#"{"advance_s":-1}"#, "u64"),
             (
                 "/_sim/clock",
@@ -467,6 +499,20 @@ mod tests {
         }
         let (_, listed) = call(&mut state, Method::GET, "/_sim/users?reveal=1", "");
         assert!(listed.contains(&key));
+    }
+
+    #[test]
+    fn open_data_come_in_the_fields_that_a_client_has_them_in() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Login);
+        state.log_in(0, &code).unwrap();
+        let order = json!({ "user": "alice", "app": "wx0123456789abcdef", "kind": "werun", "key": "current" });
+        let (status, made) = post(&mut state, "/_sim/encrypt", &order.to_string());
+        assert_eq!(status, 200, "{made}");
+        let made: Value = serde_json::from_str(&made).unwrap();
+        for field in ["encryptedData", "iv", "rawData", "signature", "cloudID"] {
+            assert!(made[field].is_string(), "{field} in {made}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::clock::Timestamp;
-use crate::crypto::sha256;
+use crate::crypto::{hmac_sha256, sha256};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId};
 
 /// Length of an access_token; WeChat's are of about this length and may grow to 512.
@@ -36,6 +36,22 @@ fn o_and_27(digest: [u8; 32]) -> String {
 /// A session_key as WeChat writes it.
 pub(super) fn base64_of(key: &SessionKey) -> String {
     STANDARD.encode(key.expose())
+}
+
+/// The signature of a user's calls: HMAC-SHA256 with the key as WeChat writes it.
+pub(super) fn session_signature(key: &SessionKey, body: &[u8]) -> String {
+    hex(&hmac_sha256(base64_of(key).as_bytes(), &[body]))
+}
+
+/// The user's phone number, while none has been set: 11 digits that begin with 1.
+pub(super) fn phone_number(user: &str) -> String {
+    let digest = sha256(format!("phone/{user}").as_bytes());
+    let digits = digest.iter().take(9).map(|b| char::from(b'0' + b % 10));
+    ['1', '3'].into_iter().chain(digits).collect()
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Values that are new each time.
@@ -74,6 +90,17 @@ impl Ids {
         }
         token.truncate(TOKEN_LEN);
         token
+    }
+
+    /// The iv of encrypted data.
+    pub(super) fn iv(&mut self) -> [u8; 16] {
+        let mut iv = [0; 16];
+        iv.copy_from_slice(&self.digest("iv")[..16]);
+        iv
+    }
+
+    pub(super) fn cloud_id(&mut self) -> String {
+        format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
     /// A request id: three groups of hexadecimal digits, the first of them the Unix time.

@@ -5,7 +5,7 @@
 //! calls its JSON `text/plain`. Whoever passes here should pass against `api.weixin.qq.com`, so a rule of WeChat's is
 //! never relaxed for convenience: convenience has its own paths under `/_sim/`, listed below.
 //!
-//! The rules (`state`, `token`, `api`, `control`, `fault`) are plain functions on one `State` and know no socket;
+//! The rules (`state`, `token`, `open_data`, `api`, `control`, `fault`) are plain functions on one `State` and know no socket;
 //! `http` carries their decisions out.
 //!
 //! The state sits behind one std mutex. A call is a few map lookups and ends before the answer is written, so the lock
@@ -24,6 +24,7 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod open_data;
 mod quota;
 mod refusal;
 mod state;
@@ -42,6 +43,7 @@ use crate::clock::Clock;
 use crate::domain::{AppId, OpenId};
 use crate::secret::Secret;
 pub use fault::{Effect, Fault};
+pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
 
@@ -142,6 +144,28 @@ impl Simulator {
         Some(state.issue_code(app, user, CodeKind::Login))
     }
 
+    /// What the phone number button would give the user of the first app: a code for
+    /// `/wxa/business/getuserphonenumber`.
+    pub fn issue_phone_code(&self, user: &str) -> String {
+        self.state().issue_code(0, user, CodeKind::Phone)
+    }
+
+    /// What the client functions for open data would give the user; `None` if there is no such app, or the user has no
+    /// such session_key there.
+    pub fn encrypt(&self, order: &OpenDataOrder) -> Option<Encrypted> {
+        let mut state = self.state();
+        let app = match &order.app {
+            Some(appid) => state.app_index(appid)?,
+            None => 0,
+        };
+        state.encrypt(app, order)
+    }
+
+    /// The user's phone number, without its country code.
+    pub fn phone_number(&self, user: &str) -> String {
+        self.state().phone_number(user)
+    }
+
     /// The user's openid in the first app, whether or not the user has ever logged in.
     pub fn openid(&self, user: &str) -> OpenId {
         self.state().openid(0, user)
@@ -167,7 +191,7 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, tokens, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, tokens, faults, calls and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

@@ -8,6 +8,7 @@
 pub(super) enum Refusal {
     CredentialInvalid = 40001,
     GrantTypeInvalid = 40002,
+    OpenIdInvalid = 40003,
     AppIdInvalid = 40013,
     TokenMalformed = 40014,
     CodeInvalid = 40029,
@@ -26,6 +27,9 @@ pub(super) enum Refusal {
     DayQuota = 45009,
     MinuteQuota = 45011,
     BodyMalformed = 47001,
+    SessionKeyMissing = 87007,
+    SigMethodInvalid = 87008,
+    SignatureInvalid = 87009,
 }
 
 impl Refusal {
@@ -40,6 +44,7 @@ pub(super) fn wording(errcode: i64) -> &'static str {
     match errcode {
         40001 => "invalid credential, access_token is invalid or not latest",
         40002 => "invalid grant_type",
+        40003 => "invalid openid",
         40007 => "invalid media_id",
         40013 => "invalid appid",
         40014 => "invalid access_token",
@@ -62,6 +67,9 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         45011 => "api minute-quota reach limit, must slower, retry next minute",
         47001 => "data format error",
         48001 => "api unauthorized",
+        87007 => "session_key is not existed or expired",
+        87008 => "invalid sig_method",
+        87009 => "invalid signature",
         87014 => "risky content",
         _ => "system error",
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
@@ -58,6 +59,8 @@ pub struct UserChange {
     pub rotate: bool,
     /// Logins per minute and app before 45011; 100 by default.
     pub logins_per_minute: Option<u32>,
+    /// The user's phone number, without its country code, which is 86. Made up from the name by default.
+    pub phone: Option<String>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -83,12 +86,13 @@ pub(super) struct Login {
 pub(super) struct State {
     clock: Clock,
     offset: Duration,
-    ids: Ids,
+    pub(super) ids: Ids,
     pub(super) apps: Vec<App>,
     pub(super) users: BTreeMap<String, User>,
     codes: HashMap<String, Code>,
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
+    pub(super) cloud_ids: CloudIds,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -105,6 +109,8 @@ pub(super) struct User {
     pub(super) blocked: bool,
     pub(super) unionid: bool,
     pub(super) logins_per_minute: u32,
+    /// If one has been set.
+    phone: Option<String>,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
 }
@@ -114,6 +120,8 @@ pub(super) struct User {
 pub(super) struct Session {
     /// The one valid key and when it was made; none before the first login.
     pub(super) key: Option<(SessionKey, Timestamp)>,
+    /// The one before it, which clients that are behind still encrypt with.
+    pub(super) previous: Option<SessionKey>,
     logins: Quota,
 }
 
@@ -131,6 +139,7 @@ impl Default for User {
             blocked: false,
             unionid: true,
             logins_per_minute: LOGINS_PER_MINUTE,
+            phone: None,
             sessions: BTreeMap::new(),
         }
     }
@@ -146,6 +155,7 @@ impl State {
             users: BTreeMap::new(),
             codes: HashMap::new(),
             code_order: VecDeque::new(),
+            cloud_ids: CloudIds::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -168,6 +178,7 @@ impl State {
         self.users.clear();
         self.codes.clear();
         self.code_order.clear();
+        self.cloud_ids = CloudIds::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -218,9 +229,12 @@ impl State {
         user.blocked = change.blocked.unwrap_or(user.blocked);
         user.unionid = change.unionid.unwrap_or(user.unionid);
         user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
+        if change.phone.is_some() {
+            user.phone.clone_from(&change.phone);
+        }
         if change.rotate {
             for session in user.sessions.values_mut() {
-                session.key = Some((self.ids.session_key(), now));
+                session.renew(self.ids.session_key(), now);
             }
         }
     }
@@ -269,7 +283,7 @@ impl State {
             Some((key, made_at)) if now.since(*made_at) < period => key.clone(),
             _ => {
                 let key = self.ids.session_key();
-                session.key = Some((key.clone(), now));
+                session.renew(key.clone(), now);
                 key
             }
         };
@@ -279,6 +293,79 @@ impl State {
             session_key,
             unionid: self.unionid(app, &user),
         })
+    }
+
+    /// Redeems a phone code for the user's name. A used one is as invalid as an unknown one: WeChat does not tell them
+    /// apart here. What is refused for another reason is not spent.
+    pub(super) fn redeem_phone_code(
+        &mut self,
+        app: usize,
+        code: &str,
+        openid: Option<&str>,
+    ) -> Result<String, Refusal> {
+        let now = self.now();
+        let known = self.codes.get(code).filter(|code| {
+            code.kind == CodeKind::Phone && !code.used && now.since(code.made_at) <= CODE_LIFE
+        });
+        let known = known.ok_or(Refusal::CodeInvalid)?;
+        if known.app != app {
+            return Err(Refusal::AppIdInvalid);
+        }
+        let user = known.user.clone();
+        if openid.is_some_and(|openid| openid != self.openid(app, &user).as_str()) {
+            return Err(Refusal::OpenIdInvalid);
+        }
+        if let Some(code) = self.codes.get_mut(code) {
+            code.used = true;
+        }
+        Ok(user)
+    }
+
+    /// The user's phone number, which everybody has.
+    pub(super) fn phone_number(&self, user: &str) -> String {
+        let set = self.users.get(user).and_then(|user| user.phone.clone());
+        set.unwrap_or_else(|| ids::phone_number(user))
+    }
+
+    /// The user whose openid in the app this is.
+    pub(super) fn user_of(&self, app: usize, openid: &str) -> Option<String> {
+        let is = |user: &&String| self.openid(app, user).as_str() == openid;
+        self.users.keys().find(is).cloned()
+    }
+
+    /// Whether a call is signed with the user's valid session_key; then the user's name.
+    pub(super) fn check_signature(
+        &self,
+        app: usize,
+        openid: &str,
+        signature: &str,
+        body: &[u8],
+    ) -> Result<String, Refusal> {
+        let user = self.user_of(app, openid).ok_or(Refusal::OpenIdInvalid)?;
+        let session = self.users[&user].sessions.get(&app);
+        let key = session.and_then(|session| session.key.as_ref());
+        let (key, _) = key.ok_or(Refusal::SessionKeyMissing)?;
+        if ids::session_signature(key, body) != signature {
+            return Err(Refusal::SignatureInvalid);
+        }
+        Ok(user)
+    }
+
+    /// A new session_key for a user who has one, no younger than the one that it replaces.
+    pub(super) fn reset_session_key(
+        &mut self,
+        app: usize,
+        user: &str,
+    ) -> Result<SessionKey, Refusal> {
+        let session = self
+            .users
+            .get_mut(user)
+            .and_then(|user| user.sessions.get_mut(&app));
+        let session = session.ok_or(Refusal::SessionKeyMissing)?;
+        let (_, made_at) = session.key.as_ref().ok_or(Refusal::SessionKeyMissing)?;
+        let (key, made_at) = (self.ids.session_key(), *made_at);
+        session.renew(key.clone(), made_at);
+        Ok(key)
     }
 
     /// A new classic token.
@@ -293,8 +380,8 @@ impl State {
         self.apps[app].stable.obtain(force, now, &mut self.ids)
     }
 
-    /// Whether a call with this access_token may pass: the gate of every endpoint that takes one.
-    pub(super) fn check_access_token(&self, token: Option<&str>) -> Result<(), Refusal> {
+    /// Whether a call with this access_token may pass, and which app's it is: the gate of every endpoint that takes one.
+    pub(super) fn check_access_token(&self, token: Option<&str>) -> Result<usize, Refusal> {
         let token = token.ok_or(Refusal::TokenMissing)?;
         if !looks_like_a_token(token) {
             return Err(Refusal::TokenMalformed);
@@ -302,10 +389,11 @@ impl State {
         let now = self.now();
         self.apps
             .iter()
-            .find_map(|app| {
-                app.classic
-                    .check(token, now)
-                    .or_else(|| app.stable.check(token, now))
+            .enumerate()
+            .find_map(|(index, app)| {
+                let known = app.classic.check(token, now);
+                let known = known.or_else(|| app.stable.check(token, now))?;
+                Some(known.map(|()| index))
             })
             .unwrap_or(Err(Refusal::CredentialInvalid))
     }
@@ -322,6 +410,13 @@ impl State {
             self.codes.remove(oldest);
             self.code_order.pop_front();
         }
+    }
+}
+
+impl Session {
+    fn renew(&mut self, key: SessionKey, made_at: Timestamp) {
+        let before = self.key.replace((key, made_at));
+        self.previous = before.map(|(key, _)| key);
     }
 }
 
@@ -411,6 +506,79 @@ mod tests {
             state.log_in(1, &other_app).is_ok(),
             "the attempt did not spend it"
         );
+    }
+
+    #[test]
+    fn a_phone_code_works_once_for_its_app_and_user_and_five_minutes() {
+        let mut state = state();
+        let code = state.issue_code(0, "alice", CodeKind::Phone);
+        let (alice, bob) = (state.openid(0, "alice"), state.openid(0, "bob"));
+        for (app, openid, refusal) in [
+            (1, None, Refusal::AppIdInvalid),
+            (0, Some(bob.as_str()), Refusal::OpenIdInvalid),
+        ] {
+            let redeemed = state.redeem_phone_code(app, &code, openid);
+            assert_eq!(redeemed, Err(refusal), "and it is not spent");
+        }
+        let redeemed = state.redeem_phone_code(0, &code, Some(alice.as_str()));
+        assert_eq!(redeemed.as_deref(), Ok("alice"));
+        let (login, late) = (
+            state.issue_code(0, "alice", CodeKind::Login),
+            state.issue_code(0, "alice", CodeKind::Phone),
+        );
+        state.advance(Duration::from_millis(300_001));
+        for code in [code.as_str(), &login, &late, "0garbage"] {
+            let redeemed = state.redeem_phone_code(0, code, None);
+            assert_eq!(redeemed, Err(Refusal::CodeInvalid));
+        }
+    }
+
+    #[test]
+    fn a_phone_number_is_the_users_own_until_another_is_set() {
+        let mut state = state();
+        let number = state.phone_number("alice");
+        assert!(number.len() == 11 && number.starts_with('1'));
+        assert_eq!(state.phone_number("alice"), number);
+        assert_ne!(state.phone_number("bob"), number);
+        let change = UserChange {
+            phone: Some("13800138000".to_owned()),
+            ..UserChange::default()
+        };
+        state.change_user("alice", &change);
+        state.change_user("alice", &UserChange::default());
+        assert_eq!(state.phone_number("alice"), "13800138000");
+    }
+
+    #[test]
+    fn only_the_valid_key_signs_and_a_reset_replaces_it_without_making_it_younger() {
+        let mut state = state();
+        let login = log_in(&mut state, "alice").unwrap();
+        let openid = login.openid.as_str();
+        let signature = ids::session_signature(&login.session_key, b"");
+        let check =
+            |state: &State, signature: &str| state.check_signature(0, openid, signature, b"");
+        assert_eq!(check(&state, &signature).as_deref(), Ok("alice"));
+        state.advance(Duration::from_secs(59));
+        let new = state.reset_session_key(0, "alice").unwrap();
+        assert_eq!(check(&state, &signature), Err(Refusal::SignatureInvalid));
+        assert!(check(&state, &ids::session_signature(&new, b"")).is_ok());
+        state.advance(Duration::from_secs(1));
+        assert!(
+            log_in(&mut state, "alice").unwrap().session_key != new,
+            "its time was over"
+        );
+
+        state.issue_code(0, "bob", CodeKind::Login);
+        let bob = state.openid(0, "bob");
+        for (openid, refusal) in [
+            (bob.as_str(), Refusal::SessionKeyMissing),
+            ("o-nobody", Refusal::OpenIdInvalid),
+        ] {
+            assert_eq!(
+                state.check_signature(0, openid, &signature, b""),
+                Err(refusal)
+            );
+        }
     }
 
     #[test]
@@ -530,7 +698,7 @@ mod tests {
     fn an_access_token_is_missing_malformed_invalid_expired_or_good() {
         let mut state = state();
         let good = state.token(0).access_token;
-        assert_eq!(state.check_access_token(Some(&good)), Ok(()));
+        assert_eq!(state.check_access_token(Some(&good)), Ok(0));
         assert_eq!(state.check_access_token(None), Err(Refusal::TokenMissing));
         for malformed in ["ACCESS TOKEN", "short", &"x".repeat(513)] {
             assert_eq!(
@@ -554,9 +722,9 @@ mod tests {
         let mut state = state();
         let stable = state.stable_token(0, false).unwrap().access_token;
         let classic: Vec<_> = (0..3).map(|_| state.token(0).access_token).collect();
-        assert_eq!(state.check_access_token(Some(&stable)), Ok(()));
+        assert_eq!(state.check_access_token(Some(&stable)), Ok(0));
         state.stable_token(0, true).unwrap();
-        assert_eq!(state.check_access_token(Some(&classic[2])), Ok(()));
+        assert_eq!(state.check_access_token(Some(&classic[2])), Ok(0));
         assert_eq!(
             state.check_access_token(Some(&classic[0])),
             Err(Refusal::CredentialInvalid)
