@@ -39,7 +39,7 @@ test: cargo test-tools ## All tests; installs Node, Python and Redis with apt if
 	rm -rf $(TARGET)/test-output
 	cargo test --locked --no-fail-fast
 
-# The integration tests stand real apps behind the sidecar.
+# The tests stand real apps behind the sidecar, and real Redis servers beside it.
 .PHONY: test-tools
 test-tools:
 	@set -e; missing=; \
@@ -87,6 +87,7 @@ lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencie
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed; make deny installs it"; fi

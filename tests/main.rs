@@ -23,6 +23,10 @@ mod open_data;
 mod overload;
 mod process;
 mod proxy_protocol;
+#[cfg(feature = "redis")]
+mod redis_server;
+#[cfg(feature = "redis")]
+mod redis_store;
 mod rig;
 mod sessions;
 mod tls;

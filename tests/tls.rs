@@ -53,6 +53,11 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// Its own certificate, in PEM.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots

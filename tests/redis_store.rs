@@ -1,0 +1,596 @@
+//! Sidecars that share a Redis, and what becomes of them when it goes away, in every way that it can.
+//!
+//! Without Redis all goes on that needs no write, the rest is refused at once and clearly, nothing spins, and when Redis
+//! is back all is as before.
+
+use std::fs;
+use std::net::ToSocketAddrs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use wx_sidecar::Sidecar;
+use wx_sidecar::sim::{Effect, Fault};
+
+use crate::fake_app::FakeApp;
+use crate::http_client::{Client, Response};
+use crate::redis_server::{Manner, Proxy, Server, until};
+use crate::rig::{APPID, Rig, Session, canary};
+use crate::tls::Authority;
+
+const LOGIN: &str = "/sns/jscode2session";
+/// Found in an output, it is an incident.
+const PASSWORD: &str = "canary-redis-pa55w0rd-41";
+
+/// An app and a rig whose store is in Redis.
+struct Shared {
+    rig: Rig,
+    _app: FakeApp,
+}
+
+impl Shared {
+    fn new(url: &str) -> Self {
+        Self::with(&format!("url = \"{url}\""))
+    }
+
+    /// With these lines in `[store]`.
+    fn with(store: &str) -> Self {
+        let app = FakeApp::agreeable();
+        let section = format!("[store]\nkind = \"redis\"\n{store}\n");
+        Self {
+            rig: Rig::with(&app.url(), "", &section),
+            _app: app,
+        }
+    }
+
+    fn up(self) -> Self {
+        is_up(self.rig.sidecar());
+        self
+    }
+}
+
+fn call(
+    at: &Sidecar,
+    method: &str,
+    target: &str,
+    session: Option<&Session>,
+    body: &str,
+) -> Response {
+    let bearer = session.map(Session::bearer);
+    let headers: Vec<_> = bearer
+        .iter()
+        .map(|it| ("Authorization", it.as_str()))
+        .collect();
+    Client::connect(at.inbound_addr()).request(method, target, &headers, body.as_bytes())
+}
+
+fn login(at: &Sidecar, code: &str) -> Response {
+    let body = json!({ "code": code }).to_string();
+    let answer = call(at, "POST", "/wx/login", None, &body);
+    if answer.status == 200 {
+        Session::of(&answer.json());
+    }
+    answer
+}
+
+fn refresh(at: &Sidecar, session: &Session) -> Response {
+    let body = json!({ "refresh_token": session.refresh }).to_string();
+    let answer = call(at, "POST", "/wx/refresh", None, &body);
+    if answer.status == 200 {
+        Session::of(&answer.json());
+    }
+    answer
+}
+
+fn logout(at: &Sidecar, session: &Session, everywhere: bool) -> Response {
+    let body = json!({ "everywhere": everywhere }).to_string();
+    call(at, "POST", "/wx/logout", Some(session), &body)
+}
+
+fn show(at: &Sidecar, session: &Session) -> u16 {
+    call(at, "GET", "/wx/session", Some(session), "").status
+}
+
+fn readyz(at: &Sidecar) -> Response {
+    let mut client = Client::connect(at.admin_addr().to_socket_addrs().unwrap().next().unwrap());
+    client.request("GET", "/readyz?verbose", &[], b"")
+}
+
+fn is_up(sidecar: &Sidecar) {
+    until("the store is up", || {
+        readyz(sidecar).text().contains("[+]store ok")
+    });
+}
+
+/// Waits until a sidecar knows that its store is away, and gives what it says.
+fn is_away(sidecar: &Sidecar) -> String {
+    until("the store is away", || {
+        readyz(sidecar).text().contains("[i]store is away")
+    });
+    let page = readyz(sidecar);
+    assert_eq!(page.status, 200, "it is not required");
+    let line = page
+        .text()
+        .lines()
+        .find(|line| line.starts_with("[i]store"));
+    line.unwrap_or_default().to_owned()
+}
+
+/// Waits for a logout to arrive: by the stream, for looking back would take longer than this.
+fn felt(is_felt: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_felt() {
+        assert!(began.elapsed() < Duration::from_secs(10), "never felt");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn refused(answer: &Response) {
+    answer.problem(503, "store-unavailable");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
+/// What must be so while the store is away. `session` is good, and its refresh token is current.
+fn goes_on_without(rig: &Rig, session: &Session) {
+    let sidecar = rig.sidecar();
+    is_away(sidecar);
+    assert_eq!(rig.metric("wx_sidecar_store_up"), 0.0);
+    let (attempts, calls) = (
+        rig.metric("wx_sidecar_store_connections_total"),
+        rig.sim.calls(LOGIN),
+    );
+    assert_eq!(show(sidecar, session), 200);
+    assert_eq!(call(sidecar, "GET", "/app", Some(session), "").status, 200);
+    assert_eq!(
+        call(sidecar, "GET", "/wx/verify", Some(session), "").status,
+        204
+    );
+    let code = rig.code("while-away");
+    for _ in 0..20 {
+        refused(&login(sidecar, &code));
+    }
+    refused(&refresh(sidecar, session));
+    assert_eq!(rig.sim.calls(LOGIN), calls, "the code is not spent");
+    // Whoever asks makes nobody connect; what connects pauses longer and longer.
+    let more = rig.metric("wx_sidecar_store_connections_total") - attempts;
+    assert!(more <= 8.0, "{more} connections were attempted");
+}
+
+/// What must be so when it is back.
+fn is_as_before(rig: &Rig, session: &Session) {
+    let sidecar = rig.sidecar();
+    is_up(sidecar);
+    assert_eq!(rig.metric("wx_sidecar_store_up"), 1.0);
+    assert_eq!(show(sidecar, session), 200);
+    assert_eq!(refresh(sidecar, session).status, 200);
+    let other = rig.login("when-back");
+    assert_eq!(logout(sidecar, &other, false).status, 204);
+    assert_eq!(show(sidecar, &other), 401);
+}
+
+#[test]
+fn three_sidecars_share_sessions_and_a_logout_is_felt_on_all() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let (rig, second, third) = (&shared.rig, shared.rig.replica(), shared.rig.replica());
+    let all = [rig.sidecar(), &second, &third];
+    all.iter().copied().for_each(is_up);
+    let session = rig.login("alice");
+    for sidecar in all {
+        assert_eq!(show(sidecar, &session), 200);
+    }
+    assert_eq!(logout(&third, &session, false).status, 204);
+    for sidecar in all {
+        felt(|| show(sidecar, &session) == 401);
+    }
+
+    let sessions = [rig.login("bob"), rig.login("bob")];
+    assert_eq!(logout(&second, &sessions[0], true).status, 204);
+    let next = rig.login("bob");
+    for sidecar in all {
+        for ended in &sessions {
+            felt(|| show(sidecar, ended) == 401);
+        }
+        assert_eq!(show(sidecar, &next), 200, "begun after it");
+    }
+    let late = rig.replica();
+    is_up(&late);
+    assert_eq!(show(&late, &session), 401, "from before it was there");
+    assert_eq!(show(&late, &next), 200);
+    assert!(server.keep_values() >= 6);
+}
+
+#[test]
+fn a_code_at_three_replicas_at_once_is_one_call_to_wechat_and_one_session() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let (rig, second, third) = (&shared.rig, shared.rig.replica(), shared.rig.replica());
+    let all = [rig.sidecar(), &second, &third];
+    all.iter().copied().for_each(is_up);
+    let code = rig.code("alice");
+    // Long enough for all of them to have asked before the first is answered.
+    rig.sim
+        .fault(Fault::delay(LOGIN, 1, Duration::from_millis(500)));
+    let tokens: Vec<_> = thread::scope(|scope| {
+        let ask = |sidecar| {
+            let code = &code;
+            scope.spawn(move || login(sidecar, code))
+        };
+        let asked = all.map(ask);
+        let answers = asked.map(|thread| thread.join().unwrap());
+        answers
+            .map(|answer| Session::of(&answer.json()).access)
+            .to_vec()
+    });
+    assert_eq!(rig.sim.calls(LOGIN), 1);
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_eq!(login(&third, &code).status, 200, "and later");
+    assert_eq!(rig.sim.calls(LOGIN), 1);
+}
+
+#[test]
+fn a_login_that_fails_at_one_replica_is_tried_by_the_next() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let (rig, second) = (&shared.rig, shared.rig.replica());
+    is_up(&second);
+    let code = rig.code("alice");
+    let busy = Effect::Errcode {
+        errcode: -1,
+        errmsg: None,
+    };
+    rig.sim.fault(Fault::new(LOGIN, 1, busy));
+    assert_eq!(login(rig.sidecar(), &code).status, 503);
+    assert_eq!(login(&second, &code).status, 200);
+}
+
+#[test]
+fn a_refresh_token_is_spent_on_all_replicas_and_a_copy_ends_the_session() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let (rig, second) = (&shared.rig, shared.rig.replica());
+    is_up(&second);
+    let session = rig.login("alice");
+    let answer = refresh(rig.sidecar(), &session);
+    let next = Session::of(&answer.json());
+    refresh(&second, &session).problem(409, "refresh-conflict");
+    rig.advance(Duration::from_secs(11));
+    refresh(&second, &session).problem(401, "refresh-reused");
+    for sidecar in [rig.sidecar(), &second] {
+        until("the session has ended", || show(sidecar, &next) == 401);
+    }
+}
+
+#[test]
+fn a_sidecar_starts_without_redis_and_finds_it_later() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let shared = Shared::new(&server.url());
+    let rig = &shared.rig;
+    assert!(is_away(rig.sidecar()).contains("Connection refused"));
+    refused(&login(rig.sidecar(), &rig.code("alice")));
+    server.restart();
+    is_up(rig.sidecar());
+    rig.login("alice");
+}
+
+#[test]
+fn redis_dies_and_comes_back_empty() {
+    let mut server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let rig = &shared.rig;
+    let (session, ended) = (rig.login("alice"), rig.login("bob"));
+    assert_eq!(logout(rig.sidecar(), &ended, false).status, 204);
+    server.kill();
+    goes_on_without(rig, &session);
+    let ended_now = &session;
+    assert_eq!(
+        show(rig.sidecar(), &ended),
+        401,
+        "what is known stays known"
+    );
+    server.restart();
+    is_as_before(rig, ended_now);
+    assert_eq!(show(rig.sidecar(), &ended), 401);
+}
+
+#[test]
+fn a_logout_without_redis_counts_at_the_replica_that_heard_it() {
+    let mut server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let session = shared.rig.login("alice");
+    server.kill();
+    is_away(shared.rig.sidecar());
+    refused(&logout(shared.rig.sidecar(), &session, false));
+    assert_eq!(show(shared.rig.sidecar(), &session), 401);
+}
+
+#[test]
+fn redis_stands_still_and_goes_on() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let session = shared.rig.login("alice");
+    server.pause();
+    goes_on_without(&shared.rig, &session);
+    server.resume();
+    is_as_before(&shared.rig, &session);
+}
+
+#[test]
+fn redis_answers_too_late() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::in_front_of(&server);
+    let shared = Shared::new(&proxy.url()).up();
+    let session = shared.rig.login("alice");
+    proxy.behave(Manner::Late(Duration::from_millis(300)));
+    goes_on_without(&shared.rig, &session);
+    proxy.behave(Manner::Honest);
+    is_as_before(&shared.rig, &session);
+}
+
+#[test]
+fn what_answers_is_not_redis_or_does_not_answer_whole() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::in_front_of(&server);
+    let shared = Shared::new(&proxy.url()).up();
+    let session = shared.rig.login("alice");
+    let deep = b"*1\r\n".repeat(2000);
+    let instead: [&[u8]; 7] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"$99999999999999\r\nx",
+        b"*2147483647\r\n$1\r\nx\r\n",
+        b"$5\r\nab",
+        &[0; 4096],
+        &deep,
+        b":1\r\n:2\r\n:3\r\n:4\r\n",
+    ];
+    let manners = instead.map(|answer| Manner::Instead(answer.to_vec()));
+    for manner in manners.into_iter().chain([Manner::Half]) {
+        proxy.behave(manner);
+        goes_on_without(&shared.rig, &session);
+        proxy.behave(Manner::Honest);
+        is_up(shared.rig.sidecar());
+        shared.rig.login("bob");
+    }
+    is_as_before(&shared.rig, &session);
+    assert!(
+        proxy.connections() < 200,
+        "{} connections",
+        proxy.connections()
+    );
+}
+
+#[test]
+fn redis_is_a_replica_that_takes_no_writes() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let session = shared.rig.login("alice");
+    let _: () = server.ask("REPLICAOF 127.0.0.1 1");
+    goes_on_without(&shared.rig, &session);
+    let said = is_away(shared.rig.sidecar());
+    assert!(
+        said.contains("READONLY") || said.contains("MASTERDOWN"),
+        "{said}"
+    );
+    let _: () = server.ask("REPLICAOF NO ONE");
+    is_as_before(&shared.rig, &session);
+}
+
+#[test]
+fn the_memory_of_redis_is_full() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let session = shared.rig.login("alice");
+    let _: () = server.ask("CONFIG SET maxmemory 1");
+    goes_on_without(&shared.rig, &session);
+    assert!(is_away(shared.rig.sidecar()).contains("OOM"));
+    let _: () = server.ask("CONFIG SET maxmemory 0");
+    is_as_before(&shared.rig, &session);
+}
+
+#[test]
+fn all_of_redis_is_deleted() {
+    let server = Server::start(&[]);
+    let shared = Shared::new(&server.url()).up();
+    let (rig, second) = (&shared.rig, shared.rig.replica());
+    is_up(&second);
+    let (session, ended) = (rig.login("alice"), rig.login("bob"));
+    assert_eq!(logout(rig.sidecar(), &ended, false).status, 204);
+    felt(|| show(&second, &ended) == 401);
+    let _: () = server.ask("FLUSHALL");
+    for sidecar in [rig.sidecar(), &second] {
+        assert_eq!(show(sidecar, &session), 200);
+        assert_eq!(show(sidecar, &ended), 401);
+    }
+    is_as_before(rig, &session);
+    let other = rig.login("carol");
+    assert_eq!(logout(rig.sidecar(), &other, false).status, 204);
+    until("the stream is followed anew", || {
+        show(&second, &other) == 401
+    });
+}
+
+#[test]
+fn redis_wants_a_password() {
+    canary(PASSWORD);
+    let server = Server::with_password(PASSWORD);
+    let place = format!("127.0.0.1:{}", server.port);
+    for (url, said) in [
+        (format!("redis://{place}"), "NOAUTH"),
+        (format!("redis://:wrong-{PASSWORD}@{place}"), "password"),
+    ] {
+        let shared = Shared::new(&url);
+        until("it says why", || {
+            is_away(shared.rig.sidecar()).contains(said)
+        });
+        refused(&shared.rig.login_with(&shared.rig.code("alice")));
+    }
+    let shared = Shared::new(&server.url()).up();
+    shared.rig.login("alice");
+    shared.rig.admin("/readyz?verbose");
+    shared.rig.admin("/metrics");
+    // Somebody changes it: what is connected stays so.
+    let _: () = server.ask("CONFIG SET requirepass other");
+    shared.rig.login("alice");
+}
+
+#[test]
+fn a_sidecar_that_must_have_redis_is_ready_only_with_it() {
+    let mut server = Server::start(&[]);
+    let shared = Shared::with(&format!("url = \"{}\"\nrequired = true", server.url())).up();
+    let sidecar = shared.rig.sidecar();
+    let session = shared.rig.login("alice");
+    assert_eq!(readyz(sidecar).status, 200);
+    server.kill();
+    until("it is not ready", || readyz(sidecar).status == 503);
+    assert!(readyz(sidecar).text().contains("[-]store failed: "));
+    assert_eq!(
+        show(sidecar, &session),
+        200,
+        "whoever asks is served all the same"
+    );
+    server.restart();
+    until("it is ready", || readyz(sidecar).status == 200);
+}
+
+#[test]
+fn sentinels_say_where_the_master_is_and_where_the_next_one_is() {
+    let mut master = Server::start(&[]);
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+    until("the replica is one", || {
+        let info: String = replica.ask("INFO replication");
+        info.contains("master_link_status:up")
+    });
+    let sentinel = Server::sentinel(&master);
+    until("the Sentinel knows the replica", || {
+        let replicas: Vec<redis::Value> = sentinel.ask("SENTINEL REPLICAS mymaster");
+        !replicas.is_empty()
+    });
+    let shared = Shared::with(&format!(
+        "url = [\"redis://127.0.0.1:1\", \"redis://127.0.0.1:{}\"]\nmode = \"sentinel\"\nmaster = \"mymaster\"",
+        sentinel.port
+    ))
+    .up();
+    let (rig, second) = (&shared.rig, shared.rig.replica());
+    is_up(&second);
+    let (session, ended) = (rig.login("alice"), rig.login("bob"));
+    assert_eq!(logout(rig.sidecar(), &ended, false).status, 204);
+    until("the replica has it", || {
+        let length: u64 = replica.ask(&format!("XLEN {APPID}:revocations"));
+        length == 1
+    });
+
+    master.kill();
+    goes_on_without(rig, &session);
+    is_as_before(rig, &session);
+    is_up(&second);
+    let other = rig.login("carol");
+    assert_eq!(logout(rig.sidecar(), &other, false).status, 204);
+    felt(|| show(&second, &other) == 401);
+    let late = rig.replica();
+    is_up(&late);
+    assert_eq!(
+        show(&late, &ended),
+        401,
+        "the new master has what the old one had"
+    );
+}
+
+#[test]
+fn sentinels_that_know_no_such_master_are_told_apart() {
+    let master = Server::start(&[]);
+    let sentinel = Server::sentinel(&master);
+    let shared = Shared::with(&format!(
+        "url = \"redis://127.0.0.1:{}\"\nmode = \"sentinel\"\nmaster = \"other\"",
+        sentinel.port
+    ));
+    until("it says why", || {
+        is_away(shared.rig.sidecar()).contains("master name not found")
+    });
+}
+
+#[test]
+fn a_cluster_of_three_does_as_well_and_outlives_one_that_comes_back() {
+    let start = |_| {
+        let bus = crate::redis_server::free_port().to_string();
+        let server = Server::start(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--cluster-node-timeout",
+            "1000",
+        ]);
+        (server, bus)
+    };
+    let mut nodes = [0, 1, 2].map(start);
+    for ((node, _), slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
+        let _: () = node.ask(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+    }
+    for (other, bus) in &nodes[1..] {
+        let _: () = nodes[0]
+            .0
+            .ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port));
+    }
+    let is_whole = |nodes: &[(Server, String)]| {
+        nodes.iter().all(|(node, _)| {
+            let info: String = node.ask("CLUSTER INFO");
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+        })
+    };
+    until("the Cluster is one", || is_whole(&nodes));
+
+    let urls = nodes
+        .each_ref()
+        .map(|(node, _)| format!("\"{}\"", node.url()));
+    let shared = Shared::with(&format!("url = [{}]\nmode = \"cluster\"", urls.join(", "))).up();
+    let (rig, second) = (&shared.rig, shared.rig.replica());
+    is_up(&second);
+    let session = rig.login("alice");
+    // Names of many hashes, so all nodes are asked.
+    for index in 0..10 {
+        let other = rig.login(&format!("user-{index}"));
+        assert_eq!(refresh(&second, &other).status, 200);
+        assert_eq!(logout(rig.sidecar(), &other, index % 2 == 0).status, 204);
+        felt(|| show(&second, &other) == 401);
+    }
+    for (node, _) in &nodes {
+        assert!(node.keep_values() > 0, "each has a part of it");
+    }
+
+    nodes[1].0.kill();
+    assert_eq!(show(rig.sidecar(), &session), 200);
+    until("the Cluster is down", || {
+        let info: String = nodes[0].0.ask("CLUSTER INFO");
+        info.contains("cluster_state:fail")
+    });
+    goes_on_without(rig, &session);
+    nodes[1].0.restart();
+    until("the Cluster is whole", || is_whole(&nodes));
+    is_as_before(rig, &session);
+}
+
+#[test]
+fn redis_speaks_tls_and_shows_a_certificate_of_our_own_authority() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.certify("localhost");
+    let server = Server::with_tls(&certificate, &key);
+    let ca_file = server.directory().join("ca.pem");
+    fs::write(&ca_file, authority.pem()).unwrap();
+    let url = format!("rediss://localhost:{}", server.port);
+    let shared = Shared::with(&format!(
+        "url = \"{url}\"\nca_file = \"{}\"",
+        ca_file.display()
+    ))
+    .up();
+    let session = shared.rig.login("alice");
+    let second = shared.rig.replica();
+    is_up(&second);
+    assert_eq!(logout(&second, &session, false).status, 204);
+    felt(|| show(shared.rig.sidecar(), &session) == 401);
+
+    let stranger = Shared::new(&url);
+    until("it says why", || {
+        is_away(stranger.rig.sidecar()).contains("certificate")
+    });
+}
