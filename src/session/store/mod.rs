@@ -38,6 +38,14 @@ const RING: usize = 3;
 pub(crate) type CodeHash = [u8; 32];
 
 /// Where session state lives.
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(
+        dead_code,
+        clippy::large_enum_variant,
+        reason = "one of the two is never made"
+    )
+)]
 pub(crate) enum Store {
     /// In this process. A restart forgets revocations; tokens stay good.
     Memory(MemoryStore),
@@ -95,6 +103,10 @@ struct Family {
 
 impl Store {
     /// The store that is configured. It is connected to nobody yet.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "what is in memory is not measured")
+    )]
     pub(crate) fn new(config: &Config, metrics: &Metrics) -> Self {
         let session_ttl = config.session.refresh_ttl;
         match &config.store {
