@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wx_sidecar::sim::UserChange;
+use wx_sidecar::sim::{OpenDataKind, OpenDataOrder, UserChange};
 
 use crate::backends::{App, Kind, Script};
 use crate::fake_app::FakeApp;
@@ -610,4 +610,118 @@ fn a_day_more_or_less_on_the_clock_of_tokens_is_survived() {
     let mut client = crate::http_client::Client::connect(behind.inbound_addr());
     let headers = [("Authorization", &*session.bearer())];
     assert_eq!(client.request("GET", "/a", &headers, b"").status, 200);
+}
+
+fn order(user: &str, kind: OpenDataKind) -> OpenDataOrder {
+    OpenDataOrder::new(user, kind)
+}
+
+#[test]
+fn a_phone_number_by_code_is_told_as_one_that_is_decrypted() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let session = rig.login("alice");
+    let number = rig.sim.phone_number("alice");
+    canary(&number);
+    let code = rig.sim.issue_phone_code("alice");
+    let by_code = post(&rig, Some(&session), "/wx/phone", &json!({ "code": code }));
+    assert_eq!(by_code.status, 200, "{}", by_code.text());
+    let made = rig
+        .sim
+        .encrypt(&order("alice", OpenDataKind::Phone))
+        .unwrap();
+    let body = json!({ "encryptedData": made.encrypted_data, "iv": made.iv });
+    let decrypted = post(&rig, Some(&session), "/wx/phone", &body);
+    assert_eq!(by_code.json(), decrypted.json());
+    assert_eq!(by_code.json()["purePhoneNumber"], json!(number));
+    // The phone sends all that the button gave; the code is used, and only once.
+    let mut all = body.clone();
+    all["code"] = json!(rig.sim.issue_phone_code("alice"));
+    let answer = post(&rig, Some(&session), "/wx/phone", &all);
+    assert_eq!(answer.status, 200);
+    let again = post(&rig, Some(&session), "/wx/phone", &all);
+    assert_eq!(
+        (again.status, again.json()["errcode"].as_i64()),
+        (401, Some(40029))
+    );
+    // Another user's code is no good, and without a token nobody is asked.
+    let code = json!({ "code": rig.sim.issue_phone_code("bob") });
+    assert_ne!(post(&rig, Some(&session), "/wx/phone", &code).status, 200);
+    assert_eq!(post(&rig, None, "/wx/phone", &code).status, 401);
+}
+
+#[test]
+fn a_cloud_id_is_exchanged_where_it_stands() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", ROUTES);
+    let session = rig.login("alice");
+    let run = rig
+        .sim
+        .encrypt(&order("alice", OpenDataKind::WeRun))
+        .unwrap();
+    let user = rig
+        .sim
+        .encrypt(&order("alice", OpenDataKind::UserInfo))
+        .unwrap();
+    let asked = json!({ "cloudID": run.cloud_id });
+    let answer = post(&rig, Some(&session), "/wx/open-data", &asked);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.json()["stepInfoList"].is_array());
+
+    let body = json!({ "run": { "cloudID": run.cloud_id }, "who": [{ "cloudID": user.cloud_id }] });
+    let calls = rig.sim.calls("/wxa/getopendata");
+    assert_eq!(post(&rig, Some(&session), "/api/x", &body).status, 200);
+    assert_eq!(
+        rig.sim.calls("/wxa/getopendata"),
+        calls + 1,
+        "one call for all"
+    );
+    let request = app.only_request();
+    let got: Value = serde_json::from_slice(&request.body).unwrap();
+    assert!(got["run"]["data"]["stepInfoList"].is_array());
+    assert_eq!(got["run"]["cloudID"], json!(run.cloud_id));
+    assert!(got["who"][0]["data"]["nickName"].is_string());
+    assert_eq!(request.header("x-wx-open-data"), Some("2"));
+    // Another user's, or an old one, is refused, and the app sees nothing.
+    let bob = rig.login("bob");
+    assert_ne!(post(&rig, Some(&bob), "/api/x", &body).status, 200);
+    rig.advance(Duration::from_secs(301));
+    let answer = post(&rig, Some(&session), "/api/x", &body);
+    assert_eq!(answer.json()["errcode"], -601_006, "{}", answer.text());
+    assert_eq!(app.requests(1).len(), 1);
+}
+
+#[tokio::test]
+async fn the_library_signs_checks_and_resets_for_a_user_who_has_logged_in() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::new(&app.url());
+    let openid = rig.sim.openid("alice");
+    let sidecar = rig.sidecar();
+    assert_eq!(sidecar.check_session_key(&openid).await.unwrap(), None);
+    assert!(!sidecar.reset_session_key(&openid).await.unwrap());
+    let session = rig.login("alice");
+    let key = rig.session_key("alice").unwrap();
+    assert_eq!(
+        sidecar.check_session_key(&openid).await.unwrap(),
+        Some(true)
+    );
+    let before = sidecar.session_signature(&openid, b"{}").await.unwrap();
+
+    assert!(sidecar.reset_session_key(&openid).await.unwrap());
+    let reset = rig.session_key("alice").unwrap();
+    assert_ne!(reset, key);
+    assert_eq!(
+        sidecar.check_session_key(&openid).await.unwrap(),
+        Some(true)
+    );
+    assert_ne!(
+        sidecar.session_signature(&openid, b"{}").await.unwrap(),
+        before
+    );
+    // Both keys decrypt: the phone may have encrypted before.
+    let text = payload("\"a\":1", 0);
+    for made in encrypt(&[(&key, &text), (&reset, &text)]) {
+        let answer = post(&rig, Some(&session), "/wx/open-data", &made.to_json());
+        assert_eq!(answer.status, 200);
+    }
 }
