@@ -161,12 +161,14 @@ fn there_is_one_error_for_all_that_cannot_be_decrypted() {
     let (_, problem) = &told[0];
     assert_eq!(problem["type"], "urn:wx-sidecar:problem:decrypt-failed");
     assert_eq!(problem["hint"], "call wx.login again");
+    let answer = post(&rig, Some(&session), "/wx/open-data", &cases[0]);
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     let flaw = |result: &str| {
         rig.metric(&format!(
             "wx_sidecar_decrypt_total{{key_age=\"none\",result=\"{result}\"}}"
         ))
     };
-    assert_eq!(flaw("watermark"), 2.0);
+    assert_eq!(flaw("watermark"), 3.0);
     assert_eq!(flaw("age"), 1.0);
     assert_eq!(flaw("signature"), 1.0);
     assert_eq!(flaw("json") + flaw("padding"), 2.0);
@@ -564,6 +566,12 @@ fn an_app_that_wants_proof_can_verify_it() {
         1
     );
     canary(&assertion);
+    let asked = rig.get_as(&session, "/wx/verify");
+    assert!(
+        asked
+            .header("x-wx-assertion")
+            .is_some_and(|other| other != assertion)
+    );
     let url = format!("http://{}/wx/jwks.json", rig.address());
     let verify = |audience: &str, at: u64| -> Value {
         let at = at.to_string();

@@ -508,8 +508,12 @@ impl<'a> Exchange<'a> {
             .with("X-WX-APPID", app.appid.as_str())
             .with("X-WX-SOURCE", "wx_client")
             .with("X-WX-ENV", app.env.as_str());
-        match user.unionid.as_ref().map(UnionId::as_str) {
+        let answer = match user.unionid.as_ref().map(UnionId::as_str) {
             Some(unionid) => answer.with("X-WX-UNIONID", unionid),
+            None => answer,
+        };
+        match &self.snapshot.assertions {
+            Some(assertions) => answer.with("X-WX-Assertion", assertions.sign(user, self.now)),
             None => answer,
         }
     }
@@ -671,9 +675,13 @@ fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer 
         .with("content-type", "application/problem+json")
         .with("cache-control", "no-store")
         .body(error.to_problem(request_id.as_str(), language));
-    // RFC 9110 §15.5.2 wants it with every 401.
-    if error.status() == 401 {
-        answer = answer.with("www-authenticate", "Bearer error=\"invalid_token\"");
+    // RFC 9110 §15.5.2 wants it with every 401. The token of one who has encrypted with an old key is good.
+    match (error.status(), error.kind()) {
+        (401, Kind::DecryptFailed) => answer = answer.with("www-authenticate", "Bearer"),
+        (401, _) => {
+            answer = answer.with("www-authenticate", "Bearer error=\"invalid_token\"");
+        }
+        _ => {}
     }
     if let Some(methods) = error.allow() {
         answer = answer.with("allow", methods);
