@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use tokio::sync::Notify;
 
 use super::router::Endpoint;
@@ -34,7 +34,8 @@ pub(super) struct Worker {
     /// The requests that are being dealt with and may wait for others meanwhile.
     pub(super) slots: Slots,
     state: Arc<SessionState>,
-    current: Arc<ArcSwap<Snapshot>>,
+    /// Cached, so that to see that nothing has changed costs next to nothing.
+    current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     settings: RefCell<Rc<Settings>>,
     /// Whether connections are being brought to their end.
     pub(super) draining: Rc<Cell<bool>>,
@@ -82,7 +83,7 @@ impl Worker {
             cells,
             slots: Slots::default(),
             state,
-            current,
+            current: RefCell::new(Cache::new(current)),
             settings: RefCell::new(Rc::new(settings)),
             draining: Rc::default(),
             open: Cell::new(0),
@@ -132,10 +133,11 @@ impl Worker {
 
     /// The current snapshot, as this worker sees it. Follows a reload between two requests.
     pub(super) fn settings(&self) -> Rc<Settings> {
-        let current = self.current.load();
+        let mut current = self.current.borrow_mut();
+        let current = current.load();
         let mut settings = self.settings.borrow_mut();
-        if !Arc::ptr_eq(&current, &settings.snapshot) {
-            *settings = Rc::new(Settings::new(Arc::clone(&current), &self.cells));
+        if !Arc::ptr_eq(current, &settings.snapshot) {
+            *settings = Rc::new(Settings::new(Arc::clone(current), &self.cells));
         }
         Rc::clone(&settings)
     }

@@ -18,6 +18,8 @@ pub(super) struct Lines {
     all: Vec<Line>,
     /// The names that are there, a bit each: most of those that are asked for are not.
     present: u32,
+    /// The names that are there more than once.
+    repeated: u32,
 }
 
 /// One field line.
@@ -34,6 +36,8 @@ pub(crate) struct Field<'a> {
 /// Offsets into `bytes`; 32 bits, because heads are limited to a megabyte.
 struct Line {
     known: Name,
+    /// Whether exactly one space stands before its value and nothing behind it, as in almost all lines.
+    tidy: bool,
     name: Range<u32>,
     value: Range<u32>,
 }
@@ -161,11 +165,15 @@ impl Name {
 
 impl Fields {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.lines.all.iter().map(|line| Field {
+        self.lines.all.iter().map(|line| self.field(line))
+    }
+
+    fn field(&self, line: &Line) -> Field<'_> {
+        Field {
             known: line.known,
             name: self.slice(&line.name),
             value: self.slice(&line.value),
-        })
+        }
     }
 
     /// Whether there is a line with this name.
@@ -188,11 +196,9 @@ impl Fields {
 
     /// The value of the only line with this name; `Err` if there are several.
     pub(crate) fn only(&self, known: Name) -> Result<Option<&[u8]>, Repeated> {
-        let mut values = self.all(known);
-        let first = values.next();
-        match values.next() {
-            None => Ok(first),
-            Some(_) => Err(Repeated),
+        match self.lines.repeated & known.bit() {
+            0 => Ok(self.all(known).next()),
+            _ => Err(Repeated),
         }
     }
 
@@ -204,27 +210,28 @@ impl Fields {
             .filter(|element| !element.is_empty())
     }
 
-    /// Appends the lines that `keep` wants to `out`, as `name: value` and CR LF. Neighbours that came in that form, as
-    /// almost all do, go over in one piece.
+    /// Appends the lines that `keep` wants to `out`, as `name: value` and CR LF. Neighbours that came in that form go over
+    /// in one piece.
     pub(crate) fn copy_lines(&self, out: &mut Vec<u8>, keep: impl Fn(&Field<'_>) -> bool) {
         let mut piece = 0..0;
-        for (line, field) in self.lines.all.iter().zip(self.iter()) {
+        for line in &self.lines.all {
+            let field = self.field(line);
             if !keep(&field) {
                 continue;
             }
-            match self.tidy(line) {
-                Some(tidy) if tidy.start == piece.end => piece.end = tidy.end,
-                Some(tidy) => {
-                    out.extend_from_slice(&self.bytes[piece]);
-                    piece = tidy;
-                }
-                None => {
-                    out.extend_from_slice(&self.bytes[piece]);
-                    piece = 0..0;
-                    for part in [field.name, b": ", field.value, b"\r\n"] {
-                        out.extend_from_slice(part);
-                    }
-                }
+            let whole = line.name.start as usize..line.value.end as usize + 2;
+            if line.tidy && whole.start == piece.end {
+                piece.end = whole.end;
+                continue;
+            }
+            out.extend_from_slice(&self.bytes[piece]);
+            if line.tidy {
+                piece = whole;
+                continue;
+            }
+            piece = 0..0;
+            for part in [field.name, b": ", field.value, b"\r\n"] {
+                out.extend_from_slice(part);
             }
         }
         out.extend_from_slice(&self.bytes[piece]);
@@ -235,15 +242,6 @@ impl Fields {
         let mut out = Vec::new();
         self.copy_lines(&mut out, keep);
         out
-    }
-
-    /// Where a line lies with its CR LF, if exactly one space stands before its value and nothing behind it.
-    fn tidy(&self, line: &Line) -> Option<Range<usize>> {
-        let (name, value) = (&line.name, &line.value);
-        let tidy = value.start == name.end + 2
-            && self.bytes[name.end as usize + 1] == b' '
-            && self.bytes[value.end as usize] == b'\r';
-        tidy.then(|| name.start as usize..value.end as usize + 2)
     }
 
     /// How many bytes the head has.
@@ -269,9 +267,12 @@ impl Fields {
             self.bytes.extend_from_slice(part);
         }
         let value_at = start + name.len() + 2;
-        let name_place = offset(start)..offset(start + name.len());
-        let value_place = offset(value_at)..offset(value_at + value.len());
-        self.lines.add(Name::of(name), name_place, value_place);
+        self.lines.add(Line {
+            known: Name::of(name),
+            tidy: true,
+            name: offset(start)..offset(start + name.len()),
+            value: offset(value_at)..offset(value_at + value.len()),
+        });
     }
 
     /// Keeps bytes that are not a line: a method, a target.
@@ -294,6 +295,7 @@ impl Fields {
         self.bytes.clear();
         self.lines.all.clear();
         self.lines.present = 0;
+        self.lines.repeated = 0;
         &mut self.lines
     }
 
@@ -309,16 +311,25 @@ impl Fields {
 }
 
 impl Lines {
-    /// Adds a line whose name and value lie there in `bytes`.
-    pub(super) fn push(&mut self, bytes: &[u8], name: Range<usize>, value: Range<usize>) {
-        let known = Name::of(&bytes[name.clone()]);
-        let place = |range: Range<usize>| offset(range.start)..offset(range.end);
-        self.add(known, place(name), place(value));
+    /// Adds a line that begins at `start` of the head, with all that stands between its colon and its CR LF.
+    #[inline]
+    pub(super) fn push(&mut self, start: usize, name: &[u8], value: &[u8]) {
+        let known = Name::of(name);
+        let (text, tidy) = trimmed(value);
+        let value_at = start + name.len() + 1;
+        self.add(Line {
+            known,
+            tidy,
+            name: offset(start)..offset(start + name.len()),
+            value: offset(value_at + text.start)..offset(value_at + text.end),
+        });
     }
 
-    fn add(&mut self, known: Name, name: Range<u32>, value: Range<u32>) {
-        self.present |= known.bit();
-        self.all.push(Line { known, name, value });
+    #[inline]
+    fn add(&mut self, line: Line) {
+        self.repeated |= self.present & line.known.bit();
+        self.present |= line.known.bit();
+        self.all.push(line);
     }
 
     /// How many there are.
@@ -332,29 +343,32 @@ impl Lines {
 pub(super) fn parse_field_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, value) = line.split_at(name_len(line)?);
     let value = &value[1..];
-    (value_len(value) == value.len()).then(|| (name, &value[trimmed(value)]))
+    (value_len(value) == value.len()).then(|| (name, &value[trimmed(value).0]))
 }
 
 /// The length of the token before the colon.
 #[inline]
 pub(super) fn name_len(line: &[u8]) -> Option<usize> {
     // Nearly always the usual characters are all there is before the colon.
-    let mut len = usual_len(line);
-    if line.get(len) != Some(&b':') {
-        len += unusual_len(&line[len..]);
+    let len = usual_len(line);
+    if len > 0 && line.get(len) == Some(&b':') {
+        return Some(len);
     }
+    let len = len + unusual_len(&line[len..]);
     (len > 0 && line.get(len) == Some(&b':')).then_some(len)
 }
 
-/// Where a value lies without the white space around it.
+/// Where a value lies without the white space around it, and whether that is a single space in front.
 #[inline]
-pub(super) fn trimmed(value: &[u8]) -> Range<usize> {
+fn trimmed(value: &[u8]) -> (Range<usize>, bool) {
     // Nearly always it is one space in front.
     match value {
-        [b' ', first, .., last] if *first > b' ' && *last > b' ' => 1..value.len(),
+        [b' ', first, .., last] if *first > b' ' && *last > b' ' => (1..value.len(), true),
         _ => {
             let from = value.len() - value.trim_ascii_start().len();
-            from..from + value[from..].trim_ascii_end().len()
+            let text = from..from + value[from..].trim_ascii_end().len();
+            let tidy = value.starts_with(b" ") && text == (1..value.len());
+            (text, tidy)
         }
     }
 }
@@ -464,8 +478,10 @@ mod tests {
         let lines = fields.clear();
         for line in head.split_inclusive(|&b| b == b'\n') {
             if line != b"\r\n" {
-                let (name, value) = parse_field_line(line.strip_suffix(b"\r\n").unwrap()).unwrap();
-                lines.add(Name::of(name), place(head, name), place(head, value));
+                let (name, _) = parse_field_line(line.strip_suffix(b"\r\n").unwrap()).unwrap();
+                let start = name.as_ptr().addr() - head.as_ptr().addr();
+                let after = line.strip_suffix(b"\r\n").unwrap();
+                lines.push(start, name, &after[name.len() + 1..]);
             }
         }
         fields.keep(head);

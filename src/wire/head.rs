@@ -7,8 +7,7 @@
 use std::ops::Range;
 
 use super::fields::{
-    Fields, Lines, Name, Repeated, host_len, name_len, place, target_len, token_len, trimmed,
-    value_len,
+    Fields, Lines, Name, Repeated, host_len, name_len, place, target_len, token_len, value_len,
 };
 
 /// More lines than this are an attack or a loop.
@@ -622,26 +621,22 @@ fn parse_version(bytes: &[u8]) -> Result<(Version, &[u8]), HeadError> {
 /// The field lines of `bytes`, of which `rest` begins with the first of them, up to the empty line, behind which the head
 /// ends.
 fn parse_lines(bytes: &[u8], rest: &[u8], lines: &mut Lines) -> Result<usize, HeadError> {
-    let mut at = bytes.len() - rest.len();
+    let mut rest = rest;
     loop {
-        let rest = &bytes[at..];
+        let start = bytes.len() - rest.len();
         if rest.starts_with(b"\r\n") {
-            return Ok(at + 2);
+            return Ok(start + 2);
         }
         let name = name_len(rest).ok_or(HeadError::Malformed("a header name is not a token"))?;
-        let rest = &rest[name + 1..];
-        let (value, rest) = rest.split_at(value_len(rest));
-        if !rest.starts_with(b"\r\n") {
-            let detail = "a header value has a forbidden character";
-            return Err(HeadError::Malformed(detail));
-        }
+        let (name, behind) = rest.split_at(name);
+        let (value, behind) = behind[1..].split_at(value_len(&behind[1..]));
+        rest = behind.strip_prefix(b"\r\n").ok_or(HeadError::Malformed(
+            "a header value has a forbidden character",
+        ))?;
         if lines.len() == MAX_FIELDS {
             return Err(HeadError::TooLarge);
         }
-        let value_at = at + name + 1;
-        let Range { start, end } = trimmed(value);
-        lines.push(bytes, at..at + name, value_at + start..value_at + end);
-        at = value_at + value.len() + 2;
+        lines.push(start, name, value);
     }
 }
 

@@ -158,9 +158,7 @@ impl Reader<'_> {
 
     /// Waits for the first bytes of a message.
     pub(super) async fn begin(&mut self) -> Result<(), NoHead> {
-        if self.buffer.is_empty()
-            && poll_fn(|cx| self.buffer.poll_read(cx, &mut self.stream, 0)).await? == 0
-        {
+        if self.buffer.is_empty() && self.buffer.read_first(&mut self.stream).await? == 0 {
             return Err(NoHead::Closed);
         }
         Ok(())

@@ -5,10 +5,10 @@
 //! thousands of connections cost what the few that are busy cost, and those few are in the processor's cache.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncReadExt;
 
@@ -109,6 +109,19 @@ impl Buffer {
         }
     }
 
+    /// Reads the first bytes of a message; 0 is the end of the stream. They are hardly ever there yet when somebody begins
+    /// to wait for them, so the first question is whether they are.
+    pub(crate) async fn read_first(&mut self, stream: &mut ReadHalf<'_>) -> io::Result<usize> {
+        let mut asked = false;
+        poll_fn(|cx| {
+            if !std::mem::replace(&mut asked, true) {
+                ready!(stream.poll_readable(cx))?;
+            }
+            self.poll_read(cx, stream, 0)
+        })
+        .await
+    }
+
     /// Reads once; 0 is the end of the stream. `wanted` is how many bytes are known to be on their way.
     pub(crate) fn poll_read(
         &mut self,
@@ -172,8 +185,6 @@ impl Drop for Buffer {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
 

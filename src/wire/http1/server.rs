@@ -97,7 +97,7 @@ impl ServerConnection {
             return Ok(true);
         }
         let (mut stream, _) = self.stream.split();
-        Ok(poll_fn(|cx| self.buffer.poll_read(cx, &mut stream, 0)).await? > 0)
+        Ok(self.buffer.read_first(&mut stream).await? > 0)
     }
 
     /// Waits as [`ServerConnection::receive`] does, but holds no memory meanwhile.
