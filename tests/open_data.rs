@@ -643,7 +643,7 @@ fn a_phone_number_by_code_is_told_as_one_that_is_decrypted() {
     assert_eq!(by_code.json(), decrypted.json());
     assert_eq!(by_code.json()["purePhoneNumber"], json!(number));
     // The phone sends all that the button gave; the code is used, and only once.
-    let mut all = body.clone();
+    let mut all = body;
     all["code"] = json!(rig.sim.issue_phone_code("alice"));
     let answer = post(&rig, Some(&session), "/wx/phone", &all);
     assert_eq!(answer.status, 200);
