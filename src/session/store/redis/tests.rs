@@ -162,6 +162,10 @@ async fn every_key_ends_by_itself_and_tells_nothing() {
     );
     for name in &names {
         let left: i64 = ask(&mut connection, &[b"PTTL", name.as_bytes()]).await;
+        // A claim on a code that nobody ended has done so meanwhile.
+        if left == -2 {
+            continue;
+        }
         assert!(
             (0..=3_600_000).contains(&left),
             "{name} lives for {left} ms"
