@@ -82,6 +82,10 @@ bench: cargo ## Measure against nginx, HAProxy (installed with apt if missing) a
 	-cargo build --release --locked --manifest-path benches/pingora/Cargo.toml --target-dir $(TARGET)/pingora
 	cargo bench --locked --bench proxy -- $(ARGS)
 
+.PHONY: bench-identity
+bench-identity: cargo ## Measure decryption beside openssl, tokens, and that failures take the same time
+	cargo bench --locked --bench identity
+
 .PHONY: lint
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
 	cargo fmt --check

@@ -713,6 +713,9 @@ async fn the_library_signs_checks_and_resets_for_a_user_who_has_logged_in() {
         sidecar.check_session_key(&openid).await.unwrap(),
         Some(true)
     );
+    let user = sidecar.verify(&session.access).unwrap();
+    assert_eq!(user.openid, openid);
+    assert!(sidecar.verify(&session.refresh).is_err());
     let before = sidecar.session_signature(&openid, b"{}").await.unwrap();
 
     assert!(sidecar.reset_session_key(&openid).await.unwrap());
