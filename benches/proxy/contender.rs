@@ -76,6 +76,7 @@ pub(crate) struct Field<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) scratch: &'a Scratch,
     sidecar: PathBuf,
+    store: Option<String>,
     pingora: PathBuf,
     certificate: Certificate,
     pub(crate) rows: Vec<Row>,
@@ -107,6 +108,7 @@ impl<'a> Field<'a> {
             machine,
             scratch,
             sidecar: options.sidecar.clone(),
+            store: options.store.clone(),
             pingora: options.pingora.clone(),
             certificate: Certificate::make(scratch.path())?,
             rows: options.rows.clone(),
@@ -287,7 +289,15 @@ impl<'a> Field<'a> {
             return Err(format!("the simulator gave no code: {status} {code}"));
         }
         let body = serde_json::json!({ "code": code }).to_string();
-        let (status, answer) = sidecar.fetch("POST", "/wx/login", Some(&body))?;
+        let (mut status, mut answer) = sidecar.fetch("POST", "/wx/login", Some(&body))?;
+        // A store in Redis is connected to in the background.
+        for _ in 0..50 {
+            if status != 503 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            (status, answer) = sidecar.fetch("POST", "/wx/login", Some(&body))?;
+        }
         let json: Option<serde_json::Value> = serde_json::from_slice(&answer).ok();
         json.as_ref()
             .and_then(|json| json["access_token"].as_str())
@@ -466,6 +476,9 @@ backend app
                 text(&self.certificate.key)
             ),
         };
+        let store = self.store.as_ref().map_or_else(String::new, |url| {
+            format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\n")
+        });
         // The drain is cut short because valgrind reports only after it; it changes nothing before SIGTERM.
         Ok(format!(
             r#"[app]
@@ -493,7 +506,8 @@ listen = "{admin}"
 
 [log]
 level = "warn"
-"#
+
+{store}"#
         ))
     }
 }

@@ -16,6 +16,7 @@ usage: cargo bench --bench proxy -- [options]
                        (all, with fixed8k)
   --no-callgrind       do not count instructions
   --sidecar PATH       the sidecar's binary (the one cargo has built)
+  --store URL          a Redis for the sidecar's store, such as redis://127.0.0.1:6379 (its memory)
   --pingora PATH       the binary of benches/pingora (where make bench builds it)
   --json FILE          also write every round's figures to FILE";
 
@@ -38,6 +39,7 @@ pub(crate) struct Options {
     /// How long they are idle before the memory is looked at.
     pub(crate) idle_settle: Duration,
     pub(crate) sidecar: PathBuf,
+    pub(crate) store: Option<String>,
     pub(crate) pingora: PathBuf,
     pub(crate) json: Option<PathBuf>,
     /// How often each proxy is started to time its start.
@@ -282,6 +284,7 @@ impl Options {
             idle: None,
             idle_settle: Duration::from_secs(3),
             sidecar: PathBuf::from(env!("CARGO_BIN_EXE_wx-sidecar")),
+            store: None,
             pingora: beside_this("pingora/release/bench-pingora"),
             json: None,
             starts: 10,
@@ -311,6 +314,7 @@ impl Options {
                 "--scenarios" => scenarios.clone_from(value()?),
                 "--no-callgrind" => options.callgrind = false,
                 "--sidecar" => options.sidecar = absolute(value()?)?,
+                "--store" => options.store = Some(value()?.clone()),
                 "--pingora" => options.pingora = absolute(value()?)?,
                 "--json" => options.json = Some(PathBuf::from(value()?)),
                 "--help" | "-h" => return Ok(Asked::Usage),
