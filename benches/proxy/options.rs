@@ -22,7 +22,7 @@ usage: cargo bench --bench proxy -- [options]
 
 /// What the caller wants.
 pub(crate) enum Asked {
-    Run(Options),
+    Run(Box<Options>),
     Usage,
 }
 
@@ -333,7 +333,7 @@ impl Options {
             .into_iter()
             .map(Scenario::parse)
             .collect::<Result<_, _>>()?;
-        Ok(Asked::Run(options))
+        Ok(Asked::Run(Box::new(options)))
     }
 
     /// The faces that the scenarios need; the plain one always, as it is also what is started and weighed.
