@@ -9,6 +9,7 @@ mod chunked;
 mod decoder;
 mod engine;
 mod headers;
+mod open_data;
 mod oracle;
 mod path;
 mod proxy_header;
@@ -19,6 +20,7 @@ mod token;
 
 pub use chunked::chunked;
 pub use headers::headers;
+pub use open_data::open_data;
 pub use path::path;
 pub use proxy_header::proxy_header;
 pub use request::request;
@@ -217,5 +219,5 @@ mod tests {
         };
     }
 
-    replays! { chunked headers path proxy_header request response stored token }
+    replays! { chunked headers open_data path proxy_header request response stored token }
 }

@@ -89,11 +89,14 @@ impl Line {
     /// Whether the call ended because its AppSecret, the one at `place`, is wrong: WeChat checks it before all else, so
     /// the same call may be made with another. Remembers the one that works.
     pub(super) fn may_try_another<T>(&self, place: usize, outcome: &Result<T, Error>) -> bool {
-        if took_secret(outcome) && self.working_secret.swap(place, Ordering::Relaxed) != place {
-            tracing::info!(
-                index = place,
-                "WeChat takes another AppSecret than before; it is tried first from now on"
-            );
+        if took_secret(outcome) {
+            self.metrics.app_secret_taken(place);
+            if self.working_secret.swap(place, Ordering::Relaxed) != place {
+                tracing::info!(
+                    index = place,
+                    "WeChat takes another AppSecret than before; it is tried first from now on"
+                );
+            }
         }
         refused_secret(outcome)
     }

@@ -365,7 +365,8 @@ impl Sessions {
 
     fn open(&self, purpose: Purpose, token: &[u8], now: Timestamp) -> Result<Claims, Error> {
         let opened = self.keys.open(purpose, token);
-        let claims = opened.ok_or_else(|| refused(purpose, Unusable::Invalid))?;
+        let (slot, claims) = opened.ok_or_else(|| refused(purpose, Unusable::Invalid))?;
+        self.state.metrics.token_opened(slot);
         self.check(purpose, &claims, now)?;
         Ok(claims)
     }

@@ -57,8 +57,9 @@ impl Seals {
         sealed
     }
 
-    /// The plaintext, in place, if this was sealed by one of these keys with this `data`.
-    pub(super) fn open<'s>(&self, data: &[u8], sealed: &'s mut [u8]) -> Option<&'s [u8]> {
+    /// The plaintext, in place, if this was sealed by one of these keys with this `data`; and which key that was, counted
+    /// from the newest.
+    pub(super) fn open<'s>(&self, data: &[u8], sealed: &'s mut [u8]) -> Option<(usize, &'s [u8])> {
         let (header, sealed) = sealed.split_first_chunk_mut::<HEADER_LEN>()?;
         let [version, rest @ ..] = *header;
         let (id, nonce) = rest.split_first_chunk::<KEY_ID_LEN>()?;
@@ -66,7 +67,8 @@ impl Seals {
         if version != VERSION || sealed.len() < TAG_LEN {
             return None;
         }
-        let seal = self.0.iter().find(|seal| seal.id == *id)?;
-        seal.aead.open(nonce, data, sealed).map(|plain| &*plain)
+        let slot = self.0.iter().position(|seal| seal.id == *id)?;
+        let plain = self.0[slot].aead.open(nonce, data, sealed)?;
+        Some((slot, plain))
     }
 }

@@ -138,7 +138,7 @@ impl TokenKeys {
         token: &[u8],
         now: Timestamp,
     ) -> Result<Claims, Unusable> {
-        let claims = self.open(purpose, token).ok_or(Unusable::Invalid)?;
+        let (_slot, claims) = self.open(purpose, token).ok_or(Unusable::Invalid)?;
         if claims.has_expired(now) {
             Err(Unusable::Expired)
         } else {
@@ -146,16 +146,17 @@ impl TokenKeys {
         }
     }
 
-    /// What a token says, if it is one of ours; it may have expired.
-    pub(crate) fn open(&self, purpose: Purpose, token: &[u8]) -> Option<Claims> {
+    /// What a token says, if it is one of ours; it may have expired. And which key it was sealed with, counted from the
+    /// newest.
+    pub(crate) fn open(&self, purpose: Purpose, token: &[u8]) -> Option<(usize, Claims)> {
         let text = token.strip_prefix(purpose.prefix().as_bytes())?;
         if text.len() > MAX_TOKEN {
             return None;
         }
         let mut bytes = [0; MAX_SEALED];
         let bytes = base64url::decode(text, &mut bytes)?;
-        let plain = self.seals.open(self.associated_data(purpose), bytes)?;
-        Claims::decode(plain)
+        let (slot, plain) = self.seals.open(self.associated_data(purpose), bytes)?;
+        Claims::decode(plain).map(|claims| (slot, claims))
     }
 
     /// What is authenticated beside the claims: what the token is for, and whose it is.

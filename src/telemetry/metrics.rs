@@ -19,6 +19,9 @@ pub struct Metrics {
     registry: Registry,
     logins: IntCounterVec,
     decrypted: IntCounterVec,
+    /// By the key's place: the newest, the one before, any older.
+    tokens_opened: [IntCounter; 3],
+    app_secret: IntGauge,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
     rings_degraded: IntCounter,
@@ -59,6 +62,18 @@ impl Metrics {
                 "Open data by result: ok, or what was wrong with it; key_age says how many newer session keys the user has.",
             ),
             &["result", "key_age"],
+        );
+        let tokens_opened = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_tokens_opened_total",
+                "Tokens by the key that they are sealed with: 0 is the newest, 2 also stands for older ones.",
+            ),
+            &["slot"],
+        );
+        let tokens_opened = registered(&registry, tokens_opened);
+        let app_secret = IntGauge::new(
+            "wx_sidecar_app_secret_slot",
+            "Which of the AppSecrets WeChat took last, in the order of the configuration, from 0.",
         );
         let wechat_calls = IntCounterVec::new(
             Opts::new(
@@ -117,6 +132,8 @@ impl Metrics {
         Self {
             logins: registered(&registry, logins),
             decrypted: registered(&registry, decrypted),
+            tokens_opened: ["0", "1", "2"].map(|slot| tokens_opened.with_label_values(&[slot])),
+            app_secret: registered(&registry, app_secret),
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
             rings_degraded: registered(&registry, rings_degraded),
@@ -132,6 +149,16 @@ impl Metrics {
     /// Counts a login: `ok`, `replayed` (the same code again), or the slug or errcode class of what stopped it.
     pub fn login(&self, result: &'static str) {
         self.logins.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a token that was opened, by the place of its key; not those that a connection remembers.
+    pub fn token_opened(&self, slot: usize) {
+        self.tokens_opened[slot.min(2)].inc();
+    }
+
+    /// Tells which AppSecret WeChat has just taken.
+    pub fn app_secret_taken(&self, slot: usize) {
+        self.app_secret.set(i64::try_from(slot).unwrap_or(i64::MAX));
     }
 
     /// Counts open data: `ok`, with the place of the key that fitted, or what was wrong with it.

@@ -152,7 +152,6 @@ fn check_watermark(fields: &Map<String, Value>, accepted: Accepted<'_>) -> Resul
 
 /// Decodes base64 that has come a long way; `fits` says which length makes sense.
 fn decode(text: &str, fits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
-    let text = text.trim();
     // Escaped for a URL, and not unescaped by whoever read that.
     let text = match text.contains('%') {
         true => Cow::Owned(
@@ -166,7 +165,7 @@ fn decode(text: &str, fits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
         ),
         false => Cow::Borrowed(text),
     };
-    let read = |space: Option<u8>| {
+    let read = |text: &str, space: Option<u8>| {
         let standard = text.bytes().filter_map(|byte| match byte {
             b'-' => Some(b'+'),
             b'_' => Some(b'/'),
@@ -177,8 +176,10 @@ fn decode(text: &str, fits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
         let decoded = LENIENT.decode(standard.collect::<Vec<_>>()).ok()?;
         fits(decoded.len()).then_some(decoded)
     };
-    // A space was a `+`, or else white space that somebody put in.
-    read(Some(b'+')).or_else(|| read(None))
+    // A space was a `+`, also at an end; or there is white space around it; or all spaces are such.
+    read(&text, Some(b'+'))
+        .or_else(|| read(text.trim(), Some(b'+')))
+        .or_else(|| read(&text, None))
 }
 
 #[cfg(test)]
@@ -279,6 +280,23 @@ mod tests {
             "r7BXXKkLb8qrSNn05n0qiA%3D%3D",
         ] {
             assert!(opened(SAMPLE, iv).is_ok(), "{iv}");
+        }
+    }
+
+    #[test]
+    fn a_space_in_front_was_a_plus_if_that_fits() {
+        let iv = STANDARD.encode([0xfb; 16]);
+        assert!(iv.starts_with('+'), "{iv}");
+        let data = STANDARD.encode([0xfb; 16]);
+        let spaced = |text: &str| text.replace('+', " ");
+        for iv in [iv.clone(), spaced(&iv), format!(" {iv}\n")] {
+            for data in [data.clone(), spaced(&data), format!("{data} ")] {
+                let encrypted = Encrypted::parse(&data, &iv).expect("there is one way to read it");
+                assert_eq!(
+                    (encrypted.iv, &encrypted.data[..]),
+                    ([0xfb; 16], &[0xfb; 16][..])
+                );
+            }
         }
     }
 

@@ -316,9 +316,11 @@ impl Family {
             return Spent::Now(next);
         }
         let age = now.since(family.since);
+        // Clocks of replicas differ by less. One that was set back must not keep a client waiting that lost an answer.
+        let is_ahead = family.since.since(now) >= SIMULTANEOUS;
         if next < family.current || age >= grace {
             Spent::Before
-        } else if age < SIMULTANEOUS {
+        } else if age < SIMULTANEOUS && !is_ahead {
             Spent::Simultaneous
         } else {
             Spent::Again(next)

@@ -164,6 +164,21 @@ async fn the_store_in_memory_conforms() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_keeps_nobody_waiting() {
+    let at = |millis: u64| Timestamp::from_millis(1_800_000_000_000 + millis);
+    let family = Some(Family {
+        current: 1,
+        since: at(10_000),
+    });
+    let spend = |now| Family::spend(family, 0, now, Duration::from_secs(10));
+    assert_eq!(spend(at(10_500)), Spent::Simultaneous);
+    assert_eq!(spend(at(9_500)), Spent::Simultaneous, "another clock");
+    assert_eq!(spend(at(12_000)), Spent::Again(1));
+    assert_eq!(spend(at(0)), Spent::Again(1));
+    assert_eq!(spend(at(20_000)), Spent::Before);
+}
+
+#[test]
 fn a_ring_holds_the_last_three_keys_and_none_twice() {
     let mut ring = KeyRing::default();
     for byte in [1, 2, 1, 3, 4, 4] {

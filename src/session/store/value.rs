@@ -84,7 +84,8 @@ impl Vault {
 
     pub(crate) fn open<V: Stored>(&self, name: &str, sealed: &[u8]) -> Option<V> {
         let mut plain = Zeroizing::new(sealed.to_vec());
-        V::decode(self.seals.open(name.as_bytes(), &mut plain)?)
+        let (_slot, plain) = self.seals.open(name.as_bytes(), &mut plain)?;
+        V::decode(plain)
     }
 
     /// Tells whether two session keys of a ring are the same, to whom they are not shown.
