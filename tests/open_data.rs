@@ -736,3 +736,71 @@ async fn the_library_signs_checks_and_resets_for_a_user_who_has_logged_in() {
         assert_eq!(answer.status, 200);
     }
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
+    use crate::http_client::Client;
+    use crate::redis_server::{Server, until};
+
+    let mut server = Server::start(&[]);
+    let (express, flask) = (
+        App::start(Kind::Express, None),
+        App::start(Kind::Flask, None),
+    );
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
+    let rig = Rig::with(&express.url(), "", &format!("{ROUTES}{store}"));
+    let before_flask = rig.config().replace(&express.url(), &flask.url());
+    let second = rig::start(&before_flask, &rig.clock);
+    let third = rig.replica();
+    let up = |sidecar: &wx_sidecar::Sidecar, word: &str| {
+        let admin = sidecar.admin_addr();
+        until("the store is as it should be", || {
+            let page = Client::connect(admin).request("GET", "/readyz?verbose", &[], b"");
+            page.text().contains(word)
+        });
+    };
+    for sidecar in [rig.sidecar(), &second, &third] {
+        up(sidecar, "[+]store ok");
+    }
+    // Two logins on the first replica; the phone has encrypted with the key of the first one.
+    let (_, old) = login(&rig, "alice");
+    let (session, new) = login(&rig, "alice");
+    let text = phone_payload("13800138009");
+    let made = encrypt(&[(&old, &text), (&new, &text)]);
+    let ask = |sidecar: &wx_sidecar::Sidecar, target: &str, body: &str| {
+        let headers = [
+            ("Authorization", &*session.bearer()),
+            ("Content-Type", "application/json"),
+        ];
+        Client::connect(sidecar.inbound_addr()).request("POST", target, &headers, body.as_bytes())
+    };
+    for sidecar in [&second, &third] {
+        for ciphertext in &made {
+            let body = json!({ "detail": ciphertext.to_json() }).to_string();
+            let answer = ask(sidecar, "/api/json", &body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let got = answer.json();
+            assert_eq!(got["detail"]["openData"]["phoneNumber"], "13800138009");
+        }
+    }
+    // Without Redis there is the token's own key.
+    server.kill();
+    for sidecar in [&second, &third] {
+        up(sidecar, "[i]store is away");
+    }
+    let statuses: Vec<_> = made
+        .iter()
+        .map(|made| ask(&second, "/wx/open-data", &made.to_json().to_string()).status)
+        .collect();
+    assert_eq!(statuses, [401, 200]);
+    assert_eq!(ask(&second, "/wx/logout", "").status, 503);
+    server.restart();
+    up(&third, "[+]store ok");
+    let answer = ask(&third, "/wx/logout", "");
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    until("the logout is felt on all", || {
+        ask(&second, "/wx/open-data", &made[1].to_json().to_string()).status == 401
+            && ask(rig.sidecar(), "/api/json", "{}").status == 401
+    });
+}

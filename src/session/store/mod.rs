@@ -38,13 +38,10 @@ const RING: usize = 3;
 pub(crate) type CodeHash = [u8; 32];
 
 /// Where session state lives.
+#[expect(clippy::large_enum_variant, reason = "there is one store")]
 #[cfg_attr(
     not(feature = "redis"),
-    expect(
-        dead_code,
-        clippy::large_enum_variant,
-        reason = "one of the two is never made"
-    )
+    expect(dead_code, reason = "Redis is never made")
 )]
 pub(crate) enum Store {
     /// In this process. A restart forgets revocations; tokens stay good.

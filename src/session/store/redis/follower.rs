@@ -84,6 +84,7 @@ impl Follower {
                 .await;
             if let Err(why) = outcome {
                 self.note(Some(why));
+                link.doubt();
                 followed.told();
                 pauses.pause(began.elapsed()).await;
             }

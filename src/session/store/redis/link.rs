@@ -52,6 +52,8 @@ pub(super) struct Link {
     /// Counts connections that were put to use.
     made: AtomicU64,
     broken: Notify,
+    /// Another connection to the same Redis has failed.
+    doubted: Notify,
     in_flight: AtomicUsize,
     /// The Sentinel that is asked first: the one that knew last time.
     sentinel: AtomicUsize,
@@ -91,6 +93,7 @@ impl Link {
             open: ArcSwapOption::empty(),
             made: AtomicU64::new(0),
             broken: Notify::new(),
+            doubted: Notify::new(),
             in_flight: AtomicUsize::new(0),
             sentinel: AtomicUsize::new(0),
             why: Mutex::new(Some("not connected yet".into())),
@@ -168,6 +171,12 @@ impl Link {
         }
     }
 
+    /// Has the connection in use proved at once: another one to the same Redis has failed, and the first to use this one
+    /// should not be whoever logs in next.
+    pub(super) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
     /// How many connections have been put to use: another number, and Redis may be another one.
     pub(super) fn made(&self) -> u64 {
         self.made.load(Ordering::Acquire)
@@ -199,12 +208,12 @@ impl Link {
     async fn watch(&self, probe: &impl Fn() -> Cmd) {
         while let Some(connection) = self.open.load_full() {
             tokio::select! {
-                () = self.broken.notified() => {}
-                () = tokio::time::sleep(PROBE_EVERY) => {
-                    if let Err(why) = self.prove(&connection, &probe()).await {
-                        self.take_out_of_use(&connection, why);
-                    }
-                }
+                () = self.broken.notified() => continue,
+                () = self.doubted.notified() => {}
+                () = tokio::time::sleep(PROBE_EVERY) => {}
+            }
+            if let Err(why) = self.prove(&connection, &probe()).await {
+                self.take_out_of_use(&connection, why);
             }
         }
     }
