@@ -642,6 +642,11 @@ fn a_phone_number_by_code_is_told_as_one_that_is_decrypted() {
     let decrypted = post(&rig, Some(&session), "/wx/phone", &body);
     assert_eq!(by_code.json(), decrypted.json());
     assert_eq!(by_code.json()["purePhoneNumber"], json!(number));
+    // With cloud development there is a cloudID beside it.
+    let both = serde_json::to_value(&made).unwrap();
+    assert!(both["cloudID"].is_string());
+    let answer = post(&rig, Some(&session), "/wx/phone", &both);
+    assert_eq!(answer.json(), by_code.json());
     // The phone sends all that the button gave; the code is used, and only once.
     let mut all = body;
     all["code"] = json!(rig.sim.issue_phone_code("alice"));

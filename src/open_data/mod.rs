@@ -94,18 +94,18 @@ impl Request {
         self.code.as_deref()
     }
 
-    /// What is to be opened.
+    /// What is to be opened. With cloud development a phone is given both, and then no call is needed.
     pub(crate) fn wanted(self) -> Result<Wanted, Error> {
-        if let Some(id) = self.cloud_id {
-            return CloudId::parse(&id).map(Wanted::Cloud).map_err(bad);
+        if let (Some(data), Some(iv)) = (&self.encrypted_data, &self.iv) {
+            let signed = self.raw_data.zip(self.signature);
+            return Sealed::parse(data, iv, signed).map(Wanted::Encrypted);
         }
-        let (Some(data), Some(iv)) = (&self.encrypted_data, &self.iv) else {
-            return Err(bad(Malformed(
+        match self.cloud_id {
+            Some(id) => CloudId::parse(&id).map(Wanted::Cloud).map_err(bad),
+            None => Err(bad(Malformed(
                 "`encryptedData` and `iv`, or a `cloudID`, are missing",
-            )));
-        };
-        let signed = self.raw_data.zip(self.signature);
-        Sealed::parse(data, iv, signed).map(Wanted::Encrypted)
+            ))),
+        }
     }
 }
 
