@@ -291,10 +291,16 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     } else {
         "[log]\naccess = true\n"
     };
+    // On the usual port there would be one sidecar only.
+    let outbound_section = if sections.contains("[outbound]") {
+        ""
+    } else {
+        "[outbound]\nlisten = \"127.0.0.1:0\"\n"
+    };
     format!(
         "[app]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n\
          [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nworkers = 2\ndrain_delay = \"0s\"\n{inbound}\n\
-         {wechat_section}{log_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
+         {wechat_section}{log_section}{outbound_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
     )
 }
 

@@ -20,14 +20,15 @@ use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log, LogFormat,
-    OpenData, Redis, RedisMode, RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream,
-    Wechat,
+    Admin, App, Auth, Cidr, Config, Endpoint, Errors, EscapedSlashes, Inbound, Listen, Log,
+    LogFormat, OpenData, Outbound, Redis, RedisMode, RedisNode, Route, Session, Store, Tls,
+    TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
 
 const INBOUND_LISTEN: &str = "0.0.0.0:8080";
+const OUTBOUND_LISTEN: &str = "127.0.0.1:8081";
 const ADMIN_LISTEN: &str = "127.0.0.1:9901";
 const PREFIX: &str = "/wx";
 const ACCESS_TTL: &str = "2h";
@@ -63,6 +64,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
     let session = check.session(&raw.session);
     let open_data = check.open_data(&raw.open_data);
     let wechat = check.wechat(&raw.wechat);
+    let outbound = check.outbound(&raw.outbound);
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
     let log = check.log(&raw.log);
@@ -74,6 +76,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         session: session?,
         open_data: open_data?,
         wechat: wechat?,
+        outbound: outbound?,
         store: store?,
         admin: admin?,
         log: log?,
@@ -83,6 +86,29 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
 struct Check<'a> {
     directory: &'a Path,
     sink: &'a mut Sink,
+}
+
+/// A listener as it is written.
+struct Listener {
+    name: &'static str,
+    place: Option<Listen>,
+    span: Option<Range<usize>>,
+}
+
+impl Listener {
+    /// Whether both cannot listen.
+    fn is_where(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Some(Listen::Tcp(one)), Some(Listen::Tcp(other))) => {
+                let same_ip = one.ip() == other.ip()
+                    || one.ip().is_unspecified()
+                    || other.ip().is_unspecified();
+                one.port() == other.port() && one.port() != 0 && same_ip
+            }
+            (Some(one), Some(other)) => one == other,
+            _ => false,
+        }
+    }
 }
 
 /// The two ways to give a secret, and what they are called.
@@ -336,10 +362,74 @@ impl Check<'_> {
         let endpoints = self.endpoints(&raw.endpoints);
         let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
         let timeout = self.text(&raw.timeout, "8s", values::duration);
+        let virtual_payment = match &raw.virtual_payment {
+            None => Some(VirtualPayment::default()),
+            Some(raw) => self.virtual_payment(raw),
+        };
         Some(Wechat {
             endpoints: endpoints?,
             connect_timeout: connect_timeout?,
             timeout: timeout?,
+            virtual_payment: virtual_payment?,
+        })
+    }
+
+    fn virtual_payment(&mut self, raw: &raw::VirtualPayment) -> Option<VirtualPayment> {
+        let app_key = SecretKeys {
+            literal: ("app_key", &raw.app_key),
+            file: ("app_key_file", &raw.app_key_file),
+        };
+        let app_key = self.one_secret(&app_key);
+        let sandbox_app_key = SecretKeys {
+            literal: ("sandbox_app_key", &raw.sandbox_app_key),
+            file: ("sandbox_app_key_file", &raw.sandbox_app_key_file),
+        };
+        let sandbox_app_key = self.one_secret(&sandbox_app_key);
+        Some(VirtualPayment {
+            app_key: app_key?,
+            sandbox_app_key: sandbox_app_key?,
+        })
+    }
+
+    fn outbound(&mut self, raw: &raw::Outbound) -> Option<Outbound> {
+        let listen = self.text(&raw.listen, OUTBOUND_LISTEN, values::listen_or_off);
+        let keys = SecretKeys {
+            literal: ("caller_token", &raw.caller_token),
+            file: ("caller_token_file", &raw.caller_token_file),
+        };
+        let caller_tokens = self.secrets(&keys, caller_token);
+        if let (Some(Some(Listen::Tcp(addr))), Some([])) = (&listen, caller_tokens.as_deref())
+            && !addr.ip().to_canonical().is_loopback()
+        {
+            let fault = Fault::new("whoever reaches this address could call WeChat in your name")
+                .help("listen on \"127.0.0.1:8081\", or write caller_token = \"${WX_CALLER_TOKEN}\", which the app shows as its AppSecret");
+            self.sink.error(raw.listen.span(), fault);
+            return None;
+        }
+        let allow = self.list(&raw.allow, &["/**"], values::pattern);
+        let deny = self.list(&raw.deny, &[], values::pattern);
+        let errors = self.text(&raw.errors, "raw", |text| {
+            one_of(text, &[("raw", Errors::Raw), ("problem", Errors::Problem)])
+        });
+        let timeout = self.text(&raw.timeout, "30s", values::duration);
+        let body_limit = self.text(&raw.body_limit, "32MiB", values::size);
+        let replay_limit = self.text(&raw.replay_limit, "1MiB", values::size);
+        let max_requests = self.value(
+            &raw.max_requests,
+            || Ok(1_000),
+            |n| whole_within(*n, MOST_REQUESTS),
+        );
+        let patterns = |list: Vec<(String, _)>| list.into_iter().map(|(text, _)| text).collect();
+        Some(Outbound {
+            listen: listen?,
+            caller_tokens: caller_tokens?,
+            allow: allow.map(patterns)?,
+            deny: deny.map(patterns)?,
+            errors: errors?,
+            timeout: timeout?,
+            body_limit: body_limit?,
+            replay_limit: replay_limit?,
+            max_requests: max_requests?,
         })
     }
 
@@ -628,6 +718,19 @@ impl Check<'_> {
         (!both).then_some(secrets)
     }
 
+    /// A secret of which there is one at the most.
+    fn one_secret(&mut self, keys: &SecretKeys<'_>) -> Option<Option<Secret>> {
+        let mut secrets = self.secrets(keys, |_| Ok(None))?;
+        if secrets.len() > 1 {
+            let (name, literal) = keys.literal;
+            let fault = Fault::new(format!("there can be one `{name}` only"));
+            self.sink
+                .error(literal.span().or(keys.file.1.span()), fault);
+            return None;
+        }
+        Some(secrets.pop())
+    }
+
     fn secret(
         &mut self,
         text: &str,
@@ -673,11 +776,12 @@ impl Check<'_> {
     /// The rules that more than one key has a part in.
     fn across(&mut self, raw: &Raw) {
         self.lifetimes(&raw.session);
-        let inbound = peek(&raw.inbound.listen, INBOUND_LISTEN, values::listen);
-        let admin = peek(&raw.admin.listen, ADMIN_LISTEN, values::listen);
-        let (inbound, admin) = (inbound.as_ref(), admin.as_ref());
-        self.listeners(raw, inbound, admin);
-        let listeners = [("[inbound] listen", inbound), ("[admin] listen", admin)];
+        let listeners = [
+            self.listener("[inbound] listen", &raw.inbound.listen, INBOUND_LISTEN),
+            self.listener("[outbound] listen", &raw.outbound.listen, OUTBOUND_LISTEN),
+            self.listener("[admin] listen", &raw.admin.listen, ADMIN_LISTEN),
+        ];
+        self.listeners(&listeners);
         let upstreams = raw.routes.iter().map(|route| &route.upstream);
         for field in std::iter::once(&raw.inbound.upstream).chain(upstreams) {
             self.upstream_loop(field, &listeners);
@@ -698,48 +802,43 @@ impl Check<'_> {
         }
     }
 
-    fn listeners(&mut self, raw: &Raw, inbound: Option<&Listen>, admin: Option<&Listen>) {
-        let same = match (inbound, admin) {
-            (Some(Listen::Tcp(inbound)), Some(Listen::Tcp(admin))) => {
-                let same_ip = inbound.ip() == admin.ip()
-                    || inbound.ip().is_unspecified()
-                    || admin.ip().is_unspecified();
-                inbound.port() == admin.port() && inbound.port() != 0 && same_ip
-            }
-            (Some(inbound), Some(admin)) => inbound == admin,
-            _ => false,
-        };
-        if !same {
-            return;
+    fn listener(&self, name: &'static str, field: &Field<Text>, default: &str) -> Listener {
+        Listener {
+            name,
+            place: peek(field, default, values::listen_or_off).flatten(),
+            span: field.span(),
         }
-        // `None` is less than any place in the file: a default counts as the first of the two.
-        let (inbound_at, admin_at) = (
-            raw.inbound.listen.span().map(|s| s.start),
-            raw.admin.listen.span().map(|s| s.start),
-        );
-        let (second, first) = if admin_at > inbound_at {
-            (raw.admin.listen.span(), "[inbound] listen")
-        } else {
-            (raw.inbound.listen.span(), "[admin] listen")
-        };
-        let fault = Fault::new(format!("this is where `{first}` listens already"))
-            .help("each listener needs a place of its own");
-        self.sink.error(second, fault);
     }
 
-    fn upstream_loop(
-        &mut self,
-        field: &Field<Text>,
-        listeners: &[(&'static str, Option<&Listen>)],
-    ) {
+    /// No two in one place; the one that is written later is told.
+    fn listeners(&mut self, listeners: &[Listener]) {
+        for (i, one) in listeners.iter().enumerate() {
+            for other in &listeners[i + 1..] {
+                if !one.is_where(other) {
+                    continue;
+                }
+                // `None` is less than any place in the file: a default counts as the first of the two.
+                let start = |listener: &Listener| listener.span.as_ref().map(|s| s.start);
+                let (first, second) = match start(other) > start(one) {
+                    true => (one, other),
+                    false => (other, one),
+                };
+                let fault = Fault::new(format!("this is where `{}` listens already", first.name))
+                    .help("each listener needs a place of its own");
+                self.sink.error(second.span.clone(), fault);
+            }
+        }
+    }
+
+    fn upstream_loop(&mut self, field: &Field<Text>, listeners: &[Listener]) {
         let Field::Given(text) = field else {
             return;
         };
         let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
-        for (name, listener) in listeners {
-            let is_ours = match (listener, &upstream) {
+        for Listener { name, place, .. } in listeners {
+            let is_ours = match (place, &upstream) {
                 (
                     Some(Listen::Tcp(addr)),
                     Upstream::Tcp { host, port } | Upstream::H2c { host, port },
@@ -971,6 +1070,19 @@ fn session_key(text: &str) -> Result<Option<Fault>, Fault> {
             "a session key has {SHORTEST_KEY} bytes at the least"
         ))
         .help("openssl rand -base64 32 makes a good one"));
+    }
+    Ok(None)
+}
+
+fn caller_token(text: &str) -> Result<Option<Fault>, Fault> {
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    if text.len() < SHORTEST_KEY || !plain {
+        return Err(Fault::new(format!(
+            "a caller token is of {SHORTEST_KEY} letters, digits, `-`, `.`, `_` and `~` at the least"
+        ))
+        .help("openssl rand -hex 16 makes a good one"));
     }
     Ok(None)
 }

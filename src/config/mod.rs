@@ -39,6 +39,8 @@ pub struct Config {
     pub open_data: OpenData,
     /// Where and how WeChat is called.
     pub wechat: Wechat,
+    /// The side that faces the app, for its calls to WeChat.
+    pub outbound: Outbound,
     /// Where state lives.
     pub store: Store,
     /// The side that faces operators.
@@ -242,6 +244,49 @@ pub struct Wechat {
     pub connect_timeout: Duration,
     /// How long a whole call may take.
     pub timeout: Duration,
+    /// What virtual payment signs with.
+    pub virtual_payment: VirtualPayment,
+}
+
+/// `[wechat.virtual_payment]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VirtualPayment {
+    /// The AppKey of the real world (`"env": 0`).
+    pub app_key: Option<Secret>,
+    /// The AppKey of the sandbox (`"env": 1`).
+    pub sandbox_app_key: Option<Secret>,
+}
+
+/// `[outbound]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outbound {
+    /// Where the app's calls to WeChat come in; `None` for nowhere.
+    pub listen: Option<Listen>,
+    /// What a caller must show, newest first; empty if who can reach the listener may call.
+    pub caller_tokens: Vec<Secret>,
+    /// The paths that may be called, as patterns.
+    pub allow: Vec<String>,
+    /// Those of them that may not.
+    pub deny: Vec<String>,
+    /// How the app is told of WeChat's errors if it does not say.
+    pub errors: Errors,
+    /// How long WeChat may be silent while its answer is waited for.
+    pub timeout: Duration,
+    /// The largest body in either direction, in bytes.
+    pub body_limit: u64,
+    /// The largest request body that is kept for a second attempt, in bytes.
+    pub replay_limit: u64,
+    /// How many calls are dealt with at once.
+    pub max_requests: usize,
+}
+
+/// How WeChat's errors are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errors {
+    /// As they came, with headers beside them that say what they mean.
+    Raw,
+    /// As problem+json with a status of their own.
+    Problem,
 }
 
 /// A base URL of WeChat's.

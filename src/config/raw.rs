@@ -137,6 +137,32 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "wechat.virtual_payment",
+        repeated: false,
+        keys: &[
+            Key::new("app_key", Kind::Secret),
+            Key::new("app_key_file", Kind::Files),
+            Key::new("sandbox_app_key", Kind::Secret),
+            Key::new("sandbox_app_key_file", Kind::Files),
+        ],
+    },
+    Section {
+        name: "outbound",
+        repeated: false,
+        keys: &[
+            Key::new("listen", Kind::Text),
+            Key::new("caller_token", Kind::Secret),
+            Key::new("caller_token_file", Kind::Files),
+            Key::new("allow", Kind::List),
+            Key::new("deny", Kind::List),
+            Key::new("errors", Kind::Text),
+            Key::new("timeout", Kind::Duration),
+            Key::new("body_limit", Kind::Size),
+            Key::new("replay_limit", Kind::Size),
+            Key::new("max_requests", Kind::Number),
+        ],
+    },
+    Section {
         name: "store",
         repeated: false,
         keys: &[
@@ -175,6 +201,7 @@ pub(super) struct Raw {
     pub(super) session: Session,
     pub(super) open_data: OpenData,
     pub(super) wechat: Wechat,
+    pub(super) outbound: Outbound,
     pub(super) store: Store,
     pub(super) admin: Admin,
     pub(super) log: Log,
@@ -265,6 +292,31 @@ pub(super) struct Wechat {
     pub(super) endpoints: Field<Texts>,
     pub(super) connect_timeout: Field<Text>,
     pub(super) timeout: Field<Text>,
+    pub(super) virtual_payment: Option<VirtualPayment>,
+}
+
+/// `[wechat.virtual_payment]`
+#[derive(Default)]
+pub(super) struct VirtualPayment {
+    pub(super) app_key: Field<Texts>,
+    pub(super) app_key_file: Field<Texts>,
+    pub(super) sandbox_app_key: Field<Texts>,
+    pub(super) sandbox_app_key_file: Field<Texts>,
+}
+
+/// `[outbound]`
+#[derive(Default)]
+pub(super) struct Outbound {
+    pub(super) listen: Field<Text>,
+    pub(super) caller_token: Field<Texts>,
+    pub(super) caller_token_file: Field<Texts>,
+    pub(super) allow: Field<Texts>,
+    pub(super) deny: Field<Texts>,
+    pub(super) errors: Field<Text>,
+    pub(super) timeout: Field<Text>,
+    pub(super) body_limit: Field<Text>,
+    pub(super) replay_limit: Field<Text>,
+    pub(super) max_requests: Field<i64>,
 }
 
 /// `[store]`
@@ -463,8 +515,12 @@ impl Raw {
                     endpoints: table.list("endpoints", r),
                     connect_timeout: table.text("connect_timeout", r),
                     timeout: table.text("timeout", r),
+                    virtual_payment: table
+                        .section("virtual_payment", r)
+                        .map(|table| VirtualPayment::read(table, r)),
                 }
             }
+            "outbound" => self.outbound = Outbound::read(&mut table, r),
             "store" => self.store = Store::read(&mut table, r),
             "admin" => self.admin.listen = table.text("listen", r),
             "log" => {
@@ -507,6 +563,36 @@ impl Inbound {
             drain_timeout: table.text("drain_timeout", r),
             escaped_slashes: table.text("escaped_slashes", r),
             tls: table.section("tls", r).map(|table| Tls::read(table, r)),
+        }
+    }
+}
+
+impl VirtualPayment {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let read = Self {
+            app_key: table.text_or_list("app_key", r),
+            app_key_file: table.text_or_list("app_key_file", r),
+            sandbox_app_key: table.text_or_list("sandbox_app_key", r),
+            sandbox_app_key_file: table.text_or_list("sandbox_app_key_file", r),
+        };
+        table.finish(r);
+        read
+    }
+}
+
+impl Outbound {
+    fn read(table: &mut Table<'_>, r: &mut Reader<'_>) -> Self {
+        Self {
+            listen: table.text("listen", r),
+            caller_token: table.text_or_list("caller_token", r),
+            caller_token_file: table.text_or_list("caller_token_file", r),
+            allow: table.list("allow", r),
+            deny: table.list("deny", r),
+            errors: table.text("errors", r),
+            timeout: table.text("timeout", r),
+            body_limit: table.text("body_limit", r),
+            replay_limit: table.text("replay_limit", r),
+            max_requests: table.number("max_requests", r),
         }
     }
 }

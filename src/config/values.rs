@@ -144,6 +144,14 @@ pub(super) fn listen(text: &str) -> Result<Listen, Fault> {
     }
 }
 
+/// A listener that need not be there.
+pub(super) fn listen_or_off(text: &str) -> Result<Option<Listen>, Fault> {
+    match text {
+        "off" => Ok(None),
+        _ => listen(text).map(Some),
+    }
+}
+
 fn listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
     let expected =
         "a listener is an address and a port, such as \"0.0.0.0:8080\", or \"unix:/path/to.sock\"";
