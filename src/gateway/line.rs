@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::client::{Client, Failure, Question, Reply};
+use super::payload::Payload;
 use crate::config;
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side, WechatFault};
@@ -24,7 +27,7 @@ use crate::wechat::login;
 
 /// The way to WeChat, for one Mini Program.
 pub(super) struct Line {
-    client: Client,
+    pub(super) client: Client,
     pub(super) appid: AppId,
     secrets: Vec<Secret>,
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
@@ -64,10 +67,16 @@ impl Line {
         read: impl FnOnce(&Answer) -> Result<T, Invalid>,
     ) -> Result<T, Error> {
         let started = Instant::now();
+        let (method, headers) = match &call.body {
+            Some(_) => (Method::POST, json_content()),
+            None => (Method::GET, HeaderMap::new()),
+        };
         let question = Question {
+            method: &method,
             path: call.api.path,
             query: &call.query,
-            body: call.body.as_ref(),
+            headers: &headers,
+            payload: &Payload::Whole(call.body.clone().unwrap_or_default()),
         };
         let outcome = match self.client.ask(&question).await {
             Ok(reply) => self.read(&reply, &call, read),
@@ -120,7 +129,7 @@ impl Line {
     }
 
     /// What WeChat said, without what was shown to it, which a broken peer might echo in clear or as a URL has it.
-    fn refusal(&self, answer: &Answer, hidden: &[&str]) -> Option<Refusal> {
+    pub(super) fn refusal(&self, answer: &Answer, hidden: &[&str]) -> Option<Refusal> {
         let in_clear: Vec<&str> = self
             .secrets
             .iter()
@@ -133,7 +142,7 @@ impl Line {
         answer.refusal(&hidden)
     }
 
-    fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
+    pub(super) fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
         self.metrics.wechat_call(path, call_outcome(outcome), took);
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match outcome {
@@ -160,6 +169,11 @@ impl Line {
             }
         }
     }
+}
+
+fn json_content() -> HeaderMap {
+    let json = HeaderValue::from_static("application/json");
+    HeaderMap::from_iter([(CONTENT_TYPE, json)])
 }
 
 /// Reads the body as an answer. A status other than 200 does not matter if there is an errcode: it tells more.
@@ -203,7 +217,7 @@ pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
     }
 }
 
-fn lost(failure: Failure, api: &Api) -> Error {
+pub(super) fn lost(failure: Failure, api: &Api) -> Error {
     let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {

@@ -8,6 +8,8 @@
 mod access_token;
 mod client;
 mod line;
+mod payload;
+mod relay;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,10 +28,17 @@ use crate::wechat::login::{self, UserSession};
 use crate::wechat::phone::{self, PhoneNumber};
 use crate::wechat::session_key;
 use crate::wechat::signature::session_signature;
-use access_token::{AccessTokenKeeper, Source};
+use access_token::{AccessTokenKeeper, AccessTokenKeepers, Source};
 use line::{Call, Line};
 
-pub use access_token::AccessTokenKeepers;
+pub(crate) use payload::{Cause, Payload};
+pub(crate) use relay::{AppAnswer, AppCall, Shows};
+
+/// What is known of WeChat that outlives a reload.
+#[derive(Default)]
+pub struct Memory {
+    access_tokens: AccessTokenKeepers,
+}
 
 /// The way to WeChat, for one Mini Program. Shared by all workers.
 pub struct Gateway {
@@ -39,16 +48,16 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway for `app`. Connects to nobody yet, and needs no runtime. Its access_token is that of the gateways
-    /// before it, if `keepers` know the app and its secrets.
+    /// before it, if they had the same `memory`, app and secrets.
     pub fn new(
         app: &config::App,
         wechat: &config::Wechat,
-        keepers: &AccessTokenKeepers,
+        memory: &Memory,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             line: Arc::new(Line::new(app, wechat, metrics)),
-            keeper: keepers.keeper(app),
+            keeper: memory.access_tokens.keeper(app),
         }
     }
 

@@ -122,13 +122,9 @@ fn gateway_with(
         endpoints,
         connect_timeout,
         timeout,
+        virtual_payment: config::VirtualPayment::default(),
     };
-    Gateway::new(
-        &app,
-        &wechat,
-        &AccessTokenKeepers::default(),
-        Arc::default(),
-    )
+    Gateway::new(&app, &wechat, &Memory::default(), Arc::default())
 }
 
 fn endpoint(tls: bool, port: u16) -> config::Endpoint {

@@ -9,6 +9,8 @@ mod connections;
 mod drain;
 mod exchange;
 mod http2;
+mod outbound;
+mod problem;
 mod router;
 mod snapshot;
 mod worker;
@@ -35,6 +37,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
 use drain::Phase;
+use outbound::OutboundSide;
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
 
@@ -62,6 +65,7 @@ use worker::{RESTART_PAUSE, Worker};
 /// Dropping it without [`Sidecar::shutdown`] cuts off whatever is in flight.
 pub struct Sidecar {
     inbound: Listen,
+    outbound: Option<Listen>,
     admin: Listen,
     current: Arc<ArcSwap<Snapshot>>,
     state: Arc<SessionState>,
@@ -122,9 +126,14 @@ impl Sidecar {
         // with a process that does not start.
         let admin_listener =
             Bound::one(&config.admin.listen).map_err(listen("admin", &config.admin.listen))?;
+        let outbound_listener = match &config.outbound.listen {
+            None => None,
+            Some(place) => Some(Bound::one(place).map_err(listen("outbound", place))?),
+        };
         let listeners = Bound::group(&config.inbound.listen, workers)
             .map_err(listen("inbound", &config.inbound.listen))?;
         let inbound = listeners[0].place()?;
+        let outbound = outbound_listener.as_ref().map(Bound::place).transpose()?;
         let admin = admin_listener.place()?;
 
         let metrics = Arc::new(Metrics::new());
@@ -156,12 +165,23 @@ impl Sidecar {
                 }
             })?);
         }
+        let calls = {
+            let (current, state) = (Arc::clone(&current), Arc::clone(&state));
+            let (metrics, phase) = (Arc::clone(&metrics), phase.clone());
+            let alarm = Alarm(orders.clone());
+            spawn("wx-outbound".to_owned(), move || async move {
+                let _alarm = alarm;
+                let side = Rc::new(OutboundSide::new(current, state, metrics));
+                side.run(outbound_listener, phase).await;
+            })?
+        };
         let conductor = Conductor {
             state: Arc::clone(&state),
             current: Arc::clone(&current),
             phase: phase_sender,
             inbox,
             threads,
+            calls,
         };
         let admin_side = Arc::new(Admin {
             metrics: Arc::clone(&metrics),
@@ -171,12 +191,14 @@ impl Sidecar {
         let control = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener)
         })?;
-        tracing::info!(%inbound, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
+        let calls_at = outbound.as_ref().map(tracing::field::display);
+        tracing::info!(%inbound, outbound = calls_at, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
         if let Store::Memory(_) = state.store {
             tracing::info!("store: memory; what is revoked is forgotten by a restart");
         }
         Ok(Self {
             inbound,
+            outbound,
             admin,
             current,
             state,
@@ -191,6 +213,11 @@ impl Sidecar {
     /// Where the Mini Program's traffic comes in; with port 0 in the configuration, the port that was chosen.
     pub fn inbound_addr(&self) -> &Listen {
         &self.inbound
+    }
+
+    /// Where the app's calls to WeChat come in, if anywhere.
+    pub fn outbound_addr(&self) -> Option<&Listen> {
+        self.outbound.as_ref()
     }
 
     /// Where the admin side listens.
@@ -210,6 +237,10 @@ impl Sidecar {
             (
                 "[inbound] workers",
                 old.inbound.workers == config.inbound.workers,
+            ),
+            (
+                "[outbound] listen",
+                old.outbound.listen == config.outbound.listen,
             ),
             ("[admin] listen", old.admin.listen == config.admin.listen),
             ("[store]", old.store == config.store),
@@ -344,21 +375,23 @@ struct Conductor {
     phase: watch::Sender<Phase>,
     inbox: mpsc::UnboundedReceiver<Order>,
     threads: Vec<JoinHandle<()>>,
+    /// The thread of the app's calls to WeChat.
+    calls: JoinHandle<()>,
 }
 
 impl Conductor {
     async fn run(mut self, admin: Arc<Admin>, listener: Bound) {
         let serving = tokio::task::spawn_local(admin.run(listener));
         let keeping = tokio::task::spawn_local(keep_store(self.state));
-        let mut ended = joined(self.threads);
+        let (mut ended, mut silent) = (joined(self.threads), joined(vec![self.calls]));
         if let Some(Order::Drain) = self.inbox.recv().await {
             let inbound = self.current.load().config.inbound.clone();
-            let idle = async { while ended.recv().await.is_some() {} };
             let drain = drain::drain(
                 &self.phase,
                 inbound.drain_delay,
                 inbound.drain_timeout,
-                idle,
+                all_of(&mut ended),
+                all_of(&mut silent),
             );
             tokio::select! {
                 () = drain => {}
@@ -366,7 +399,8 @@ impl Conductor {
             }
         }
         self.phase.send_replace(Phase::Stopped);
-        while ended.recv().await.is_some() {}
+        all_of(&mut ended).await;
+        all_of(&mut silent).await;
         serving.abort();
         keeping.abort();
         tracing::info!("stopped");
@@ -385,6 +419,11 @@ async fn keep_store(state: Arc<SessionState>) {
 /// Waits for the order that does not wait for anything; to drain once more is no news.
 async fn told_to_stop(inbox: &mut mpsc::UnboundedReceiver<Order>) {
     while let Some(Order::Drain) = inbox.recv().await {}
+}
+
+/// Waits for the end of all threads of a [`joined`] channel.
+async fn all_of(ended: &mut mpsc::Receiver<()>) {
+    while ended.recv().await.is_some() {}
 }
 
 /// Joins threads without blocking the runtime; the channel closes when all have ended.

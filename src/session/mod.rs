@@ -439,7 +439,7 @@ impl Granted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::AccessTokenKeepers;
+    use crate::gateway::Memory;
 
     fn sessions() -> Sessions {
         let config = config::Config::from_toml(
@@ -451,7 +451,7 @@ mod tests {
         let gateway = Gateway::new(
             &config.app,
             &config.wechat,
-            &AccessTokenKeepers::default(),
+            &Memory::default(),
             Arc::clone(&metrics),
         );
         let store = Store::new(&config, &metrics);

@@ -96,7 +96,7 @@ impl<'a> Exchange<'a> {
         &self,
         text: &[u8],
         caller: &Caller,
-    ) -> Result<(Buffered<'a>, usize), Error> {
+    ) -> Result<(Buffered, usize), Error> {
         let refused = |why: open_data::Refused| Error::downstream(Kind::BadRequest, why.0);
         let places = open_data::find(text).map_err(refused)?;
         let plain = self.plaintexts(&places, caller).await?;
