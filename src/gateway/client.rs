@@ -5,19 +5,16 @@
 //! an access_token. Errors carry no URL for the same reason.
 
 use std::error::Error as StdError;
-use std::future;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::connector::{Connector, connector};
 use crate::config;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::answer;
@@ -38,9 +35,8 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: legacy::Client<Connector, Full<Bytes>>,
     endpoints: Vec<config::Endpoint>,
-    connect_timeout: Duration,
     timeout: Duration,
     /// Endpoints without a connection in the log, by their place in the list.
     unreachable: Throttle<usize>,
@@ -83,9 +79,8 @@ impl Client {
                 .pool_max_idle_per_host(MAX_IDLE)
                 .pool_timer(TokioTimer::new())
                 .http1_max_buf_size(MAX_HEADER)
-                .build(connector(wechat.connect_timeout)),
+                .build(connector(wechat)),
             endpoints: wechat.endpoints.clone(),
-            connect_timeout: wechat.connect_timeout,
             timeout: wechat.timeout,
             unreachable: Throttle::default(),
         }
@@ -126,17 +121,9 @@ impl Client {
         endpoint: &config::Endpoint,
         question: &Question<'_>,
     ) -> Result<Reply, Failure> {
-        let mut request =
+        let request =
             request(endpoint, question).map_err(|error| Failure::NotConnected(Box::new(error)))?;
-        let connection = capture_connection(&mut request);
-        let mut response = pin!(self.pool.request(request));
-        let response = tokio::select! {
-            biased;
-            response = &mut response => response.map_err(failure)?,
-            () = unconnected_after(self.connect_timeout, connection) => {
-                return Err(Failure::NotConnected("connecting took too long".into()));
-            }
-        };
+        let response = self.pool.request(request).await.map_err(failure)?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), answer::MAX_LEN)
             .collect()
@@ -145,31 +132,6 @@ impl Client {
             .to_bytes();
         Ok(Reply { status, body })
     }
-}
-
-/// Returns when there still is no connection after `timeout`; once there is one, never.
-///
-/// The connector's own timeout covers TCP only. This one covers name lookup and the TLS handshake too, before which
-/// nothing has been sent either.
-async fn unconnected_after(timeout: Duration, connection: CaptureConnection) {
-    tokio::time::sleep(timeout).await;
-    let connected = connection.connection_metadata().is_some();
-    if connected {
-        future::pending::<()>().await;
-    }
-}
-
-fn connector(connect_timeout: Duration) -> HttpsConnector<HttpConnector> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(connect_timeout));
-    HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
-        .expect("aws-lc-rs has the default TLS versions and cipher suites")
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp)
 }
 
 fn request(

@@ -7,6 +7,7 @@
 
 mod access_token;
 mod client;
+mod connector;
 mod line;
 
 use std::future::Future;
