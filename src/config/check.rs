@@ -20,9 +20,9 @@ use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Cidr, Config, Endpoint, Errors, EscapedSlashes, Inbound, Listen, Log,
-    LogFormat, OpenData, Outbound, Redis, RedisMode, RedisNode, Route, Session, Store, Tls,
-    TrustedProxies, Upstream, VirtualPayment, Wechat,
+    Admin, App, Auth, Authorities, Cidr, Config, EgressProxy, Endpoint, Errors, EscapedSlashes,
+    Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode, RedisNode, Route,
+    Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -360,6 +360,8 @@ impl Check<'_> {
 
     fn wechat(&mut self, raw: &raw::Wechat) -> Option<Wechat> {
         let endpoints = self.endpoints(&raw.endpoints);
+        let authorities = self.authorities(&raw.ca_file, endpoints.as_deref());
+        let egress_proxy = self.egress_proxy(raw);
         let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
         let timeout = self.text(&raw.timeout, "8s", values::duration);
         let virtual_payment = match &raw.virtual_payment {
@@ -368,6 +370,8 @@ impl Check<'_> {
         };
         Some(Wechat {
             endpoints: endpoints?,
+            authorities: authorities?,
+            egress_proxy: egress_proxy?,
             connect_timeout: connect_timeout?,
             timeout: timeout?,
             virtual_payment: virtual_payment?,
@@ -651,6 +655,46 @@ impl Check<'_> {
                 .map(|(endpoint, _)| endpoint)
                 .collect(),
         )
+    }
+
+    /// Who vouches for `endpoints`, if not the usual authorities do.
+    fn authorities(
+        &mut self,
+        field: &Field<Text>,
+        endpoints: Option<&[Endpoint]>,
+    ) -> Option<Option<Authorities>> {
+        let Some(file) = self.given(field, path)? else {
+            return Some(None);
+        };
+        let pem = self.public_file(&file, field)?;
+        let authorities = self.read(Authorities::from_pem(&pem), field.span())?;
+        if endpoints.is_some_and(|endpoints| !endpoints.iter().any(|endpoint| endpoint.tls)) {
+            let fault = Fault::new("nobody shows a certificate here: no endpoint asks for TLS")
+                .help("TLS is spoken with \"https://...\"");
+            self.sink.error(field.span(), fault);
+            return None;
+        }
+        Some(Some(authorities))
+    }
+
+    fn egress_proxy(&mut self, raw: &raw::Wechat) -> Option<Option<EgressProxy>> {
+        let keys = SecretKeys {
+            literal: ("egress_proxy", &raw.egress_proxy),
+            file: ("egress_proxy_file", &raw.egress_proxy_file),
+        };
+        let urls = self.secrets(&keys, |text| values::egress_proxy(text).map(|_| None))?;
+        match urls.as_slice() {
+            [] => Some(None),
+            // What is wrong with it has been told at its place.
+            [url] => values::egress_proxy(url.expose()).ok().map(Some),
+            _ => {
+                let fault = Fault::new("there is one proxy only")
+                    .help("a name that stands for several addresses has them tried in turn");
+                let at = raw.egress_proxy.span().or(raw.egress_proxy_file.span());
+                self.sink.error(at, fault);
+                None
+            }
+        }
     }
 
     fn methods(&mut self, field: &Field<Texts>) -> Option<Vec<String>> {

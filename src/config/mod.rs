@@ -22,7 +22,7 @@ use crate::secret::Secret;
 
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use source::Loaded;
-pub use tls::Tls;
+pub use tls::{Authorities, Tls};
 
 /// Everything the sidecar was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,7 +240,11 @@ pub struct OpenData {
 pub struct Wechat {
     /// Base URLs without a path, such as `https://api.weixin.qq.com`; later ones are for when the first cannot be reached.
     pub endpoints: Vec<Endpoint>,
-    /// How long a connection may take.
+    /// Who vouches for them, if not the usual authorities do.
+    pub authorities: Option<Authorities>,
+    /// Who stands between us and them, if we do not reach them ourselves.
+    pub egress_proxy: Option<EgressProxy>,
+    /// How long a connection may take, the way through the proxy and TLS included.
     pub connect_timeout: Duration,
     /// How long a whole call may take.
     pub timeout: Duration,
@@ -298,6 +302,26 @@ pub struct Endpoint {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+/// An HTTP proxy that connects us to WeChat when it is asked by CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressProxy {
+    /// A name or an address (IPv6 without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What it knows us by, if it asks.
+    pub credentials: Option<ProxyCredentials>,
+}
+
+/// A user of a proxy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyCredentials {
+    /// The user's name, which has no colon; may be empty.
+    pub user: String,
+    /// The user's password; may be empty.
+    pub password: Secret,
 }
 
 /// `[store]`

@@ -132,6 +132,9 @@ pub(super) const SECTIONS: &[Section] = &[
         repeated: false,
         keys: &[
             Key::new("endpoints", Kind::List),
+            Key::new("ca_file", Kind::Text),
+            Key::new("egress_proxy", Kind::Secret),
+            Key::new("egress_proxy_file", Kind::Files),
             Key::new("connect_timeout", Kind::Duration),
             Key::new("timeout", Kind::Duration),
         ],
@@ -290,6 +293,9 @@ pub(super) struct OpenData {
 #[derive(Default)]
 pub(super) struct Wechat {
     pub(super) endpoints: Field<Texts>,
+    pub(super) ca_file: Field<Text>,
+    pub(super) egress_proxy: Field<Texts>,
+    pub(super) egress_proxy_file: Field<Texts>,
     pub(super) connect_timeout: Field<Text>,
     pub(super) timeout: Field<Text>,
     pub(super) virtual_payment: Option<VirtualPayment>,
@@ -513,6 +519,9 @@ impl Raw {
             "wechat" => {
                 self.wechat = Wechat {
                     endpoints: table.list("endpoints", r),
+                    ca_file: table.text("ca_file", r),
+                    egress_proxy: table.text_or_list("egress_proxy", r),
+                    egress_proxy_file: table.text_or_list("egress_proxy_file", r),
                     connect_timeout: table.text("connect_timeout", r),
                     timeout: table.text("timeout", r),
                     virtual_payment: table

@@ -5,7 +5,6 @@
 //! an access_token. Errors carry no URL for the same reason.
 
 use std::error::Error as StdError;
-use std::future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -14,11 +13,12 @@ use http::header::{Entry, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper::rt::Executor;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
+use tokio::runtime::Handle;
 
+use super::connector::{Connector, connector};
 use super::payload::{Cause, Outgoing, Payload};
 use crate::config;
 use crate::telemetry::throttle::Throttle;
@@ -38,9 +38,8 @@ const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Outgoing>,
+    pool: legacy::Client<Connector, Outgoing>,
     endpoints: Vec<config::Endpoint>,
-    connect_timeout: Duration,
     timeout: Duration,
     /// Endpoints without a connection in the log, by their place in the list.
     unreachable: Throttle<usize>,
@@ -78,16 +77,16 @@ pub(super) enum Failure {
 }
 
 impl Client {
-    pub(super) fn new(wechat: &config::Wechat) -> Self {
+    /// Connections live on `home`, and without one on the runtime that opens them.
+    pub(super) fn new(wechat: &config::Wechat, home: Option<Handle>) -> Self {
         Self {
-            pool: legacy::Client::builder(TokioExecutor::new())
+            pool: legacy::Client::builder(Spawner(home.clone()))
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MAX_IDLE)
                 .pool_timer(TokioTimer::new())
                 .http1_max_buf_size(MAX_HEADER)
-                .build(connector(wechat.connect_timeout)),
+                .build(connector(wechat, home)),
             endpoints: wechat.endpoints.clone(),
-            connect_timeout: wechat.connect_timeout,
             timeout: wechat.timeout,
             unreachable: Throttle::default(),
         }
@@ -166,43 +165,26 @@ impl Client {
         endpoint: &config::Endpoint,
         question: &Question<'_>,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request =
+        let request =
             request(endpoint, question).map_err(|error| Failure::NotConnected(Box::new(error)))?;
-        let connection = capture_connection(&mut request);
-        let mut response = pin!(self.pool.request(request));
-        tokio::select! {
-            biased;
-            response = &mut response => response.map_err(failure),
-            () = unconnected_after(self.connect_timeout, connection) => {
-                Err(Failure::NotConnected("connecting took too long".into()))
-            }
+        self.pool.request(request).await.map_err(failure)
+    }
+}
+
+/// Runs what a connection has to have done, where the connection lives.
+#[derive(Clone)]
+struct Spawner(Option<Handle>);
+
+impl<F> Executor<F> for Spawner
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        match &self.0 {
+            Some(home) => drop(home.spawn(work)),
+            None => drop(tokio::spawn(work)),
         }
     }
-}
-
-/// Returns when there still is no connection after `timeout`; once there is one, never.
-///
-/// The connector's own timeout covers TCP only. This one covers name lookup and the TLS handshake too, before which
-/// nothing has been sent either.
-async fn unconnected_after(timeout: Duration, connection: CaptureConnection) {
-    tokio::time::sleep(timeout).await;
-    let connected = connection.connection_metadata().is_some();
-    if connected {
-        future::pending::<()>().await;
-    }
-}
-
-fn connector(connect_timeout: Duration) -> HttpsConnector<HttpConnector> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(connect_timeout));
-    HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
-        .expect("aws-lc-rs has the default TLS versions and cipher suites")
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp)
 }
 
 fn request(

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Failure, Question, Reply};
@@ -49,9 +50,14 @@ pub(super) struct Call<'a> {
 }
 
 impl Line {
-    pub(super) fn new(app: &config::App, wechat: &config::Wechat, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        app: &config::App,
+        wechat: &config::Wechat,
+        home: Option<Handle>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            client: Client::new(wechat),
+            client: Client::new(wechat, home),
             appid: app.appid.clone(),
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),

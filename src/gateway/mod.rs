@@ -7,6 +7,7 @@
 
 mod access_token;
 mod client;
+mod connector;
 mod line;
 mod payload;
 mod relay;
@@ -15,6 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::config;
 use crate::domain::{AccessToken, CloudId, LoginCode, OpenId, PhoneCode, SessionKey};
@@ -38,6 +40,18 @@ pub(crate) use relay::{AppAnswer, AppCall, Shows};
 #[derive(Default)]
 pub struct Memory {
     access_tokens: AccessTokenKeepers,
+    /// Where connections to WeChat live, if not with whoever opens them.
+    home: Option<Handle>,
+}
+
+impl Memory {
+    /// Nothing is known yet; connections will live on `home`.
+    pub(crate) fn at_home_on(home: Handle) -> Self {
+        Self {
+            home: Some(home),
+            ..Self::default()
+        }
+    }
 }
 
 /// The way to WeChat, for one Mini Program. Shared by all workers.
@@ -56,7 +70,7 @@ impl Gateway {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            line: Arc::new(Line::new(app, wechat, metrics)),
+            line: Arc::new(Line::new(app, wechat, memory.home.clone(), metrics)),
             keeper: memory.access_tokens.keeper(app),
         }
     }

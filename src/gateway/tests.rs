@@ -120,6 +120,8 @@ fn gateway_with(
     };
     let wechat = config::Wechat {
         endpoints,
+        authorities: None,
+        egress_proxy: None,
         connect_timeout,
         timeout,
         virtual_payment: config::VirtualPayment::default(),

@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
@@ -147,34 +148,39 @@ impl Sidecar {
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
         metrics.config_loaded(true, state.clock.now());
-        let shared = Arc::<Shared>::default();
-        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
-        let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (orders, inbox) = mpsc::unbounded_channel();
+        // First, because the connections to WeChat live there, and it outlives the workers, which use them.
+        let (first_snapshot, begins) = oneshot::channel();
+        let (calls, home) = {
+            let (state, metrics) = (Arc::clone(&state), Arc::clone(&metrics));
+            let (phase, alarm) = (phase.clone(), Alarm(orders.clone()));
+            spawn("wx-outbound".to_owned(), move || async move {
+                let _alarm = alarm;
+                if let Ok(current) = begins.await {
+                    let side = Rc::new(OutboundSide::new(current, state, metrics));
+                    side.run(outbound_listener, phase).await;
+                }
+            })?
+        };
+        let shared = Arc::new(Shared::new(home));
+        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
+        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let _it_waits = first_snapshot.send(Arc::clone(&current));
 
         let mut threads = Vec::with_capacity(workers);
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
             let alarm = Alarm(orders.clone());
-            threads.push(spawn(format!("wx-worker-{index}"), move || {
+            let (thread, _) = spawn(format!("wx-worker-{index}"), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
                 async move {
                     let _alarm = alarm;
                     worker.run(listener, phase).await;
                 }
-            })?);
+            })?;
+            threads.push(thread);
         }
-        let calls = {
-            let (current, state) = (Arc::clone(&current), Arc::clone(&state));
-            let (metrics, phase) = (Arc::clone(&metrics), phase.clone());
-            let alarm = Alarm(orders.clone());
-            spawn("wx-outbound".to_owned(), move || async move {
-                let _alarm = alarm;
-                let side = Rc::new(OutboundSide::new(current, state, metrics));
-                side.run(outbound_listener, phase).await;
-            })?
-        };
         let conductor = Conductor {
             state: Arc::clone(&state),
             current: Arc::clone(&current),
@@ -188,7 +194,7 @@ impl Sidecar {
             phase: phase.clone(),
             state: Arc::clone(&state),
         });
-        let control = spawn("wx-control".to_owned(), move || {
+        let (control, _) = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener)
         })?;
         let calls_at = outbound.as_ref().map(tracing::field::display);
@@ -445,11 +451,11 @@ fn joined(threads: Vec<JoinHandle<()>>) -> mpsc::Receiver<()> {
     ended
 }
 
-/// A thread with a single-threaded runtime that runs one future.
+/// A thread with a single-threaded runtime that runs one future, and that runtime.
 fn spawn<F: Future<Output = ()>>(
     name: String,
     main: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<(JoinHandle<()>, Handle)> {
     let (started, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(name).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -458,7 +464,7 @@ fn spawn<F: Future<Output = ()>>(
             .build_local(tokio::runtime::LocalOptions::default());
         match runtime {
             Ok(runtime) => {
-                let _starter_waits = started.send(Ok(()));
+                let _starter_waits = started.send(Ok(runtime.handle().clone()));
                 runtime.block_on(main());
             }
             Err(error) => {
@@ -466,8 +472,8 @@ fn spawn<F: Future<Output = ()>>(
             }
         }
     })?;
-    outcome
+    let runtime = outcome
         .recv()
         .map_err(|_| io::Error::other("the thread ended at once"))??;
-    Ok(thread)
+    Ok((thread, runtime))
 }

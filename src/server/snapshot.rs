@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::router::Router;
 use crate::config::Config;
 use crate::error::Kind;
@@ -48,6 +50,16 @@ pub(crate) struct Shared {
     pub(crate) wechat: Memory,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
+}
+
+impl Shared {
+    /// Connections to WeChat will live on `home`.
+    pub(crate) fn new(home: Handle) -> Self {
+        Self {
+            wechat: Memory::at_home_on(home),
+            ..Self::default()
+        }
+    }
 }
 
 impl Snapshot {
