@@ -4,6 +4,7 @@ pub mod access_token;
 pub mod answer;
 pub mod api;
 pub mod cloud_id;
+pub mod endpoints;
 pub mod errcode;
 pub mod login;
 pub mod open_data;
