@@ -93,6 +93,8 @@ pub enum Kind {
     CallDenied,
     /// Nobody knows who is making this call to WeChat.
     CallerUnknown,
+    /// The user whom a call to WeChat names has not logged in here.
+    UserUnknown,
     /// More requests than this user or client may send.
     RateLimited,
     /// More requests than the sidecar is configured to carry.
@@ -285,6 +287,13 @@ impl Kind {
                 false,
                 "The caller is not known",
                 "调用方身份未知",
+            ),
+            Self::UserUnknown => row(
+                "user-unknown",
+                404,
+                false,
+                "The user has not logged in here",
+                "该用户未在此登录",
             ),
             Self::RateLimited => row(
                 "rate-limited",

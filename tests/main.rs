@@ -20,6 +20,7 @@ mod limits;
 mod listening;
 mod main_job;
 mod open_data;
+mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;

@@ -112,6 +112,23 @@ impl Rig {
         self.client().request(method, target, headers, body)
     }
 
+    /// A client of the outbound listener, as the app is one.
+    pub(crate) fn app(&self) -> Client {
+        let place = self.sidecar().outbound_addr();
+        Client::connect(place.expect("the sidecar takes the app's calls"))
+    }
+
+    /// A call of the app's to WeChat, on a connection of its own.
+    pub(crate) fn call(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        self.app().request(method, target, headers, body)
+    }
+
     /// A page of the admin side. It is an output like the log.
     pub(crate) fn admin(&self, target: &str) -> Response {
         let page = Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"");

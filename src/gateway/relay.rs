@@ -23,6 +23,7 @@ use crate::domain::AccessToken;
 use crate::error::{Error, Kind, Side};
 use crate::wechat::answer;
 use crate::wechat::api::{self, Api};
+use crate::wechat::endpoints;
 
 /// How much of an answer that looks like JSON is read before it is passed on. Refusals are a few hundred bytes.
 const PEEK: usize = 64 * 1024;
@@ -185,7 +186,8 @@ impl Gateway {
             Ok(answer) => answer.refusal.clone().map_or(Ok(()), Err),
             Err(error) => Err(error.clone()),
         };
-        self.line.record("other", &told, started.elapsed());
+        let path = endpoints::label(&call.path);
+        self.line.record(path, &told, started.elapsed());
         outcome
     }
 

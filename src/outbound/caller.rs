@@ -73,7 +73,7 @@ impl Callers {
         let in_headers = [AUTHORIZATION, PROXY_AUTHORIZATION]
             .into_iter()
             .filter_map(|name| credential(headers.get(name)?.to_str().ok()?));
-        let in_url = shown.tokens.iter().map(|token| Zeroizing::clone(token));
+        let in_url = shown.tokens.iter().map(Zeroizing::clone);
         if in_headers.chain(in_url).any(|shown| self.knows(&shown)) {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Asked {
 fn from_no_browser(headers: &HeaderMap) -> Result<(), Error> {
     if headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
         let detail = "this is for servers, and the request comes from a page in a browser";
-        return Err(Error::downstream(Kind::CallerUnknown, detail));
+        return Err(Error::downstream(Kind::CallDenied, detail));
     }
     Ok(())
 }
@@ -197,9 +197,10 @@ mod tests {
     fn callers(tokens: &[&str]) -> Callers {
         let config = config::Config::from_toml(&format!(
             "[app]\nappid = \"{OURS}\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
-             [inbound]\nupstream = \"http://127.0.0.1:1\"\n[outbound]\ncaller_token = {tokens:?}\n"
+             [inbound]\nupstream = \"http://127.0.0.1:1\"\n"
         ));
-        let config = config.unwrap();
+        let mut config = config.unwrap();
+        config.outbound.caller_tokens = tokens.iter().map(|token| Secret::new(*token)).collect();
         Callers::new(&config.app.appid, &config.outbound)
     }
 

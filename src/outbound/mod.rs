@@ -2,16 +2,18 @@
 //!
 //! All of it is decided before anything is sent, on values: `target` says which API is meant and refuses what could lead
 //! elsewhere, `caller` knows who may call and gives out tokens that are worth nothing anywhere else, `query` and `headers`
-//! take away what the app need not have written. Calling is the gateway's, and putting it all together the server's.
+//! take away what the app need not have written, `signing` adds what it cannot write. Calling is the gateway's, and putting it all together the server's.
 
 mod caller;
 mod headers;
 mod query;
+mod signing;
 mod target;
 
 pub(crate) use caller::{Asked, Callers};
 pub(crate) use headers::{for_app, for_wechat};
 pub(crate) use query::Parameters;
+pub(crate) use signing::{Signing, unknown_user};
 pub(crate) use target::Target;
 
 use crate::config;

@@ -100,13 +100,13 @@ fn elsewhere() -> Error {
 mod tests {
     use super::*;
 
-    fn parse(method: Method, uri: &str) -> Result<Target, (u16, Kind)> {
-        Target::parse(&method, &uri.parse().unwrap(), ["wechat.test", "::1"])
+    fn parse(method: &Method, uri: &str) -> Result<Target, (u16, Kind)> {
+        Target::parse(method, &uri.parse().unwrap(), ["wechat.test", "::1"])
             .map_err(|error| (error.status(), error.kind()))
     }
 
     fn get(uri: &str) -> Result<Target, (u16, Kind)> {
-        parse(Method::GET, uri)
+        parse(&Method::GET, uri)
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
         let problem = error.to_problem("request-1", crate::error::Language::English);
         assert!(String::from_utf8(problem).unwrap().contains("not https"));
         assert_eq!(
-            parse(Method::DELETE, "/wxa/getwxacode"),
+            parse(&Method::DELETE, "/wxa/getwxacode"),
             Err((405, Kind::MethodNotAllowed))
         );
     }

@@ -1,6 +1,6 @@
 //! THE call: what happens to a call of the app's to WeChat, from its head to the record of its end.
 //!
-//! target → parameters → caller → rules → answer it ourselves, or take the body and relay it → record. Every error on
+//! target → parameters → caller → rules → answer it ourselves, or take the body, sign and relay it → record. Every error on
 //! the way comes back to `answer`, where it becomes HTTP in one place.
 //!
 //! It has a thread of its own, and an HTTP library's server: what comes in is from the app and not from the public, and
@@ -34,15 +34,16 @@ use super::problem::{language, problem};
 use super::snapshot::Snapshot;
 use crate::answer::Answer;
 use crate::config::{Errors, Outbound};
+use crate::domain::OpenId;
 use crate::error::{Error, Kind, Side};
 use crate::gateway::{AppAnswer, AppCall, Payload, Shows};
 use crate::net::{Bound, Listener, Stream};
-use crate::outbound::{self, Asked, Parameters, Target};
+use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
 use crate::session::SessionState;
 use crate::telemetry::ids::{IdSource, RequestId};
 use crate::telemetry::metrics::Metrics;
-use crate::wechat::{access_token, login};
+use crate::wechat::{access_token, answer, login, session_key};
 use body::AnswerBody;
 
 /// WeChat's older endpoint for access_tokens.
@@ -222,12 +223,16 @@ impl Call<'_> {
             CLEAR_QUOTA => (Shows::AppSecretInBody, &["appid", "appsecret"]),
             _ => (Shows::AccessToken, &[]),
         };
-        let parameters = Parameters::parse(&query, ours, &config.app.appid)?;
+        let mut parameters = Parameters::parse(&query, ours, &config.app.appid)?;
         let callers = &self.snapshot.callers;
         callers.admit(&self.head.headers, parameters.shown())?;
         self.snapshot.rules.admit(&path)?;
         let place = self.place()?;
-        let payload = self.payload(body).await?;
+        let signing = Signing::of(&path, &self.head.headers)?;
+        let payload = match &signing {
+            None => self.payload(body).await?,
+            Some(signing) => self.signed(signing, &path, &mut parameters, body).await?,
+        };
         let call = AppCall {
             method: self.head.method.clone(),
             path,
@@ -238,7 +243,50 @@ impl Call<'_> {
             patience: config.outbound.timeout,
         };
         let answer = self.snapshot.gateway.relay(&call).await?;
+        let user = signing.and_then(|signing| signing.user);
+        self.learn(&call.path, user.as_ref(), &answer).await;
         self.pass_on(answer, place)
+    }
+
+    /// Signs for the user whom the app names, and for the app itself. What is signed must be known as a whole.
+    async fn signed(
+        &self,
+        signing: &Signing,
+        path: &str,
+        parameters: &mut Parameters,
+        body: Incoming,
+    ) -> Result<Payload, Error> {
+        let body = self.hold(body, self.outbound().body_limit).await?;
+        let of_user = match &signing.user {
+            None => None,
+            Some(user) => {
+                let signature = self.snapshot.sessions.sign(user, &body).await?;
+                Some(signature.ok_or_else(outbound::unknown_user)?)
+            }
+        };
+        let keys = &self.snapshot.config.wechat.virtual_payment;
+        signing.sign(path, parameters, &body, of_user.as_deref(), keys)?;
+        Ok(Payload::Whole(body))
+    }
+
+    /// A session_key that the app has WeChat give out is the user's newest, and signatures and decryption need that.
+    async fn learn(&self, path: &str, user: Option<&OpenId>, answer: &AppAnswer) {
+        let learned = match (path, user) {
+            _ if answer.refusal.is_some() => None,
+            (login::PATH, _) => {
+                let session = answer::parse(&answer.start).and_then(|answer| login::parse(&answer));
+                session.ok().map(|user| (user.openid, user.session_key))
+            }
+            (path, Some(user)) if path == session_key::RESET.path => {
+                let parsed = answer::parse(&answer.start);
+                let key = parsed.and_then(|answer| session_key::parse_reset(&answer, user));
+                key.ok().map(|key| (user.clone(), key))
+            }
+            _ => None,
+        };
+        if let Some((user, key)) = learned {
+            self.snapshot.sessions.learn(&user, &key).await;
+        }
     }
 
     /// A token endpoint, answered here: what it gives is worth nothing anywhere else.

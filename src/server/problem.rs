@@ -11,7 +11,7 @@ pub(super) fn problem(error: &Error, request_id: &str, language: Language) -> An
         .body(error.to_problem(request_id, language));
     // RFC 9110 §15.5.2 wants it with every 401. The token of one who has encrypted with an old key is good.
     match (error.status(), error.kind()) {
-        (401, Kind::DecryptFailed | Kind::CallerUnknown) => {
+        (401, Kind::DecryptFailed) => {
             answer = answer.with("www-authenticate", "Bearer");
         }
         (401, _) => {
