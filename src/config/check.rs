@@ -20,9 +20,9 @@ use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Authorities, Cidr, Config, EgressProxy, Endpoint, Errors, EscapedSlashes,
-    Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode, RedisNode, Route,
-    Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
+    Admin, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint, Errors,
+    EscapedSlashes, Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode,
+    RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::domain::AppId;
 use crate::secret::Secret;
@@ -31,12 +31,15 @@ const INBOUND_LISTEN: &str = "0.0.0.0:8080";
 const OUTBOUND_LISTEN: &str = "127.0.0.1:8081";
 const ADMIN_LISTEN: &str = "127.0.0.1:9901";
 const PREFIX: &str = "/wx";
+const MIN_PAUSE: &str = "1s";
+const MAX_PAUSE: &str = "60s";
 const ACCESS_TTL: &str = "2h";
 const REFRESH_TTL: &str = "30d";
 
 const MOST_WORKERS: i64 = 256;
 const MOST_CONNECTIONS: i64 = 1_000_000;
 const MOST_REQUESTS: i64 = 1_000_000;
+const MOST_FAILURES: i64 = 1_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 const REDIS_PORT: u16 = 6379;
@@ -364,6 +367,7 @@ impl Check<'_> {
         let egress_proxy = self.egress_proxy(raw);
         let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
         let timeout = self.text(&raw.timeout, "8s", values::duration);
+        let breaker = self.breaker(&raw.breaker);
         let virtual_payment = match &raw.virtual_payment {
             None => Some(VirtualPayment::default()),
             Some(raw) => self.virtual_payment(raw),
@@ -374,7 +378,21 @@ impl Check<'_> {
             egress_proxy: egress_proxy?,
             connect_timeout: connect_timeout?,
             timeout: timeout?,
+            breaker: breaker?,
             virtual_payment: virtual_payment?,
+        })
+    }
+
+    fn breaker(&mut self, raw: &raw::Breaker) -> Option<Breaker> {
+        let enabled = self.value(&raw.enabled, || Ok(true), |on| Ok(*on));
+        let failures = self.value(&raw.failures, || Ok(5), |n| whole_within(*n, MOST_FAILURES));
+        let min_pause = self.text(&raw.min_pause, MIN_PAUSE, values::duration);
+        let max_pause = self.text(&raw.max_pause, MAX_PAUSE, values::duration);
+        Some(Breaker {
+            enabled: enabled?,
+            failures: failures?,
+            min_pause: min_pause?,
+            max_pause: max_pause?,
         })
     }
 
@@ -820,6 +838,7 @@ impl Check<'_> {
     /// The rules that more than one key has a part in.
     fn across(&mut self, raw: &Raw) {
         self.lifetimes(&raw.session);
+        self.pauses(&raw.wechat.breaker);
         let listeners = [
             self.listener("[inbound] listen", &raw.inbound.listen, INBOUND_LISTEN),
             self.listener("[outbound] listen", &raw.outbound.listen, OUTBOUND_LISTEN),
@@ -842,6 +861,19 @@ impl Check<'_> {
             let fault = Fault::new("a refresh token must live longer than an access token")
                 .help("`refresh_ttl` is more than `access_ttl`");
             let span = raw.refresh_ttl.span().or(raw.access_ttl.span());
+            self.sink.error(span, fault);
+        }
+    }
+
+    fn pauses(&mut self, raw: &raw::Breaker) {
+        let min = peek(&raw.min_pause, MIN_PAUSE, values::duration);
+        let max = peek(&raw.max_pause, MAX_PAUSE, values::duration);
+        if let (Some(min), Some(max)) = (min, max)
+            && max < min
+        {
+            let fault = Fault::new("the longest pause cannot be shorter than the first")
+                .help("`max_pause` is at least `min_pause`");
+            let span = raw.max_pause.span().or(raw.min_pause.span());
             self.sink.error(span, fault);
         }
     }

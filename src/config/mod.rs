@@ -248,8 +248,23 @@ pub struct Wechat {
     pub connect_timeout: Duration,
     /// How long a whole call may take.
     pub timeout: Duration,
+    /// When calls are held back.
+    pub breaker: Breaker,
     /// What virtual payment signs with.
     pub virtual_payment: VirtualPayment,
+}
+
+/// `[wechat.breaker]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    /// Whether calls are held back at all.
+    pub enabled: bool,
+    /// After how many failures in a row; more than none.
+    pub failures: usize,
+    /// How long at first.
+    pub min_pause: Duration,
+    /// How long at the most; not less than at first.
+    pub max_pause: Duration,
 }
 
 /// `[wechat.virtual_payment]`

@@ -140,6 +140,16 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "wechat.breaker",
+        repeated: false,
+        keys: &[
+            Key::new("enabled", Kind::Flag),
+            Key::new("failures", Kind::Number),
+            Key::new("min_pause", Kind::Duration),
+            Key::new("max_pause", Kind::Duration),
+        ],
+    },
+    Section {
         name: "wechat.virtual_payment",
         repeated: false,
         keys: &[
@@ -298,7 +308,17 @@ pub(super) struct Wechat {
     pub(super) egress_proxy_file: Field<Texts>,
     pub(super) connect_timeout: Field<Text>,
     pub(super) timeout: Field<Text>,
+    pub(super) breaker: Breaker,
     pub(super) virtual_payment: Option<VirtualPayment>,
+}
+
+/// `[wechat.breaker]`
+#[derive(Default)]
+pub(super) struct Breaker {
+    pub(super) enabled: Field<bool>,
+    pub(super) failures: Field<i64>,
+    pub(super) min_pause: Field<Text>,
+    pub(super) max_pause: Field<Text>,
 }
 
 /// `[wechat.virtual_payment]`
@@ -524,6 +544,10 @@ impl Raw {
                     egress_proxy_file: table.text_or_list("egress_proxy_file", r),
                     connect_timeout: table.text("connect_timeout", r),
                     timeout: table.text("timeout", r),
+                    breaker: table
+                        .section("breaker", r)
+                        .map(|table| Breaker::read(table, r))
+                        .unwrap_or_default(),
                     virtual_payment: table
                         .section("virtual_payment", r)
                         .map(|table| VirtualPayment::read(table, r)),
@@ -573,6 +597,19 @@ impl Inbound {
             escaped_slashes: table.text("escaped_slashes", r),
             tls: table.section("tls", r).map(|table| Tls::read(table, r)),
         }
+    }
+}
+
+impl Breaker {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let read = Self {
+            enabled: table.flag("enabled", r),
+            failures: table.number("failures", r),
+            min_pause: table.text("min_pause", r),
+            max_pause: table.text("max_pause", r),
+        };
+        table.finish(r);
+        read
     }
 }
 

@@ -599,6 +599,18 @@ mod tests {
                 "write kind = \"redis\" below `[store]`",
             ),
             ("", "", "[wechat]\nendpoints = []", "one endpoint at least"),
+            (
+                "",
+                "",
+                "[wechat.breaker]\nfailures = 0",
+                "this must be from 1 to 1000",
+            ),
+            (
+                "",
+                "",
+                "[wechat.breaker]\nmax_pause = \"500ms\"",
+                "`max_pause` is at least `min_pause`",
+            ),
             ("", "", "[log]\nlevel = \"warning\"", "there is \"trace\""),
             ("", "", "[route]\npath = \"/a\"", "write `[[route]]`"),
             ("", "", "[[log]]\nlevel = \"info\"", "write `[log]`"),

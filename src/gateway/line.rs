@@ -124,7 +124,7 @@ impl Line {
     ) -> Result<T, Error> {
         let answer = parse(reply, call.api)?;
         if let Some(refusal) = self.refusal(&answer, call.hidden) {
-            return Err(refused(refusal, call.api));
+            return Err(refused(refusal, call.api.path));
         }
         if reply.status != 200 {
             let status = reply.status;
@@ -199,11 +199,12 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
     })
 }
 
-pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
+/// How it is told that WeChat refused a call at `path`.
+pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
     let code = refusal.errcode;
     let address = answer::address_seen(&refusal.errmsg);
     let fault = WechatFault {
-        meaning: (api.meaning)(code),
+        meaning: errcode::meaning_at(path, code),
         errmsg: refusal.errmsg,
         rid: refusal.rid,
     };
@@ -211,7 +212,7 @@ pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
     if let Some(after) = errcode::retry_after(code) {
         error = error.with_retry_after(after);
     }
-    let Some((en, zh)) = (api.advice)(code) else {
+    let Some((en, zh)) = errcode::advice_at(path, code) else {
         return error;
     };
     match address {

@@ -129,7 +129,7 @@ impl Gateway {
 
     /// How it is told that WeChat has no data under one of several cloudIDs.
     pub(crate) fn refused_cloud_id(refusal: Refusal) -> Error {
-        line::refused(refusal, &cloud_id::API)
+        line::refused(refusal, cloud_id::API.path)
     }
 
     /// Whether `session_key` still is the user's key at WeChat.

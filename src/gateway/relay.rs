@@ -23,7 +23,7 @@ use crate::domain::AccessToken;
 use crate::error::{Error, Kind, Side};
 use crate::wechat::answer;
 use crate::wechat::api::{self, Api};
-use crate::wechat::endpoints;
+use crate::wechat::{endpoints, errcode};
 
 /// How much of an answer that looks like JSON is read before it is passed on. Refusals are a few hundred bytes.
 const PEEK: usize = 64 * 1024;
@@ -31,8 +31,6 @@ const PEEK: usize = 64 * 1024;
 /// What an errcode means where the app calls an API.
 const APP: Api = Api {
     path: "",
-    meaning: api::meaning,
-    advice: api::advice,
     if_lost: None,
 };
 
@@ -179,19 +177,19 @@ impl Gateway {
             Peeked::of(response, call.patience).await
         };
         let outcome = match answered.await {
-            Ok(peeked) => self.read(peeked, hidden),
+            Ok(peeked) => self.read(peeked, &call.path, hidden),
             Err(failure) => Err(lost(failure, &APP)),
         };
         let told = match &outcome {
             Ok(answer) => answer.refusal.clone().map_or(Ok(()), Err),
             Err(error) => Err(error.clone()),
         };
-        let path = endpoints::label(&call.path);
-        self.line.record(path, &told, started.elapsed());
+        self.line
+            .record(endpoints::label(&call.path), &told, started.elapsed());
         outcome
     }
 
-    fn read(&self, peeked: Peeked, hidden: &[&str]) -> Result<AppAnswer, Error> {
+    fn read(&self, peeked: Peeked, path: &str, hidden: &[&str]) -> Result<AppAnswer, Error> {
         let Peeked {
             status,
             mut headers,
@@ -209,7 +207,8 @@ impl Gateway {
             Ok(answer) if whole => self
                 .line
                 .refusal(&answer, hidden)
-                .map(|refusal| refused(refusal, &APP)),
+                .filter(|refusal| !errcode::is_success_at(path, refusal.errcode))
+                .map(|refusal| refused(refusal, path)),
             _ => None,
         };
         let refusal = refusal.or_else(|| {

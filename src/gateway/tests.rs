@@ -124,6 +124,12 @@ fn gateway_with(
         egress_proxy: None,
         connect_timeout,
         timeout,
+        breaker: config::Breaker {
+            enabled: true,
+            failures: 5,
+            min_pause: Duration::from_secs(1),
+            max_pause: Duration::from_secs(60),
+        },
         virtual_payment: config::VirtualPayment::default(),
     };
     Gateway::new(&app, &wechat, &Memory::default(), Arc::default())
