@@ -144,6 +144,29 @@ impl Connector {
     }
 }
 
+impl Unconnected {
+    /// That which caused an error of the pool's, if one did.
+    pub(super) fn behind<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(unconnected) = error.downcast_ref() {
+                return Some(unconnected);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// For the caller: which part of the way it was, and no names of ours.
+    pub(super) fn told(&self) -> &'static str {
+        match self {
+            Self::Server(..) => "no connection to WeChat",
+            Self::Proxy { .. } => "the egress proxy gives no connection to WeChat",
+            Self::Tls(..) => "no trusted TLS with WeChat",
+        }
+    }
+}
+
 impl Proxy {
     fn new(proxy: &config::EgressProxy) -> Self {
         let authority = authority(&proxy.host, proxy.port);

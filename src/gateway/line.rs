@@ -11,6 +11,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Failure, Question, Reply};
+use super::connector::Unconnected;
 use crate::config;
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side, WechatFault};
@@ -207,7 +208,9 @@ fn lost(failure: Failure, api: &Api) -> Error {
     let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {
-            error(Kind::WechatUnreachable, "no connection to WeChat").with_cause(cause)
+            let unconnected = Unconnected::behind(&*cause);
+            let detail = unconnected.map_or("no connection to WeChat", Unconnected::told);
+            error(Kind::WechatUnreachable, detail).with_cause(cause)
         }
         Failure::BrokeOff(cause) => {
             let detail = "WeChat broke off before its answer was complete";
