@@ -6,6 +6,7 @@
 )]
 
 mod backends;
+mod egress;
 mod fake_app;
 mod floors;
 mod forwarding;

@@ -3,6 +3,7 @@
 //! All of it must be done within one timeout, and what went wrong on the way says where. Until it is done nothing has
 //! been sent to WeChat, so that every [`Unconnected`] is a reason to try the next endpoint.
 
+use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -32,13 +33,14 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use zeroize::Zeroizing;
 
+use super::names::Names;
 use super::payload::Cause;
 use crate::config;
 
 /// Connects to WeChat for a pool of hyper's. Clones share all but their state.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Names>,
     proxy: Option<Arc<Proxy>>,
     tls: Arc<ClientConfig>,
     timeout: Duration,
@@ -96,7 +98,12 @@ struct Proxy {
 /// What connects to the endpoints of `wechat`. Needs no runtime yet. Connections are made on `home` if there is one: who opens
 /// one is not who uses it last, and its sockets die with the runtime that they were opened on.
 pub(super) fn connector(wechat: &config::Wechat, home: Option<Handle>) -> Connector {
-    let mut tcp = HttpConnector::new();
+    let names = Names::of_the_system(wechat.connect_timeout / 3);
+    connector_by(wechat, names, home)
+}
+
+fn connector_by(wechat: &config::Wechat, names: Names, home: Option<Handle>) -> Connector {
+    let mut tcp = HttpConnector::new_with_resolver(names);
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     // Divided among the addresses of a name, so that a dead one leaves time for the next; IPv4 and IPv6 are raced.
@@ -158,6 +165,29 @@ impl Connector {
     }
 }
 
+impl Unconnected {
+    /// That which caused an error of the pool's, if one did.
+    pub(super) fn behind<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(unconnected) = error.downcast_ref() {
+                return Some(unconnected);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// For the caller: which part of the way it was, and no names of ours.
+    pub(super) fn told(&self) -> &'static str {
+        match self {
+            Self::Server(..) => "no connection to WeChat",
+            Self::Proxy { .. } => "the egress proxy gives no connection to WeChat",
+            Self::Tls(..) => "no trusted TLS with WeChat",
+        }
+    }
+}
+
 impl Proxy {
     fn new(proxy: &config::EgressProxy) -> Self {
         let authority = authority(&proxy.host, proxy.port);
@@ -177,7 +207,7 @@ impl Proxy {
     /// A connection to the proxy that has become one to the server `to`.
     async fn connect(
         &self,
-        tcp: &mut HttpConnector,
+        tcp: &mut HttpConnector<Names>,
         to: &Authority,
     ) -> Result<TokioIo<TcpStream>, Refusal> {
         let stream = tcp.call(self.uri.clone()).await;
@@ -290,4 +320,105 @@ fn with_port(uri: &Uri, usual: u16) -> Authority {
 
 fn without_brackets(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::sync::mpsc;
+
+    use socket2::{Domain, Socket, Type};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+    fn wechat(connect_timeout: Duration) -> config::Wechat {
+        config::Wechat {
+            endpoints: Vec::new(),
+            authorities: None,
+            egress_proxy: None,
+            connect_timeout,
+            timeout: Duration::from_secs(3600),
+        }
+    }
+
+    async fn connect(
+        timeout: Duration,
+        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+        port: u16,
+    ) -> Result<Connection, String> {
+        let names = Names::by(lookup, timeout);
+        let to = format!("http://api.test:{port}/").parse().unwrap();
+        let outcome = connector_by(&wechat(timeout), names, None).call(to).await;
+        outcome.map_err(|error| {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            text
+        })
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_is_told_at_once_and_one_that_hangs_in_time() {
+        let unknown = |_: &str| Err(io::Error::other("Name or service not known"));
+        let told = connect(Duration::from_secs(3600), unknown, 443).await;
+        assert_eq!(
+            told.err().as_deref(),
+            Some("no connection to api.test:443: dns error: Name or service not known")
+        );
+
+        let (sender, never) = mpsc::channel::<()>();
+        let never = std::sync::Mutex::new(never);
+        let hangs = move |_: &str| {
+            let _ = never.lock().unwrap().recv();
+            Ok(Vec::new())
+        };
+        let told = connect(Duration::from_millis(20), hangs, 443).await;
+        assert_eq!(
+            told.err().as_deref(),
+            Some("no connection to api.test:443: it took too long")
+        );
+        drop(sender);
+    }
+
+    #[tokio::test]
+    async fn behind_a_dead_address_the_next_is_tried() {
+        let alive = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = alive.local_addr().unwrap().port();
+        let both = |_: &str| Ok(vec![ELSEWHERE, HERE]);
+        // Nobody listens there.
+        let refused = connect(Duration::from_secs(60), both, port).await;
+        assert!(refused.is_ok());
+        // Nobody answers there.
+        let hole = black_hole(SocketAddr::new(ELSEWHERE, port));
+        let dead = connect(Duration::from_millis(20), |_| Ok(vec![ELSEWHERE]), port).await;
+        assert!(dead.is_err());
+        let silent = connect(Duration::from_secs(1), both, port).await;
+        assert!(silent.is_ok());
+        drop(hole);
+    }
+
+    /// A listener whose queue is full: it drops what would be one more connection, as a dead machine does.
+    fn black_hole(at: SocketAddr) -> Vec<Socket> {
+        let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = stream();
+        listener.bind(&at.into()).unwrap();
+        listener.listen(0).unwrap();
+        let mut held = vec![listener];
+        loop {
+            let knock = stream();
+            let outcome = knock.connect_timeout(&at.into(), Duration::from_millis(20));
+            held.push(knock);
+            if outcome.is_err() {
+                return held;
+            }
+        }
+    }
 }

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Failure, Question, Reply};
+use super::connector::Unconnected;
 use super::payload::Payload;
 use crate::config;
 use crate::domain::AppId;
@@ -228,7 +229,9 @@ pub(super) fn lost(failure: Failure, api: &Api) -> Error {
     let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {
-            error(Kind::WechatUnreachable, "no connection to WeChat").with_cause(cause)
+            let unconnected = Unconnected::behind(&*cause);
+            let detail = unconnected.map_or("no connection to WeChat", Unconnected::told);
+            error(Kind::WechatUnreachable, detail).with_cause(cause)
         }
         Failure::BrokeOff(cause) => {
             let detail = "WeChat broke off before its answer was complete";

@@ -9,6 +9,7 @@ mod access_token;
 mod client;
 mod connector;
 mod line;
+mod names;
 mod payload;
 mod relay;
 
