@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use wx_sidecar::Config;
 use wx_sidecar::domain::LoginCode;
 use wx_sidecar::error::{Error, Kind, Language, Side};
-use wx_sidecar::gateway::{AccessTokenKeepers, Gateway};
+use wx_sidecar::gateway::{Gateway, Memory};
 use wx_sidecar::wechat::login::UserSession;
 
 use crate::rig::{self, Rig, SECRET, canary, configuration, keep};
@@ -236,7 +236,7 @@ fn gateway(endpoints: &[&str], lines: &str) -> Gateway {
     let section = format!("[wechat]\nendpoints = {endpoints:?}\n{lines}");
     let text = configuration("", NO_APP, "", &section);
     let config = Config::from_toml(&text).unwrap_or_else(|report| panic!("{report}"));
-    let keepers = AccessTokenKeepers::default();
+    let keepers = Memory::default();
     Gateway::new(&config.app, &config.wechat, &keepers, Arc::default())
 }
 

@@ -444,6 +444,26 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+impl Wechat {
+    /// What is said of WeChat by a configuration that says only this.
+    pub(crate) fn at(
+        endpoints: Vec<Endpoint>,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Self {
+        let least = "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+                     [inbound]\nupstream = \"http://127.0.0.1:1\"\n";
+        let config = Config::from_toml(least).unwrap();
+        Self {
+            endpoints,
+            connect_timeout,
+            timeout,
+            ..config.wechat
+        }
+    }
+}
+
 /// As it is configured.
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -184,6 +184,7 @@ impl Unconnected {
             Self::Server(..) => "no connection to WeChat",
             Self::Proxy { .. } => "the egress proxy gives no connection to WeChat",
             Self::Tls(..) => "no trusted TLS with WeChat",
+            Self::Ending(_) => "the sidecar is ending",
         }
     }
 }
@@ -337,13 +338,7 @@ mod tests {
     const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
     fn wechat(connect_timeout: Duration) -> config::Wechat {
-        config::Wechat {
-            endpoints: Vec::new(),
-            authorities: None,
-            egress_proxy: None,
-            connect_timeout,
-            timeout: Duration::from_secs(3600),
-        }
+        config::Wechat::at(Vec::new(), connect_timeout, Duration::from_secs(3600))
     }
 
     async fn connect(

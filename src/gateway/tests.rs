@@ -118,20 +118,7 @@ fn gateway_with(
         secrets: vec![Secret::new(SECRET), Secret::new(OLD_SECRET)],
         env: String::new(),
     };
-    let wechat = config::Wechat {
-        endpoints,
-        authorities: None,
-        egress_proxy: None,
-        connect_timeout,
-        timeout,
-        breaker: config::Breaker {
-            enabled: true,
-            failures: 5,
-            min_pause: Duration::from_secs(1),
-            max_pause: Duration::from_secs(60),
-        },
-        virtual_payment: config::VirtualPayment::default(),
-    };
+    let wechat = config::Wechat::at(endpoints, connect_timeout, timeout);
     Gateway::new(&app, &wechat, &Memory::default(), Arc::default())
 }
 
