@@ -13,7 +13,15 @@ use super::token::Grant;
 
 /// Answers a call.
 pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
-    let answered = match request.path.as_str() {
+    let answered = json_of(state, request);
+    match answered {
+        Ok(body) => Answer::success(&request.path, &body),
+        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+    }
+}
+
+fn json_of(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    match request.path.as_str() {
         "/sns/jscode2session" => code_to_session(state, request),
         "/cgi-bin/token" => token(state, request),
         "/cgi-bin/stable_token" => stable_token(state, request),
@@ -23,10 +31,6 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         "/wxa/checksession" => check_session(state, request),
         "/wxa/resetusersessionkey" => reset_session_key(state, request),
         _ => Err(Refusal::PathUnknown),
-    };
-    match answered {
-        Ok(body) => Answer::success(&request.path, &body),
-        Err(refusal) => Answer::refusal(state, &request.path, refusal),
     }
 }
 
@@ -229,6 +233,7 @@ mod tests {
             method,
             path: path.to_owned(),
             query: Query::parse(query),
+            headers: ::http::HeaderMap::new(),
             wants_text: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };

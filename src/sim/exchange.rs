@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::http::Method;
+use ::http::{HeaderMap, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -25,6 +25,7 @@ pub(super) struct Request {
     /// As it was sent, not decoded.
     pub(super) path: String,
     pub(super) query: Query,
+    pub(super) headers: HeaderMap,
     /// Whether the client asked for `text/plain`.
     pub(super) wants_text: bool,
     pub(super) body: Bytes,
@@ -54,6 +55,8 @@ pub(super) enum Outcome {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
+    /// Field lines beside the content type.
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     /// The errcode that the body tells, for the list of calls.
     pub(super) errcode: Option<i64>,
@@ -109,6 +112,7 @@ impl Answer {
         Self {
             status,
             content_type,
+            headers: HeaderMap::new(),
             body: body.into(),
             errcode: None,
         }
@@ -117,6 +121,14 @@ impl Answer {
     /// A success of WeChat's.
     pub(super) fn success(path: &str, body: &Value) -> Self {
         Self::new(200, content_type(path), body.to_string())
+    }
+
+    /// A success of WeChat's that is a file.
+    pub(super) fn file(content_type: &'static str, headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            headers,
+            ..Self::new(200, content_type, body)
+        }
     }
 
     /// A refusal of WeChat's: HTTP 200 all the same.
@@ -232,6 +244,7 @@ mod tests {
             method: method.parse().unwrap(),
             path: path.to_owned(),
             query: Query::parse(query),
+            headers: HeaderMap::new(),
             wants_text: false,
             body: Bytes::copy_from_slice(body),
         }
@@ -353,6 +366,7 @@ mod tests {
                 method: method.parse().unwrap(),
                 path,
                 query: Query::parse(&query),
+                headers: HeaderMap::new(),
                 wants_text: body.len() % 2 == 0,
                 body: body.into(),
             };

@@ -25,7 +25,7 @@ use super::exchange::{Answer, Outcome, Query, Request, receive};
 use super::lock;
 use super::state::State;
 
-const BODY_LIMIT: usize = 1 << 20;
+const BODY_LIMIT: usize = 32 << 20;
 /// Between half a body and the reset, so that the half arrives: what is still queued when a socket is reset is lost.
 const BEFORE_TEAR: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -111,7 +111,7 @@ async fn read(request: HttpRequest<Incoming>) -> Result<Request, Answer> {
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Answer::text(413, "the body is larger than 1 MiB\n"));
+            return Err(Answer::text(413, "the body is larger than 32 MiB\n"));
         }
         Err(_) => return Err(Answer::text(400, "the body broke off\n")),
     };
@@ -121,6 +121,7 @@ async fn read(request: HttpRequest<Incoming>) -> Result<Request, Answer> {
         path: head.uri.path().to_owned(),
         query: Query::parse(head.uri.query().unwrap_or_default()),
         wants_text: accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain")),
+        headers: head.headers,
         body,
     })
 }
@@ -129,6 +130,7 @@ fn response(answer: Answer) -> Response<SimBody> {
     let Answer {
         status,
         content_type,
+        headers,
         body,
         ..
     } = answer;
@@ -137,11 +139,13 @@ fn response(answer: Answer) -> Response<SimBody> {
         .ok()
         .filter(|status| !status.is_informational())
         .unwrap_or(StatusCode::BAD_GATEWAY);
-    Response::builder()
+    let mut response = Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
         .body(SimBody::Whole(Some(body)))
-        .expect("the content type is a valid header value")
+        .expect("the content type is a valid header value");
+    response.headers_mut().extend(headers);
+    response
 }
 
 /// Announces the whole body, sends half of it, resets.
