@@ -122,6 +122,7 @@ fn gateway_with(
         endpoints,
         connect_timeout,
         timeout,
+        api_security: None,
     };
     Gateway::new(
         &app,
