@@ -211,7 +211,7 @@ pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, Invalid> {
 
 /// Each control character becomes a space rather than nothing, so that a value they were put into stays recognisably
 /// wrong: `o6z\nX` must not turn into a good openid.
-fn without_control_characters(text: &[u8]) -> Vec<u8> {
+pub(super) fn without_control_characters(text: &[u8]) -> Vec<u8> {
     let space_out = |b: &u8| if b.is_ascii_control() { b' ' } else { *b };
     text.iter().map(space_out).collect()
 }
