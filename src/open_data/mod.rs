@@ -9,6 +9,7 @@ mod places;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -267,28 +268,10 @@ fn bad(why: Malformed) -> Error {
     Error::downstream(Kind::BadRequest, why.0)
 }
 
-/// A value of a query. A `+` stays: it stands for itself in base64, where it does not it is repaired.
+/// A value of a query. A `+` stays: it stands for itself in base64, where it does not it is repaired. So does a `%` that
+/// escapes nothing.
 fn percent_decoded(text: &[u8]) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = |b: u8| char::from(b).to_digit(16);
-        let pair = match (first, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match pair {
-            Some((high, low)) => {
-                decoded.push((high * 16 + low) as u8);
-                rest = &after[2..];
-            }
-            None => {
-                decoded.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    percent_decode(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
