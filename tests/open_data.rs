@@ -565,6 +565,21 @@ fn the_seed_demos_clients_find_their_paths() {
     assert_eq!((answer.status, answer.text()), (200, &*text));
     let answer = rig.get_as(&session, &format!("{user}/phone?{}", query(&made[1])));
     assert_eq!(answer.json()["purePhoneNumber"], "13800138002");
+    // A HEAD would spend the code for nothing.
+    let (logins, code) = (rig.sim.calls(LOGIN), rig.code("alice"));
+    let phone_code = rig.sim.issue_phone_code("alice");
+    canary(&phone_code);
+    for (path, code) in [("login", &code), ("info", &code), ("phone", &phone_code)] {
+        let bearer = session.bearer();
+        let headers = [("Authorization", &*bearer)];
+        let target = format!("{user}/{path}?code={code}");
+        let answer = rig.request("HEAD", &target, &headers, b"");
+        assert_eq!(answer.status, 405, "{path}");
+        assert_eq!(answer.header("allow"), Some("GET"), "{path}");
+    }
+    assert_eq!(rig.sim.calls(LOGIN), logins);
+    assert_eq!(rig.sim.calls("/wxa/business/getuserphonenumber"), 0);
+    assert_eq!(rig.login_with(&code).status, 200);
     // A session_key is no way in.
     let target = format!("{user}/info?{}", query(&made[0]));
     assert_eq!(rig.request("GET", &target, &[], b"").status, 401);
