@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
+use super::Memory;
 use super::client::{Client, Failure, Question, Reply};
 use super::connector::Unconnected;
+use super::envelope::Envelope;
 use super::payload::Payload;
 use crate::config;
 use crate::domain::AppId;
@@ -30,6 +31,8 @@ use crate::wechat::login;
 /// The way to WeChat, for one Mini Program.
 pub(super) struct Line {
     pub(super) client: Client,
+    /// If some calls are to be encrypted.
+    envelope: Option<Envelope>,
     pub(super) appid: AppId,
     secrets: Vec<Secret>,
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
@@ -54,11 +57,18 @@ impl Line {
     pub(super) fn new(
         app: &config::App,
         wechat: &config::Wechat,
-        home: Option<Handle>,
+        memory: &Memory,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            client: Client::new(wechat, home),
+            client: Client::new(wechat, memory.home.clone()),
+            envelope: wechat.api_security.as_ref().map(|security| {
+                Envelope::new(
+                    Arc::clone(security),
+                    app.appid.clone(),
+                    memory.clock.clone(),
+                )
+            }),
             appid: app.appid.clone(),
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),
@@ -74,23 +84,53 @@ impl Line {
         read: impl FnOnce(&Answer) -> Result<T, Invalid>,
     ) -> Result<T, Error> {
         let started = Instant::now();
-        let (method, headers) = match &call.body {
-            Some(_) => (Method::POST, json_content()),
-            None => (Method::GET, HeaderMap::new()),
-        };
-        let question = Question {
-            method: &method,
-            path: call.api.path,
-            query: &call.query,
-            headers: &headers,
-            payload: &Payload::Whole(call.body.clone().unwrap_or_default()),
-        };
-        let outcome = match self.client.ask(&question).await {
+        let outcome = match self.ask(&call).await {
             Ok(reply) => self.read(&reply, &call, read),
-            Err(failure) => Err(lost(failure, call.api)),
+            Err(error) => Err(error),
         };
         self.record(call.api.path, &outcome, started.elapsed());
         outcome
+    }
+
+    async fn ask(&self, call: &Call<'_>) -> Result<Reply, Error> {
+        let path = call.api.path;
+        let body = call.body.clone().unwrap_or_default();
+        let Some(envelope) = self.envelope_for(path) else {
+            let (method, headers) = match &call.body {
+                Some(_) => (Method::POST, json_content()),
+                None => (Method::GET, HeaderMap::new()),
+            };
+            let question = Question {
+                method: &method,
+                path,
+                query: &call.query,
+                headers: &headers,
+                payload: &Payload::Whole(body),
+            };
+            let reply = self.client.ask(&question).await;
+            return reply.map_err(|failure| lost(failure, call.api));
+        };
+        let sealed = envelope.seal(path, &call.query, &body)?;
+        let question = Question {
+            method: &Method::POST,
+            path,
+            query: &sealed.query,
+            headers: &sealed.headers,
+            payload: &Payload::Whole(sealed.body),
+        };
+        let reply = self.client.ask(&question).await;
+        let mut reply = reply.map_err(|failure| lost(failure, call.api))?;
+        reply.body = envelope
+            .open(path, &reply.headers, &reply.body)
+            .map_err(|error| may_have_acted(error, call.api.if_lost))?;
+        Ok(reply)
+    }
+
+    /// What calls at `path` are put into, if they are.
+    pub(super) fn envelope_for(&self, path: &str) -> Option<&Envelope> {
+        self.envelope
+            .as_ref()
+            .filter(|envelope| envelope.is_for(path))
     }
 
     /// The AppSecrets with their places, the one that WeChat took last first. After each call that shows one,

@@ -8,6 +8,7 @@
 mod access_token;
 mod client;
 mod connector;
+mod envelope;
 mod line;
 mod names;
 mod payload;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::domain::{AccessToken, CloudId, LoginCode, OpenId, PhoneCode, SessionKey};
 use crate::error::{Error, Kind, Side};
@@ -43,13 +45,15 @@ pub struct Memory {
     access_tokens: AccessTokenKeepers,
     /// Where connections to WeChat live, if not with whoever opens them.
     home: Option<Handle>,
+    clock: Clock,
 }
 
 impl Memory {
-    /// Nothing is known yet; connections will live on `home`.
-    pub(crate) fn at_home_on(home: Handle) -> Self {
+    /// Nothing is known yet; connections will live on `home`, and time is told by `clock`.
+    pub(crate) fn at_home_on(home: Handle, clock: Clock) -> Self {
         Self {
             home: Some(home),
+            clock,
             ..Self::default()
         }
     }
@@ -71,7 +75,7 @@ impl Gateway {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            line: Arc::new(Line::new(app, wechat, memory.home.clone(), metrics)),
+            line: Arc::new(Line::new(app, wechat, memory, metrics)),
             keeper: memory.access_tokens.keeper(app),
         }
     }

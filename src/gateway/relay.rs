@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::Gateway;
 use super::client::{Failure, Question, body_failure};
+use super::envelope::Envelope;
 use super::line::{lost, refused};
 use super::payload::Payload;
 use crate::domain::AccessToken;
@@ -165,21 +166,11 @@ impl Gateway {
         hidden: &[&str],
     ) -> Result<AppAnswer, Error> {
         let started = Instant::now();
-        let question = Question {
-            method: &call.method,
-            path: &call.path,
-            query,
-            headers: &call.headers,
-            payload,
+        let outcome = match self.line.envelope_for(&call.path) {
+            None => self.ask(call, query, payload).await,
+            Some(envelope) => self.ask_sealed(envelope, call, query, payload).await,
         };
-        let answered = async {
-            let response = self.line.client.begin(&question, call.patience).await?;
-            Peeked::of(response, call.patience).await
-        };
-        let outcome = match answered.await {
-            Ok(peeked) => self.read(peeked, &call.path, hidden),
-            Err(failure) => Err(lost(failure, &APP)),
-        };
+        let outcome = outcome.and_then(|peeked| self.read(peeked, &call.path, hidden));
         let told = match &outcome {
             Ok(answer) => answer.refusal.clone().map_or(Ok(()), Err),
             Err(error) => Err(error.clone()),
@@ -187,6 +178,67 @@ impl Gateway {
         self.line
             .record(endpoints::label(&call.path), &told, started.elapsed());
         outcome
+    }
+
+    async fn ask(&self, call: &AppCall, query: &str, payload: &Payload) -> Result<Peeked, Error> {
+        let question = Question {
+            method: &call.method,
+            path: &call.path,
+            query,
+            headers: &call.headers,
+            payload,
+        };
+        self.begin(&question, call.patience, PEEK).await
+    }
+
+    /// As [`Gateway::ask`], encrypted and signed in both directions.
+    async fn ask_sealed(
+        &self,
+        envelope: &Envelope,
+        call: &AppCall,
+        query: &str,
+        payload: &Payload,
+    ) -> Result<Peeked, Error> {
+        let Payload::Whole(body) = payload else {
+            let detail = "a call that is to be encrypted has to be known as a whole";
+            return Err(Error::new(Kind::Internal, Side::Us, detail));
+        };
+        let sealed = envelope.seal(&call.path, query, body)?;
+        let question = Question {
+            method: &Method::POST,
+            path: &call.path,
+            query: &sealed.query,
+            headers: &sealed.headers,
+            payload: &Payload::Whole(sealed.body),
+        };
+        let mut peeked = self
+            .begin(&question, call.patience, answer::MAX_LEN)
+            .await?;
+        if peeked.rest.is_some() {
+            return Err(lost(Failure::TooLarge, &APP));
+        }
+        peeked.start = envelope.open(&call.path, &peeked.headers, &peeked.start)?;
+        let json = HeaderValue::from_static("application/json");
+        peeked.headers = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
+        Ok(peeked)
+    }
+
+    async fn begin(
+        &self,
+        question: &Question<'_>,
+        patience: Duration,
+        peek: usize,
+    ) -> Result<Peeked, Error> {
+        let answered = async {
+            let response = self.line.client.begin(question, patience).await?;
+            Peeked::of(response, patience, peek).await
+        };
+        answered.await.map_err(|failure| lost(failure, &APP))
+    }
+
+    /// Whether the body of a call at `path` must be known as a whole before it can be made.
+    pub(crate) fn must_be_whole(&self, path: &str) -> bool {
+        self.line.envelope_for(path).is_some()
     }
 
     fn read(&self, peeked: Peeked, path: &str, hidden: &[&str]) -> Result<AppAnswer, Error> {
@@ -240,12 +292,16 @@ struct Peeked {
 }
 
 impl Peeked {
-    async fn of(response: Response<Incoming>, patience: Duration) -> Result<Self, Failure> {
+    async fn of(
+        response: Response<Incoming>,
+        patience: Duration,
+        peek: usize,
+    ) -> Result<Self, Failure> {
         let (head, mut body) = response.into_parts();
         let mut start = BytesMut::new();
         // What is packed can be looked into by its reader only.
         let is_packed = head.headers.contains_key(CONTENT_ENCODING);
-        while !body.is_end_stream() && start.len() < PEEK && !is_packed && may_be_json(&start) {
+        while !body.is_end_stream() && start.len() < peek && !is_packed && may_be_json(&start) {
             let frame = tokio::time::timeout(patience, body.frame()).await;
             match frame.map_err(|_| Failure::Timeout)? {
                 Some(Ok(frame)) => start.extend_from_slice(&frame.into_data().unwrap_or_default()),

@@ -163,7 +163,7 @@ impl Sidecar {
                 }
             })?
         };
-        let shared = Arc::new(Shared::new(home));
+        let shared = Arc::new(Shared::new(home, state.clock.clone()));
         let snapshot = Snapshot::build(config, &state, &metrics, &shared);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let _it_waits = first_snapshot.send(Arc::clone(&current));
