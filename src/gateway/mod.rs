@@ -6,11 +6,18 @@
 //! another, whatever it is about.
 
 mod access_token;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the line and the relay are to ask it")
+)]
+mod breaker;
 mod client;
 mod connector;
 mod line;
 mod payload;
 mod relay;
+#[cfg_attr(not(test), expect(dead_code, reason = "the relay is to ask it"))]
+mod repeat;
 
 use std::future::Future;
 use std::sync::Arc;
