@@ -242,8 +242,8 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
 
 /// How it is told that WeChat refused a call at `path`.
 pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
+    let advice = refusal.advice_at(path);
     let code = refusal.errcode;
-    let address = answer::address_seen(&refusal.errmsg);
     let fault = WechatFault {
         meaning: errcode::meaning_at(path, code),
         errmsg: refusal.errmsg,
@@ -253,15 +253,9 @@ pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
     if let Some(after) = errcode::retry_after(code) {
         error = error.with_retry_after(after);
     }
-    let Some((en, zh)) = errcode::advice_at(path, code) else {
-        return error;
-    };
-    match address {
-        Some(address) => error.with_hints(
-            format!("{en}; WeChat saw {address}"),
-            format!("{zh}；微信看到的 IP 是 {address}"),
-        ),
-        None => error.with_hints(en, zh),
+    match advice {
+        Some((en, zh)) => error.with_hints(en, zh),
+        None => error,
     }
 }
 

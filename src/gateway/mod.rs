@@ -6,6 +6,11 @@
 //! another, whatever it is about.
 
 mod access_token;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the line and the relay are to ask it")
+)]
+mod breaker;
 mod client;
 mod connector;
 mod envelope;
@@ -13,6 +18,8 @@ mod line;
 mod names;
 mod payload;
 mod relay;
+#[cfg_attr(not(test), expect(dead_code, reason = "the relay is to ask it"))]
+mod repeat;
 
 use std::future::Future;
 use std::sync::Arc;
