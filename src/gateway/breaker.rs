@@ -704,6 +704,24 @@ impl Cause {
     }
 }
 
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            class,
+            state,
+            cause,
+            retry_after,
+            held_back,
+        } = self;
+        let seconds = whole_seconds(*retry_after).as_secs();
+        write!(
+            f,
+            "{path} {class} {state}: {cause}; the next call in {seconds} s, {held_back} held back"
+        )
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

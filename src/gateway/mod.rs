@@ -6,10 +6,6 @@
 //! another, whatever it is about.
 
 mod access_token;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the line and the relay are to ask it")
-)]
 mod breaker;
 mod client;
 mod connector;
@@ -18,7 +14,6 @@ mod line;
 mod names;
 mod payload;
 mod relay;
-#[cfg_attr(not(test), expect(dead_code, reason = "the relay is to ask it"))]
 mod repeat;
 
 use std::future::Future;
@@ -41,7 +36,9 @@ use crate::wechat::phone::{self, PhoneNumber};
 use crate::wechat::session_key;
 use crate::wechat::signature::session_signature;
 use access_token::{AccessTokenKeeper, AccessTokenKeepers, Source};
+use breaker::Breakers;
 use line::{Call, Line};
+use repeat::Repeats;
 
 pub(crate) use payload::{Cause, Payload};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
@@ -50,6 +47,8 @@ pub(crate) use relay::{AppAnswer, AppCall, Shows};
 #[derive(Default)]
 pub struct Memory {
     access_tokens: AccessTokenKeepers,
+    breakers: Breakers,
+    repeats: Arc<Repeats>,
     /// Where connections to WeChat live, if not with whoever opens them.
     home: Option<Handle>,
     clock: Clock,
@@ -69,6 +68,7 @@ impl Memory {
 /// The way to WeChat, for one Mini Program. Shared by all workers.
 pub struct Gateway {
     line: Arc<Line>,
+    repeats: Arc<Repeats>,
     keeper: Arc<AccessTokenKeeper>,
 }
 
@@ -83,6 +83,7 @@ impl Gateway {
     ) -> Self {
         Self {
             line: Arc::new(Line::new(app, wechat, memory, metrics)),
+            repeats: Arc::clone(&memory.repeats),
             keeper: memory.access_tokens.keeper(app),
         }
     }
@@ -173,6 +174,12 @@ impl Gateway {
         let read = |answer: &Answer| session_key::parse_reset(answer, openid);
         self.call(&session_key::RESET, &query, None, &[&signature], read)
             .await
+    }
+
+    /// Which calls are held back at the moment, for people to read; a line each.
+    pub(crate) fn held_back(&self) -> Vec<String> {
+        let described = self.line.breaker.describe();
+        described.iter().map(ToString::to_string).collect()
     }
 
     /// Makes a call that shows an access_token: any call, of which only the outcome is looked at. If WeChat says that the

@@ -193,6 +193,7 @@ impl Sidecar {
             metrics: Arc::clone(&metrics),
             phase: phase.clone(),
             state: Arc::clone(&state),
+            current: Arc::clone(&current),
         });
         let (control, _) = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener)
