@@ -55,12 +55,19 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Nothing is known yet; connections will live on `home`, and time is told by `clock`.
-    pub(crate) fn at_home_on(home: Handle, clock: Clock) -> Self {
+    /// Nothing is known yet; the time of day is told by `clock`.
+    pub fn new(clock: Clock) -> Self {
         Self {
-            home: Some(home),
             clock,
             ..Self::default()
+        }
+    }
+
+    /// Has connections to WeChat live on `home`.
+    pub(crate) fn at_home_on(self, home: Handle) -> Self {
+        Self {
+            home: Some(home),
+            ..self
         }
     }
 }

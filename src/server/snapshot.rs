@@ -57,7 +57,7 @@ impl Shared {
     /// Connections to WeChat will live on `home`.
     pub(crate) fn new(home: Handle, clock: Clock) -> Self {
         Self {
-            wechat: Memory::at_home_on(home, clock),
+            wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
         }
     }

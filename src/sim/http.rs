@@ -481,13 +481,13 @@ mod tests {
     }
 
     #[test]
-    fn a_body_beyond_one_mebibyte_is_refused() {
+    fn a_body_beyond_32_mebibytes_is_refused() {
         let simulator = simulator();
         let mut client = Client::connect(&simulator);
         let head = "POST /cgi-bin/stable_token HTTP/1.1\r\nhost: sim\r\ntransfer-encoding: chunked\r\n\r\n";
         client.0.get_mut().write_all(head.as_bytes()).unwrap();
-        let mut chunk = b"100001\r\n".to_vec();
-        chunk.resize(chunk.len() + 0x10_0001, b'x');
+        let mut chunk = b"2000001\r\n".to_vec();
+        chunk.resize(chunk.len() + 0x200_0001, b'x');
         client.0.get_mut().write_all(&chunk).unwrap();
         assert_eq!(client.receive().unwrap().status, 413);
     }

@@ -1,3 +1,5 @@
+//! Sequences of outcomes by a virtual clock, those that matter and any at all.
+
 use proptest::prelude::*;
 use tokio::time::advance;
 
