@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
 use super::refusal::Refusal;
@@ -13,6 +14,17 @@ use super::token::Grant;
 
 /// Answers a call.
 pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
+    match api_security::open(state, request) {
+        Ok(None) => answer_plain(state, request),
+        Ok(Some(secured)) => {
+            let answer = answer_plain(state, &secured.request);
+            secured.seal(state, answer)
+        }
+        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+    }
+}
+
+fn answer_plain(state: &mut State, request: &Request) -> Answer {
     let answered = match request.path.as_str() {
         "/sns/jscode2session" => code_to_session(state, request),
         "/cgi-bin/token" => token(state, request),
@@ -205,6 +217,7 @@ fn granted(grant: &Grant) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ::http::HeaderMap;
     use bytes::Bytes;
 
     use super::*;
@@ -229,6 +242,7 @@ mod tests {
             method,
             path: path.to_owned(),
             query: Query::parse(query),
+            headers: HeaderMap::new(),
             wants_text: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };

@@ -369,6 +369,7 @@ mod tests {
             method,
             path: path.to_owned(),
             query: Query::parse(query),
+            headers: ::http::HeaderMap::new(),
             wants_text: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };

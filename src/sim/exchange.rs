@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ::http::Method;
+use ::http::header::{HeaderName, HeaderValue};
+use ::http::{HeaderMap, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -25,6 +26,7 @@ pub(super) struct Request {
     /// As it was sent, not decoded.
     pub(super) path: String,
     pub(super) query: Query,
+    pub(super) headers: HeaderMap,
     /// Whether the client asked for `text/plain`.
     pub(super) wants_text: bool,
     pub(super) body: Bytes,
@@ -54,6 +56,8 @@ pub(super) enum Outcome {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
+    /// Beside the content type.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
     /// The errcode that the body tells, for the list of calls.
     pub(super) errcode: Option<i64>,
@@ -109,6 +113,7 @@ impl Answer {
         Self {
             status,
             content_type,
+            headers: Vec::new(),
             body: body.into(),
             errcode: None,
         }
@@ -155,6 +160,11 @@ fn content_type(path: &str) -> &'static str {
 }
 
 impl Query {
+    /// Parameters that are decoded already.
+    pub(super) fn of(parameters: Vec<(String, String)>) -> Self {
+        Self(parameters)
+    }
+
     /// Parses a query string. Never fails, as WeChat's own parser does not: a broken escape stands for itself, and
     /// what is not UTF-8 becomes U+FFFD.
     pub(super) fn parse(text: &str) -> Self {
@@ -232,6 +242,7 @@ mod tests {
             method: method.parse().unwrap(),
             path: path.to_owned(),
             query: Query::parse(query),
+            headers: HeaderMap::new(),
             wants_text: false,
             body: Bytes::copy_from_slice(body),
         }
@@ -353,6 +364,7 @@ mod tests {
                 method: method.parse().unwrap(),
                 path,
                 query: Query::parse(&query),
+                headers: HeaderMap::new(),
                 wants_text: body.len() % 2 == 0,
                 body: body.into(),
             };

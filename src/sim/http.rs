@@ -121,6 +121,7 @@ async fn read(request: HttpRequest<Incoming>) -> Result<Request, Answer> {
         path: head.uri.path().to_owned(),
         query: Query::parse(head.uri.query().unwrap_or_default()),
         wants_text: accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain")),
+        headers: head.headers,
         body,
     })
 }
@@ -129,6 +130,7 @@ fn response(answer: Answer) -> Response<SimBody> {
     let Answer {
         status,
         content_type,
+        headers,
         body,
         ..
     } = answer;
@@ -137,11 +139,13 @@ fn response(answer: Answer) -> Response<SimBody> {
         .ok()
         .filter(|status| !status.is_informational())
         .unwrap_or(StatusCode::BAD_GATEWAY);
-    Response::builder()
+    let mut response = Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
         .body(SimBody::Whole(Some(body)))
-        .expect("the content type is a valid header value")
+        .expect("the content type is a valid header value");
+    response.headers_mut().extend(headers);
+    response
 }
 
 /// Announces the whole body, sends half of it, resets.
