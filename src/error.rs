@@ -89,6 +89,12 @@ pub enum Kind {
     WechatInvalid,
     /// There is no access_token for WeChat's APIs, and none can be had.
     AccessTokenUnavailable,
+    /// The configuration does not let the app make this call to WeChat.
+    CallDenied,
+    /// Nobody knows who is making this call to WeChat.
+    CallerUnknown,
+    /// The user whom a call to WeChat names has not logged in here.
+    UserUnknown,
     /// More requests than this user or client may send.
     RateLimited,
     /// More requests than the sidecar is configured to carry.
@@ -268,6 +274,27 @@ impl Kind {
                 "WeChat gives no access_token",
                 "无法从微信获取 access_token",
             ),
+            Self::CallDenied => row(
+                "call-denied",
+                403,
+                false,
+                "This call is not allowed",
+                "不允许调用该接口",
+            ),
+            Self::CallerUnknown => row(
+                "caller-unknown",
+                401,
+                false,
+                "The caller is not known",
+                "调用方身份未知",
+            ),
+            Self::UserUnknown => row(
+                "user-unknown",
+                404,
+                false,
+                "The user has not logged in here",
+                "该用户未在此登录",
+            ),
             Self::RateLimited => row(
                 "rate-limited",
                 429,
@@ -394,6 +421,13 @@ impl Error {
     ) -> Self {
         self.0.hint = Some(en.into());
         self.0.hint_zh = Some(zh.into());
+        self
+    }
+
+    /// Adds an errcode that callers know for this, though it is not WeChat that says so.
+    #[must_use]
+    pub(crate) fn with_fault(mut self, fault: WechatFault) -> Self {
+        self.0.wechat = Some(fault);
         self
     }
 

@@ -5,9 +5,13 @@
 //! 3986 §6.2.2: dot segments, case of escapes, escaped unreserved characters, and doubled slashes). What servers disagree
 //! about (`;`, escaped slashes, backslashes, NUL, double escapes, fragments) is refused, never guessed.
 
+mod pattern;
+
 use std::borrow::Cow;
 
 use crate::config::EscapedSlashes;
+
+pub(crate) use pattern::Pattern;
 
 /// A path that begins with `/`, has no dot segments and one spelling; the query follows as it came. Both are ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]

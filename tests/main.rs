@@ -7,6 +7,7 @@
 
 mod api_security;
 mod backends;
+mod egress;
 mod fake_app;
 mod floors;
 mod forwarding;
@@ -21,6 +22,7 @@ mod limits;
 mod listening;
 mod main_job;
 mod open_data;
+mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;

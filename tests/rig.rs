@@ -112,6 +112,23 @@ impl Rig {
         self.client().request(method, target, headers, body)
     }
 
+    /// A client of the outbound listener, as the app is one.
+    pub(crate) fn app(&self) -> Client {
+        let place = self.sidecar().outbound_addr();
+        Client::connect(place.expect("the sidecar takes the app's calls"))
+    }
+
+    /// A call of the app's to WeChat, on a connection of its own.
+    pub(crate) fn call(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        self.app().request(method, target, headers, body)
+    }
+
     /// A page of the admin side. It is an output like the log.
     pub(crate) fn admin(&self, target: &str) -> Response {
         let page = Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"");
@@ -291,10 +308,16 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     } else {
         "[log]\naccess = true\n"
     };
+    // On the usual port there would be one sidecar only.
+    let outbound_section = if sections.contains("[outbound]") {
+        ""
+    } else {
+        "[outbound]\nlisten = \"127.0.0.1:0\"\n"
+    };
     format!(
         "[app]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n\
          [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nworkers = 2\ndrain_delay = \"0s\"\n{inbound}\n\
-         {wechat_section}{log_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
+         {wechat_section}{log_section}{outbound_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
     )
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wx_sidecar::domain::{CloudId, LoginCode, OpenId, PhoneCode, SessionKey};
 use wx_sidecar::error::{Error, Kind, Side};
-use wx_sidecar::gateway::{AccessTokenKeepers, Gateway};
+use wx_sidecar::gateway::{Gateway, Memory};
 use wx_sidecar::sim::{Effect, Fault, OpenDataKind, OpenDataOrder, UserChange};
 use wx_sidecar::telemetry::metrics::Metrics;
 use wx_sidecar::wechat::signature::is_raw_data_signature;
@@ -32,8 +32,8 @@ impl Calls {
     fn new() -> Self {
         let rig = Rig::new(NO_APP);
         let config = Config::from_toml(rig.config()).unwrap();
-        let (keepers, metrics) = (AccessTokenKeepers::default(), Arc::<Metrics>::default());
-        let gateway = Gateway::new(&config.app, &config.wechat, &keepers, Arc::clone(&metrics));
+        let (memory, metrics) = (Memory::default(), Arc::<Metrics>::default());
+        let gateway = Gateway::new(&config.app, &config.wechat, &memory, Arc::clone(&metrics));
         Self {
             rig,
             gateway: Arc::new(gateway),

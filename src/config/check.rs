@@ -22,9 +22,9 @@ use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, ApiSecurity, App, Auth, Cidr, Config, Endpoint, EscapedSlashes, Inbound, Listen, Log,
-    LogFormat, OpenData, Redis, RedisMode, RedisNode, Route, Session, Store, Tls, TrustedProxies,
-    Upstream, Wechat,
+    Admin, ApiSecurity, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint,
+    Errors, EscapedSlashes, Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode,
+    RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::crypto::gcm::Gcm;
 use crate::crypto::signature::{PrivateKey, PublicKey};
@@ -33,14 +33,18 @@ use crate::secret::Secret;
 use crate::wechat::api_security::{KeyNumber, Numbered, Paths};
 
 const INBOUND_LISTEN: &str = "0.0.0.0:8080";
+const OUTBOUND_LISTEN: &str = "127.0.0.1:8081";
 const ADMIN_LISTEN: &str = "127.0.0.1:9901";
 const PREFIX: &str = "/wx";
+const MIN_PAUSE: &str = "1s";
+const MAX_PAUSE: &str = "60s";
 const ACCESS_TTL: &str = "2h";
 const REFRESH_TTL: &str = "30d";
 
 const MOST_WORKERS: i64 = 256;
 const MOST_CONNECTIONS: i64 = 1_000_000;
 const MOST_REQUESTS: i64 = 1_000_000;
+const MOST_FAILURES: i64 = 1_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 const REDIS_PORT: u16 = 6379;
@@ -68,6 +72,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
     let session = check.session(&raw.session);
     let open_data = check.open_data(&raw.open_data);
     let wechat = check.wechat(&raw.wechat);
+    let outbound = check.outbound(&raw.outbound);
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
     let log = check.log(&raw.log);
@@ -79,6 +84,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         session: session?,
         open_data: open_data?,
         wechat: wechat?,
+        outbound: outbound?,
         store: store?,
         admin: admin?,
         log: log?,
@@ -90,10 +96,39 @@ struct Check<'a> {
     sink: &'a mut Sink,
 }
 
+/// A listener as it is written.
+struct Listener {
+    name: &'static str,
+    place: Option<Listen>,
+    span: Option<Range<usize>>,
+}
+
+impl Listener {
+    /// Whether both cannot listen.
+    fn is_where(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Some(Listen::Tcp(one)), Some(Listen::Tcp(other))) => {
+                let same_ip = one.ip() == other.ip()
+                    || one.ip().is_unspecified()
+                    || other.ip().is_unspecified();
+                one.port() == other.port() && one.port() != 0 && same_ip
+            }
+            (Some(one), Some(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 /// The two ways to give a secret, and what they are called.
 struct SecretKeys<'a> {
     literal: (&'static str, &'a Field<Texts>),
     file: (&'static str, &'a Field<Texts>),
+}
+
+impl SecretKeys<'_> {
+    fn span(&self) -> Option<Range<usize>> {
+        self.literal.1.span().or(self.file.1.span())
+    }
 }
 
 impl Check<'_> {
@@ -339,17 +374,100 @@ impl Check<'_> {
 
     fn wechat(&mut self, raw: &raw::Wechat) -> Option<Wechat> {
         let endpoints = self.endpoints(&raw.endpoints);
+        let authorities = self.authorities(&raw.ca_file, endpoints.as_deref());
+        let egress_proxy = self.egress_proxy(raw);
         let connect_timeout = self.text(&raw.connect_timeout, "3s", values::duration);
         let timeout = self.text(&raw.timeout, "8s", values::duration);
+        let breaker = self.breaker(&raw.breaker);
+        let virtual_payment = match &raw.virtual_payment {
+            None => Some(VirtualPayment::default()),
+            Some(raw) => self.virtual_payment(raw),
+        };
         let api_security = match &raw.api_security {
             None => Some(None),
             Some(raw) => self.api_security(raw).map(Some),
         };
         Some(Wechat {
             endpoints: endpoints?,
+            authorities: authorities?,
+            egress_proxy: egress_proxy?,
             connect_timeout: connect_timeout?,
             timeout: timeout?,
             api_security: api_security?.map(Arc::new),
+            breaker: breaker?,
+            virtual_payment: virtual_payment?,
+        })
+    }
+
+    fn breaker(&mut self, raw: &raw::Breaker) -> Option<Breaker> {
+        let enabled = self.value(&raw.enabled, || Ok(true), |on| Ok(*on));
+        let failures = self.value(&raw.failures, || Ok(5), |n| whole_within(*n, MOST_FAILURES));
+        let min_pause = self.text(&raw.min_pause, MIN_PAUSE, values::duration);
+        let max_pause = self.text(&raw.max_pause, MAX_PAUSE, values::duration);
+        Some(Breaker {
+            enabled: enabled?,
+            failures: failures?,
+            min_pause: min_pause?,
+            max_pause: max_pause?,
+        })
+    }
+
+    fn virtual_payment(&mut self, raw: &raw::VirtualPayment) -> Option<VirtualPayment> {
+        let app_key = SecretKeys {
+            literal: ("app_key", &raw.app_key),
+            file: ("app_key_file", &raw.app_key_file),
+        };
+        let app_key = self.one_secret(&app_key);
+        let sandbox_app_key = SecretKeys {
+            literal: ("sandbox_app_key", &raw.sandbox_app_key),
+            file: ("sandbox_app_key_file", &raw.sandbox_app_key_file),
+        };
+        let sandbox_app_key = self.one_secret(&sandbox_app_key);
+        Some(VirtualPayment {
+            app_key: app_key?,
+            sandbox_app_key: sandbox_app_key?,
+        })
+    }
+
+    fn outbound(&mut self, raw: &raw::Outbound) -> Option<Outbound> {
+        let listen = self.text(&raw.listen, OUTBOUND_LISTEN, values::listen_or_off);
+        let keys = SecretKeys {
+            literal: ("caller_token", &raw.caller_token),
+            file: ("caller_token_file", &raw.caller_token_file),
+        };
+        let caller_tokens = self.secrets(&keys, caller_token);
+        if let (Some(Some(Listen::Tcp(addr))), Some([])) = (&listen, caller_tokens.as_deref())
+            && !addr.ip().to_canonical().is_loopback()
+        {
+            let fault = Fault::new("whoever reaches this address could call WeChat in your name")
+                .help("listen on \"127.0.0.1:8081\", or write caller_token = \"${WX_CALLER_TOKEN}\", which the app shows as its AppSecret");
+            self.sink.error(raw.listen.span(), fault);
+            return None;
+        }
+        let allow = self.list(&raw.allow, &["/**"], values::pattern);
+        let deny = self.list(&raw.deny, &[], values::pattern);
+        let errors = self.text(&raw.errors, "raw", |text| {
+            one_of(text, &[("raw", Errors::Raw), ("problem", Errors::Problem)])
+        });
+        let timeout = self.text(&raw.timeout, "30s", values::duration);
+        let body_limit = self.text(&raw.body_limit, "32MiB", values::size);
+        let replay_limit = self.text(&raw.replay_limit, "1MiB", values::size);
+        let max_requests = self.value(
+            &raw.max_requests,
+            || Ok(1_000),
+            |n| whole_within(*n, MOST_REQUESTS),
+        );
+        let patterns = |list: Vec<(String, _)>| list.into_iter().map(|(text, _)| text).collect();
+        Some(Outbound {
+            listen: listen?,
+            caller_tokens: caller_tokens?,
+            allow: allow.map(patterns)?,
+            deny: deny.map(patterns)?,
+            errors: errors?,
+            timeout: timeout?,
+            body_limit: body_limit?,
+            replay_limit: replay_limit?,
+            max_requests: max_requests?,
         })
     }
 
@@ -403,7 +521,7 @@ impl Check<'_> {
             literal: ("sym_key", &raw.sym_key),
             file: ("sym_key_file", &raw.sym_key_file),
         };
-        let key = self.one_secret(&keys, missing("sym_key"));
+        let key = self.required_secret(&keys, missing("sym_key"));
         let number = self.key_number(&raw.sym_sn, missing("sym_sn"));
         let (cipher, (key, span)) = (cipher?, key?);
         let key = self.read(api_security::symmetric(cipher, key.expose()), span);
@@ -421,7 +539,7 @@ impl Check<'_> {
             literal: ("private_key", &raw.private_key),
             file: ("private_key_file", &raw.private_key_file),
         };
-        let key = self.one_secret(&keys, missing("private_key"));
+        let key = self.required_secret(&keys, missing("private_key"));
         let number = self.key_number(&raw.asym_sn, missing("asym_sn"));
         let (scheme, (key, span)) = (scheme?, key?);
         // A key is looked at even if it has no good number, which is part of it.
@@ -499,29 +617,6 @@ impl Check<'_> {
             self.sink.warn(field.span(), doubt);
         }
         Some(number)
-    }
-
-    /// The secret of a pair of keys that take one only, and where it is written.
-    fn one_secret(
-        &mut self,
-        keys: &SecretKeys<'_>,
-        missing: impl FnOnce() -> (Option<Range<usize>>, Fault),
-    ) -> Option<(Secret, Option<Range<usize>>)> {
-        let mut secrets = self.secrets(keys, |_| Ok(None))?;
-        let span = keys.literal.1.span().or(keys.file.1.span());
-        match (secrets.pop(), secrets.is_empty()) {
-            (None, _) => {
-                let (span, fault) = missing();
-                self.sink.missing(span, fault);
-                None
-            }
-            (Some(secret), true) => Some((secret, span)),
-            (Some(_), false) => {
-                let fault = Fault::new("there is one key only, and this is a list of several");
-                self.sink.error(span, fault);
-                None
-            }
-        }
     }
 
     fn store(&mut self, raw: &raw::Store) -> Option<Store> {
@@ -744,6 +839,46 @@ impl Check<'_> {
         )
     }
 
+    /// Who vouches for `endpoints`, if not the usual authorities do.
+    fn authorities(
+        &mut self,
+        field: &Field<Text>,
+        endpoints: Option<&[Endpoint]>,
+    ) -> Option<Option<Authorities>> {
+        let Some(file) = self.given(field, path)? else {
+            return Some(None);
+        };
+        let pem = self.public_file(&file, field)?;
+        let authorities = self.read(Authorities::from_pem(&pem), field.span())?;
+        if endpoints.is_some_and(|endpoints| !endpoints.iter().any(|endpoint| endpoint.tls)) {
+            let fault = Fault::new("nobody shows a certificate here: no endpoint asks for TLS")
+                .help("TLS is spoken with \"https://...\"");
+            self.sink.error(field.span(), fault);
+            return None;
+        }
+        Some(Some(authorities))
+    }
+
+    fn egress_proxy(&mut self, raw: &raw::Wechat) -> Option<Option<EgressProxy>> {
+        let keys = SecretKeys {
+            literal: ("egress_proxy", &raw.egress_proxy),
+            file: ("egress_proxy_file", &raw.egress_proxy_file),
+        };
+        let urls = self.secrets(&keys, |text| values::egress_proxy(text).map(|_| None))?;
+        match urls.as_slice() {
+            [] => Some(None),
+            // What is wrong with it has been told at its place.
+            [url] => values::egress_proxy(url.expose()).ok().map(Some),
+            _ => {
+                let fault = Fault::new("there is one proxy only")
+                    .help("a name that stands for several addresses has them tried in turn");
+                let at = raw.egress_proxy.span().or(raw.egress_proxy_file.span());
+                self.sink.error(at, fault);
+                None
+            }
+        }
+    }
+
     fn methods(&mut self, field: &Field<Texts>) -> Option<Vec<String>> {
         let methods = self.list(field, &[], values::method)?;
         if methods.is_empty() && matches!(field, Field::Given(_)) {
@@ -809,6 +944,31 @@ impl Check<'_> {
         (!both).then_some(secrets)
     }
 
+    /// A secret of which there is one at the most.
+    fn one_secret(&mut self, keys: &SecretKeys<'_>) -> Option<Option<Secret>> {
+        let mut secrets = self.secrets(keys, |_| Ok(None))?;
+        if secrets.len() > 1 {
+            let fault = Fault::new("there is one key only, and this is a list of several");
+            self.sink.error(keys.span(), fault);
+            return None;
+        }
+        Some(secrets.pop())
+    }
+
+    /// A secret of which there is one, and where it is written.
+    fn required_secret(
+        &mut self,
+        keys: &SecretKeys<'_>,
+        missing: impl FnOnce() -> (Option<Range<usize>>, Fault),
+    ) -> Option<(Secret, Option<Range<usize>>)> {
+        let Some(secret) = self.one_secret(keys)? else {
+            let (span, fault) = missing();
+            self.sink.missing(span, fault);
+            return None;
+        };
+        Some((secret, keys.span()))
+    }
+
     fn secret(
         &mut self,
         text: &str,
@@ -854,11 +1014,13 @@ impl Check<'_> {
     /// The rules that more than one key has a part in.
     fn across(&mut self, raw: &Raw) {
         self.lifetimes(&raw.session);
-        let inbound = peek(&raw.inbound.listen, INBOUND_LISTEN, values::listen);
-        let admin = peek(&raw.admin.listen, ADMIN_LISTEN, values::listen);
-        let (inbound, admin) = (inbound.as_ref(), admin.as_ref());
-        self.listeners(raw, inbound, admin);
-        let listeners = [("[inbound] listen", inbound), ("[admin] listen", admin)];
+        self.pauses(&raw.wechat.breaker);
+        let listeners = [
+            self.listener("[inbound] listen", &raw.inbound.listen, INBOUND_LISTEN),
+            self.listener("[outbound] listen", &raw.outbound.listen, OUTBOUND_LISTEN),
+            self.listener("[admin] listen", &raw.admin.listen, ADMIN_LISTEN),
+        ];
+        self.listeners(&listeners);
         let upstreams = raw.routes.iter().map(|route| &route.upstream);
         for field in std::iter::once(&raw.inbound.upstream).chain(upstreams) {
             self.upstream_loop(field, &listeners);
@@ -879,48 +1041,56 @@ impl Check<'_> {
         }
     }
 
-    fn listeners(&mut self, raw: &Raw, inbound: Option<&Listen>, admin: Option<&Listen>) {
-        let same = match (inbound, admin) {
-            (Some(Listen::Tcp(inbound)), Some(Listen::Tcp(admin))) => {
-                let same_ip = inbound.ip() == admin.ip()
-                    || inbound.ip().is_unspecified()
-                    || admin.ip().is_unspecified();
-                inbound.port() == admin.port() && inbound.port() != 0 && same_ip
-            }
-            (Some(inbound), Some(admin)) => inbound == admin,
-            _ => false,
-        };
-        if !same {
-            return;
+    fn pauses(&mut self, raw: &raw::Breaker) {
+        let min = peek(&raw.min_pause, MIN_PAUSE, values::duration);
+        let max = peek(&raw.max_pause, MAX_PAUSE, values::duration);
+        if let (Some(min), Some(max)) = (min, max)
+            && max < min
+        {
+            let fault = Fault::new("the longest pause cannot be shorter than the first")
+                .help("`max_pause` is at least `min_pause`");
+            let span = raw.max_pause.span().or(raw.min_pause.span());
+            self.sink.error(span, fault);
         }
-        // `None` is less than any place in the file: a default counts as the first of the two.
-        let (inbound_at, admin_at) = (
-            raw.inbound.listen.span().map(|s| s.start),
-            raw.admin.listen.span().map(|s| s.start),
-        );
-        let (second, first) = if admin_at > inbound_at {
-            (raw.admin.listen.span(), "[inbound] listen")
-        } else {
-            (raw.inbound.listen.span(), "[admin] listen")
-        };
-        let fault = Fault::new(format!("this is where `{first}` listens already"))
-            .help("each listener needs a place of its own");
-        self.sink.error(second, fault);
     }
 
-    fn upstream_loop(
-        &mut self,
-        field: &Field<Text>,
-        listeners: &[(&'static str, Option<&Listen>)],
-    ) {
+    fn listener(&self, name: &'static str, field: &Field<Text>, default: &str) -> Listener {
+        Listener {
+            name,
+            place: peek(field, default, values::listen_or_off).flatten(),
+            span: field.span(),
+        }
+    }
+
+    /// No two in one place; the one that is written later is told.
+    fn listeners(&mut self, listeners: &[Listener]) {
+        for (i, one) in listeners.iter().enumerate() {
+            for other in &listeners[i + 1..] {
+                if !one.is_where(other) {
+                    continue;
+                }
+                // `None` is less than any place in the file: a default counts as the first of the two.
+                let start = |listener: &Listener| listener.span.as_ref().map(|s| s.start);
+                let (first, second) = match start(other) > start(one) {
+                    true => (one, other),
+                    false => (other, one),
+                };
+                let fault = Fault::new(format!("this is where `{}` listens already", first.name))
+                    .help("each listener needs a place of its own");
+                self.sink.error(second.span.clone(), fault);
+            }
+        }
+    }
+
+    fn upstream_loop(&mut self, field: &Field<Text>, listeners: &[Listener]) {
         let Field::Given(text) = field else {
             return;
         };
         let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
-        for (name, listener) in listeners {
-            let is_ours = match (listener, &upstream) {
+        for Listener { name, place, .. } in listeners {
+            let is_ours = match (place, &upstream) {
                 (
                     Some(Listen::Tcp(addr)),
                     Upstream::Tcp { host, port } | Upstream::H2c { host, port },
@@ -1166,6 +1336,19 @@ fn session_key(text: &str) -> Result<Option<Fault>, Fault> {
             "a session key has {SHORTEST_KEY} bytes at the least"
         ))
         .help("openssl rand -base64 32 makes a good one"));
+    }
+    Ok(None)
+}
+
+fn caller_token(text: &str) -> Result<Option<Fault>, Fault> {
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    if text.len() < SHORTEST_KEY || !plain {
+        return Err(Fault::new(format!(
+            "a caller token is of {SHORTEST_KEY} letters, digits, `-`, `.`, `_` and `~` at the least"
+        ))
+        .help("openssl rand -hex 16 makes a good one"));
     }
     Ok(None)
 }

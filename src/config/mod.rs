@@ -25,7 +25,7 @@ use crate::secret::Secret;
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use source::Loaded;
-pub use tls::Tls;
+pub use tls::{Authorities, Tls};
 
 /// Everything the sidecar was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub open_data: OpenData,
     /// Where and how WeChat is called.
     pub wechat: Wechat,
+    /// The side that faces the app, for its calls to WeChat.
+    pub outbound: Outbound,
     /// Where state lives.
     pub store: Store,
     /// The side that faces operators.
@@ -241,12 +243,74 @@ pub struct OpenData {
 pub struct Wechat {
     /// Base URLs without a path, such as `https://api.weixin.qq.com`; later ones are for when the first cannot be reached.
     pub endpoints: Vec<Endpoint>,
-    /// How long a connection may take.
+    /// Who vouches for them, if not the usual authorities do.
+    pub authorities: Option<Authorities>,
+    /// Who stands between us and them, if we do not reach them ourselves.
+    pub egress_proxy: Option<EgressProxy>,
+    /// How long a connection may take, the way through the proxy and TLS included.
     pub connect_timeout: Duration,
     /// How long a whole call may take.
     pub timeout: Duration,
     /// Calls that are encrypted and signed, if any are, and with what.
     pub api_security: Option<Arc<ApiSecurity>>,
+    /// When calls are held back.
+    pub breaker: Breaker,
+    /// What virtual payment signs with.
+    pub virtual_payment: VirtualPayment,
+}
+
+/// `[wechat.breaker]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    /// Whether calls are held back at all.
+    pub enabled: bool,
+    /// After how many failures in a row; more than none.
+    pub failures: usize,
+    /// How long at first.
+    pub min_pause: Duration,
+    /// How long at the most; not less than at first.
+    pub max_pause: Duration,
+}
+
+/// `[wechat.virtual_payment]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VirtualPayment {
+    /// The AppKey of the real world (`"env": 0`).
+    pub app_key: Option<Secret>,
+    /// The AppKey of the sandbox (`"env": 1`).
+    pub sandbox_app_key: Option<Secret>,
+}
+
+/// `[outbound]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outbound {
+    /// Where the app's calls to WeChat come in; `None` for nowhere.
+    pub listen: Option<Listen>,
+    /// What a caller must show, newest first; empty if who can reach the listener may call.
+    pub caller_tokens: Vec<Secret>,
+    /// The paths that may be called, as patterns.
+    pub allow: Vec<String>,
+    /// Those of them that may not.
+    pub deny: Vec<String>,
+    /// How the app is told of WeChat's errors if it does not say.
+    pub errors: Errors,
+    /// How long WeChat may be silent while its answer is waited for.
+    pub timeout: Duration,
+    /// The largest body in either direction, in bytes.
+    pub body_limit: u64,
+    /// The largest request body that is kept for a second attempt, in bytes.
+    pub replay_limit: u64,
+    /// How many calls are dealt with at once.
+    pub max_requests: usize,
+}
+
+/// How WeChat's errors are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errors {
+    /// As they came, with headers beside them that say what they mean.
+    Raw,
+    /// As problem+json with a status of their own.
+    Problem,
 }
 
 /// A base URL of WeChat's.
@@ -258,6 +322,26 @@ pub struct Endpoint {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+/// An HTTP proxy that connects us to WeChat when it is asked by CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressProxy {
+    /// A name or an address (IPv6 without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What it knows us by, if it asks.
+    pub credentials: Option<ProxyCredentials>,
+}
+
+/// A user of a proxy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyCredentials {
+    /// The user's name, which has no colon; may be empty.
+    pub user: String,
+    /// The user's password; may be empty.
+    pub password: Secret,
 }
 
 /// `[store]`
@@ -361,6 +445,26 @@ impl Config {
         match self.session.keys.as_slice() {
             [] => &self.app.secrets,
             keys => keys,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Wechat {
+    /// What is said of WeChat by a configuration that says only this.
+    pub(crate) fn at(
+        endpoints: Vec<Endpoint>,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Self {
+        let least = "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+                     [inbound]\nupstream = \"http://127.0.0.1:1\"\n";
+        let config = Config::from_toml(least).unwrap();
+        Self {
+            endpoints,
+            connect_timeout,
+            timeout,
+            ..config.wechat
         }
     }
 }

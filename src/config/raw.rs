@@ -134,6 +134,9 @@ pub(super) const SECTIONS: &[Section] = &[
         repeated: false,
         keys: &[
             Key::new("endpoints", Kind::List),
+            Key::new("ca_file", Kind::Text),
+            Key::new("egress_proxy", Kind::Secret),
+            Key::new("egress_proxy_file", Kind::Files),
             Key::new("connect_timeout", Kind::Duration),
             Key::new("timeout", Kind::Duration),
         ],
@@ -153,6 +156,42 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("asym_sn", Kind::Text),
             Key::new("certificate_file", Kind::Files),
             Key::new("certificate_sn", Kind::Texts),
+        ],
+    },
+    Section {
+        name: "wechat.breaker",
+        repeated: false,
+        keys: &[
+            Key::new("enabled", Kind::Flag),
+            Key::new("failures", Kind::Number),
+            Key::new("min_pause", Kind::Duration),
+            Key::new("max_pause", Kind::Duration),
+        ],
+    },
+    Section {
+        name: "wechat.virtual_payment",
+        repeated: false,
+        keys: &[
+            Key::new("app_key", Kind::Secret),
+            Key::new("app_key_file", Kind::Files),
+            Key::new("sandbox_app_key", Kind::Secret),
+            Key::new("sandbox_app_key_file", Kind::Files),
+        ],
+    },
+    Section {
+        name: "outbound",
+        repeated: false,
+        keys: &[
+            Key::new("listen", Kind::Text),
+            Key::new("caller_token", Kind::Secret),
+            Key::new("caller_token_file", Kind::Files),
+            Key::new("allow", Kind::List),
+            Key::new("deny", Kind::List),
+            Key::new("errors", Kind::Text),
+            Key::new("timeout", Kind::Duration),
+            Key::new("body_limit", Kind::Size),
+            Key::new("replay_limit", Kind::Size),
+            Key::new("max_requests", Kind::Number),
         ],
     },
     Section {
@@ -194,6 +233,7 @@ pub(super) struct Raw {
     pub(super) session: Session,
     pub(super) open_data: OpenData,
     pub(super) wechat: Wechat,
+    pub(super) outbound: Outbound,
     pub(super) store: Store,
     pub(super) admin: Admin,
     pub(super) log: Log,
@@ -282,9 +322,47 @@ pub(super) struct OpenData {
 #[derive(Default)]
 pub(super) struct Wechat {
     pub(super) endpoints: Field<Texts>,
+    pub(super) ca_file: Field<Text>,
+    pub(super) egress_proxy: Field<Texts>,
+    pub(super) egress_proxy_file: Field<Texts>,
     pub(super) connect_timeout: Field<Text>,
     pub(super) timeout: Field<Text>,
     pub(super) api_security: Option<ApiSecurity>,
+    pub(super) breaker: Breaker,
+    pub(super) virtual_payment: Option<VirtualPayment>,
+}
+
+/// `[wechat.breaker]`
+#[derive(Default)]
+pub(super) struct Breaker {
+    pub(super) enabled: Field<bool>,
+    pub(super) failures: Field<i64>,
+    pub(super) min_pause: Field<Text>,
+    pub(super) max_pause: Field<Text>,
+}
+
+/// `[wechat.virtual_payment]`
+#[derive(Default)]
+pub(super) struct VirtualPayment {
+    pub(super) app_key: Field<Texts>,
+    pub(super) app_key_file: Field<Texts>,
+    pub(super) sandbox_app_key: Field<Texts>,
+    pub(super) sandbox_app_key_file: Field<Texts>,
+}
+
+/// `[outbound]`
+#[derive(Default)]
+pub(super) struct Outbound {
+    pub(super) listen: Field<Text>,
+    pub(super) caller_token: Field<Texts>,
+    pub(super) caller_token_file: Field<Texts>,
+    pub(super) allow: Field<Texts>,
+    pub(super) deny: Field<Texts>,
+    pub(super) errors: Field<Text>,
+    pub(super) timeout: Field<Text>,
+    pub(super) body_limit: Field<Text>,
+    pub(super) replay_limit: Field<Text>,
+    pub(super) max_requests: Field<i64>,
 }
 
 /// `[wechat.api_security]`
@@ -497,13 +575,24 @@ impl Raw {
             "wechat" => {
                 self.wechat = Wechat {
                     endpoints: table.list("endpoints", r),
+                    ca_file: table.text("ca_file", r),
+                    egress_proxy: table.text_or_list("egress_proxy", r),
+                    egress_proxy_file: table.text_or_list("egress_proxy_file", r),
                     connect_timeout: table.text("connect_timeout", r),
                     timeout: table.text("timeout", r),
+                    breaker: table
+                        .section("breaker", r)
+                        .map(|table| Breaker::read(table, r))
+                        .unwrap_or_default(),
+                    virtual_payment: table
+                        .section("virtual_payment", r)
+                        .map(|table| VirtualPayment::read(table, r)),
                     api_security: table
                         .section("api_security", r)
                         .map(|table| ApiSecurity::read(table, r)),
                 }
             }
+            "outbound" => self.outbound = Outbound::read(&mut table, r),
             "store" => self.store = Store::read(&mut table, r),
             "admin" => self.admin.listen = table.text("listen", r),
             "log" => {
@@ -546,6 +635,49 @@ impl Inbound {
             drain_timeout: table.text("drain_timeout", r),
             escaped_slashes: table.text("escaped_slashes", r),
             tls: table.section("tls", r).map(|table| Tls::read(table, r)),
+        }
+    }
+}
+
+impl Breaker {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let read = Self {
+            enabled: table.flag("enabled", r),
+            failures: table.number("failures", r),
+            min_pause: table.text("min_pause", r),
+            max_pause: table.text("max_pause", r),
+        };
+        table.finish(r);
+        read
+    }
+}
+
+impl VirtualPayment {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let read = Self {
+            app_key: table.text_or_list("app_key", r),
+            app_key_file: table.text_or_list("app_key_file", r),
+            sandbox_app_key: table.text_or_list("sandbox_app_key", r),
+            sandbox_app_key_file: table.text_or_list("sandbox_app_key_file", r),
+        };
+        table.finish(r);
+        read
+    }
+}
+
+impl Outbound {
+    fn read(table: &mut Table<'_>, r: &mut Reader<'_>) -> Self {
+        Self {
+            listen: table.text("listen", r),
+            caller_token: table.text_or_list("caller_token", r),
+            caller_token_file: table.text_or_list("caller_token_file", r),
+            allow: table.list("allow", r),
+            deny: table.list("deny", r),
+            errors: table.text("errors", r),
+            timeout: table.text("timeout", r),
+            body_limit: table.text("body_limit", r),
+            replay_limit: table.text("replay_limit", r),
+            max_requests: table.number("max_requests", r),
         }
     }
 }

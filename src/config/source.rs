@@ -296,6 +296,14 @@ mod tests {
         lines.remove(0)
     }
 
+    /// The one error of a text that may have warnings too.
+    fn only_error(text: &str) -> String {
+        let mut lines = lines(&report(text));
+        lines.retain(|line| line.contains(" error: "));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
+    }
+
     #[test]
     fn the_smallest_useful_file_has_the_documented_defaults() {
         let config = loaded(&good("", "", "")).config;
@@ -591,6 +599,18 @@ mod tests {
                 "write kind = \"redis\" below `[store]`",
             ),
             ("", "", "[wechat]\nendpoints = []", "one endpoint at least"),
+            (
+                "",
+                "",
+                "[wechat.breaker]\nfailures = 0",
+                "this must be from 1 to 1000",
+            ),
+            (
+                "",
+                "",
+                "[wechat.breaker]\nmax_pause = \"500ms\"",
+                "`max_pause` is at least `min_pause`",
+            ),
             ("", "", "[log]\nlevel = \"warning\"", "there is \"trace\""),
             ("", "", "[route]\npath = \"/a\"", "write `[[route]]`"),
             ("", "", "[[log]]\nlevel = \"info\"", "write `[log]`"),
@@ -751,6 +771,115 @@ mod tests {
         );
         assert_eq!(socket.nodes[0].database, 2);
         assert_eq!(socket.nodes[0].password, Some(Secret::new("a&b")));
+    }
+
+    #[test]
+    fn each_mistake_on_the_way_to_wechat_has_its_message_and_place() {
+        for (keys, expected) in [
+            (
+                "egress_proxy = \"proxy:3128\"",
+                "9:16 error: a proxy is \"http://host:port\"",
+            ),
+            ("egress_proxy = \"https://a\"", "no other kind is spoken"),
+            ("egress_proxy = \"socks5://a\"", "no other kind is spoken"),
+            ("egress_proxy = \"http://a/x\"", "takes no path"),
+            ("egress_proxy = \"http://u:p/w@a\"", "the port is a number"),
+            (
+                "egress_proxy = \"http://u:%zz@a\"",
+                "two hexadecimal digits",
+            ),
+            ("egress_proxy = \"http://u%3Av:p@a\"", "has no colon"),
+            ("egress_proxy = \"http://u:p%0Aq@a\"", "control character"),
+            (
+                "egress_proxy = [\"http://a\", \"http://b\"]",
+                "one proxy only",
+            ),
+            (
+                "egress_proxy = \"http://a\"\negress_proxy_file = \"b\"",
+                "`egress_proxy` and `egress_proxy_file` exclude each other",
+            ),
+            (
+                "egress_proxy_file = \"nowhere\"",
+                "the file `nowhere` does not exist",
+            ),
+            (
+                "ca_file = \"nowhere.pem\"",
+                "the file `nowhere.pem` does not exist",
+            ),
+            ("ca_file = \"Cargo.toml\"", "has no certificate"),
+        ] {
+            let report = report(&good("", "", &format!("[wechat]\n{keys}")));
+            let lines = lines(&report);
+            assert!(
+                lines.iter().any(|line| line.contains(expected)),
+                "{keys}: {report}"
+            );
+        }
+    }
+
+    #[test]
+    fn authorities_and_an_egress_proxy_are_read_whole() {
+        use super::super::{EgressProxy, ProxyCredentials};
+        use crate::secret::Secret;
+
+        let wechat = |keys: &str| {
+            let text = good("", "", &format!("[wechat]\n{keys}"));
+            loaded(&text).config.wechat
+        };
+        let plain = wechat("");
+        assert_eq!((plain.authorities, plain.egress_proxy), (None, None));
+
+        let proxy = |url: &str| wechat(&format!("egress_proxy = \"{url}\"")).egress_proxy;
+        let at = |host: &str, port| EgressProxy {
+            host: host.to_owned(),
+            port,
+            credentials: None,
+        };
+        assert_eq!(proxy("http://Proxy:3128/"), Some(at("proxy", 3128)));
+        assert_eq!(proxy("HTTP://[::1]"), Some(at("::1", 80)));
+        let known = |user: &str, password: &str| {
+            Some(EgressProxy {
+                credentials: Some(ProxyCredentials {
+                    user: user.to_owned(),
+                    password: Secret::new(password),
+                }),
+                ..at("proxy", 80)
+            })
+        };
+        let full = proxy("http://us%40er:p%3Aw%2F@proxy");
+        assert!(!format!("{full:?}").contains("p:w"));
+        assert_eq!(full, known("us@er", "p:w/"));
+        assert_eq!(proxy("http://:pw@proxy"), known("", "pw"));
+        assert_eq!(proxy("http://user@proxy"), known("user", ""));
+
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().display();
+        let pem = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        std::fs::write(directory.path().join("ca.pem"), pem.cert.pem()).unwrap();
+        std::fs::write(directory.path().join("proxy"), "http://u:p@proxy\n").unwrap();
+        let keys = format!("ca_file = \"{at}/ca.pem\"\negress_proxy_file = \"{at}/proxy\"");
+        let files = wechat(&keys);
+        assert_eq!(files.egress_proxy, known("u", "p"));
+        assert_eq!(files.authorities.map(|a| a.0.len()), Some(1));
+        let in_clear = format!("endpoints = [\"http://a\"]\nca_file = \"{at}/ca.pem\"");
+        let fault = only_error(&good("", "", &format!("[wechat]\n{in_clear}")));
+        assert!(fault.contains("no endpoint asks for TLS"), "{fault}");
+    }
+
+    #[test]
+    fn a_password_of_a_proxy_never_appears_in_a_report() {
+        for line in [
+            format!("egress_proxy = \"http://u:{SECRET}@a/x\""),
+            format!("egress_proxy = \"https://u:{SECRET}@a\""),
+            format!("egress_proxy = [\"http://:{SECRET}@a\", \"http://b\"]"),
+            format!("egres_proxy = \"http://:{SECRET}@a\""),
+            format!("egress_proxy_file = \"http://:{SECRET}@a\""),
+            format!("ca_file = \"http://:{SECRET}@a\""),
+            format!("endpoints = [\"http://:{SECRET}@a\"]"),
+        ] {
+            let report = report(&format!("[wechat]\n{line}\n")).to_string();
+            assert!(!report.contains(&SECRET[..12]), "{report}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TLS towards clients: from PEM to what rustls works with.
+//! TLS: from PEM to what rustls works with.
 //!
 //! It is made whole while the configuration is read, so that `check`, the start and a reload refuse the same mistakes at
 //! their place in the file, and no connection can be the first to find one.
@@ -31,6 +31,10 @@ pub struct Tls {
     /// not outlive the client certificates that were asked for when it was given.
     pub(crate) server: Arc<ServerConfig>,
 }
+
+/// Who vouches for the servers that we call.
+#[derive(Clone, Debug)]
+pub struct Authorities(pub(crate) Arc<RootCertStore>);
 
 /// What the files hold.
 pub(super) struct Material<'a> {
@@ -96,6 +100,18 @@ impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
         self.handshake_timeout == other.handshake_timeout
             && Arc::ptr_eq(&self.server, &other.server)
+    }
+}
+
+impl Authorities {
+    pub(super) fn from_pem(pem: &[u8]) -> Result<Self, Fault> {
+        roots(pem).map(|roots| Self(Arc::new(roots)))
+    }
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.roots == other.0.roots
     }
 }
 

@@ -7,8 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use super::diagnostic::Fault;
-use super::{Cidr, Endpoint, Listen, RateLimit, RedisMode, RedisNode, RedisPlace, Upstream};
+use super::{
+    Cidr, EgressProxy, Endpoint, Listen, ProxyCredentials, RateLimit, RedisMode, RedisNode,
+    RedisPlace, Upstream,
+};
 use crate::secret::Secret;
 
 /// The longest duration: far beyond any use, and near enough that adding it to a point in time cannot overflow.
@@ -144,6 +149,14 @@ pub(super) fn listen(text: &str) -> Result<Listen, Fault> {
     }
 }
 
+/// A listener that need not be there.
+pub(super) fn listen_or_off(text: &str) -> Result<Option<Listen>, Fault> {
+    match text {
+        "off" => Ok(None),
+        _ => listen(text).map(Some),
+    }
+}
+
 fn listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
     let expected =
         "a listener is an address and a port, such as \"0.0.0.0:8080\", or \"unix:/path/to.sock\"";
@@ -254,6 +267,44 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
     })
 }
 
+/// A proxy on the way to WeChat: `http://[user[:password]@]host[:port]`. What is wrong is told without the text: a
+/// password may stand in it.
+pub(super) fn egress_proxy(text: &str) -> Result<EgressProxy, Fault> {
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err(Fault::new(
+            "a proxy is \"http://host:port\", or \"http://user:password@host:port\"",
+        )
+        .help("no other kind is spoken with; TLS to WeChat goes through it from end to end"));
+    }
+    let door = Door::parse(rest, 80)?;
+    if !matches!(door.tail, "" | "/") {
+        return Err(Fault::new("a proxy takes no path, query or fragment")
+            .help("`/`, `?` and `#` of a password are written as %2F, %3F and %23"));
+    }
+    let credentials = match (door.user, door.password) {
+        (None, None) => None,
+        (user, password) => Some(ProxyCredentials {
+            user: user.unwrap_or_default(),
+            password: password.unwrap_or_else(|| Secret::new("")),
+        }),
+    };
+    // RFC 7617 §2: the two are sent as one text that is parted by its first colon.
+    if let Some(ProxyCredentials { user, password }) = &credentials {
+        let has_control = |text: &str| text.chars().any(char::is_control);
+        if user.contains(':') || has_control(user) || has_control(password.expose()) {
+            return Err(Fault::new(
+                "the name of a proxy's user has no colon, and neither it nor the password has a control character",
+            ));
+        }
+    }
+    Ok(EgressProxy {
+        host: door.host,
+        port: door.port,
+        credentials,
+    })
+}
+
 /// A Redis server: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS, or
 /// `unix:///path[?db=0&user=..&pass=..]`. What is wrong is told without the text: a password may stand in it.
 pub(super) fn redis_node(text: &str, default_port: u16) -> Result<RedisNode, Fault> {
@@ -269,21 +320,20 @@ pub(super) fn redis_node(text: &str, default_port: u16) -> Result<RedisNode, Fau
 }
 
 fn redis_tcp(tls: bool, rest: &str, default_port: u16) -> Result<RedisNode, Fault> {
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    let (userinfo, place) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    let Base { host, port, .. } = Base::parse(place, default_port)?;
-    let database = match tail.strip_prefix('/').unwrap_or(tail) {
+    let door = Door::parse(rest, default_port)?;
+    let database = match door.tail.strip_prefix('/').unwrap_or(door.tail) {
         "" => 0,
         number => redis_database(number)?,
     };
     Ok(RedisNode {
-        place: RedisPlace::Tcp { host, port },
+        place: RedisPlace::Tcp {
+            host: door.host,
+            port: door.port,
+        },
         tls,
         database,
-        user: percent_decoded(user)?,
-        password: percent_decoded(password)?.map(Secret::new),
+        user: door.user,
+        password: door.password,
     })
 }
 
@@ -353,22 +403,15 @@ fn percent_decoded(part: &str) -> Result<Option<String>, Fault> {
         Fault::new("`%` stands before two hexadecimal digits here")
             .help("a `%` of a password is written as %25")
     };
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
-        let (high, low) = (digit(rest.next()), digit(rest.next()));
-        let byte = high.zip(low).map(|(high, low)| high * 16 + low);
-        bytes.push(
-            byte.and_then(|byte| u8::try_from(byte).ok())
-                .ok_or_else(fault)?,
-        );
+    let is_escape = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !part.split('%').skip(1).all(is_escape) {
+        return Err(fault());
     }
-    let text = String::from_utf8(bytes).map_err(|_| fault())?;
+    let text = percent_decode_str(part).decode_utf8();
+    let text = text.map_err(|_| fault())?.into_owned();
     Ok((!text.is_empty()).then_some(text))
 }
 
@@ -571,6 +614,33 @@ impl<'a> Base<'a> {
             port,
             authority,
             excess,
+        })
+    }
+}
+
+/// What follows the `://` of a URL that may name a user.
+struct Door<'a> {
+    user: Option<String>,
+    password: Option<Secret>,
+    host: String,
+    port: u16,
+    /// Path, query and fragment.
+    tail: &'a str,
+}
+
+impl<'a> Door<'a> {
+    fn parse(rest: &'a str, default_port: u16) -> Result<Self, Fault> {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at(end);
+        let (userinfo, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+        let Base { host, port, .. } = Base::parse(place, default_port)?;
+        Ok(Self {
+            user: percent_decoded(user)?,
+            password: percent_decoded(password)?.map(Secret::new),
+            host,
+            port,
+            tail,
         })
     }
 }

@@ -62,7 +62,7 @@ pub(super) trait Source: Clone + Send + Sync + 'static {
 
 /// The keepers of all apps. They outlive reloads: a token is thrown away only if the app's secrets have changed.
 #[derive(Default)]
-pub struct AccessTokenKeepers {
+pub(super) struct AccessTokenKeepers {
     /// Guards the map, for a look-up at each reload.
     keepers: Mutex<HashMap<AppId, Arc<AccessTokenKeeper>>>,
 }

@@ -1,23 +1,25 @@
-//! HTTP to WeChat: one request, one answer, bounded in time and size.
+//! HTTP to WeChat: one request, one answer, bounded in time; in size too where it is read as a whole.
 //!
 //! A code works once, so a request that may have reached WeChat is never sent again: the next endpoint is tried only
 //! while there has been no connection to send on. Redirects are not followed, because the query carries the AppSecret or
 //! an access_token. Errors carry no URL for the same reason.
 
 use std::error::Error as StdError;
-use std::future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
-use http::{Method, Request, Uri};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use http::header::{Entry, HeaderMap, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response, Uri};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
+use tokio::runtime::Handle;
 
+use super::connector::{Connector, connector};
+use super::payload::{Cause, Outgoing, Payload};
 use crate::config;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::answer;
@@ -34,13 +36,10 @@ const MAX_HEADER: usize = 64 * 1024;
 
 const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 
-type Cause = Box<dyn StdError + Send + Sync>;
-
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: legacy::Client<Connector, Outgoing>,
     endpoints: Vec<config::Endpoint>,
-    connect_timeout: Duration,
     timeout: Duration,
     /// Endpoints without a connection in the log, by their place in the list.
     unreachable: Throttle<usize>,
@@ -48,11 +47,13 @@ pub(super) struct Client {
 
 /// What is asked.
 pub(super) struct Question<'a> {
+    pub(super) method: &'a Method,
     /// Without a query.
     pub(super) path: &'a str,
     pub(super) query: &'a str,
-    /// JSON to post; without it, the method is GET.
-    pub(super) body: Option<&'a Bytes>,
+    /// Without those of framing and connection.
+    pub(super) headers: &'a HeaderMap,
+    pub(super) payload: &'a Payload,
 }
 
 /// What came back, complete.
@@ -76,29 +77,67 @@ pub(super) enum Failure {
 }
 
 impl Client {
-    pub(super) fn new(wechat: &config::Wechat) -> Self {
+    /// Connections live on `home`, and without one on the runtime that opens them.
+    pub(super) fn new(wechat: &config::Wechat, home: Option<Handle>) -> Self {
         Self {
-            pool: legacy::Client::builder(TokioExecutor::new())
+            pool: legacy::Client::builder(Spawner(home.clone()))
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MAX_IDLE)
                 .pool_timer(TokioTimer::new())
                 .http1_max_buf_size(MAX_HEADER)
-                .build(connector(wechat.connect_timeout)),
+                .build(connector(wechat, home)),
             endpoints: wechat.endpoints.clone(),
-            connect_timeout: wechat.connect_timeout,
             timeout: wechat.timeout,
             unreachable: Throttle::default(),
         }
     }
 
-    /// Asks at the first endpoint that can be connected to.
+    /// Asks, and reads the answer as a whole.
     pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Reply, Failure> {
-        tokio::time::timeout(self.timeout, self.first_reachable(question))
+        let asking = async {
+            let response = self.first_reachable(question).await?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), answer::MAX_LEN)
+                .collect()
+                .await
+                .map_err(body_failure)?
+                .to_bytes();
+            Ok(Reply { status, body })
+        };
+        tokio::time::timeout(self.timeout, asking)
             .await
             .unwrap_or(Err(Failure::Timeout))
     }
 
-    async fn first_reachable(&self, question: &Question<'_>) -> Result<Reply, Failure> {
+    /// Asks, and gives the answer as soon as its head is there. `patience` is how long nothing may happen, so that a large
+    /// body may take its time.
+    pub(super) async fn begin(
+        &self,
+        question: &Question<'_>,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, Failure> {
+        let began = tokio::time::Instant::now();
+        let mut asking = pin!(self.first_reachable(question));
+        let mut until = began + patience;
+        loop {
+            match tokio::time::timeout_at(until, asking.as_mut()).await {
+                Ok(outcome) => return outcome,
+                Err(_) => {
+                    let moved = question.payload.moved().map(|moved| moved + patience);
+                    match moved.filter(|later| *later > until) {
+                        Some(later) => until = later,
+                        None => return Err(Failure::Timeout),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks at the first endpoint that can be connected to.
+    async fn first_reachable(
+        &self,
+        question: &Question<'_>,
+    ) -> Result<Response<Incoming>, Failure> {
         let Some((last, earlier)) = self.endpoints.split_last() else {
             return Err(Failure::NotConnected("no endpoint is configured".into()));
         };
@@ -125,57 +164,33 @@ impl Client {
         &self,
         endpoint: &config::Endpoint,
         question: &Question<'_>,
-    ) -> Result<Reply, Failure> {
-        let mut request =
+    ) -> Result<Response<Incoming>, Failure> {
+        let request =
             request(endpoint, question).map_err(|error| Failure::NotConnected(Box::new(error)))?;
-        let connection = capture_connection(&mut request);
-        let mut response = pin!(self.pool.request(request));
-        let response = tokio::select! {
-            biased;
-            response = &mut response => response.map_err(failure)?,
-            () = unconnected_after(self.connect_timeout, connection) => {
-                return Err(Failure::NotConnected("connecting took too long".into()));
-            }
-        };
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), answer::MAX_LEN)
-            .collect()
-            .await
-            .map_err(body_failure)?
-            .to_bytes();
-        Ok(Reply { status, body })
+        self.pool.request(request).await.map_err(failure)
     }
 }
 
-/// Returns when there still is no connection after `timeout`; once there is one, never.
-///
-/// The connector's own timeout covers TCP only. This one covers name lookup and the TLS handshake too, before which
-/// nothing has been sent either.
-async fn unconnected_after(timeout: Duration, connection: CaptureConnection) {
-    tokio::time::sleep(timeout).await;
-    let connected = connection.connection_metadata().is_some();
-    if connected {
-        future::pending::<()>().await;
-    }
-}
+/// Runs what a connection has to have done, where the connection lives.
+#[derive(Clone)]
+struct Spawner(Option<Handle>);
 
-fn connector(connect_timeout: Duration) -> HttpsConnector<HttpConnector> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(connect_timeout));
-    HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
-        .expect("aws-lc-rs has the default TLS versions and cipher suites")
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp)
+impl<F> Executor<F> for Spawner
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        match &self.0 {
+            Some(home) => drop(home.spawn(work)),
+            None => drop(tokio::spawn(work)),
+        }
+    }
 }
 
 fn request(
     endpoint: &config::Endpoint,
     question: &Question<'_>,
-) -> Result<Request<Full<Bytes>>, http::Error> {
+) -> Result<Request<Outgoing>, http::Error> {
     let config::Endpoint { tls, host, port } = endpoint;
     let scheme = if *tls { "https" } else { "http" };
     let authority = if host.contains(':') {
@@ -183,7 +198,7 @@ fn request(
     } else {
         format!("{host}:{port}")
     };
-    let Question { path, query, body } = question;
+    let Question { path, query, .. } = question;
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
@@ -192,14 +207,15 @@ fn request(
             query => format!("{path}?{query}"),
         })
         .build()?;
-    let request = Request::builder().uri(uri).header(USER_AGENT, AGENT);
-    match body {
-        None => request.method(Method::GET).body(Full::default()),
-        Some(body) => request
-            .method(Method::POST)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(Full::new(Bytes::clone(body))),
+    let mut request = Request::builder()
+        .uri(uri)
+        .method(question.method)
+        .body(question.payload.to_outgoing())?;
+    *request.headers_mut() = question.headers.clone();
+    if let Entry::Vacant(entry) = request.headers_mut().entry(USER_AGENT) {
+        entry.insert(HeaderValue::from_static(AGENT));
     }
+    Ok(request)
 }
 
 fn failure(error: legacy::Error) -> Failure {
@@ -215,7 +231,7 @@ fn failure(error: legacy::Error) -> Failure {
     Failure::BrokeOff(Box::new(error))
 }
 
-fn body_failure(error: Cause) -> Failure {
+pub(super) fn body_failure(error: Cause) -> Failure {
     if error.is::<LengthLimitError>() {
         return Failure::TooLarge;
     }

@@ -8,9 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Failure, Question, Reply};
+use super::connector::Unconnected;
+use super::payload::Payload;
 use crate::config;
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side, WechatFault};
@@ -24,7 +29,7 @@ use crate::wechat::login;
 
 /// The way to WeChat, for one Mini Program.
 pub(super) struct Line {
-    client: Client,
+    pub(super) client: Client,
     pub(super) appid: AppId,
     secrets: Vec<Secret>,
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
@@ -46,9 +51,14 @@ pub(super) struct Call<'a> {
 }
 
 impl Line {
-    pub(super) fn new(app: &config::App, wechat: &config::Wechat, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        app: &config::App,
+        wechat: &config::Wechat,
+        home: Option<Handle>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            client: Client::new(wechat),
+            client: Client::new(wechat, home),
             appid: app.appid.clone(),
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),
@@ -64,10 +74,16 @@ impl Line {
         read: impl FnOnce(&Answer) -> Result<T, Invalid>,
     ) -> Result<T, Error> {
         let started = Instant::now();
+        let (method, headers) = match &call.body {
+            Some(_) => (Method::POST, json_content()),
+            None => (Method::GET, HeaderMap::new()),
+        };
         let question = Question {
+            method: &method,
             path: call.api.path,
             query: &call.query,
-            body: call.body.as_ref(),
+            headers: &headers,
+            payload: &Payload::Whole(call.body.clone().unwrap_or_default()),
         };
         let outcome = match self.client.ask(&question).await {
             Ok(reply) => self.read(&reply, &call, read),
@@ -109,7 +125,7 @@ impl Line {
     ) -> Result<T, Error> {
         let answer = parse(reply, call.api)?;
         if let Some(refusal) = self.refusal(&answer, call.hidden) {
-            return Err(refused(refusal, call.api));
+            return Err(refused(refusal, call.api.path));
         }
         if reply.status != 200 {
             let status = reply.status;
@@ -120,7 +136,7 @@ impl Line {
     }
 
     /// What WeChat said, without what was shown to it, which a broken peer might echo in clear or as a URL has it.
-    fn refusal(&self, answer: &Answer, hidden: &[&str]) -> Option<Refusal> {
+    pub(super) fn refusal(&self, answer: &Answer, hidden: &[&str]) -> Option<Refusal> {
         let in_clear: Vec<&str> = self
             .secrets
             .iter()
@@ -133,7 +149,7 @@ impl Line {
         answer.refusal(&hidden)
     }
 
-    fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
+    pub(super) fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
         self.metrics.wechat_call(path, call_outcome(outcome), took);
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match outcome {
@@ -162,6 +178,11 @@ impl Line {
     }
 }
 
+fn json_content() -> HeaderMap {
+    let json = HeaderValue::from_static("application/json");
+    HeaderMap::from_iter([(CONTENT_TYPE, json)])
+}
+
 /// Reads the body as an answer. A status other than 200 does not matter if there is an errcode: it tells more.
 fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
     let status = reply.status;
@@ -179,11 +200,12 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
     })
 }
 
-pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
+/// How it is told that WeChat refused a call at `path`.
+pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
     let code = refusal.errcode;
     let address = answer::address_seen(&refusal.errmsg);
     let fault = WechatFault {
-        meaning: (api.meaning)(code),
+        meaning: errcode::meaning_at(path, code),
         errmsg: refusal.errmsg,
         rid: refusal.rid,
     };
@@ -191,7 +213,7 @@ pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
     if let Some(after) = errcode::retry_after(code) {
         error = error.with_retry_after(after);
     }
-    let Some((en, zh)) = (api.advice)(code) else {
+    let Some((en, zh)) = errcode::advice_at(path, code) else {
         return error;
     };
     match address {
@@ -203,11 +225,13 @@ pub(super) fn refused(refusal: Refusal, api: &Api) -> Error {
     }
 }
 
-fn lost(failure: Failure, api: &Api) -> Error {
+pub(super) fn lost(failure: Failure, api: &Api) -> Error {
     let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {
-            error(Kind::WechatUnreachable, "no connection to WeChat").with_cause(cause)
+            let unconnected = Unconnected::behind(&*cause);
+            let detail = unconnected.map_or("no connection to WeChat", Unconnected::told);
+            error(Kind::WechatUnreachable, detail).with_cause(cause)
         }
         Failure::BrokeOff(cause) => {
             let detail = "WeChat broke off before its answer was complete";

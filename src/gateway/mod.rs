@@ -7,12 +7,17 @@
 
 mod access_token;
 mod client;
+mod connector;
 mod line;
+mod names;
+mod payload;
+mod relay;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::config;
 use crate::domain::{AccessToken, CloudId, LoginCode, OpenId, PhoneCode, SessionKey};
@@ -26,10 +31,29 @@ use crate::wechat::login::{self, UserSession};
 use crate::wechat::phone::{self, PhoneNumber};
 use crate::wechat::session_key;
 use crate::wechat::signature::session_signature;
-use access_token::{AccessTokenKeeper, Source};
+use access_token::{AccessTokenKeeper, AccessTokenKeepers, Source};
 use line::{Call, Line};
 
-pub use access_token::AccessTokenKeepers;
+pub(crate) use payload::{Cause, Payload};
+pub(crate) use relay::{AppAnswer, AppCall, Shows};
+
+/// What is known of WeChat that outlives a reload.
+#[derive(Default)]
+pub struct Memory {
+    access_tokens: AccessTokenKeepers,
+    /// Where connections to WeChat live, if not with whoever opens them.
+    home: Option<Handle>,
+}
+
+impl Memory {
+    /// Nothing is known yet; connections will live on `home`.
+    pub(crate) fn at_home_on(home: Handle) -> Self {
+        Self {
+            home: Some(home),
+            ..Self::default()
+        }
+    }
+}
 
 /// The way to WeChat, for one Mini Program. Shared by all workers.
 pub struct Gateway {
@@ -39,16 +63,16 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway for `app`. Connects to nobody yet, and needs no runtime. Its access_token is that of the gateways
-    /// before it, if `keepers` know the app and its secrets.
+    /// before it, if they had the same `memory`, app and secrets.
     pub fn new(
         app: &config::App,
         wechat: &config::Wechat,
-        keepers: &AccessTokenKeepers,
+        memory: &Memory,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            line: Arc::new(Line::new(app, wechat, metrics)),
-            keeper: keepers.keeper(app),
+            line: Arc::new(Line::new(app, wechat, memory.home.clone(), metrics)),
+            keeper: memory.access_tokens.keeper(app),
         }
     }
 
@@ -106,7 +130,7 @@ impl Gateway {
 
     /// How it is told that WeChat has no data under one of several cloudIDs.
     pub(crate) fn refused_cloud_id(refusal: Refusal) -> Error {
-        line::refused(refusal, &cloud_id::API)
+        line::refused(refusal, cloud_id::API.path)
     }
 
     /// Whether `session_key` still is the user's key at WeChat.

@@ -118,18 +118,8 @@ fn gateway_with(
         secrets: vec![Secret::new(SECRET), Secret::new(OLD_SECRET)],
         env: String::new(),
     };
-    let wechat = config::Wechat {
-        endpoints,
-        connect_timeout,
-        timeout,
-        api_security: None,
-    };
-    Gateway::new(
-        &app,
-        &wechat,
-        &AccessTokenKeepers::default(),
-        Arc::default(),
-    )
+    let wechat = config::Wechat::at(endpoints, connect_timeout, timeout);
+    Gateway::new(&app, &wechat, &Memory::default(), Arc::default())
 }
 
 fn endpoint(tls: bool, port: u16) -> config::Endpoint {

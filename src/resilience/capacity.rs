@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many requests of one worker are being dealt with.
@@ -32,15 +33,15 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// How many bytes of bodies are held in memory. Shared by all workers.
-#[derive(Debug, Default)]
-pub(crate) struct BufferBudget(AtomicU64);
+/// How many bytes of bodies are held in memory. Shared by all workers; clones are the same budget.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BufferBudget(Arc<AtomicU64>);
 
 /// A body in memory; its room is given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Buffered<'a> {
+pub(crate) struct Buffered {
     bytes: Vec<u8>,
-    budget: &'a BufferBudget,
+    budget: BufferBudget,
     limit: u64,
 }
 
@@ -50,10 +51,10 @@ pub(crate) struct NoRoom;
 
 impl BufferBudget {
     /// An empty body. It may grow as long as all bodies together stay within `limit` bytes.
-    pub(crate) fn body(&self, limit: u64) -> Buffered<'_> {
+    pub(crate) fn body(&self, limit: u64) -> Buffered {
         Buffered {
             bytes: Vec::new(),
-            budget: self,
+            budget: self.clone(),
             limit,
         }
     }
@@ -67,7 +68,7 @@ impl BufferBudget {
     }
 }
 
-impl Buffered<'_> {
+impl Buffered {
     /// Appends. What counts is the memory, so it is taken before the body is moved to a larger place.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), NoRoom> {
         let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
@@ -87,7 +88,7 @@ impl Buffered<'_> {
     }
 }
 
-impl Deref for Buffered<'_> {
+impl Deref for Buffered {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -95,7 +96,14 @@ impl Deref for Buffered<'_> {
     }
 }
 
-impl Drop for Buffered<'_> {
+/// So that it can be shared as `Bytes` that give their room back with their last clone.
+impl AsRef<[u8]> for Buffered {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Buffered {
     fn drop(&mut self) {
         let held = self.bytes.capacity() as u64;
         self.budget.0.fetch_sub(held, Ordering::Relaxed);

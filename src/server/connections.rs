@@ -30,7 +30,7 @@ const MAX_KEPT: usize = 256;
 /// How often idle connections to the app are looked over.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long accepting pauses when the process has run out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Accepts until told to drain, then waits for what is in flight until told to stop.
@@ -53,14 +53,14 @@ impl Worker {
         self.timers.interrupt_idle();
         let half_in = listener.turn_away();
         tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {}
             () = tokio::time::sleep(half_in) => {}
             () = self.kept_going("accept", || self.accept(&listener)) => {}
         }
         self.accept_waiting(&listener).await;
         drop(listener);
         tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {}
             () = self.all_closed() => {}
         }
     }
@@ -299,7 +299,7 @@ impl Drop for Open {
 }
 
 /// Errors of accept(2) that concern only the connection that was to be accepted.
-fn is_about_one_connection(error: &io::Error) -> bool {
+pub(super) fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         error.kind(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::problem::{language, problem};
 use super::router::{Action, Endpoint, Rule};
 use super::snapshot::Snapshot;
 use super::worker::{Counted, Peer, Settings, Worker};
@@ -151,7 +152,7 @@ async fn refuse_with(
     mut responder: Responder<'_>,
 ) {
     let request_id = worker.ids.request_id(worker.clock().now());
-    let answer = problem(error, &request_id, Language::English);
+    let answer = problem(error, request_id.as_str(), Language::English);
     let limit = settings.snapshot.config.inbound.idle_timeout;
     let _gone = worker
         .timers
@@ -523,7 +524,7 @@ impl<'a> Exchange<'a> {
         limit: u64,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
-    ) -> Result<Buffered<'a>, Error> {
+    ) -> Result<Buffered, Error> {
         if matches!(self.head.framing, Framing::Length(length) if length > limit) {
             return Err(proxy::too_large(limit));
         }
@@ -584,25 +585,12 @@ impl<'a> Exchange<'a> {
         if responder.is_gone() {
             return;
         }
-        let answer = problem(error, &self.request_id, self.language());
+        let answer = problem(
+            error,
+            self.request_id.as_str(),
+            language(self.head.fields.list(Name::AcceptLanguage)),
+        );
         let _gone = self.respond(&answer, body, responder).await;
-    }
-
-    /// The language that the client likes best of the two there are (RFC 9110 §12.5.4).
-    fn language(&self) -> Language {
-        let mut best = (0, Language::English);
-        for range in self.head.fields.list(Name::AcceptLanguage) {
-            let language = match range.get(..2).map(<[u8]>::to_ascii_lowercase).as_deref() {
-                Some(b"zh") => Language::Chinese,
-                Some(b"en") => Language::English,
-                _ => continue,
-            };
-            let weight = weight(range);
-            if weight > best.0 {
-                best = (weight, language);
-            }
-        }
-        best.1
     }
 
     fn log(&self, outcome: &Result<(), Error>, status: u16, bytes: u64, took: Duration) {
@@ -670,28 +658,6 @@ async fn send(
     responder.send(&answer.body, true).await
 }
 
-fn problem(error: &Error, request_id: &RequestId, language: Language) -> Answer {
-    let mut answer = Answer::empty(error.status())
-        .with("content-type", "application/problem+json")
-        .with("cache-control", "no-store")
-        .body(error.to_problem(request_id.as_str(), language));
-    // RFC 9110 §15.5.2 wants it with every 401. The token of one who has encrypted with an old key is good.
-    match (error.status(), error.kind()) {
-        (401, Kind::DecryptFailed) => answer = answer.with("www-authenticate", "Bearer"),
-        (401, _) => {
-            answer = answer.with("www-authenticate", "Bearer error=\"invalid_token\"");
-        }
-        _ => {}
-    }
-    if let Some(methods) = error.allow() {
-        answer = answer.with("allow", methods);
-    }
-    if let Some(after) = error.retry_after() {
-        answer = answer.with("retry-after", after.as_secs().max(1).to_string());
-    }
-    answer
-}
-
 fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
     let has = |answer: &Answer, name| answer.fields.iter().any(|(known, _)| *known == name);
     let lines = grant.map_or_else(Vec::new, |grant| grant.lines);
@@ -702,17 +668,6 @@ fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
             answer.with(name, value)
         }
     })
-}
-
-/// The weight of an element of a list, in thousandths; malformed ones count in full (RFC 9110 §12.4.2).
-fn weight(range: &[u8]) -> u32 {
-    let text = std::str::from_utf8(range).unwrap_or_default();
-    let parameter = text
-        .split(';')
-        .skip(1)
-        .find_map(|part| part.trim().strip_prefix("q="));
-    let weight = parameter.and_then(|weight| weight.parse::<f32>().ok());
-    weight.map_or(1000, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u32)
 }
 
 /// A second is what a burst takes to pass, and no promise.

@@ -9,6 +9,8 @@ mod connections;
 mod drain;
 mod exchange;
 mod http2;
+mod outbound;
+mod problem;
 mod router;
 mod snapshot;
 mod worker;
@@ -22,7 +24,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
@@ -35,6 +38,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
 use drain::Phase;
+use outbound::OutboundSide;
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
 
@@ -62,6 +66,7 @@ use worker::{RESTART_PAUSE, Worker};
 /// Dropping it without [`Sidecar::shutdown`] cuts off whatever is in flight.
 pub struct Sidecar {
     inbound: Listen,
+    outbound: Option<Listen>,
     admin: Listen,
     current: Arc<ArcSwap<Snapshot>>,
     state: Arc<SessionState>,
@@ -122,9 +127,14 @@ impl Sidecar {
         // with a process that does not start.
         let admin_listener =
             Bound::one(&config.admin.listen).map_err(listen("admin", &config.admin.listen))?;
+        let outbound_listener = match &config.outbound.listen {
+            None => None,
+            Some(place) => Some(Bound::one(place).map_err(listen("outbound", place))?),
+        };
         let listeners = Bound::group(&config.inbound.listen, workers)
             .map_err(listen("inbound", &config.inbound.listen))?;
         let inbound = listeners[0].place()?;
+        let outbound = outbound_listener.as_ref().map(Bound::place).transpose()?;
         let admin = admin_listener.place()?;
 
         let metrics = Arc::new(Metrics::new());
@@ -138,23 +148,38 @@ impl Sidecar {
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
         metrics.config_loaded(true, state.clock.now());
-        let shared = Arc::<Shared>::default();
-        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
-        let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (orders, inbox) = mpsc::unbounded_channel();
+        // First, because the connections to WeChat live there, and it outlives the workers, which use them.
+        let (first_snapshot, begins) = oneshot::channel();
+        let (calls, home) = {
+            let (state, metrics) = (Arc::clone(&state), Arc::clone(&metrics));
+            let (phase, alarm) = (phase.clone(), Alarm(orders.clone()));
+            spawn("wx-outbound".to_owned(), move || async move {
+                let _alarm = alarm;
+                if let Ok(current) = begins.await {
+                    let side = Rc::new(OutboundSide::new(current, state, metrics));
+                    side.run(outbound_listener, phase).await;
+                }
+            })?
+        };
+        let shared = Arc::new(Shared::new(home));
+        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
+        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let _it_waits = first_snapshot.send(Arc::clone(&current));
 
         let mut threads = Vec::with_capacity(workers);
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
             let alarm = Alarm(orders.clone());
-            threads.push(spawn(format!("wx-worker-{index}"), move || {
+            let (thread, _) = spawn(format!("wx-worker-{index}"), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
                 async move {
                     let _alarm = alarm;
                     worker.run(listener, phase).await;
                 }
-            })?);
+            })?;
+            threads.push(thread);
         }
         let conductor = Conductor {
             state: Arc::clone(&state),
@@ -162,21 +187,24 @@ impl Sidecar {
             phase: phase_sender,
             inbox,
             threads,
+            calls,
         };
         let admin_side = Arc::new(Admin {
             metrics: Arc::clone(&metrics),
             phase: phase.clone(),
             state: Arc::clone(&state),
         });
-        let control = spawn("wx-control".to_owned(), move || {
+        let (control, _) = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener)
         })?;
-        tracing::info!(%inbound, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
+        let calls_at = outbound.as_ref().map(tracing::field::display);
+        tracing::info!(%inbound, outbound = calls_at, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
         if let Store::Memory(_) = state.store {
             tracing::info!("store: memory; what is revoked is forgotten by a restart");
         }
         Ok(Self {
             inbound,
+            outbound,
             admin,
             current,
             state,
@@ -191,6 +219,11 @@ impl Sidecar {
     /// Where the Mini Program's traffic comes in; with port 0 in the configuration, the port that was chosen.
     pub fn inbound_addr(&self) -> &Listen {
         &self.inbound
+    }
+
+    /// Where the app's calls to WeChat come in, if anywhere.
+    pub fn outbound_addr(&self) -> Option<&Listen> {
+        self.outbound.as_ref()
     }
 
     /// Where the admin side listens.
@@ -210,6 +243,10 @@ impl Sidecar {
             (
                 "[inbound] workers",
                 old.inbound.workers == config.inbound.workers,
+            ),
+            (
+                "[outbound] listen",
+                old.outbound.listen == config.outbound.listen,
             ),
             ("[admin] listen", old.admin.listen == config.admin.listen),
             ("[store]", old.store == config.store),
@@ -344,21 +381,23 @@ struct Conductor {
     phase: watch::Sender<Phase>,
     inbox: mpsc::UnboundedReceiver<Order>,
     threads: Vec<JoinHandle<()>>,
+    /// The thread of the app's calls to WeChat.
+    calls: JoinHandle<()>,
 }
 
 impl Conductor {
     async fn run(mut self, admin: Arc<Admin>, listener: Bound) {
         let serving = tokio::task::spawn_local(admin.run(listener));
         let keeping = tokio::task::spawn_local(keep_store(self.state));
-        let mut ended = joined(self.threads);
+        let (mut ended, mut silent) = (joined(self.threads), joined(vec![self.calls]));
         if let Some(Order::Drain) = self.inbox.recv().await {
             let inbound = self.current.load().config.inbound.clone();
-            let idle = async { while ended.recv().await.is_some() {} };
             let drain = drain::drain(
                 &self.phase,
                 inbound.drain_delay,
                 inbound.drain_timeout,
-                idle,
+                all_of(&mut ended),
+                all_of(&mut silent),
             );
             tokio::select! {
                 () = drain => {}
@@ -366,7 +405,8 @@ impl Conductor {
             }
         }
         self.phase.send_replace(Phase::Stopped);
-        while ended.recv().await.is_some() {}
+        all_of(&mut ended).await;
+        all_of(&mut silent).await;
         serving.abort();
         keeping.abort();
         tracing::info!("stopped");
@@ -385,6 +425,11 @@ async fn keep_store(state: Arc<SessionState>) {
 /// Waits for the order that does not wait for anything; to drain once more is no news.
 async fn told_to_stop(inbox: &mut mpsc::UnboundedReceiver<Order>) {
     while let Some(Order::Drain) = inbox.recv().await {}
+}
+
+/// Waits for the end of all threads of a [`joined`] channel.
+async fn all_of(ended: &mut mpsc::Receiver<()>) {
+    while ended.recv().await.is_some() {}
 }
 
 /// Joins threads without blocking the runtime; the channel closes when all have ended.
@@ -406,11 +451,11 @@ fn joined(threads: Vec<JoinHandle<()>>) -> mpsc::Receiver<()> {
     ended
 }
 
-/// A thread with a single-threaded runtime that runs one future.
+/// A thread with a single-threaded runtime that runs one future, and that runtime.
 fn spawn<F: Future<Output = ()>>(
     name: String,
     main: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<(JoinHandle<()>, Handle)> {
     let (started, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(name).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -419,7 +464,7 @@ fn spawn<F: Future<Output = ()>>(
             .build_local(tokio::runtime::LocalOptions::default());
         match runtime {
             Ok(runtime) => {
-                let _starter_waits = started.send(Ok(()));
+                let _starter_waits = started.send(Ok(runtime.handle().clone()));
                 runtime.block_on(main());
             }
             Err(error) => {
@@ -427,8 +472,8 @@ fn spawn<F: Future<Output = ()>>(
             }
         }
     })?;
-    outcome
+    let runtime = outcome
         .recv()
         .map_err(|_| io::Error::other("the thread ended at once"))??;
-    Ok(thread)
+    Ok((thread, runtime))
 }

@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::router::Router;
 use crate::config::Config;
 use crate::error::Kind;
-use crate::gateway::{AccessTokenKeepers, Gateway};
+use crate::gateway::{Gateway, Memory};
 use crate::open_data::Opener;
+use crate::outbound::{Callers, Rules};
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{Assertions, SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
@@ -20,7 +23,12 @@ use crate::wire::HeadLimits;
 pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) router: Router,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) sessions: Arc<Sessions>,
+    /// Who may call WeChat.
+    pub(crate) callers: Callers,
+    /// What of it they may call.
+    pub(crate) rules: Rules,
     pub(crate) opener: Opener,
     /// If the app wants proof.
     pub(crate) assertions: Option<Assertions>,
@@ -39,9 +47,19 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
-    pub(crate) access_tokens: AccessTokenKeepers,
+    pub(crate) wechat: Memory,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
+}
+
+impl Shared {
+    /// Connections to WeChat will live on `home`.
+    pub(crate) fn new(home: Handle) -> Self {
+        Self {
+            wechat: Memory::at_home_on(home),
+            ..Self::default()
+        }
+    }
 }
 
 impl Snapshot {
@@ -54,7 +72,7 @@ impl Snapshot {
         let gateway = Arc::new(Gateway::new(
             &config.app,
             &config.wechat,
-            &shared.access_tokens,
+            &shared.wechat,
             Arc::clone(metrics),
         ));
         let app_lines = format!(
@@ -67,7 +85,14 @@ impl Snapshot {
             assertions: config.session.assertion.then(|| {
                 Assertions::derive(&config.app.appid, &config.app.env, config.sealing_secrets())
             }),
-            sessions: Arc::new(Sessions::new(&config, gateway, Arc::clone(state))),
+            sessions: Arc::new(Sessions::new(
+                &config,
+                Arc::clone(&gateway),
+                Arc::clone(state),
+            )),
+            gateway,
+            callers: Callers::new(&config.app.appid, &config.outbound),
+            rules: Rules::new(&config.outbound),
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,
             },

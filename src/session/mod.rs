@@ -227,6 +227,11 @@ impl Sessions {
         Ok(true)
     }
 
+    /// Remembers a session_key that somebody else has had WeChat give out.
+    pub(crate) async fn learn(&self, user: &OpenId, key: &SessionKey) {
+        self.note(self.state.store.remember_key(user, key).await);
+    }
+
     async fn newest_key(&self, user: &OpenId) -> Result<Option<SessionKey>, Error> {
         let ring = self.state.store.keys(user).await?;
         Ok(ring.into_keys().into_iter().next())
@@ -439,7 +444,7 @@ impl Granted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::AccessTokenKeepers;
+    use crate::gateway::Memory;
 
     fn sessions() -> Sessions {
         let config = config::Config::from_toml(
@@ -451,7 +456,7 @@ mod tests {
         let gateway = Gateway::new(
             &config.app,
             &config.wechat,
-            &AccessTokenKeepers::default(),
+            &Memory::default(),
             Arc::clone(&metrics),
         );
         let store = Store::new(&config, &metrics);

@@ -25,7 +25,14 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
 }
 
 fn answer_plain(state: &mut State, request: &Request) -> Answer {
-    let answered = match request.path.as_str() {
+    match json_of(state, request) {
+        Ok(body) => Answer::success(&request.path, &body),
+        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+    }
+}
+
+fn json_of(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+    match request.path.as_str() {
         "/sns/jscode2session" => code_to_session(state, request),
         "/cgi-bin/token" => token(state, request),
         "/cgi-bin/stable_token" => stable_token(state, request),
@@ -35,10 +42,6 @@ fn answer_plain(state: &mut State, request: &Request) -> Answer {
         "/wxa/checksession" => check_session(state, request),
         "/wxa/resetusersessionkey" => reset_session_key(state, request),
         _ => Err(Refusal::PathUnknown),
-    };
-    match answered {
-        Ok(body) => Answer::success(&request.path, &body),
-        Err(refusal) => Answer::refusal(state, &request.path, refusal),
     }
 }
 
@@ -217,7 +220,6 @@ fn granted(grant: &Grant) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use ::http::HeaderMap;
     use bytes::Bytes;
 
     use super::*;
@@ -242,7 +244,7 @@ mod tests {
             method,
             path: path.to_owned(),
             query: Query::parse(query),
-            headers: HeaderMap::new(),
+            headers: ::http::HeaderMap::new(),
             wants_text: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };

@@ -204,7 +204,7 @@ impl Secured {
         let signed = signed(url, appid, &seconds.to_string(), body.as_bytes());
         let mut add = |name: HeaderName, value: &str| {
             let value = HeaderValue::from_str(value).expect("numbers and base64 are ASCII");
-            answer.headers.push((name, value));
+            answer.headers.insert(name, value);
         };
         add(APPID, appid);
         add(TIMESTAMP, &seconds.to_string());

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ::http::header::{HeaderName, HeaderValue};
 use ::http::{HeaderMap, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -56,8 +55,8 @@ pub(super) enum Outcome {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
-    /// Beside the content type.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Field lines beside the content type.
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     /// The errcode that the body tells, for the list of calls.
     pub(super) errcode: Option<i64>,
@@ -113,7 +112,7 @@ impl Answer {
         Self {
             status,
             content_type,
-            headers: Vec::new(),
+            headers: HeaderMap::new(),
             body: body.into(),
             errcode: None,
         }
@@ -122,6 +121,14 @@ impl Answer {
     /// A success of WeChat's.
     pub(super) fn success(path: &str, body: &Value) -> Self {
         Self::new(200, content_type(path), body.to_string())
+    }
+
+    /// A success of WeChat's that is a file.
+    pub(super) fn file(content_type: &'static str, headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            headers,
+            ..Self::new(200, content_type, body)
+        }
     }
 
     /// A refusal of WeChat's: HTTP 200 all the same.

@@ -25,7 +25,7 @@ use super::exchange::{Answer, Outcome, Query, Request, receive};
 use super::lock;
 use super::state::State;
 
-const BODY_LIMIT: usize = 1 << 20;
+const BODY_LIMIT: usize = 32 << 20;
 /// Between half a body and the reset, so that the half arrives: what is still queued when a socket is reset is lost.
 const BEFORE_TEAR: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -111,7 +111,7 @@ async fn read(request: HttpRequest<Incoming>) -> Result<Request, Answer> {
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Answer::text(413, "the body is larger than 1 MiB\n"));
+            return Err(Answer::text(413, "the body is larger than 32 MiB\n"));
         }
         Err(_) => return Err(Answer::text(400, "the body broke off\n")),
     };

@@ -25,6 +25,7 @@ pub struct Metrics {
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
     rings_degraded: IntCounter,
+    outbound: IntCounterVec,
     token_refreshes: IntCounterVec,
     token_times: TokenTimes,
     panics: IntCounter,
@@ -90,6 +91,14 @@ impl Metrics {
             .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
             &["cgi_path"],
         );
+        let outbound = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_outbound_requests_total",
+                "Calls of the app's by result: ok, refused (an errcode was passed on), own (a token endpoint), or the kind of \
+                 error that the app was told.",
+            ),
+            &["result"],
+        );
         let token_refreshes = IntCounterVec::new(
             Opts::new(
                 "wx_sidecar_wx_token_refresh_total",
@@ -137,6 +146,7 @@ impl Metrics {
             wechat_calls: registered(&registry, wechat_calls),
             wechat_seconds: registered(&registry, wechat_seconds),
             rings_degraded: registered(&registry, rings_degraded),
+            outbound: registered(&registry, outbound),
             token_refreshes: registered(&registry, token_refreshes),
             token_times,
             panics: registered(&registry, panics),
@@ -197,6 +207,11 @@ impl Metrics {
     /// Counts a ring of session keys that had to do without the store.
     pub(crate) fn ring_degraded(&self) {
         self.rings_degraded.inc();
+    }
+
+    /// Counts a call of the app's; `result` is a constant or the slug of a kind of error.
+    pub(crate) fn outbound_request(&self, result: &'static str) {
+        self.outbound.with_label_values(&[result]).inc();
     }
 
     /// Counts a fetch of an access_token; `reason` and `result` are constants of the keeper's.

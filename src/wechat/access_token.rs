@@ -11,15 +11,12 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Invalid};
 use super::api::{Api, json_body};
-use super::{errcode, login};
 use crate::domain::{AccessToken, AppId};
 use crate::secret::Secret;
 
-/// As it is called, by POST. The AppSecret is what is shown, as at login, so an errcode means what it means there.
+/// As it is called, by POST. The AppSecret is what is shown.
 pub const API: Api = Api {
     path: "/cgi-bin/stable_token",
-    meaning: login::meaning,
-    advice: errcode::both_languages,
     if_lost: None,
 };
 

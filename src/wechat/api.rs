@@ -1,16 +1,20 @@
 //! What the APIs have in common: where they are, how a question is written, and what is told when one fails.
 //!
 //! An [`Api`] is a constant in the module of its format. What is the same for all of them (asking, counting, telling a
-//! refusal) is then written once, and what differs is data: the same errcode means one thing in answer to a login and
-//! another where an access_token was shown.
-
-use std::fmt::Write as _;
+//! refusal) is then written once, and what differs is data. What an errcode means at one of them is in
+//! [`errcode`](super::errcode).
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::errcode::{self, Meaning};
+/// All that is not unreserved (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// What to do about a failure, in English and in Chinese.
 pub type Advice = (&'static str, &'static str);
@@ -19,10 +23,6 @@ pub type Advice = (&'static str, &'static str);
 pub struct Api {
     /// Its path, without a query.
     pub path: &'static str,
-    /// What an errcode means in its answers.
-    pub meaning: fn(i64) -> Meaning,
-    /// What to do about an errcode.
-    pub advice: fn(i64) -> Option<Advice>,
     /// What to do when no usable answer came, though WeChat may have acted.
     pub if_lost: Option<Advice>,
 }
@@ -47,41 +47,15 @@ pub fn query_of(pairs: &[(&str, &str)]) -> Zeroizing<String> {
 
 /// Encodes all but the unreserved characters (RFC 3986, section 2.3). Also needed to recognise a value in an echo.
 pub fn percent_encode(text: &str) -> Zeroizing<String> {
+    // Room for the worst here, too.
     let mut encoded = Zeroizing::new(String::with_capacity(text.len() * 3));
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a string never fails");
-        }
-    }
+    encoded.extend(utf8_percent_encode(text, RESERVED));
     encoded
 }
 
 /// A JSON body. Chinese stays as it is, because some APIs refuse `\uXXXX` (40033). It is wiped when dropped.
 pub fn json_body(body: &Value) -> Bytes {
     Bytes::from_owner(Zeroizing::new(body.to_string().into_bytes()))
-}
-
-/// What an errcode means where an access_token was shown: rows that tell other APIs' successes by a number are none.
-pub fn meaning(code: i64) -> Meaning {
-    let meaning = errcode::meaning(code);
-    if meaning.status < 400 {
-        return errcode::unknown(code);
-    }
-    meaning
-}
-
-/// What to do about an errcode where an access_token was shown: of a dead one the caller knows nothing, and the sidecar
-/// has done what there was to do.
-pub fn advice(code: i64) -> Option<Advice> {
-    if is_dead_token(code) {
-        return Some((
-            "WeChat refuses the sidecar's access_token; try again in half a minute",
-            "微信拒绝了边车的 access_token；请半分钟后重试",
-        ));
-    }
-    errcode::both_languages(code)
 }
 
 /// Whether `code` says that the access_token is dead, so that the call may be made once more with another. WeChat checks
@@ -105,12 +79,5 @@ mod tests {
     #[test]
     fn chinese_is_literal_in_a_body() {
         assert_eq!(json_body(&json!({ "a": "你好" })), r#"{"a":"你好"}"#);
-    }
-
-    #[test]
-    fn no_refusal_is_told_as_a_success() {
-        for code in [10_060_023, 268_490_004, 9_301_015] {
-            assert_eq!(meaning(code).status, 502);
-        }
     }
 }

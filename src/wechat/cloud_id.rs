@@ -14,14 +14,12 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer, Invalid, Refusal};
-use super::api::{self, Api, json_body};
+use super::api::{Api, json_body};
 use crate::domain::CloudId;
 
 /// As it is called, by POST and with an access_token; the openid stands in the query.
 pub const API: Api = Api {
     path: "/wxa/getopendata",
-    meaning: api::meaning,
-    advice: api::advice,
     if_lost: None,
 };
 

@@ -5,10 +5,17 @@
 //! It is compiled in and sorted by code: looking up is a binary search, and a code that WeChat invents tomorrow is
 //! answered by [`meaning`] all the same.
 //!
-//! Numbers collide between APIs; where an API gives a number its own sense, that API's module says so (see
-//! [`login::meaning`](super::login::meaning)).
+//! Numbers collide between APIs. Where the API is known, [`meaning_at`] and [`advice_at`] are to be asked: they know the
+//! numbers that some APIs give a sense of their own, and this is the one place that does.
+//!
+//! What a number says of the calls that come after it is another question; [`outlook_at`] answers it, for whoever decides
+//! whether to call again.
 
 use std::time::Duration;
+
+use super::api::{self, Advice};
+use super::endpoints;
+use crate::clock::Timestamp;
 
 /// What kind of trouble an errcode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +102,139 @@ pub const fn unknown(code: i64) -> Meaning {
     }
 }
 
+/// What `code` means in an answer of the API at `path`, which may be any path.
+pub fn meaning_at(path: &str, code: i64) -> Meaning {
+    if let Some(sense) = SENSES.iter().find(|sense| sense.is_of(path, code)) {
+        return sense.meaning;
+    }
+    match code {
+        // Where no access_token is shown there is none that could be stale, so it is the AppSecret that is wrong.
+        40001 if !endpoints::shows_token(path) => Meaning {
+            code,
+            ..meaning(40125)
+        },
+        40066 if endpoints::find(path).is_none() => NO_SUCH_API,
+        _ => {
+            let meaning = meaning(code);
+            // By these rows other APIs tell a success; here it is a number that nobody has explained.
+            let is_foreign = meaning.status < 400 && code != 0;
+            if is_foreign { unknown(code) } else { meaning }
+        }
+    }
+}
+
+/// Whether the API at `path` tells by `code` that what was asked for has been done, now or before.
+pub fn is_success_at(path: &str, code: i64) -> bool {
+    meaning_at(path, code).class == Class::Ok
+}
+
+/// What to do about `code` in an answer of the API at `path`, in English and in Chinese, where more is known than
+/// [`meaning_at`] says.
+pub fn advice_at(path: &str, code: i64) -> Option<Advice> {
+    let advice = match (path, code) {
+        ("/wxa/business/getuserphonenumber", 40013 | 40029 | 40163) => (
+            "have the user press the phone number button again; its code works once and for five minutes, and one of \
+             wx.login is another kind",
+            "请让用户再次点击手机号授权按钮；其 code 只能使用一次，有效期五分钟，且与 wx.login 的 code 不通用",
+        ),
+        ("/wxa/getpluginopenpid", 1007 | 40029 | 40163) => (
+            "have the plugin call wx.pluginLogin again; its code works once and for five minutes, and one of wx.login is \
+             another kind",
+            "请让插件重新调用 wx.pluginLogin；其 code 只能使用一次，有效期五分钟，且与 wx.login 的 code 不通用",
+        ),
+        ("/sns/jscode2session", 45011) => (
+            "wait a minute before the next call, and log in less often",
+            "请等一分钟后再调用，并降低登录频率",
+        ),
+        (path, 40001) if !endpoints::shows_token(path) => return both_languages(40125),
+        // Of a dead access_token the caller knows nothing, and the sidecar has done what there was to do.
+        (_, code) if api::is_dead_token(code) => (
+            "WeChat refuses the sidecar's access_token; try again in half a minute",
+            "微信拒绝了边车的 access_token；请半分钟后重试",
+        ),
+        _ => return both_languages(code),
+    };
+    Some(advice)
+}
+
+/// What an errcode says of the calls of the same API that come after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// WeChat works: it has looked at this call, and it was this call that it refused.
+    Sound,
+    /// Nothing: the call was refused before anything of the API was reached, for a reason that is dealt with elsewhere (the
+    /// access_token, the AppSecret, the configuration).
+    Unclear,
+    /// WeChat has passing trouble with it.
+    Trouble,
+    /// They will be refused until the next period begins.
+    Quota(Period),
+    /// They will be refused until somebody has the API granted to the Mini Program.
+    Unauthorised,
+    /// They will be refused until somebody has WeChat let this address in.
+    Address,
+}
+
+/// The rhythm of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// So many a second.
+    Second,
+    /// So many a minute.
+    Minute,
+    /// So many a day, in Beijing.
+    Day,
+}
+
+/// What `code` says of the calls after it at `path`.
+///
+/// The class does not decide it. A quota may be that of one user or one message, and what is called passing may be a state
+/// of the data that was asked for, or trouble of a carrier's; WeChat works then.
+pub fn outlook_at(path: &str, code: i64) -> Outlook {
+    match code {
+        44990 => return Outlook::Quota(Period::Second),
+        44991 | 45011 | 200010 => return Outlook::Quota(Period::Minute),
+        44993 | 45009 => return Outlook::Quota(Period::Day),
+        48001 | 48004 => return Outlook::Unauthorised,
+        40164 | 45035 | 61004 | 89501 | 89503..=89507 => return Outlook::Address,
+        // Data that are not ready yet, content that takes too long to check, our own push server, and carriers.
+        61503 | 268_490_011 | 87015 | 80003 | 930_556 | 930_557 | 9_300_502 => {
+            return Outlook::Sound;
+        }
+        _ => {}
+    }
+    let meaning = meaning_at(path, code);
+    match meaning.class {
+        Class::Transient if meaning.status >= 500 => Outlook::Trouble,
+        Class::Token | Class::AuthConfig => Outlook::Unclear,
+        _ => Outlook::Sound,
+    }
+}
+
+impl Period {
+    /// When a quota that was used up at `now` is there again.
+    ///
+    /// Our clock and WeChat's may differ by seconds, and nobody knows how soon after midnight WeChat counts anew. So the
+    /// beginning of a period is awaited with a second to spare; and a refusal soon after one began is taken for the last of
+    /// the period before, or a clock that is a second fast would cost a day.
+    pub fn resumes(self, now: Timestamp) -> Timestamp {
+        const BEIJING: u64 = 8 * 60 * 60 * 1000;
+        let (length, early) = match self {
+            // Whose second it is, is not ours to know at all.
+            Self::Second => return now.plus(Duration::from_secs(1)),
+            Self::Minute => (60 * 1000, 5 * 1000),
+            Self::Day => (24 * 60 * 60 * 1000, 5 * 60 * 1000),
+        };
+        let into = now.as_millis().saturating_add(BEIJING) % length;
+        let wait = if into < early {
+            early - into
+        } else {
+            length - into + 1000
+        };
+        now.plus(Duration::from_millis(wait))
+    }
+}
+
 /// What to do about `code`, in English, where more is known than the table's sentence says.
 pub fn advice(code: i64) -> Option<&'static str> {
     both_languages(code).map(|(en, _)| en)
@@ -135,9 +275,21 @@ pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
             "check [app] appid and secret in sidecar.toml; this AppSecret is frozen: unfreeze it in the WeChat console or put a new one there",
             "请检查 sidecar.toml 中 [app] 的 appid 与 secret；该 AppSecret 已被冻结：请在微信公众平台解冻，或换用新的 AppSecret",
         ),
-        40164 | 61004 | 89503 => (
+        40164 | 45035 | 61004 => (
             "add this host's outgoing IP to the account's IP white-list in the WeChat console",
             "请在微信公众平台把本机的出口 IP 加入 IP 白名单",
+        ),
+        89501 | 89503..=89505 => (
+            "the account's administrator has been asked in WeChat whether this host's outgoing IP may call: have it confirmed",
+            "微信已向账号管理员询问是否允许本机的出口 IP 调用：请联系管理员确认",
+        ),
+        89506 => (
+            "the account's administrator has refused this host's outgoing IP; it can be asked for again after 24 hours",
+            "账号管理员已拒绝本机的出口 IP；24 小时后才能再次申请",
+        ),
+        89507 => (
+            "the account's administrator has refused this host's outgoing IP; it can be asked for again after an hour",
+            "账号管理员已拒绝本机的出口 IP；1 小时后才能再次申请",
         ),
         40226 => (
             "the user is blocked by WeChat as high risk; do not retry",
@@ -147,9 +299,26 @@ pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
             "wait until midnight in Beijing, or reset the quota with clear_quota",
             "请等到北京时间零点，或调用 clear_quota 重置额度",
         ),
-        45011 => (
-            "wait a minute before the next call, and log in less often",
-            "请等一分钟后再调用，并降低登录频率",
+        45011 => ("wait a minute before the next call", "请等一分钟后再调用"),
+        43101 => (
+            "ask the user by wx.requestSubscribeMessage first; each yes is good for one message",
+            "请先用 wx.requestSubscribeMessage 征得用户同意；每次同意只能发送一条",
+        ),
+        48001 => (
+            "have the API granted to this Mini Program in the WeChat console (some need a verified account), then reload the sidecar",
+            "请在微信公众平台为该小程序开通此接口（部分接口要求账号已认证），然后让边车重新加载配置",
+        ),
+        48004 => (
+            "the API is banned for this account: see the WeChat console for the reason",
+            "该账号的此接口已被封禁：原因请见微信公众平台",
+        ),
+        61010 => (
+            "call it for a user who is using the Mini Program; a visit counts for two hours, and one in the developer tools does not",
+            "请对正在使用小程序的用户调用；访问记录有效期两小时，开发者工具中的访问不计入",
+        ),
+        87007 | 87009 | 268_490_009 => (
+            "the user's session_key has changed or ended: call wx.login again",
+            "用户的 session_key 已变更或失效：请重新调用 wx.login",
         ),
         _ => return None,
     };
@@ -180,6 +349,77 @@ const fn row(
         en,
     }
 }
+
+/// A sense that a number has at some APIs only.
+struct Sense {
+    at: Place,
+    meaning: Meaning,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// One API.
+    Api(&'static str),
+    /// All whose paths begin like this.
+    Below(&'static str),
+}
+
+impl Sense {
+    fn is_of(&self, path: &str, code: i64) -> bool {
+        let is_there = match self.at {
+            Place::Api(api) => path == api,
+            Place::Below(start) => path.starts_with(start),
+        };
+        self.meaning.code == code && is_there
+    }
+}
+
+const NO_SUCH_API: Meaning = row(
+    40066,
+    404,
+    NotFound,
+    NO,
+    "微信没有这个路径的接口",
+    "WeChat has no API at this path",
+);
+
+const fn sense(at: Place, meaning: Meaning) -> Sense {
+    Sense { at, meaning }
+}
+
+/// Numbers that the documentation of an API gives another sense than the table, or that only it has; and those by which it
+/// tells a success, which are a refusal nowhere else. Few, and looked at only when WeChat refuses, so in no order but
+/// that of two which fit, the first counts.
+#[rustfmt::skip]
+static SENSES: [Sense; 25] = [
+    // The appid is not in doubt after the access_token has been taken: it is the code that is another app's.
+    sense(Place::Api("/wxa/business/getuserphonenumber"), row(40013, 401, UserInput, NO, "该 code 属于其他 appid", "the code was issued for another appid")),
+    sense(Place::Api("/wxa/getpluginopenpid"), row(1000, 503, Transient, RETRY, "插件登录：系统错误", "plugin login: system error")),
+    sense(Place::Api("/wxa/getpluginopenpid"), row(1001, 400, UserInput, NO, "插件登录：请求参数非法", "plugin login: parameters not valid")),
+    sense(Place::Api("/wxa/getpluginopenpid"), row(1003, 429, RateQuota, RETRY, "插件登录：请求过于频繁", "plugin login: too frequent")),
+    sense(Place::Api("/wxa/getpluginopenpid"), row(1005, 400, UserInput, NO, "插件登录：code 不属于该插件", "plugin login: the code is another plugin's")),
+    sense(Place::Api("/wxa/getpluginopenpid"), row(1007, 401, UserInput, NO, "插件登录：该 code 没有对应的 openpid", "plugin login: there is no openpid under this code")),
+    sense(Place::Api("/wxa/getpluginopenpid"), row(1022, 400, UserInput, NO, "插件登录：请求体不是 JSON", "plugin login: the body is not JSON")),
+    sense(Place::Api("/wxa/msg_sec_check"), row(61010, 403, Permission, NO, "该用户近两小时未访问小程序", "the user has not visited the mini program within two hours")),
+    sense(Place::Api("/wxa/media_check_async"), row(61010, 403, Permission, NO, "该用户近两小时未访问小程序", "the user has not visited the mini program within two hours")),
+    sense(Place::Api("/wxa/getuserriskrank"), row(61010, 403, Permission, NO, "该用户近两小时未访问小程序", "the user has not visited the mini program within two hours")),
+    sense(Place::Api("/wxa/media_check_async"), row(40004, 400, UserInput, NO, "media_type 只能为 1（音频）或 2（图片）", "media_type must be 1 (audio) or 2 (image)")),
+    sense(Place::Api("/wxa/getwxacodeunlimit"), row(40129, 400, UserInput, NO, "scene 含不允许的字符", "scene has characters that are not allowed")),
+    sense(Place::Api("/publisher/stat"), row(45010, 400, UserInput, NO, "广告数据：无效的接口名", "advert data: action not valid")),
+    // The account itself, and not a user of it.
+    sense(Place::Api("/cgi-bin/token"), row(50002, 403, AuthConfig, NO, "账号受限（冻结或注销）", "the account is limited (frozen or cancelled)")),
+    sense(Place::Api("/cgi-bin/stable_token"), row(50002, 403, AuthConfig, NO, "账号受限（冻结或注销）", "the account is limited (frozen or cancelled)")),
+    sense(Place::Below("/wxaapi/comment/"), row(-10403, 403, Permission, NO, "评价：无权操作该评价/评论/回复", "comments: this one is not yours to change")),
+    sense(Place::Below("/wxaapi/comment/"), row(-10008, 503, Transient, RETRY, "评价：服务异常", "comments: service error")),
+    sense(Place::Below("/wxaapi/comment/"), row(-10007, 403, Permission, NO, "评价：无权调用该接口", "comments: not allowed to call this API")),
+    sense(Place::Below("/wxaapi/comment/"), row(-10003, 400, UserInput, NO, "评价：参数不匹配", "comments: parameters do not match")),
+    sense(Place::Below("/wxaapi/comment/"), row(-10001, 400, UserInput, NO, "评价：参数异常", "comments: parameter error")),
+    sense(Place::Api("/wxaapi/comment/confirmcompromise"), row(10000, 409, UserInput, NO, "评价：不是差评，或已发送过和解消息", "comments: no negative comment, or the message was sent before")),
+    sense(Place::Below("/wxaapi/comment/"), row(10000, 400, UserInput, NO, "评价：参数异常", "comments: parameter error")),
+    sense(Place::Below("/xpay/"), row(268490004, 200, Class::Ok, NO, "虚拟支付：重复操作（此前已成功）", "xpay: repeated operation; the earlier one succeeded")),
+    sense(Place::Below("/wxa/sec/order/"), row(10060023, 200, Class::Ok, NO, "发货：发货信息未更新", "shipping: nothing changed")),
+    sense(Place::Api("/wxa/servicemarketretrieve"), row(9301015, 202, Transient, RETRY, "异步处理：尚未完成", "async image service: not finished yet")),
+];
 
 /// Sorted by code, because [`find`] searches it by halving.
 #[rustfmt::skip]
@@ -846,6 +1086,193 @@ mod tests {
                 (row.code, row.status, row.class, row.retryable),
                 (code, 502, Class::Unknown, NO)
             );
+        }
+    }
+
+    #[test]
+    fn a_number_means_what_its_api_says_and_elsewhere_what_the_table_says() {
+        let told = |path, code| {
+            let meaning = meaning_at(path, code);
+            assert_eq!(meaning.code, code);
+            (meaning.status, meaning.class)
+        };
+        let phone = "/wxa/business/getuserphonenumber";
+        for (path, code, status, class) in [
+            (phone, 40013, 401, Class::UserInput),
+            ("/wxa/checksession", 40013, 500, Class::AuthConfig),
+            ("/wxa/getpluginopenpid", 1003, 429, Class::RateQuota),
+            ("/wxaapi/broadcast/goods/add", 1003, 400, Class::UserInput),
+            ("/wxaapi/broadcast/goods/add", 1007, 502, Class::Unknown),
+            ("/wxaapi/comment/reply/add", -10008, 503, Class::Transient),
+            ("/wxaapi/comment/reply/add", 10000, 400, Class::UserInput),
+            (
+                "/wxaapi/comment/confirmcompromise",
+                10000,
+                409,
+                Class::UserInput,
+            ),
+            ("/wxaapi/comments", -10008, 502, Class::Unknown),
+            ("/wxa/msg_sec_check", 0, 200, Class::Ok),
+        ] {
+            assert_eq!(told(path, code), (status, class), "{code} at {path}");
+        }
+    }
+
+    #[test]
+    fn without_an_access_token_40001_is_a_wrong_secret_and_not_a_stale_token() {
+        for path in [
+            "/sns/jscode2session",
+            "/cgi-bin/stable_token",
+            "/cgi-bin/clear_quota/v2",
+        ] {
+            let meaning = meaning_at(path, 40001);
+            assert_eq!(
+                (
+                    meaning.code,
+                    meaning.status,
+                    meaning.class,
+                    meaning.retryable
+                ),
+                (40001, 500, Class::AuthConfig, NO)
+            );
+            assert!(
+                advice_at(path, 40001)
+                    .unwrap()
+                    .0
+                    .contains("[app] appid and secret")
+            );
+            assert_eq!(outlook_at(path, 40001), Outlook::Unclear);
+        }
+        assert_eq!(meaning_at("/wxa/checksession", 40001).class, Class::Token);
+        assert!(
+            advice_at("/wxa/checksession", 40001)
+                .unwrap()
+                .0
+                .contains("half a minute")
+        );
+    }
+
+    #[test]
+    fn a_success_told_by_a_number_is_one_where_it_is_documented_and_a_refusal_elsewhere() {
+        for (path, code, status) in [
+            ("/xpay/currency_pay", 268_490_004, 200),
+            ("/xpay/new", 268_490_004, 200),
+            ("/wxa/sec/order/upload_shipping_info", 10_060_023, 200),
+            ("/wxa/servicemarketretrieve", 9_301_015, 202),
+        ] {
+            assert_eq!(meaning_at(path, code).status, status);
+            assert_eq!(
+                meaning_at(path, code),
+                meaning(code),
+                "the table says the same"
+            );
+            for elsewhere in ["/sns/jscode2session", "/wxa/checksession", "/xpayment", ""] {
+                assert_eq!(meaning_at(elsewhere, code), unknown(code));
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_without_an_api_is_told_from_a_page_that_is_not_published() {
+        assert_eq!(meaning_at("/wxa/gtwxacode", 40066).status, 404);
+        assert_eq!(meaning_at("/wxa/getwxacode", 40066), meaning(40066));
+    }
+
+    #[test]
+    fn each_sense_is_another_than_the_tables_or_a_success() {
+        for sense in &SENSES {
+            let Meaning { code, status, .. } = sense.meaning;
+            let is_success = status < 400;
+            assert_eq!(find(code) == Some(&sense.meaning), is_success, "{code}");
+            if let Place::Api(path) = sense.at {
+                assert_eq!(meaning_at(path, code), sense.meaning);
+            }
+        }
+    }
+
+    #[test]
+    fn an_errcode_tells_what_becomes_of_the_calls_after_it() {
+        let api = "/wxa/msg_sec_check";
+        for (code, outlook) in [
+            (0, Outlook::Sound),
+            (-1, Outlook::Trouble),
+            (-501_002, Outlook::Trouble),
+            (45009, Outlook::Quota(Period::Day)),
+            (45011, Outlook::Quota(Period::Minute)),
+            (44990, Outlook::Quota(Period::Second)),
+            (48001, Outlook::Unauthorised),
+            (40164, Outlook::Address),
+            (89507, Outlook::Address),
+            (42001, Outlook::Unclear),
+            (40013, Outlook::Unclear),
+            (40003, Outlook::Sound),
+            (43101, Outlook::Sound),
+            (87014, Outlook::Sound),
+            (7_654_321, Outlook::Sound),
+            // Of one user, or of one message.
+            (45047, Outlook::Sound),
+            (43108, Outlook::Sound),
+            // Of the data that were asked for.
+            (90016, Outlook::Sound),
+            (61503, Outlook::Sound),
+        ] {
+            assert_eq!(outlook_at(api, code), outlook, "{code}");
+        }
+        assert_eq!(outlook_at("/wxa/getpluginopenpid", 1000), Outlook::Trouble);
+        assert_eq!(
+            outlook_at("/xpay/currency_pay", 268_490_004),
+            Outlook::Sound
+        );
+    }
+
+    /// A moment in Beijing, after the beginning of a day.
+    fn beijing(hours: u64, minutes: u64, seconds: u64) -> Timestamp {
+        let midnight = 20_000 * 86_400 - 8 * 3_600;
+        Timestamp::from_millis((midnight + hours * 3_600 + minutes * 60 + seconds) * 1_000)
+    }
+
+    #[test]
+    fn a_daily_quota_is_there_again_at_midnight_in_beijing() {
+        let after = |now: Timestamp| Period::Day.resumes(now).since(beijing(0, 0, 0)).as_secs();
+        assert_eq!(after(beijing(0, 5, 0)), 86_401);
+        assert_eq!(after(beijing(12, 0, 0)), 86_401);
+        assert_eq!(after(beijing(23, 59, 59)), 86_401);
+    }
+
+    #[test]
+    fn a_minutes_quota_is_there_again_when_the_next_minute_begins() {
+        let after = |now: Timestamp| {
+            Period::Minute
+                .resumes(now)
+                .since(beijing(7, 7, 0))
+                .as_secs()
+        };
+        assert_eq!(after(beijing(7, 7, 5)), 61);
+        assert_eq!(after(beijing(7, 7, 59)), 61);
+    }
+
+    #[test]
+    fn a_refusal_just_after_midnight_or_the_minute_is_of_the_period_before() {
+        assert_eq!(Period::Day.resumes(beijing(0, 0, 2)), beijing(0, 5, 0));
+        assert_eq!(Period::Minute.resumes(beijing(7, 7, 1)), beijing(7, 7, 5));
+        assert_eq!(Period::Second.resumes(beijing(7, 7, 1)), beijing(7, 7, 2));
+    }
+
+    #[test]
+    fn a_quota_is_always_there_again_later_than_now_and_within_a_period() {
+        for millis in (0..200_000_000).step_by(700_001) {
+            let now = Timestamp::from_millis(millis);
+            for (period, most) in [
+                (Period::Second, 1),
+                (Period::Minute, 61),
+                (Period::Day, 86_401),
+            ] {
+                let wait = period.resumes(now).since(now);
+                assert!(
+                    !wait.is_zero() && wait <= Duration::from_secs(most),
+                    "{wait:?}"
+                );
+            }
         }
     }
 

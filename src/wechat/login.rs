@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use super::answer::{Answer, Invalid};
 use super::api::{Api, query_of};
-use super::errcode::{self, Meaning};
 use crate::domain::{AppId, LoginCode, OpenId, SessionKey, UnionId};
 use crate::secret::Secret;
 
@@ -20,8 +19,6 @@ pub const PATH: &str = "/sns/jscode2session";
 /// As it is called.
 pub const API: Api = Api {
     path: PATH,
-    meaning,
-    advice: errcode::both_languages,
     if_lost: Some((
         "the code may be used up; call wx.login again",
         "该 code 可能已失效；请重新调用 wx.login",
@@ -64,23 +61,6 @@ pub fn parse(answer: &Answer) -> Result<UserSession, Invalid> {
     })
 }
 
-/// What `code` means in answer to a login, where some numbers have another sense than elsewhere.
-pub fn meaning(code: i64) -> Meaning {
-    // There is no access_token here that could be stale, so 40001 has only its other sense: the AppSecret is wrong.
-    if code == 40001 {
-        return Meaning {
-            code,
-            ..errcode::meaning(40125)
-        };
-    }
-    let meaning = errcode::meaning(code);
-    // Rows that tell other APIs' successes by a number: no login succeeds by one.
-    if meaning.status < 400 {
-        return errcode::unknown(code);
-    }
-    meaning
-}
-
 /// Whether `code` says that the AppSecret is wrong. WeChat checks it before it touches the login code, so that the
 /// same login code may be tried with another secret.
 pub fn is_wrong_secret(code: i64) -> bool {
@@ -101,7 +81,7 @@ fn unionid(value: Option<&Value>) -> Result<Option<UnionId>, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{answer, errcode::Class};
+    use super::super::answer;
     use super::*;
 
     fn login(body: &str) -> Result<UserSession, Invalid> {
@@ -171,28 +151,6 @@ mod tests {
             "{}".to_owned(),
         ] {
             assert!(matches!(login(&body), Err(Invalid::Field(_))), "{body}");
-        }
-    }
-
-    #[test]
-    fn at_login_40001_is_a_wrong_secret_and_not_a_stale_token() {
-        let meaning = meaning(40001);
-        assert_eq!(
-            (
-                meaning.code,
-                meaning.status,
-                meaning.class,
-                meaning.retryable
-            ),
-            (40001, 500, Class::AuthConfig, false)
-        );
-    }
-
-    #[test]
-    fn no_refusal_of_a_login_is_told_as_a_success() {
-        for code in [10_060_023, 268_490_004, 9_301_015] {
-            assert!(errcode::meaning(code).status < 400);
-            assert_eq!(meaning(code).status, 502);
         }
     }
 }

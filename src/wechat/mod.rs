@@ -5,6 +5,7 @@ pub mod answer;
 pub mod api;
 pub mod api_security;
 pub mod cloud_id;
+pub mod endpoints;
 pub mod errcode;
 pub mod login;
 pub mod open_data;

@@ -9,15 +9,12 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Invalid};
-use super::api::{self, Advice, Api, json_body};
-use super::errcode::{self, Meaning};
+use super::api::{Api, json_body};
 use crate::domain::{AppId, OpenId, PhoneCode};
 
 /// As it is called, by POST and with an access_token.
 pub const API: Api = Api {
     path: "/wxa/business/getuserphonenumber",
-    meaning,
-    advice,
     if_lost: Some((
         "the code may be used up; have the user press the phone number button again",
         "该 code 可能已失效；请让用户再次点击手机号授权按钮",
@@ -66,29 +63,6 @@ pub fn parse(answer: &Answer, appid: &AppId) -> Result<PhoneNumber, Invalid> {
     })
 }
 
-/// What `code` means here. The appid is not in doubt after the access_token has been taken, so 40013 can only be about
-/// the code: it is another app's.
-pub fn meaning(code: i64) -> Meaning {
-    match code {
-        40013 => Meaning {
-            code,
-            ..errcode::meaning(40029)
-        },
-        _ => api::meaning(code),
-    }
-}
-
-fn advice(code: i64) -> Option<Advice> {
-    match code {
-        40013 | 40029 | 40163 => Some((
-            "have the user press the phone number button again; its code works once and for five minutes, and one of \
-             wx.login is another kind",
-            "请让用户再次点击手机号授权按钮；其 code 只能使用一次，有效期五分钟，且与 wx.login 的 code 不通用",
-        )),
-        _ => api::advice(code),
-    }
-}
-
 fn object<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Map<String, Value>> {
     fields.get(name).and_then(Value::as_object)
 }
@@ -116,7 +90,7 @@ impl fmt::Debug for PhoneNumber {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer;
+    use super::super::{answer, errcode};
     use super::*;
 
     const DOCUMENTED: &str = r#"{"errcode":0,"errmsg":"ok","phone_info":{"phoneNumber":"13800138000",
@@ -162,8 +136,10 @@ mod tests {
     #[test]
     fn a_code_that_belongs_elsewhere_is_the_clients_fault() {
         for code in [40013, 40029] {
-            assert_eq!((meaning(code).code, meaning(code).status), (code, 401));
-            assert!(advice(code).unwrap().0.contains("phone number button"));
+            let meaning = errcode::meaning_at(API.path, code);
+            assert_eq!((meaning.code, meaning.status), (code, 401));
+            let advice = errcode::advice_at(API.path, code).unwrap();
+            assert!(advice.0.contains("phone number button"));
         }
     }
 

@@ -6,22 +6,18 @@
 use serde_json::Value;
 
 use super::answer::{Answer, Invalid};
-use super::api::{self, Api};
+use super::api::Api;
 use crate::domain::{OpenId, SessionKey};
 
 /// Whether the key is good, by GET and with an access_token.
 pub const CHECK: Api = Api {
     path: "/wxa/checksession",
-    meaning: api::meaning,
-    advice: api::advice,
     if_lost: None,
 };
 
 /// A new key, by GET and with an access_token. It lives no longer than the old one would have.
 pub const RESET: Api = Api {
     path: "/wxa/resetusersessionkey",
-    meaning: api::meaning,
-    advice: api::advice,
     if_lost: Some((
         "the session_key may have changed; call wx.login again",
         "session_key 可能已变更；请重新调用 wx.login",

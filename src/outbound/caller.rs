@@ -1,0 +1,316 @@
+//! Who may call, and the tokens that SDKs want to see.
+//!
+//! An SDK cannot be told to do without an access_token: it fetches one with its AppSecret and writes it into every URL. So the
+//! two token endpoints are answered here, with a virtual token that WeChat has never seen, and that is replaced on its way. What
+//! the SDK believes to be its AppSecret is the caller token where one is configured; the virtual token is derived from it, so
+//! that nothing has to be remembered and every replica knows it. Without one, whoever reaches the listener may call.
+//!
+//! A page in a browser on the same machine reaches it too. Browsers say where a request comes from, and servers do not, so
+//! whoever says it is refused.
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, ORIGIN, PROXY_AUTHORIZATION};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::query::Shown;
+use crate::answer::Answer;
+use crate::config;
+use crate::crypto::{constant_time_eq, hmac_sha256};
+use crate::domain::AppId;
+use crate::error::{Error, Kind};
+use crate::secret::Secret;
+
+/// How long an SDK may keep a virtual token, in seconds. As long as a real one: some SDKs expect that.
+const LIFE: u64 = 7200;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Those who may call.
+pub(crate) struct Callers {
+    appid: AppId,
+    /// Newest first; empty if nobody has to show anything.
+    known: Vec<Known>,
+    /// The virtual token where there is nothing to derive it from.
+    open: Secret,
+}
+
+struct Known {
+    token: Secret,
+    virtual_token: Secret,
+}
+
+/// What a token endpoint is asked.
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) grant_type: String,
+    pub(crate) appid: String,
+    pub(crate) secret: Zeroizing<String>,
+}
+
+impl Callers {
+    pub(crate) fn new(appid: &AppId, outbound: &config::Outbound) -> Self {
+        let known = outbound.caller_tokens.iter().map(|token| Known {
+            virtual_token: virtual_token(appid, token.expose()),
+            token: token.clone(),
+        });
+        Self {
+            known: known.collect(),
+            open: virtual_token(appid, ""),
+            appid: appid.clone(),
+        }
+    }
+
+    /// Whether a caller may call, by what it shows in its headers and its URL.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub(crate) fn admit(&self, headers: &HeaderMap, shown: &Shown) -> Result<(), Error> {
+        if self.known.is_empty() {
+            return from_no_browser(headers);
+        }
+        let in_headers = [AUTHORIZATION, PROXY_AUTHORIZATION]
+            .into_iter()
+            .filter_map(|name| credential(headers.get(name)?.to_str().ok()?));
+        let in_url = shown.tokens.iter().map(Zeroizing::clone);
+        if in_headers.chain(in_url).any(|shown| self.knows(&shown)) {
+            return Ok(());
+        }
+        let detail = "the call does not show the caller token of the sidecar's configuration";
+        Err(Error::downstream(Kind::CallerUnknown, detail).with_hint(
+            "give it to your SDK as its AppSecret, or send `Authorization: Bearer <caller token>`",
+        ))
+    }
+
+    /// The answer of a token endpoint: as WeChat's, with a virtual token.
+    pub(crate) fn grant(&self, asked: &Asked) -> Answer {
+        let refuse = |errcode: i64, errmsg: &str| {
+            Answer::json(200, &json!({ "errcode": errcode, "errmsg": errmsg }))
+        };
+        if asked.grant_type != "client_credential" {
+            return refuse(40002, "invalid grant_type");
+        }
+        if asked.appid != self.appid.as_str() {
+            let errmsg = format!("invalid appid: this sidecar is {}'s", self.appid);
+            return refuse(40013, &errmsg);
+        }
+        let token = match self.known.iter().find(|known| known.is(&asked.secret)) {
+            Some(known) => &known.virtual_token,
+            None if self.known.is_empty() => &self.open,
+            None => {
+                let errmsg = "invalid appsecret: the sidecar takes its caller token in place of the AppSecret";
+                return refuse(40125, errmsg);
+            }
+        };
+        let body = json!({ "access_token": token.expose(), "expires_in": LIFE });
+        Answer::json(200, &body)
+    }
+
+    fn knows(&self, shown: &str) -> bool {
+        self.known.iter().any(|known| known.is(shown))
+    }
+}
+
+impl Known {
+    fn is(&self, shown: &str) -> bool {
+        [&self.token, &self.virtual_token]
+            .into_iter()
+            .any(|known| constant_time_eq(known.expose().as_bytes(), shown.as_bytes()))
+    }
+}
+
+impl Asked {
+    /// From the parameters of a GET.
+    pub(crate) fn of_query(query: &str) -> Self {
+        let mut asked = Self::default();
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+            match name {
+                "grant_type" => asked.grant_type = value.into_owned(),
+                "appid" => asked.appid = value.into_owned(),
+                "secret" => asked.secret = Zeroizing::new(value.into_owned()),
+                _ => {}
+            }
+        }
+        asked
+    }
+
+    /// From the JSON of a POST; of what is no JSON, nothing.
+    pub(crate) fn of_json(body: &[u8]) -> Self {
+        let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let mut text = |name: &str| match body.get_mut(name).map(Value::take) {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        Self {
+            grant_type: text("grant_type"),
+            appid: text("appid"),
+            secret: Zeroizing::new(text("secret")),
+        }
+    }
+}
+
+fn from_no_browser(headers: &HeaderMap) -> Result<(), Error> {
+    if headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
+        let detail = "this is for servers, and the request comes from a page in a browser";
+        return Err(Error::downstream(Kind::CallDenied, detail));
+    }
+    Ok(())
+}
+
+/// The token of `Bearer <token>`, or the password of `Basic`, which is how proxy URLs show one.
+fn credential(value: &str) -> Option<Zeroizing<String>> {
+    let (scheme, rest) = value.split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Zeroizing::new(rest.to_owned()));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(BASE64_STANDARD.decode(rest).ok()?);
+    let (_, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(Zeroizing::new(password.to_owned()))
+}
+
+fn virtual_token(appid: &AppId, token: &str) -> Secret {
+    let parts: [&[u8]; 2] = [
+        b"wx-sidecar virtual access_token 1|",
+        appid.as_str().as_bytes(),
+    ];
+    let digest = hmac_sha256(token.as_bytes(), &parts);
+    Secret::new(format!("virtual_{}", BASE64_URL_SAFE_NO_PAD.encode(digest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const OURS: &str = "wx0123456789abcdef";
+    const OLD: &str = "0ld-caller-token";
+    const NEW: &str = "n3w-caller-token";
+
+    fn callers(tokens: &[&str]) -> Callers {
+        let config = config::Config::from_toml(&format!(
+            "[app]\nappid = \"{OURS}\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+             [inbound]\nupstream = \"http://127.0.0.1:1\"\n"
+        ));
+        let mut config = config.unwrap();
+        config.outbound.caller_tokens = tokens.iter().map(|token| Secret::new(*token)).collect();
+        Callers::new(&config.app.appid, &config.outbound)
+    }
+
+    fn asked(secret: &str) -> Asked {
+        Asked {
+            grant_type: "client_credential".to_owned(),
+            appid: OURS.to_owned(),
+            secret: Zeroizing::new(secret.to_owned()),
+        }
+    }
+
+    fn granted(callers: &Callers, asked: &Asked) -> Result<String, i64> {
+        let answer: Value = serde_json::from_slice(&callers.grant(asked).body).unwrap();
+        match answer["access_token"].as_str() {
+            Some(token) => {
+                assert_eq!(answer["expires_in"], 7200);
+                Ok(token.to_owned())
+            }
+            None => Err(answer["errcode"].as_i64().unwrap()),
+        }
+    }
+
+    fn admits(callers: &Callers, name: &'static str, value: &str) -> bool {
+        let name = HeaderName::from_static(name);
+        let value = HeaderValue::from_str(value).unwrap();
+        let headers = HeaderMap::from_iter([(name, value)]);
+        callers.admit(&headers, &Shown::default()).is_ok()
+    }
+
+    fn admits_token(callers: &Callers, token: &str) -> bool {
+        let tokens = vec![Zeroizing::new(token.to_owned())];
+        callers.admit(&HeaderMap::new(), &Shown { tokens }).is_ok()
+    }
+
+    #[test]
+    fn without_a_caller_token_every_server_may_call_and_no_page() {
+        let callers = callers(&[]);
+        assert!(callers.admit(&HeaderMap::new(), &Shown::default()).is_ok());
+        assert!(admits(&callers, "sec-fetch-mode", "cors"), "Node says that");
+        assert!(!admits(&callers, "origin", "https://evil.test"));
+        assert!(!admits(&callers, "origin", "null"));
+        assert!(!admits(&callers, "sec-fetch-site", "cross-site"));
+        let token = granted(&callers, &asked("anything")).unwrap();
+        assert_eq!(granted(&callers, &asked("")), Ok(token));
+    }
+
+    #[test]
+    fn a_caller_token_is_shown_as_an_app_secret_a_password_or_a_bearer_token() {
+        let callers = callers(&[NEW, OLD]);
+        assert!(callers.admit(&HeaderMap::new(), &Shown::default()).is_err());
+        for token in [NEW, OLD] {
+            assert!(admits(
+                &callers,
+                "authorization",
+                &format!("Bearer {token}")
+            ));
+            assert!(admits(
+                &callers,
+                "authorization",
+                &format!("bearer  {token}")
+            ));
+            let basic = BASE64_STANDARD.encode(format!("app:{token}"));
+            assert!(admits(
+                &callers,
+                "proxy-authorization",
+                &format!("Basic {basic}")
+            ));
+            let virtual_token = granted(&callers, &asked(token)).unwrap();
+            assert!(admits_token(&callers, &virtual_token));
+            assert!(admits_token(&callers, token));
+        }
+        assert_ne!(
+            granted(&callers, &asked(NEW)),
+            granted(&callers, &asked(OLD))
+        );
+        let basic = BASE64_STANDARD.encode("app");
+        for (name, value) in [
+            ("authorization", "Bearer x".to_owned()),
+            ("authorization", NEW.to_owned()),
+            ("authorization", "Bearer".to_owned()),
+            ("proxy-authorization", format!("Basic {basic}")),
+            ("proxy-authorization", "Basic *".to_owned()),
+        ] {
+            assert!(!admits(&callers, name, &value), "{value}");
+        }
+        let open = self::callers(&[]);
+        let open = granted(&open, &asked("")).unwrap();
+        assert!(!admits_token(&callers, &open), "that anybody can compute");
+    }
+
+    #[test]
+    fn a_token_endpoint_refuses_as_wechats_does() {
+        let callers = callers(&[NEW]);
+        assert_eq!(granted(&callers, &asked("x")), Err(40125));
+        let other_app = Asked {
+            appid: "wxfedcba9876543210".to_owned(),
+            ..asked(NEW)
+        };
+        assert_eq!(granted(&callers, &other_app), Err(40013));
+        assert_eq!(granted(&callers, &Asked::default()), Err(40002));
+    }
+
+    #[test]
+    fn what_is_asked_is_read_from_a_query_or_from_json() {
+        let callers = callers(&[NEW]);
+        let query = format!("grant_type=client_credential&appid={OURS}&secret={NEW}");
+        let body = json!({"grant_type": "client_credential", "appid": OURS, "secret": NEW, "force_refresh": true});
+        let by_query = granted(&callers, &Asked::of_query(&query)).unwrap();
+        let by_json = granted(&callers, &Asked::of_json(body.to_string().as_bytes()));
+        assert_eq!(by_json, Ok(by_query));
+        assert_eq!(granted(&callers, &Asked::of_json(b"x")), Err(40002));
+    }
+}

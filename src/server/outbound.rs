@@ -1,0 +1,496 @@
+//! THE call: what happens to a call of the app's to WeChat, from its head to the record of its end.
+//!
+//! target → parameters → caller → rules → answer it ourselves, or take the body, sign and relay it → record. Every error on
+//! the way comes back to `answer`, where it becomes HTTP in one place.
+//!
+//! It has a thread of its own, and an HTTP library's server: what comes in is from the app and not from the public, and
+//! one call costs a TLS record and a trip to WeChat in any case. The thread outlives the workers, because the app may call until
+//! its last request is answered.
+
+mod body;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode, request};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::connections::{ACCEPT_PAUSE, is_about_one_connection};
+use super::drain::Phase;
+use super::problem::{language, problem};
+use super::snapshot::Snapshot;
+use crate::answer::Answer;
+use crate::config::{Errors, Outbound};
+use crate::domain::OpenId;
+use crate::error::{Error, Kind, Side};
+use crate::gateway::{AppAnswer, AppCall, Payload, Shows};
+use crate::net::{Bound, Listener, Stream};
+use crate::outbound::{self, Asked, Parameters, Signing, Target};
+use crate::resilience::panics::caught;
+use crate::session::SessionState;
+use crate::telemetry::ids::{IdSource, RequestId};
+use crate::telemetry::metrics::Metrics;
+use crate::wechat::{access_token, answer, login, session_key};
+use body::AnswerBody;
+
+/// WeChat's older endpoint for access_tokens.
+const TOKEN: &str = "/cgi-bin/token";
+/// The one that takes the AppSecret to reset all quotas.
+const CLEAR_QUOTA: &str = "/cgi-bin/clear_quota/v2";
+/// The largest body of an endpoint that is answered here.
+const OWN_BODY_LIMIT: u64 = 16 * 1024;
+/// How long a connection may take to send a head, which includes how long it may idle between two calls. Long, because a
+/// connection that is closed at the moment it is used again costs the app a call.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// What calls of the app's are dealt with by. Never leaves its thread.
+pub(super) struct OutboundSide {
+    current: Arc<ArcSwap<Snapshot>>,
+    state: Arc<SessionState>,
+    metrics: Arc<Metrics>,
+    ids: IdSource,
+    /// How many calls are being dealt with.
+    calls: Rc<Cell<usize>>,
+}
+
+/// A call under way.
+struct Call<'a> {
+    side: &'a OutboundSide,
+    snapshot: &'a Snapshot,
+    head: &'a request::Parts,
+    request_id: RequestId,
+}
+
+/// A call's place among those that are dealt with at once; given back when its answer has been sent.
+struct Place(Rc<Cell<usize>>);
+
+impl OutboundSide {
+    pub(super) fn new(
+        current: Arc<ArcSwap<Snapshot>>,
+        state: Arc<SessionState>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            current,
+            state,
+            metrics,
+            ids: IdSource::new(),
+            calls: Rc::default(),
+        }
+    }
+
+    /// Serves until told to finish, and then what is in flight.
+    pub(super) async fn run(
+        self: Rc<Self>,
+        listener: Option<Bound>,
+        mut phase: watch::Receiver<Phase>,
+    ) {
+        let mut connections = JoinSet::new();
+        let listener = listener.map(Bound::join);
+        let (told, mut finishing) = (phase.clone(), phase.clone());
+        tokio::select! {
+            _ = finishing.wait_for(|phase| *phase >= Phase::Finishing) => {}
+            () = self.accept(listener.as_ref(), &told, &mut connections) => {}
+        }
+        drop(listener);
+        let silent = async { while connections.join_next().await.is_some() {} };
+        tokio::select! {
+            () = silent => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+        }
+    }
+
+    async fn accept(
+        self: &Rc<Self>,
+        listener: Option<&Listener>,
+        phase: &watch::Receiver<Phase>,
+        connections: &mut JoinSet<()>,
+    ) {
+        let Some(listener) = listener else {
+            return std::future::pending().await;
+        };
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                // So that those that have ended do not pile up.
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let serving = Rc::clone(self).serve(stream, phase.clone());
+                    connections.spawn_local(serving);
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "outbound: cannot accept connections; pausing");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self: Rc<Self>, stream: Stream, mut phase: watch::Receiver<Phase>) {
+        if stream.send_at_once().is_err() {
+            return;
+        }
+        let side = Rc::clone(&self);
+        let service = service_fn(move |request| {
+            let side = Rc::clone(&side);
+            async move { Ok::<_, Infallible>(side.answer(request).await) }
+        });
+        let mut serving = pin!(
+            hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let served = tokio::select! {
+            served = serving.as_mut() => served,
+            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection of the app's ended early");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let began = Instant::now();
+        let snapshot = self.current.load_full();
+        let (head, body) = request.into_parts();
+        let call = Call {
+            side: self,
+            snapshot: &snapshot,
+            head: &head,
+            request_id: self.ids.request_id(self.state.clock.now()),
+        };
+        let made = caught(call.make(body)).await;
+        let outcome = made.unwrap_or_else(|panicked| {
+            self.metrics.panicked();
+            let detail = "a defect of the sidecar; other calls are not affected";
+            Err(Error::new(Kind::Internal, Side::Us, detail).with_cause(panicked))
+        });
+        let (result, mut response) = match outcome {
+            Ok(made) => made,
+            Err(error) => {
+                call.log(&error);
+                (error.kind().row().slug, call.tell(&error))
+            }
+        };
+        let id = HeaderValue::from_str(call.request_id.as_str())
+            .expect("a request id is of visible ASCII characters");
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static("x-request-id"), id.clone());
+        // As CloudRun's gateway calls it.
+        headers.insert(HeaderName::from_static("x-openapi-seqid"), id);
+        self.metrics.outbound_request(result);
+        call.log_access(response.status(), began.elapsed());
+        response
+    }
+}
+
+impl Call<'_> {
+    /// What is answered, and how that is counted.
+    async fn make(&self, body: Incoming) -> Result<(&'static str, Response<AnswerBody>), Error> {
+        let config = &self.snapshot.config;
+        let hosts = config
+            .wechat
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.host.as_str());
+        let Target { path, query } = Target::parse(&self.head.method, &self.head.uri, hosts)?;
+        if path == TOKEN || path == access_token::API.path {
+            let answer = self.virtual_token(&path, &query, body).await?;
+            return Ok(("own", respond(answer)));
+        }
+        let (shows, ours): (_, &[&str]) = match path.as_str() {
+            login::PATH => (Shows::AppSecret, &["appid", "secret"]),
+            CLEAR_QUOTA => (Shows::AppSecretInBody, &["appid", "appsecret"]),
+            _ => (Shows::AccessToken, &[]),
+        };
+        let mut parameters = Parameters::parse(&query, ours, &config.app.appid)?;
+        let callers = &self.snapshot.callers;
+        callers.admit(&self.head.headers, parameters.shown())?;
+        self.snapshot.rules.admit(&path)?;
+        let place = self.place()?;
+        let signing = Signing::of(&path, &self.head.headers)?;
+        let payload = match &signing {
+            None => self.payload(body).await?,
+            Some(signing) => self.signed(signing, &path, &mut parameters, body).await?,
+        };
+        let call = AppCall {
+            method: self.head.method.clone(),
+            path,
+            query: parameters.into_kept(),
+            headers: outbound::for_wechat(&self.head.headers),
+            payload,
+            shows,
+            patience: config.outbound.timeout,
+        };
+        let answer = self.snapshot.gateway.relay(&call).await?;
+        let user = signing.and_then(|signing| signing.user);
+        self.learn(&call.path, user.as_ref(), &answer).await;
+        self.pass_on(answer, place)
+    }
+
+    /// Signs for the user whom the app names, and for the app itself. What is signed must be known as a whole.
+    async fn signed(
+        &self,
+        signing: &Signing,
+        path: &str,
+        parameters: &mut Parameters,
+        body: Incoming,
+    ) -> Result<Payload, Error> {
+        let body = self.hold(body, self.outbound().body_limit).await?;
+        let of_user = match &signing.user {
+            None => None,
+            Some(user) => {
+                let signature = self.snapshot.sessions.sign(user, &body).await?;
+                Some(signature.ok_or_else(outbound::unknown_user)?)
+            }
+        };
+        let keys = &self.snapshot.config.wechat.virtual_payment;
+        signing.sign(path, parameters, &body, of_user.as_deref(), keys)?;
+        Ok(Payload::Whole(body))
+    }
+
+    /// A session_key that the app has WeChat give out is the user's newest, and signatures and decryption need that.
+    async fn learn(&self, path: &str, user: Option<&OpenId>, answer: &AppAnswer) {
+        let learned = match (path, user) {
+            _ if answer.refusal.is_some() => None,
+            (login::PATH, _) => {
+                let session = answer::parse(&answer.start).and_then(|answer| login::parse(&answer));
+                session.ok().map(|user| (user.openid, user.session_key))
+            }
+            (path, Some(user)) if path == session_key::RESET.path => {
+                let parsed = answer::parse(&answer.start);
+                let key = parsed.and_then(|answer| session_key::parse_reset(&answer, user));
+                key.ok().map(|key| (user.clone(), key))
+            }
+            _ => None,
+        };
+        if let Some((user, key)) = learned {
+            self.snapshot.sessions.learn(&user, &key).await;
+        }
+    }
+
+    /// A token endpoint, answered here: what it gives is worth nothing anywhere else.
+    async fn virtual_token(
+        &self,
+        path: &str,
+        query: &str,
+        body: Incoming,
+    ) -> Result<Answer, Error> {
+        let asked = match (path == TOKEN, &self.head.method) {
+            (true, _) => Asked::of_query(query),
+            (false, &Method::POST) => Asked::of_json(&self.hold(body, OWN_BODY_LIMIT).await?),
+            (false, _) => {
+                let refusal = serde_json::json!({
+                    "errcode": 43002,
+                    "errmsg": "require POST method",
+                });
+                return Ok(Answer::json(200, &refusal));
+            }
+        };
+        Ok(self.snapshot.callers.grant(&asked))
+    }
+
+    fn place(&self) -> Result<Place, Error> {
+        let calls = &self.side.calls;
+        if calls.get() >= self.outbound().max_requests {
+            let detail = "as many calls as [outbound] max_requests allows are being dealt with";
+            return Err(Error::new(Kind::Overloaded, Side::Us, detail)
+                .with_retry_after(Duration::from_secs(1)));
+        }
+        calls.set(calls.get() + 1);
+        Ok(Place(Rc::clone(calls)))
+    }
+
+    /// The body as it goes to WeChat. One without a length is taken as a whole, for WeChat refuses uploads without
+    /// one; so is one that is small enough to be sent twice.
+    async fn payload(&self, body: Incoming) -> Result<Payload, Error> {
+        let outbound = self.outbound();
+        match body.size_hint().exact() {
+            Some(length) if length > outbound.body_limit => Err(too_large(outbound.body_limit)),
+            Some(length) if length > outbound.replay_limit => {
+                let body = body.map_err(|error| Box::new(error) as _);
+                Ok(Payload::stream(body.boxed_unsync(), length))
+            }
+            _ => self
+                .hold(body, outbound.body_limit)
+                .await
+                .map(Payload::Whole),
+        }
+    }
+
+    async fn hold(&self, mut body: Incoming, limit: u64) -> Result<Bytes, Error> {
+        let budget = self.snapshot.config.inbound.buffer_limit;
+        let mut held = self.snapshot.shared.buffers.body(budget);
+        loop {
+            let frame = tokio::time::timeout(self.outbound().timeout, body.frame());
+            let data = match frame.await {
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+                Ok(Some(Err(error))) => {
+                    let detail = "the body broke off";
+                    return Err(Error::downstream(Kind::BadRequest, detail).with_cause(error));
+                }
+                Ok(None) => return Ok(Bytes::from_owner(held)),
+                Err(_) => {
+                    let detail = "the body did not arrive in time";
+                    return Err(Error::downstream(Kind::RequestTimeout, detail));
+                }
+            };
+            if (held.len() + data.len()) as u64 > limit {
+                return Err(too_large(limit));
+            }
+            held.push(&data).map_err(|_no_room| {
+                let detail = "the memory for bodies is in use (buffer_limit)";
+                Error::new(Kind::Overloaded, Side::Us, detail)
+                    .with_retry_after(Duration::from_secs(1))
+            })?;
+        }
+    }
+
+    /// WeChat's answer for the app: as it came, or as a problem if it refuses and the app wants that.
+    fn pass_on(
+        &self,
+        answer: AppAnswer,
+        place: Place,
+    ) -> Result<(&'static str, Response<AnswerBody>), Error> {
+        let outbound = self.outbound();
+        if let Some(refusal) = &answer.refusal
+            && (outbound.errors == Errors::Problem || self.accepts_problem())
+        {
+            return Err(refusal.clone());
+        }
+        let result = match &answer.refusal {
+            Some(_) => "refused",
+            None => "ok",
+        };
+        let told = answer.refusal.as_ref().map(|refusal| {
+            self.log(refusal);
+            lines(refusal)
+        });
+        let (status, headers) = (answer.status, outbound::for_app(&answer.headers));
+        let body = AnswerBody::relayed(answer, outbound, place).ok_or_else(|| {
+            let limit = outbound.body_limit;
+            let detail = format!("WeChat's answer is larger than {limit} bytes");
+            Error::new(Kind::WechatInvalid, Side::Wechat, detail)
+                .with_hint("raise body_limit below [outbound] in sidecar.toml")
+        })?;
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response.headers_mut().extend(told.unwrap_or_default());
+        Ok((result, response))
+    }
+
+    fn tell(&self, error: &Error) -> Response<AnswerBody> {
+        let ranges = self.head.headers.get_all(ACCEPT_LANGUAGE).iter();
+        let ranges = ranges.flat_map(|line| line.as_bytes().split(|&b| b == b','));
+        let language = language(ranges.map(<[u8]>::trim_ascii));
+        let mut response = respond(problem(error, self.request_id.as_str(), language));
+        response.headers_mut().extend(lines(error));
+        response
+    }
+
+    fn accepts_problem(&self) -> bool {
+        let accepted = self.head.headers.get_all(ACCEPT).iter();
+        let mut kinds = accepted.flat_map(|line| line.as_bytes().split(|&b| b == b','));
+        kinds.any(|kind| {
+            let kind = kind.split(|&b| b == b';').next().unwrap_or_default();
+            kind.trim_ascii()
+                .eq_ignore_ascii_case(b"application/problem+json")
+        })
+    }
+
+    fn outbound(&self) -> &Outbound {
+        &self.snapshot.config.outbound
+    }
+
+    /// What is the app's own business (a wrong parameter) it may read in its answer; the log is for what operators may
+    /// have to deal with, which the gateway has logged if it was WeChat.
+    fn log(&self, error: &Error) {
+        let request_id = self.request_id.as_str();
+        let side = format!("{:?}", error.side()).to_lowercase();
+        tracing::debug!(request_id, status = error.status(), side, %error, "call failed");
+    }
+
+    fn log_access(&self, status: StatusCode, took: Duration) {
+        if !self.snapshot.config.log.access {
+            return;
+        }
+        let request_id = self.request_id.as_str();
+        let (method, path) = (self.head.method.as_str(), self.head.uri.path());
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(target: "access", side = "outbound", request_id, method, path, status = status.as_u16(), micros);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What is said of an error beside the body.
+fn lines(error: &Error) -> HeaderMap {
+    let mut lines = HeaderMap::new();
+    let mut line = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            lines.insert(HeaderName::from_static(name), value);
+        }
+    };
+    if let Some(fault) = error.fault() {
+        line("x-wx-errcode", &fault.meaning.code.to_string());
+        line("x-wx-error-class", fault.meaning.class.as_str());
+        if let Some(rid) = &fault.rid {
+            line("x-wx-rid", rid);
+        }
+    } else if error.side() == Side::Wechat {
+        line("x-wx-error-class", "transient");
+    }
+    line(
+        "x-wx-retryable",
+        if error.retryable() { "true" } else { "false" },
+    );
+    if let Some(after) = error.retry_after() {
+        line(RETRY_AFTER.as_str(), &after.as_secs().max(1).to_string());
+    }
+    lines
+}
+
+fn respond(answer: Answer) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::own(answer.body.into()));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in answer.fields {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+fn too_large(limit: u64) -> Error {
+    let detail = format!("the body is larger than the {limit} bytes of body_limit");
+    Error::downstream(Kind::BodyTooLarge, detail)
+        .with_hint("raise body_limit below [outbound] in sidecar.toml")
+}
