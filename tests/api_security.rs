@@ -21,7 +21,7 @@ use wx_sidecar::crypto::signature::{PrivateKey, Scheme};
 use wx_sidecar::domain::AppId;
 use wx_sidecar::secret::Secret;
 use wx_sidecar::sim::{self, Options, SimApp, SimKey, Simulator};
-use wx_sidecar::wechat::api_security::{ApiSecurity, Nonces, Opened, Refused, Request};
+use wx_sidecar::wechat::api_security::{ApiSecurity, Nonces, Opened, Refused, Request, url_of};
 
 use crate::http_client::{Client, Response};
 use crate::rig::{APPID, SECRET, START, canary, configuration};
@@ -216,14 +216,14 @@ impl Both {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let (appid, url) = (AppId::parse(APPID).unwrap(), self.url(path));
+        let (appid, url) = (AppId::parse(APPID).unwrap(), url_of(path));
         self.ours
             .open(&appid, &url, &headers, &answer.body, self.clock.now())
     }
 
     /// Seals and sends; what comes back is as it came.
     fn sent(&self, path: &str, body: &Value) -> Response {
-        let (appid, url) = (AppId::parse(APPID).unwrap(), self.url(path));
+        let (appid, url) = (AppId::parse(APPID).unwrap(), url_of(path));
         let body = body.to_string();
         let request = Request {
             url: &url,
@@ -243,10 +243,6 @@ impl Both {
             .collect();
         let target = format!("{path}?access_token={}", self.token);
         Client::connect(self.sim.addr()).request("POST", &target, &headers, &sealed.body)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.sim.url())
     }
 }
 
