@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
 use super::refusal::Refusal;
@@ -13,8 +14,18 @@ use super::token::Grant;
 
 /// Answers a call.
 pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
-    let answered = json_of(state, request);
-    match answered {
+    match api_security::open(state, request) {
+        Ok(None) => answer_plain(state, request),
+        Ok(Some(secured)) => {
+            let answer = answer_plain(state, &secured.request);
+            secured.seal(state, answer)
+        }
+        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+    }
+}
+
+fn answer_plain(state: &mut State, request: &Request) -> Answer {
+    match json_of(state, request) {
         Ok(body) => Answer::success(&request.path, &body),
         Err(refusal) => Answer::refusal(state, &request.path, refusal),
     }

@@ -167,6 +167,11 @@ fn content_type(path: &str) -> &'static str {
 }
 
 impl Query {
+    /// Parameters that are decoded already.
+    pub(super) fn of(parameters: Vec<(String, String)>) -> Self {
+        Self(parameters)
+    }
+
     /// Parses a query string. Never fails, as WeChat's own parser does not: a broken escape stands for itself, and
     /// what is not UTF-8 becomes U+FFFD.
     pub(super) fn parse(text: &str) -> Self {

@@ -18,6 +18,7 @@
 #![doc = concat!("```text\n", include_str!("help.txt"), "```")]
 
 mod api;
+mod api_security;
 mod calls;
 mod control;
 mod exchange;
@@ -42,6 +43,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::domain::{AppId, OpenId};
 use crate::secret::Secret;
+pub use api_security::{ApiSecurity, SimKey};
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
 use state::{CodeKind, State};
