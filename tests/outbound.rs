@@ -617,7 +617,8 @@ fn without_wechat_a_call_is_told_so_and_nothing_is_sent_twice() {
 #[test]
 fn a_used_up_quota_is_not_asked_for_until_it_begins_anew() {
     let rig = rig();
-    for (errcode, class, wait) in [(45009, "rate_quota", 28_801), (45011, "rate_quota", 5)] {
+    // Eight hours before midnight in Beijing; and a second into a minute, where the one before it may be meant.
+    for (errcode, wait) in [(45009, 28_801), (45011, 4)] {
         let calls = rig.sim.calls(PHONE);
         let fault = Effect::Errcode {
             errcode,
@@ -630,10 +631,8 @@ fn a_used_up_quota_is_not_asked_for_until_it_begins_anew() {
         for _ in 0..20 {
             let held_back = phone(&rig, &[], "x");
             let told = held_back.problem(503, "wechat-breaker-open");
-            assert_eq!(
-                (&told["errcode"], &told["class"]),
-                (&json!(errcode), &json!(class))
-            );
+            assert_eq!(told["errcode"], errcode);
+            assert_eq!(told["class"], "rate_quota");
             assert_eq!(held_back.header("retry-after"), Some(&*wait.to_string()));
         }
         assert_eq!(rig.sim.calls(PHONE), calls + 1);
