@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::message::Conversation;
 use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
@@ -33,6 +34,8 @@ pub struct SimApp {
     /// Logins within this time of the session_key's making get the same key again; zero makes a new one each time.
     /// 60 seconds by default; WeChat does not tell its own.
     pub session_key_period: Duration,
+    /// The pages of its released version; every page exists if there are none, as by default.
+    pub pages: Option<Vec<String>>,
 }
 
 impl SimApp {
@@ -43,6 +46,7 @@ impl SimApp {
             secrets: vec![secret],
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
+            pages: None,
         }
     }
 }
@@ -61,6 +65,10 @@ pub struct UserChange {
     pub logins_per_minute: Option<u32>,
     /// The user's phone number, without its country code, which is 86. Made up from the name by default.
     pub phone: Option<String>,
+    /// Whether the user takes subscription messages (43101 if not). True by default.
+    pub subscribed: Option<bool>,
+    /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
+    pub wrote: bool,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -100,6 +108,8 @@ pub(super) struct State {
 /// An app and its tokens.
 pub(super) struct App {
     pub(super) known: SimApp,
+    /// Codes made of the kinds that are limited.
+    pub(super) limited_codes: u32,
     classic: Chain,
     stable: StableChain,
 }
@@ -113,6 +123,9 @@ pub(super) struct User {
     phone: Option<String>,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
+    pub(super) subscribed: bool,
+    /// With customer service, by the app's index.
+    pub(super) conversations: BTreeMap<usize, Conversation>,
 }
 
 /// A user's login state in one app.
@@ -141,6 +154,8 @@ impl Default for User {
             logins_per_minute: LOGINS_PER_MINUTE,
             phone: None,
             sessions: BTreeMap::new(),
+            subscribed: true,
+            conversations: BTreeMap::new(),
         }
     }
 }
@@ -174,6 +189,7 @@ impl State {
         self.offset = Duration::ZERO;
         for app in &mut self.apps {
             (app.classic, app.stable) = (Chain::default(), StableChain::default());
+            app.limited_codes = 0;
         }
         self.users.clear();
         self.codes.clear();
@@ -231,6 +247,11 @@ impl State {
         user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
         if change.phone.is_some() {
             user.phone.clone_from(&change.phone);
+        }
+        user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        if change.wrote {
+            let apps = 0..self.apps.len();
+            user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
         }
         if change.rotate {
             for session in user.sessions.values_mut() {
@@ -424,6 +445,7 @@ impl App {
     fn new(known: SimApp) -> Self {
         Self {
             known,
+            limited_codes: 0,
             classic: Chain::default(),
             stable: StableChain::default(),
         }
