@@ -170,6 +170,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "unionid": user.unionid,
         "logins_per_minute": user.logins_per_minute,
         "phone": state.phone_number(name),
+        "subscribed": user.subscribed,
         "apps": apps,
     })
 }
@@ -183,6 +184,7 @@ fn apps(state: &State) -> Value {
                 "appid": app.known.appid.as_str(),
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
+                "pages": app.known.pages,
             })
         })
         .collect();
@@ -195,6 +197,7 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     struct Change {
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
+        pages: Option<Vec<String>>,
     }
 
     let app = find_app(state, appid)?;
@@ -203,6 +206,9 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     known.unionid = change.unionid.unwrap_or(known.unionid);
     if let Some(seconds) = change.session_key_period_s {
         known.session_key_period = Duration::from_secs(seconds);
+    }
+    if change.pages.is_some() {
+        known.pages = change.pages;
     }
     Ok(apps(state))
 }

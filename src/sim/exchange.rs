@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::fault::Effect;
-use super::refusal::{Refusal, wording};
+use super::refusal::{Refused, wording};
 use super::state::State;
 use super::{api, control};
 
@@ -132,10 +132,9 @@ impl Answer {
     }
 
     /// A refusal of WeChat's: HTTP 200 all the same.
-    pub(super) fn refusal(state: &mut State, path: &str, refusal: Refusal) -> Self {
-        let errcode = refusal.errcode();
-        let errmsg = format!("{} rid: {}", wording(errcode), state.rid());
-        Self::error(path, errcode, &errmsg)
+    pub(super) fn refusal(state: &mut State, path: &str, refused: &Refused) -> Self {
+        let errmsg = format!("{} rid: {}", refused.errmsg, state.rid());
+        Self::error(path, refused.refusal.errcode(), &errmsg)
     }
 
     /// An answer of a control endpoint.

@@ -25,11 +25,15 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod message;
 mod open_data;
+#[cfg(test)]
+mod probe;
 mod quota;
 mod refusal;
 mod state;
 mod token;
+mod wxacode;
 
 use std::convert::Infallible;
 use std::io;

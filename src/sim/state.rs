@@ -10,6 +10,7 @@ use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::message::Conversation;
 use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
@@ -37,6 +38,8 @@ pub struct SimApp {
     pub session_key_period: Duration,
     /// Its API security; by default it has none, and calls are plain.
     pub api_security: Option<Arc<ApiSecurity>>,
+    /// The pages of its released version; every page exists if there are none, as by default.
+    pub pages: Option<Vec<String>>,
 }
 
 impl SimApp {
@@ -48,6 +51,7 @@ impl SimApp {
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
             api_security: None,
+            pages: None,
         }
     }
 }
@@ -66,6 +70,10 @@ pub struct UserChange {
     pub logins_per_minute: Option<u32>,
     /// The user's phone number, without its country code, which is 86. Made up from the name by default.
     pub phone: Option<String>,
+    /// Whether the user takes subscription messages (43101 if not). True by default.
+    pub subscribed: Option<bool>,
+    /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
+    pub wrote: bool,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -105,6 +113,8 @@ pub(super) struct State {
 /// An app and its tokens.
 pub(super) struct App {
     pub(super) known: SimApp,
+    /// Codes made of the kinds that are limited.
+    pub(super) limited_codes: u32,
     classic: Chain,
     stable: StableChain,
 }
@@ -118,6 +128,9 @@ pub(super) struct User {
     phone: Option<String>,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
+    pub(super) subscribed: bool,
+    /// With customer service, by the app's index.
+    pub(super) conversations: BTreeMap<usize, Conversation>,
 }
 
 /// A user's login state in one app.
@@ -146,6 +159,8 @@ impl Default for User {
             logins_per_minute: LOGINS_PER_MINUTE,
             phone: None,
             sessions: BTreeMap::new(),
+            subscribed: true,
+            conversations: BTreeMap::new(),
         }
     }
 }
@@ -179,6 +194,7 @@ impl State {
         self.offset = Duration::ZERO;
         for app in &mut self.apps {
             (app.classic, app.stable) = (Chain::default(), StableChain::default());
+            app.limited_codes = 0;
         }
         self.users.clear();
         self.codes.clear();
@@ -236,6 +252,11 @@ impl State {
         user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
         if change.phone.is_some() {
             user.phone.clone_from(&change.phone);
+        }
+        user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        if change.wrote {
+            let apps = 0..self.apps.len();
+            user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
         }
         if change.rotate {
             for session in user.sessions.values_mut() {
@@ -429,6 +450,7 @@ impl App {
     fn new(known: SimApp) -> Self {
         Self {
             known,
+            limited_codes: 0,
             classic: Chain::default(),
             stable: StableChain::default(),
         }
