@@ -236,13 +236,11 @@ fn granted(grant: &Grant) -> Value {
 #[cfg(test)]
 mod tests {
     use ::http::{HeaderMap, HeaderValue};
-    use bytes::Bytes;
 
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::domain::{AppId, SessionKey};
     use crate::secret::Secret;
-    use crate::sim::exchange::Query;
     use crate::sim::ids::session_signature;
     use crate::sim::probe::Probe;
     use crate::sim::state::{CodeKind, SimApp, UserChange};
@@ -256,15 +254,7 @@ mod tests {
     }
 
     fn call(state: &mut State, method: Method, target: &str, body: &str) -> (Option<i64>, Value) {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
+        let request = Request::of(method, target, body.as_bytes());
         let answer = answer(state, &request);
         assert_eq!(answer.status, 200, "failures are HTTP 200 too");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();

@@ -295,7 +295,7 @@ fn plain_request(request: &Request, mut parameters: Map<String, Value>) -> Reque
         path: request.path.clone(),
         query: Query::of(query),
         headers: request.headers.clone(),
-        wants_text: request.wants_text,
+        peer: request.peer,
         body,
     }
 }
