@@ -436,6 +436,24 @@ async fn calls_from_before_it_opened_neither_prolong_it_nor_close_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_from_before_it_opened_do_not_count_when_it_has_closed_either() {
+    let rig = Rig::new();
+    let mut before: Vec<_> = (0..21).map(|_| rig.admit(CHECK)).collect();
+    rig.fail(CHECK, Failed::Timeout, 5);
+    rig.pass(rig.wait(CHECK)).await;
+    rig.answer(CHECK, 0);
+    for late in before.drain(..20) {
+        assert_eq!(late.failed(Failed::Timeout), None);
+    }
+    rig.fail(CHECK, Failed::Timeout, 4);
+    before.remove(0).answered(200, None);
+    assert!(
+        rig.admit(CHECK).failed(Failed::Timeout).is_some(),
+        "the fifth in a row"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_connection_all_apis_are_held_back_and_one_is_enough_to_see() {
     let rig = Rig::new();
     rig.fail(CHECK, Failed::NotConnected, 3);
