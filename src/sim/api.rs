@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
+use super::media;
 use super::message;
 use super::refusal::{Refusal, Refused};
 use super::state::State;
@@ -43,6 +44,8 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
         "/wxa/getwxacode" => return wxacode::limited(state, request),
         "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),
+        "/cgi-bin/media/upload" => return media::upload(state, request),
+        "/cgi-bin/media/get" => return media::get(state, request),
         _ => return Err(Refusal::PathUnknown.into()),
     };
     Ok(Answer::success(&request.path, &body))

@@ -58,6 +58,10 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
             state.reset();
             Ok(json!({ "reset": true }))
         }
+        (&Method::GET, "video", id) => {
+            let video = state.media.video(id, state.now());
+            return video.unwrap_or_else(|| Answer::text(404, "there is no such video\n"));
+        }
         (method, _, _) => {
             let problem = format!("there is no {method} {}\n\n{HELP}", request.path);
             return Answer::text(404, problem);

@@ -24,7 +24,9 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod media;
 mod message;
+mod multipart;
 mod open_data;
 #[cfg(test)]
 mod probe;

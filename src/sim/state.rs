@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
@@ -101,6 +102,7 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) media: Media,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -171,6 +173,7 @@ impl State {
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            media: Media::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -195,6 +198,7 @@ impl State {
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.media = Media::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
