@@ -103,6 +103,14 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
+    pub(super) fn media_id(&mut self) -> String {
+        let digest = URL_SAFE_NO_PAD.encode(self.digest("media_id"));
+        format!(
+            "{digest}{}",
+            URL_SAFE_NO_PAD.encode(self.digest("media_id"))
+        )
+    }
+
     /// The number of a sent message.
     pub(super) fn message_id(&mut self) -> u64 {
         let mut number = [0; 8];

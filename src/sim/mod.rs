@@ -25,12 +25,15 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod media;
 mod message;
+mod multipart;
 mod open_data;
 #[cfg(test)]
 mod probe;
 mod quota;
 mod refusal;
+mod security;
 mod state;
 mod tls;
 mod token;

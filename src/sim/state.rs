@@ -10,6 +10,7 @@ use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
@@ -74,6 +75,8 @@ pub struct UserChange {
     pub subscribed: Option<bool>,
     /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
     pub wrote: bool,
+    /// What `/wxa/getuserriskrank` says of the user, 0 to 4; 0 by default.
+    pub risk_rank: Option<u8>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -106,6 +109,7 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) media: Media,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -129,6 +133,7 @@ pub(super) struct User {
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
     pub(super) subscribed: bool,
+    pub(super) risk_rank: u8,
     /// With customer service, by the app's index.
     pub(super) conversations: BTreeMap<usize, Conversation>,
 }
@@ -140,6 +145,7 @@ pub(super) struct Session {
     pub(super) key: Option<(SessionKey, Timestamp)>,
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
+    pub(super) logged_in_at: Option<Timestamp>,
     logins: Quota,
 }
 
@@ -160,6 +166,7 @@ impl Default for User {
             phone: None,
             sessions: BTreeMap::new(),
             subscribed: true,
+            risk_rank: 0,
             conversations: BTreeMap::new(),
         }
     }
@@ -176,6 +183,7 @@ impl State {
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            media: Media::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -200,6 +208,7 @@ impl State {
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.media = Media::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -254,6 +263,7 @@ impl State {
             user.phone.clone_from(&change.phone);
         }
         user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
         if change.wrote {
             let apps = 0..self.apps.len();
             user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
@@ -303,6 +313,7 @@ impl State {
             return Err(Refusal::MinuteQuota);
         }
         code.used = true;
+        session.logged_in_at = Some(now);
 
         let period = self.apps[app].known.session_key_period;
         let session_key = match &session.key {
