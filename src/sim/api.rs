@@ -220,13 +220,10 @@ fn granted(grant: &Grant) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::domain::{AppId, SessionKey};
     use crate::secret::Secret;
-    use crate::sim::exchange::Query;
     use crate::sim::ids::session_signature;
     use crate::sim::state::{CodeKind, SimApp, UserChange};
 
@@ -239,15 +236,7 @@ mod tests {
     }
 
     fn call(state: &mut State, method: Method, target: &str, body: &str) -> (Option<i64>, Value) {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: ::http::HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
+        let request = Request::of(method, target, body.as_bytes());
         let answer = answer(state, &request);
         assert_eq!(answer.status, 200, "failures are HTTP 200 too");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();

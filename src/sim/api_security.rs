@@ -292,11 +292,9 @@ fn plain_request(request: &Request, mut parameters: Map<String, Value>) -> Reque
     };
     Request {
         method,
-        path: request.path.clone(),
         query: Query::of(query),
-        headers: request.headers.clone(),
-        wants_text: request.wants_text,
         body,
+        ..request.clone()
     }
 }
 

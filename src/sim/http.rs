@@ -5,6 +5,7 @@
 //! connection with an error makes the kernel send RST where it would have sent FIN.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
@@ -42,8 +43,9 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, Arc::clone(&state)));
+            Ok((stream, peer)) => {
+                let peer = peer.ip().to_canonical();
+                tokio::spawn(connection(stream, peer, Arc::clone(&state)));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: they come back when other connections close.
@@ -54,7 +56,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, state: Arc<Mutex<State>>) {
+async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<Mutex<State>>) {
     let socket = match stream
         .set_nodelay(true)
         .and_then(|()| SockRef::from(&stream).try_clone())
@@ -65,7 +67,7 @@ async fn connection(stream: TcpStream, state: Arc<Mutex<State>>) {
             return;
         }
     };
-    let service = service_fn(|request| exchange(request, &state, &socket));
+    let service = service_fn(|request| exchange(request, peer, &state, &socket));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -77,15 +79,16 @@ async fn connection(stream: TcpStream, state: Arc<Mutex<State>>) {
 
 async fn exchange(
     request: HttpRequest<Incoming>,
+    peer: IpAddr,
     state: &Mutex<State>,
     socket: &Arc<Socket>,
 ) -> Result<Response<SimBody>, Torn> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let request = match read(request).await {
+    let request = match read(request, peer).await {
         Ok(request) => request,
         Err(answer) => return Ok(response(answer)),
     };
-    let reply = receive(&mut lock(state), &request);
+    let reply = receive(&mut lock(state), request);
     if !reply.delay.is_zero() {
         tokio::time::sleep(reply.delay).await;
     }
@@ -106,7 +109,7 @@ async fn exchange(
     }
 }
 
-async fn read(request: HttpRequest<Incoming>) -> Result<Request, Answer> {
+async fn read(request: HttpRequest<Incoming>, peer: IpAddr) -> Result<Request, Answer> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
@@ -115,13 +118,12 @@ async fn read(request: HttpRequest<Incoming>) -> Result<Request, Answer> {
         }
         Err(_) => return Err(Answer::text(400, "the body broke off\n")),
     };
-    let accept = head.headers.get(header::ACCEPT);
     Ok(Request {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: Query::parse(head.uri.query().unwrap_or_default()),
-        wants_text: accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain")),
         headers: head.headers,
+        peer,
         body,
     })
 }
@@ -143,7 +145,7 @@ fn response(answer: Answer) -> Response<SimBody> {
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
         .body(SimBody::Whole(Some(body)))
-        .expect("the content type is a valid header value");
+        .expect("the status is one, and nothing else can be wrong");
     response.headers_mut().extend(headers);
     response
 }
@@ -152,14 +154,14 @@ fn response(answer: Answer) -> Response<SimBody> {
 fn torn(answer: &Answer, socket: Arc<Socket>) -> Response<SimBody> {
     let half = answer.body.slice(..answer.body.len() / 2);
     Response::builder()
-        .header(header::CONTENT_TYPE, answer.content_type)
+        .header(header::CONTENT_TYPE, &answer.content_type)
         .header(header::CONTENT_LENGTH, answer.body.len())
         .body(SimBody::Half {
             half: Some(half),
             pause: Box::pin(tokio::time::sleep(BEFORE_TEAR)),
             socket,
         })
-        .expect("the content type and the length are valid header values")
+        .expect("the length is a valid header value")
 }
 
 fn tear(socket: &Socket) -> Torn {
@@ -481,15 +483,25 @@ mod tests {
     }
 
     #[test]
-    fn a_body_beyond_one_mebibyte_is_refused() {
+    fn a_body_of_32_mebibytes_is_read_and_a_larger_one_refused() {
         let simulator = simulator();
-        let mut client = Client::connect(&simulator);
-        let head = "POST /cgi-bin/stable_token HTTP/1.1\r\nhost: sim\r\ntransfer-encoding: chunked\r\n\r\n";
-        client.0.get_mut().write_all(head.as_bytes()).unwrap();
-        let mut chunk = b"100001\r\n".to_vec();
-        chunk.resize(chunk.len() + 0x10_0001, b'x');
-        client.0.get_mut().write_all(&chunk).unwrap();
-        assert_eq!(client.receive().unwrap().status, 413);
+        let path = "/cgi-bin/stable_token";
+        for (length, status) in [(32 << 20, 200), ((32 << 20) + 1, 413)] {
+            let mut client = Client::connect(&simulator);
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: sim\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n"
+            );
+            client.0.get_mut().write_all(head.as_bytes()).unwrap();
+            client.0.get_mut().write_all(&vec![b'x'; length]).unwrap();
+            // Whoever is refused is not listened to any more.
+            let _ = client.0.get_mut().write_all(b"\r\n0\r\n\r\n");
+            assert_eq!(client.receive().unwrap().status, status, "{length}");
+        }
+        let received = simulator.received(path);
+        assert_eq!(received.len(), 1);
+        assert_eq!(received[0].body.len(), 32 << 20);
+        assert_eq!(received[0].headers["transfer-encoding"], "chunked");
+        assert!(received[0].peer.is_loopback());
     }
 
     #[test]

@@ -44,6 +44,7 @@ use crate::clock::Clock;
 use crate::domain::{AppId, OpenId};
 use crate::secret::Secret;
 pub use api_security::{ApiSecurity, SimKey};
+pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
 use state::{CodeKind, State};
@@ -181,6 +182,12 @@ impl Simulator {
     /// How many calls a path got, those answered by a fault included. `/_sim/` is not counted.
     pub fn calls(&self, path: &str) -> u64 {
         self.state().calls.count(path)
+    }
+
+    /// The last calls of a path as they arrived, those answered by a fault included, the oldest first. Of all paths
+    /// together the last 1,000 are kept, or fewer if their bodies are large.
+    pub fn received(&self, path: &str) -> Vec<Received> {
+        self.state().calls.received(path)
     }
 
     /// Queues a fault behind those that are already queued.

@@ -135,17 +135,13 @@ impl World {
     fn plain(&self, method: Method, path: &str, body: &[u8]) -> Request {
         let query = vec![("access_token".to_owned(), self.token.clone())];
         Request {
-            method,
-            path: path.to_owned(),
             query: Query::of(query),
-            headers: HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body),
+            ..Request::of(method, path, body)
         }
     }
 
     fn receive(&mut self, request: &Request) -> Answer {
-        match receive(&mut self.state, request).outcome {
+        match receive(&mut self.state, request.clone()).outcome {
             Outcome::Answer(answer) => answer,
             _ => panic!("an answer was due"),
         }
