@@ -9,6 +9,7 @@ use super::exchange::{Answer, Request};
 use super::ids::base64_of;
 use super::media;
 use super::message;
+use super::payment;
 use super::refusal::{Refusal, Refused};
 use super::security;
 use super::state::State;
@@ -46,6 +47,11 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/wxa/media_check_async" => security::media(state, request)?,
         "/wxa/img_sec_check" => security::picture(state, request)?,
         "/wxa/getuserriskrank" => security::user(state, request)?,
+        "/xpay/query_user_balance" => payment::balance(state, request)?,
+        "/xpay/currency_pay" => payment::pay(state, request)?,
+        "/xpay/cancel_currency_pay" => payment::cancel(state, request)?,
+        "/xpay/present_currency" => payment::present(state, request)?,
+        "/xpay/query_order" => payment::order(state, request)?,
         "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
         "/wxa/getwxacode" => return wxacode::limited(state, request),
         "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),

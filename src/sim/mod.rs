@@ -28,6 +28,7 @@ mod media;
 mod message;
 mod multipart;
 mod open_data;
+mod payment;
 #[cfg(test)]
 mod probe;
 mod quota;
@@ -51,6 +52,7 @@ use crate::domain::{AppId, OpenId};
 use crate::secret::Secret;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
+pub use payment::PayKeys;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
 

@@ -54,12 +54,20 @@ pub(super) enum Refusal {
     AlreadyTyping = 45081,
     BodyMalformed = 47001,
     ArgumentInvalid = 47003,
+    Unauthorized = 48001,
     UserNotSeen = 61010,
     SceneReserved = 85096,
     SessionKeyMissing = 87007,
     SigMethodInvalid = 87008,
     SignatureInvalid = 87009,
     ContentRisky = 87014,
+    PayerInvalid = 268_490_001,
+    PayParameterInvalid = 268_490_002,
+    PaySignatureInvalid = 268_490_003,
+    AlreadyDone = 268_490_004,
+    OrderRefunded = 268_490_005,
+    CoinsTooFew = 268_490_006,
+    PayerLoggedOut = 268_490_009,
 }
 
 impl Refusal {
@@ -153,6 +161,13 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         87008 => "invalid sig_method",
         87009 => "invalid signature",
         87014 => "risky content",
+        268_490_001 => "invalid openid",
+        268_490_002 => "invalid parameter",
+        268_490_003 => "invalid signature",
+        268_490_004 => "repeated operation",
+        268_490_005 => "order has been refunded by cancel_currency_pay",
+        268_490_006 => "insufficient balance",
+        268_490_009 => "session_key is not existed or expired",
         _ => "system error",
     }
 }

@@ -11,6 +11,7 @@ use super::ids::{self, Ids};
 use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
+use super::payment::{PayKeys, Payments};
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
@@ -37,6 +38,8 @@ pub struct SimApp {
     pub session_key_period: Duration,
     /// The pages of its released version; every page exists if there are none, as by default.
     pub pages: Option<Vec<String>>,
+    /// Its keys for virtual payment, without which it has none (48001). None by default.
+    pub pay_keys: Option<PayKeys>,
 }
 
 impl SimApp {
@@ -48,6 +51,7 @@ impl SimApp {
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
             pages: None,
+            pay_keys: None,
         }
     }
 }
@@ -105,6 +109,7 @@ pub(super) struct State {
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
     pub(super) media: Media,
+    pub(super) payments: Payments,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -179,6 +184,7 @@ impl State {
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
             media: Media::default(),
+            payments: Payments::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -204,6 +210,7 @@ impl State {
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
         self.media = Media::default();
+        self.payments = Payments::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
