@@ -14,6 +14,7 @@ use super::refusal::{Refusal, Refused};
 use super::security;
 use super::state::State;
 use super::token::Grant;
+use super::user;
 use super::wxacode;
 
 /// Answers a call.
@@ -47,6 +48,10 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/wxa/media_check_async" => security::media(state, request)?,
         "/wxa/img_sec_check" => security::picture(state, request)?,
         "/wxa/getuserriskrank" => security::user(state, request)?,
+        "/wxa/business/getuserencryptkey" => user::encrypt_key(state, request)?,
+        "/wxa/business/checkencryptedmsg" => user::check_encrypted(state, request)?,
+        "/wxa/set_user_storage" => user::store(state, request)?,
+        "/wxa/remove_user_storage" => user::remove(state, request)?,
         "/xpay/query_user_balance" => payment::balance(state, request)?,
         "/xpay/currency_pay" => payment::pay(state, request)?,
         "/xpay/cancel_currency_pay" => payment::cancel(state, request)?,
@@ -179,7 +184,7 @@ fn check_session(state: &State, request: &Request) -> Result<Value, Refusal> {
     if request.method != Method::GET {
         return Err(Refusal::GetRequired);
     }
-    signed_by(state, app, request)?;
+    signed_by(state, app, request, &request.body)?;
     Ok(ok(json!({})))
 }
 
@@ -189,7 +194,7 @@ fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refu
     if request.method != Method::GET && request.method != Method::POST {
         return Err(Refusal::GetRequired);
     }
-    let user = signed_by(state, app, request)?;
+    let user = signed_by(state, app, request, &request.body)?;
     let key = state.reset_session_key(app, &user)?;
     let openid = state.openid(app, &user);
     Ok(ok(
@@ -197,13 +202,18 @@ fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refu
     ))
 }
 
-/// The user whose session_key has signed the call's body, by the parameters of its URL.
-fn signed_by(state: &State, app: usize, request: &Request) -> Result<String, Refusal> {
+/// The user whose session_key has signed `signed`, by the parameters of the call's URL.
+pub(super) fn signed_by(
+    state: &State,
+    app: usize,
+    request: &Request,
+    signed: &[u8],
+) -> Result<String, Refusal> {
     let value = |name| request.query.value(name).unwrap_or_default();
     if value("sig_method") != "hmac_sha256" {
         return Err(Refusal::SigMethodInvalid);
     }
-    state.check_signature(app, value("openid"), value("signature"), &request.body)
+    state.check_signature(app, value("openid"), value("signature"), signed)
 }
 
 /// The JSON of a POST.

@@ -166,6 +166,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
                 "openid": state.openid(app, name).as_str(),
                 "unionid": state.unionid(app, name).as_ref().map(|id| id.as_str()),
                 "logged_in": key.is_some(),
+                "storage": user.belongings.get(&app).map(|belongings| &belongings.values),
             });
             if reveal {
                 shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));

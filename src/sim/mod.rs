@@ -36,6 +36,7 @@ mod refusal;
 mod security;
 mod state;
 mod token;
+mod user;
 mod wxacode;
 
 use std::convert::Infallible;

@@ -15,6 +15,7 @@ use super::payment::{PayKeys, Payments};
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
+use super::user::{Belongings, Proofs};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId};
 use crate::secret::Secret;
@@ -109,6 +110,7 @@ pub(super) struct State {
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
     pub(super) media: Media,
+    pub(super) proofs: Proofs,
     pub(super) payments: Payments,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
@@ -136,6 +138,8 @@ pub(super) struct User {
     pub(super) risk_rank: u8,
     /// With customer service, by the app's index.
     pub(super) conversations: BTreeMap<usize, Conversation>,
+    /// By the app's index.
+    pub(super) belongings: BTreeMap<usize, Belongings>,
 }
 
 /// A user's login state in one app.
@@ -168,6 +172,7 @@ impl Default for User {
             subscribed: true,
             risk_rank: 0,
             conversations: BTreeMap::new(),
+            belongings: BTreeMap::new(),
         }
     }
 }
@@ -184,6 +189,7 @@ impl State {
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
             media: Media::default(),
+            proofs: Proofs::default(),
             payments: Payments::default(),
             faults: Faults::default(),
             calls: Calls::default(),
@@ -210,6 +216,7 @@ impl State {
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
         self.media = Media::default();
+        self.proofs = Proofs::default();
         self.payments = Payments::default();
         self.faults.clear();
         self.calls = Calls::default();
