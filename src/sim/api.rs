@@ -9,6 +9,7 @@ use super::exchange::{Answer, Request};
 use super::ids::base64_of;
 use super::media;
 use super::message;
+use super::operations;
 use super::payment;
 use super::refusal::{Refusal, Refused};
 use super::security;
@@ -37,6 +38,8 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/token" => token(state, request)?,
         "/cgi-bin/stable_token" => stable_token(state, request)?,
         "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request)?,
+        "/cgi-bin/getcallbackip" => operations::callback_ips(state, request)?,
+        "/cgi-bin/callback/check" => operations::callback_check(state, request)?,
         "/wxa/business/getuserphonenumber" => phone_number(state, request)?,
         "/wxa/getopendata" => open_data(state, request)?,
         "/wxa/checksession" => check_session(state, request)?,

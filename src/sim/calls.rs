@@ -12,7 +12,14 @@ const KEPT: usize = 100;
 /// Beyond so many paths a new one is counted under [`OTHER`], so that a fuzzer cannot fill the memory.
 const PATHS: usize = 1000;
 const OTHER: &str = "(other)";
-const MASKED: [&str; 4] = ["secret", "access_token", "js_code", "signature"];
+const MASKED: [&str; 6] = [
+    "secret",
+    "appsecret",
+    "access_token",
+    "js_code",
+    "signature",
+    "pay_sig",
+];
 const QUERY_LEN: usize = 512;
 
 /// Counts and the last calls.
