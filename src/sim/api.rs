@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
 use super::media;
@@ -25,6 +26,17 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
     if request.headers.contains_key(header::TRANSFER_ENCODING) {
         return Answer::text(412, "");
     }
+    match api_security::open(state, request) {
+        Ok(None) => answer_plain(state, request),
+        Ok(Some(secured)) => {
+            let answer = answer_plain(state, &secured.request);
+            secured.seal(state, answer)
+        }
+        Err(refusal) => Answer::refusal(state, &request.path, &refusal.into()),
+    }
+}
+
+fn answer_plain(state: &mut State, request: &Request) -> Answer {
     match success(state, request) {
         Ok(answer) => answer,
         Err(refused) => Answer::refusal(state, &request.path, &refused),
@@ -251,13 +263,11 @@ fn granted(grant: &Grant) -> Value {
 #[cfg(test)]
 mod tests {
     use ::http::{HeaderMap, HeaderValue};
-    use bytes::Bytes;
 
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::domain::{AppId, SessionKey};
     use crate::secret::Secret;
-    use crate::sim::exchange::Query;
     use crate::sim::ids::session_signature;
     use crate::sim::probe::Probe;
     use crate::sim::state::{CodeKind, SimApp, UserChange};
@@ -271,15 +281,7 @@ mod tests {
     }
 
     fn call(state: &mut State, method: Method, target: &str, body: &str) -> (Option<i64>, Value) {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
+        let request = Request::of(method, target, body.as_bytes());
         let answer = answer(state, &request);
         assert_eq!(answer.status, 200, "failures are HTTP 200 too");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();

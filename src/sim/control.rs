@@ -71,7 +71,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         }
     };
     match answered {
-        Ok(body) if request.wants_text || request.query.value("format") == Some("text") => {
+        Ok(body) if request.wants_text() || request.query.value("format") == Some("text") => {
             // Only a code has a bare form; whatever else is asked for as text is JSON, which is text as well.
             match body["code"].as_str() {
                 Some(code) => Answer::text(200, format!("{code}\n")),
@@ -414,7 +414,6 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::domain::AppId;
     use crate::secret::Secret;
-    use crate::sim::exchange::Query;
     use crate::sim::state::SimApp;
 
     fn state() -> State {
@@ -424,15 +423,7 @@ mod tests {
     }
 
     fn call(state: &mut State, method: Method, target: &str, body: &str) -> (u16, String) {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: ::http::HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
+        let request = Request::of(method, target, body.as_bytes());
         let answer = answer(state, &request);
         let body = std::str::from_utf8(&answer.body).unwrap().to_owned();
         (answer.status, body)

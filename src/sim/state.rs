@@ -1,10 +1,12 @@
 //! What the simulated WeChat knows: apps, users, codes, tokens. The rules of login are here; no I/O.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
@@ -37,6 +39,8 @@ pub struct SimApp {
     /// Logins within this time of the session_key's making get the same key again; zero makes a new one each time.
     /// 60 seconds by default; WeChat does not tell its own.
     pub session_key_period: Duration,
+    /// Its API security; by default it has none, and calls are plain.
+    pub api_security: Option<Arc<ApiSecurity>>,
     /// The pages of its released version; every page exists if there are none, as by default.
     pub pages: Option<Vec<String>>,
     /// Its keys for virtual payment, without which it has none (48001). None by default.
@@ -51,6 +55,7 @@ impl SimApp {
             secrets: vec![secret],
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
+            api_security: None,
             pages: None,
             pay_keys: None,
         }
