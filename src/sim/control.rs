@@ -15,7 +15,9 @@ use super::exchange::{Answer, Request, percent_decode};
 use super::fault::{Effect, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
+use super::payment::{PayKeys, Till};
 use super::state::{CODE_LIFE, CodeKind, State, UserChange};
+use crate::secret::Secret;
 
 const PREFIX: &str = "/_sim";
 const HELP: &str = include_str!("help.txt");
@@ -44,6 +46,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "encrypt", "") => encrypt(state, request),
         (&Method::GET, "users", "") => Ok(users(state, request)),
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
+        (&Method::POST, "purchases", "") => purchase(state, request),
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
         (&Method::GET, "faults", "") => Ok(faults(state)),
@@ -165,6 +168,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
                 "openid": state.openid(app, name).as_str(),
                 "unionid": state.unionid(app, name).as_ref().map(|id| id.as_str()),
                 "logged_in": key.is_some(),
+                "storage": user.belongings.get(&app).map(|belongings| &belongings.values),
             });
             if reveal {
                 shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));
@@ -183,6 +187,34 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "risk_rank": user.risk_rank,
         "apps": apps,
     })
+}
+
+fn purchase(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Purchase {
+        user: String,
+        app: Option<String>,
+        order_id: String,
+        coins: u32,
+        #[serde(default)]
+        env: u8,
+    }
+
+    let order: Purchase = parse(&request.body)?;
+    check_user_name(&order.user)?;
+    let app = one_app(state, order.app.as_deref(), "app")?;
+    if order.env > 1 {
+        return Err(wrong("`env` is 0 or 1"));
+    }
+    let till = Till {
+        app,
+        env: order.env,
+    };
+    state
+        .buy_coins(till, &order.user, &order.order_id, order.coins)
+        .ok_or_else(|| wrong("`order_id` was used before"))?;
+    Ok(json!({ "openid": state.openid(app, &order.user).as_str() }))
 }
 
 fn apps(state: &State) -> Value {
@@ -210,6 +242,14 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         session_key_period_s: Option<u64>,
         pages: Option<Vec<String>>,
         api_security: Option<api_security::Order>,
+        pay_keys: Option<Keys>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {
+        production: String,
+        sandbox: String,
     }
 
     let app = find_app(state, appid)?;
@@ -226,6 +266,12 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     }
     if let Some(api_security) = api_security {
         known.api_security = Some(Arc::new(api_security));
+    }
+    if let Some(keys) = change.pay_keys {
+        known.pay_keys = Some(PayKeys {
+            production: Secret::new(keys.production),
+            sandbox: Secret::new(keys.sandbox),
+        });
     }
     Ok(apps(state))
 }

@@ -125,7 +125,7 @@ mod tests {
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
         let request = Request {
             headers: HeaderMap::from_iter(headers),
-            ..Request::of(Method::POST, "", body)
+            ..Request::of(Method::POST, "/", body)
         };
         file(&request, "media")
     }
