@@ -10,6 +10,7 @@ use super::ids::base64_of;
 use super::media;
 use super::message;
 use super::refusal::{Refusal, Refused};
+use super::security;
 use super::state::State;
 use super::token::Grant;
 use super::wxacode;
@@ -41,6 +42,10 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/message/subscribe/send" => message::subscribe(state, request)?,
         "/cgi-bin/message/custom/send" => message::reply(state, request)?,
         "/cgi-bin/message/custom/typing" => message::typing(state, request)?,
+        "/wxa/msg_sec_check" => security::text(state, request)?,
+        "/wxa/media_check_async" => security::media(state, request)?,
+        "/wxa/img_sec_check" => security::picture(state, request)?,
+        "/wxa/getuserriskrank" => security::user(state, request)?,
         "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
         "/wxa/getwxacode" => return wxacode::limited(state, request),
         "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),

@@ -142,6 +142,9 @@ fn change_user(state: &mut State, request: &Request, name: &str) -> Result<Value
     if change.phone.as_ref().is_some_and(|phone| !is_number(phone)) {
         return Err(wrong("`phone` is 1 to 20 digits"));
     }
+    if change.risk_rank.is_some_and(|rank| rank > 4) {
+        return Err(wrong("`risk_rank` is from 0 to 4"));
+    }
     state.change_user(&name, &change);
     Ok(user(state, &name, false))
 }
@@ -175,6 +178,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "logins_per_minute": user.logins_per_minute,
         "phone": state.phone_number(name),
         "subscribed": user.subscribed,
+        "risk_rank": user.risk_rank,
         "apps": apps,
     })
 }

@@ -32,6 +32,7 @@ mod open_data;
 mod probe;
 mod quota;
 mod refusal;
+mod security;
 mod state;
 mod token;
 mod wxacode;

@@ -39,6 +39,7 @@ pub(super) enum Refusal {
     GetRequired = 43001,
     PostRequired = 43002,
     MessagesRefused = 43101,
+    OpenIdOfOtherApp = 43104,
     BodyEmpty = 44002,
     TextEmpty = 44004,
     FileTooLarge = 45001,
@@ -53,10 +54,12 @@ pub(super) enum Refusal {
     AlreadyTyping = 45081,
     BodyMalformed = 47001,
     ArgumentInvalid = 47003,
+    UserNotSeen = 61010,
     SceneReserved = 85096,
     SessionKeyMissing = 87007,
     SigMethodInvalid = 87008,
     SignatureInvalid = 87009,
+    ContentRisky = 87014,
 }
 
 impl Refusal {
@@ -126,6 +129,7 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         43001 => "require GET method",
         43002 => "require POST method",
         43101 => "user refuse to accept the msg",
+        43104 => "appid is not match with openid",
         43108 => "concurrent send message to the same user",
         44002 => "empty post data",
         44004 => "empty content",
@@ -143,6 +147,7 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         47001 => "data format error",
         47003 => "argument invalid!",
         48001 => "api unauthorized",
+        61010 => "user access record is out of time",
         85096 => "not allow include scancode_time field",
         87007 => "session_key is not existed or expired",
         87008 => "invalid sig_method",

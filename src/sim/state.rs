@@ -70,6 +70,8 @@ pub struct UserChange {
     pub subscribed: Option<bool>,
     /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
     pub wrote: bool,
+    /// What `/wxa/getuserriskrank` says of the user, 0 to 4; 0 by default.
+    pub risk_rank: Option<u8>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -126,6 +128,7 @@ pub(super) struct User {
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
     pub(super) subscribed: bool,
+    pub(super) risk_rank: u8,
     /// With customer service, by the app's index.
     pub(super) conversations: BTreeMap<usize, Conversation>,
 }
@@ -137,6 +140,7 @@ pub(super) struct Session {
     pub(super) key: Option<(SessionKey, Timestamp)>,
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
+    pub(super) logged_in_at: Option<Timestamp>,
     logins: Quota,
 }
 
@@ -157,6 +161,7 @@ impl Default for User {
             phone: None,
             sessions: BTreeMap::new(),
             subscribed: true,
+            risk_rank: 0,
             conversations: BTreeMap::new(),
         }
     }
@@ -253,6 +258,7 @@ impl State {
             user.phone.clone_from(&change.phone);
         }
         user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
         if change.wrote {
             let apps = 0..self.apps.len();
             user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
@@ -302,6 +308,7 @@ impl State {
             return Err(Refusal::MinuteQuota);
         }
         code.used = true;
+        session.logged_in_at = Some(now);
 
         let period = self.apps[app].known.session_key_period;
         let session_key = match &session.key {
