@@ -6,13 +6,14 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | 8 | [`cli`]: one file per command |
-//! | 7 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
-//! | 6 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat) |
-//! | 5 | [`gateway`]: calling WeChat |
-//! | 4 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics |
-//! | 3 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
-//! | 2 | [`config`]; [`wechat`]: the protocol as data |
+//! | 9 | [`cli`]: one file per command |
+//! | 8 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
+//! | 7 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat) |
+//! | 6 | [`gateway`]: calling WeChat |
+//! | 5 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics |
+//! | 4 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
+//! | 3 | [`config`] |
+//! | 2 | [`wechat`]: the protocol as data |
 //! | 1 | [`secret`]; [`domain`]: values that are valid if they exist |
 //! | 0 | [`crypto`]: bytes in, bytes out; [`clock`] |
 

@@ -11,6 +11,7 @@ use crate::fake_app::FakeApp;
 use crate::http_client::Response;
 use crate::rig::{self, APPID, Rig, START, Session, canary};
 
+const LOGIN: &str = "/sns/jscode2session";
 const ROUTES: &str = "[[route]]\npath = \"/api/**\"\nopen_data = true\n\
      [[route]]\npath = \"/auth/login\"\nopen_data = true\nlogin = true\n\
      [[route]]\npath = \"/open/**\"\nopen_data = true\nauth = \"none\"\n";
@@ -271,6 +272,57 @@ fn a_code_that_comes_along_is_exchanged_first() {
 }
 
 #[test]
+fn a_code_is_not_spent_on_what_nobody_could_open() {
+    let app = FakeApp::agreeable();
+    let rig = Rig::with(&app.url(), "", ROUTES);
+    let (alice, key) = login(&rig, "alice");
+    let good = encrypt(&[(&key, &payload("\"a\":1", 0))])[0].to_json();
+    let bad = json!({ "encryptedData": "AAAA", "iv": "AAAAAAAAAAAAAAAAAAAAAA==" });
+    let code = rig.code("alice");
+    let with_code = |data: &Value| {
+        let mut data = data.clone();
+        data["code"] = json!(code);
+        data
+    };
+    let logins = rig.sim.calls(LOGIN);
+    for (session, target, body, status) in [
+        (None, "/wx/open-data", with_code(&bad), 400),
+        (None, "/wx/open-data", json!({ "code": code }), 400),
+        (Some(&alice), "/api/x", json!([with_code(&good), bad]), 400),
+        (
+            None,
+            "/open/x",
+            json!([with_code(&good), { "cloudID": "" }]),
+            400,
+        ),
+        // The other one is nobody's.
+        (None, "/open/x", json!([with_code(&good), good]), 401),
+        (
+            None,
+            "/open/x",
+            json!([with_code(&good), { "cloudID": "x" }]),
+            401,
+        ),
+    ] {
+        let answer = post(&rig, session, target, &body);
+        assert_eq!(answer.status, status, "{target} {body}: {}", answer.text());
+    }
+    for (target, body) in [
+        ("/wx/open-data", &bad),
+        ("/wx/phone", &json!({ "cloudID": "x" })),
+    ] {
+        let headers = [("X-WX-Code", &*code)];
+        let answer = rig.request("POST", target, &headers, body.to_string().as_bytes());
+        assert_eq!(answer.status, 400, "{target}: {}", answer.text());
+    }
+    assert_eq!(rig.sim.calls(LOGIN), logins);
+    assert_eq!(app.connections(), 0);
+    let answer = post(&rig, None, "/wx/open-data", &with_code(&good));
+    Session::of_headers(&answer, &alice.openid);
+    assert_eq!(rig.sim.calls(LOGIN), logins + 1);
+}
+
+#[test]
 fn damage_on_the_way_is_repaired() {
     let app = FakeApp::agreeable();
     let rig = Rig::new(&app.url());
@@ -513,6 +565,21 @@ fn the_seed_demos_clients_find_their_paths() {
     assert_eq!((answer.status, answer.text()), (200, &*text));
     let answer = rig.get_as(&session, &format!("{user}/phone?{}", query(&made[1])));
     assert_eq!(answer.json()["purePhoneNumber"], "13800138002");
+    // A HEAD would spend the code for nothing.
+    let (logins, code) = (rig.sim.calls(LOGIN), rig.code("alice"));
+    let phone_code = rig.sim.issue_phone_code("alice");
+    canary(&phone_code);
+    for (path, code) in [("login", &code), ("info", &code), ("phone", &phone_code)] {
+        let bearer = session.bearer();
+        let headers = [("Authorization", &*bearer)];
+        let target = format!("{user}/{path}?code={code}");
+        let answer = rig.request("HEAD", &target, &headers, b"");
+        assert_eq!(answer.status, 405, "{path}");
+        assert_eq!(answer.header("allow"), Some("GET"), "{path}");
+    }
+    assert_eq!(rig.sim.calls(LOGIN), logins);
+    assert_eq!(rig.sim.calls("/wxa/business/getuserphonenumber"), 0);
+    assert_eq!(rig.login_with(&code).status, 200);
     // A session_key is no way in.
     let target = format!("{user}/info?{}", query(&made[0]));
     assert_eq!(rig.request("GET", &target, &[], b"").status, 401);
@@ -740,6 +807,51 @@ async fn the_library_signs_checks_and_resets_for_a_user_who_has_logged_in() {
         let answer = post(&rig, Some(&session), "/wx/open-data", &made.to_json());
         assert_eq!(answer.status, 200);
     }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_wechat_opens_needs_no_keys_from_the_store() {
+    use crate::redis_server::{Server, until};
+
+    let mut server = Server::start(&[]);
+    let app = FakeApp::agreeable();
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
+    let rig = Rig::with(&app.url(), "", &format!("{ROUTES}{store}"));
+    let is_up = |up: f64| {
+        until("the store is so", || {
+            rig.metric("wx_sidecar_store_up") == up
+        });
+    };
+    is_up(1.0);
+    let (session, key) = login(&rig, "alice");
+    server.kill();
+    is_up(0.0);
+    let cloud = rig
+        .sim
+        .encrypt(&order("alice", OpenDataKind::WeRun))
+        .unwrap();
+    let cloud = json!({ "cloudID": cloud.cloud_id });
+    canary(&rig.sim.phone_number("alice"));
+    let code = rig.sim.issue_phone_code("alice");
+    canary(&code);
+    let phone = json!({ "code": code });
+    for (target, body) in [
+        ("/wx/phone", &phone),
+        ("/wx/open-data", &cloud),
+        ("/api/x", &cloud),
+    ] {
+        let answer = post(&rig, Some(&session), target, body);
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+    }
+    let asked_in_vain = "wx_sidecar_store_rings_degraded_total";
+    assert_eq!(rig.metric(asked_in_vain), 0.0);
+    let made = encrypt(&[(&key, &payload("\"a\":1", 0))])[0].to_json();
+    assert_eq!(
+        post(&rig, Some(&session), "/wx/open-data", &made).status,
+        200
+    );
+    assert_eq!(rig.metric(asked_in_vain), 1.0);
 }
 
 #[cfg(feature = "redis")]

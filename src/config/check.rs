@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -14,18 +15,22 @@ use toml::Spanned;
 use tracing::Level;
 use zeroize::Zeroizing;
 
+use super::api_security;
 use super::diagnostic::{Fault, Sink, nearest};
 use super::raw::{self, Field, Raw, Text, Texts, Workers};
 use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
-    Admin, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint, Errors,
-    EscapedSlashes, Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode,
+    Admin, ApiSecurity, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint,
+    Errors, EscapedSlashes, Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode,
     RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
+use crate::crypto::gcm::Gcm;
+use crate::crypto::signature::{PrivateKey, PublicKey};
 use crate::domain::AppId;
 use crate::secret::Secret;
+use crate::wechat::api_security::{KeyNumber, Numbered, Paths};
 
 const INBOUND_LISTEN: &str = "0.0.0.0:8080";
 const OUTBOUND_LISTEN: &str = "127.0.0.1:8081";
@@ -118,6 +123,12 @@ impl Listener {
 struct SecretKeys<'a> {
     literal: (&'static str, &'a Field<Texts>),
     file: (&'static str, &'a Field<Texts>),
+}
+
+impl SecretKeys<'_> {
+    fn span(&self) -> Option<Range<usize>> {
+        self.literal.1.span().or(self.file.1.span())
+    }
 }
 
 impl Check<'_> {
@@ -372,12 +383,17 @@ impl Check<'_> {
             None => Some(VirtualPayment::default()),
             Some(raw) => self.virtual_payment(raw),
         };
+        let api_security = match &raw.api_security {
+            None => Some(None),
+            Some(raw) => self.api_security(raw).map(Some),
+        };
         Some(Wechat {
             endpoints: endpoints?,
             authorities: authorities?,
             egress_proxy: egress_proxy?,
             connect_timeout: connect_timeout?,
             timeout: timeout?,
+            api_security: api_security?.map(Arc::new),
             breaker: breaker?,
             virtual_payment: virtual_payment?,
         })
@@ -453,6 +469,154 @@ impl Check<'_> {
             replay_limit: replay_limit?,
             max_requests: max_requests?,
         })
+    }
+
+    fn api_security(&mut self, raw: &raw::ApiSecurity) -> Option<ApiSecurity> {
+        let paths = self.secured_paths(raw);
+        let symmetric = self.symmetric_key(raw);
+        let private = self.private_key(raw);
+        let certificates = self.platform_certificates(raw);
+        Some(ApiSecurity {
+            paths: paths?,
+            symmetric: symmetric?,
+            private: private?,
+            certificates: certificates?,
+        })
+    }
+
+    fn secured_paths(&mut self, raw: &raw::ApiSecurity) -> Option<Paths> {
+        self.present(&raw.paths, || api_security::missing(raw, "paths"))?;
+        let written = self.list(&raw.paths, &[], api_security::path)?;
+        let paths: Option<Vec<String>> = written.iter().map(|(path, _)| path.clone()).collect();
+        match paths {
+            Some(paths) if !paths.is_empty() => {
+                for (path, span) in written {
+                    if let Some(doubt) = path.as_deref().and_then(api_security::doubt_about) {
+                        self.sink.warn(span, doubt);
+                    }
+                }
+                Some(Paths::These(paths))
+            }
+            None if written.len() == 1 => Some(Paths::All),
+            None => {
+                let fault = Fault::new("\"all\" has the others in it")
+                    .help("write paths = \"all\", or leave \"all\" out");
+                self.sink.error(raw.paths.span(), fault);
+                None
+            }
+            Some(_) => {
+                let fault = Fault::new("no call would be encrypted")
+                    .help("write paths = \"all\", or leave `[wechat.api_security]` out");
+                self.sink.error(raw.paths.span(), fault);
+                None
+            }
+        }
+    }
+
+    fn symmetric_key(&mut self, raw: &raw::ApiSecurity) -> Option<Numbered<Gcm>> {
+        let missing = |name| move || api_security::missing(raw, name);
+        let cipher = |text: &str| one_of(text, api_security::CIPHERS);
+        let cipher = self.required(&raw.sym_algorithm, cipher, missing("sym_algorithm"));
+        let keys = SecretKeys {
+            literal: ("sym_key", &raw.sym_key),
+            file: ("sym_key_file", &raw.sym_key_file),
+        };
+        let key = self.required_secret(&keys, missing("sym_key"));
+        let number = self.key_number(&raw.sym_sn, missing("sym_sn"));
+        let (cipher, (key, span)) = (cipher?, key?);
+        let key = self.read(api_security::symmetric(cipher, key.expose()), span);
+        Some(Numbered {
+            number: number?,
+            key: key?,
+        })
+    }
+
+    fn private_key(&mut self, raw: &raw::ApiSecurity) -> Option<Numbered<PrivateKey>> {
+        let missing = |name| move || api_security::missing(raw, name);
+        let scheme = |text: &str| one_of(text, api_security::SCHEMES);
+        let scheme = self.required(&raw.asym_algorithm, scheme, missing("asym_algorithm"));
+        let keys = SecretKeys {
+            literal: ("private_key", &raw.private_key),
+            file: ("private_key_file", &raw.private_key_file),
+        };
+        let key = self.required_secret(&keys, missing("private_key"));
+        let number = self.key_number(&raw.asym_sn, missing("asym_sn"));
+        let (scheme, (key, span)) = (scheme?, key?);
+        // A key is looked at even if it has no good number, which is part of it.
+        let id = number.as_ref().map_or("", KeyNumber::as_str);
+        let key = self.read(api_security::private(scheme, key.expose(), id), span);
+        Some(Numbered {
+            number: number?,
+            key: key?,
+        })
+    }
+
+    fn platform_certificates(
+        &mut self,
+        raw: &raw::ApiSecurity,
+    ) -> Option<Vec<Numbered<PublicKey>>> {
+        let missing = |name| move || api_security::missing(raw, name);
+        let files = self.present(&raw.certificate_file, missing("certificate_file"));
+        let numbers = self.present(&raw.certificate_sn, missing("certificate_sn"));
+        let files = files.and_then(|()| {
+            self.each(&raw.certificate_file, |check, text, span| {
+                let path = check.directory.join(&text.value);
+                let pem = open_file(&path, text.shown_as_file());
+                let pem = check.read(pem, span.clone())?;
+                let der = check.read(api_security::certificate(&pem), span.clone())?;
+                Some((der, span))
+            })
+        });
+        let numbers = numbers.and_then(|()| {
+            self.each(&raw.certificate_sn, |check, text, span| {
+                let number = check.read(api_security::number(&text.value), span.clone())?;
+                if let Some(doubt) = api_security::doubt_about_number(&number) {
+                    check.sink.warn(span.clone(), doubt);
+                }
+                Some((number, span))
+            })
+        });
+        let (files, numbers) = (files?, numbers?);
+        if files.len() != numbers.len() {
+            let (files, numbers) = (files.len(), numbers.len());
+            let fault = Fault::new(format!(
+                "there are {numbers} numbers for {files} certificates"
+            ))
+            .help("each certificate has its number at the same place in the other list");
+            self.sink.error(raw.certificate_sn.span(), fault);
+            return None;
+        }
+        let mut seen = Vec::new();
+        let mut certificates = Vec::new();
+        for ((der, file), (number, span)) in files.into_iter().zip(numbers) {
+            let certificate = self.read(api_security::platform_key(&der, &number), file);
+            if certificate.as_ref().is_some_and(|it| it.doubtful_number) {
+                self.sink.warn(span.clone(), api_security::own_serial());
+            }
+            if seen.contains(&number) {
+                let fault = Fault::new("another certificate has this number")
+                    .help("each has a number of its own at mp.weixin.qq.com");
+                self.sink.error(span, fault);
+            }
+            seen.push(number.clone());
+            certificates.push(certificate.map(|it| Numbered {
+                number,
+                key: it.key,
+            }));
+        }
+        certificates.into_iter().collect()
+    }
+
+    fn key_number(
+        &mut self,
+        field: &Field<Text>,
+        missing: impl FnOnce() -> (Option<Range<usize>>, Fault),
+    ) -> Option<KeyNumber> {
+        let number = self.required(field, api_security::number, missing)?;
+        if let Some(doubt) = api_security::doubt_about_number(&number) {
+            self.sink.warn(field.span(), doubt);
+        }
+        Some(number)
     }
 
     fn store(&mut self, raw: &raw::Store) -> Option<Store> {
@@ -784,13 +948,25 @@ impl Check<'_> {
     fn one_secret(&mut self, keys: &SecretKeys<'_>) -> Option<Option<Secret>> {
         let mut secrets = self.secrets(keys, |_| Ok(None))?;
         if secrets.len() > 1 {
-            let (name, literal) = keys.literal;
-            let fault = Fault::new(format!("there can be one `{name}` only"));
-            self.sink
-                .error(literal.span().or(keys.file.1.span()), fault);
+            let fault = Fault::new("there is one key only, and this is a list of several");
+            self.sink.error(keys.span(), fault);
             return None;
         }
         Some(secrets.pop())
+    }
+
+    /// A secret of which there is one, and where it is written.
+    fn required_secret(
+        &mut self,
+        keys: &SecretKeys<'_>,
+        missing: impl FnOnce() -> (Option<Range<usize>>, Fault),
+    ) -> Option<(Secret, Option<Range<usize>>)> {
+        let Some(secret) = self.one_secret(keys)? else {
+            let (span, fault) = missing();
+            self.sink.missing(span, fault);
+            return None;
+        };
+        Some((secret, keys.span()))
     }
 
     fn secret(
@@ -1057,6 +1233,20 @@ impl Check<'_> {
             Field::Faulty => None,
             Field::Given(value) => self.read(parse(value.get_ref()), Some(value.span())),
         }
+    }
+
+    /// Whether a key is written at all; what is wrong with its value is told elsewhere.
+    fn present<T>(
+        &mut self,
+        field: &Field<T>,
+        missing: impl FnOnce() -> (Option<Range<usize>>, Fault),
+    ) -> Option<()> {
+        if let Field::Absent = field {
+            let (span, fault) = missing();
+            self.sink.missing(span, fault);
+            return None;
+        }
+        Some(())
     }
 
     fn parse<T>(

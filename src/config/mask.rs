@@ -7,12 +7,17 @@
 
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::raw::{Kind, SECTIONS, Section};
 
 const STARS: &str = "***";
+
+/// How a key in PEM begins.
+const PEM: &str = "-----BEGIN ";
 
 /// The parts of a text that must not be shown.
 #[derive(Default)]
@@ -184,11 +189,15 @@ fn is_reference(literal: &str) -> bool {
         })
 }
 
-/// Whether a value that should be harmless may be a secret in the wrong place: it has the shape of an AppSecret, or is a
-/// URL with a password.
+/// Whether a value that should be harmless may be a secret in the wrong place: it has the shape of an AppSecret or of a key,
+/// or is a URL with a password.
 pub(super) fn is_suspect(value: &str) -> bool {
     let is_app_secret = value.len() == 32 && value.bytes().all(|b| b.is_ascii_hexdigit());
-    is_app_secret || value.contains('@')
+    let is_symmetric_key = value.ends_with('=')
+        && STANDARD
+            .decode(value)
+            .is_ok_and(|key| matches!(key.len(), 16 | 32));
+    is_app_secret || is_symmetric_key || value.contains(PEM) || value.contains('@')
 }
 
 /// How many bytes of a line may be shown if nothing is known about the lines around it.
@@ -221,6 +230,7 @@ fn harmless_prefix(line: &str) -> usize {
         && rest.matches('=').count() == 1
         && !rest.to_ascii_lowercase().contains("secret")
         && !rest.contains(['@', '#', '{'])
+        && !rest.contains(PEM)
         && !rest
             .split(|c: char| !c.is_ascii_alphanumeric())
             .any(is_suspect)

@@ -3,6 +3,7 @@
 //! `raw` is what was written, `check` turns it into [`Config`] and reports every mistake at once. Code outside this
 //! module sees only values that make sense.
 
+mod api_security;
 mod check;
 mod diagnostic;
 mod mask;
@@ -15,11 +16,13 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::AppId;
 use crate::secret::Secret;
 
+pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use source::Loaded;
 pub use tls::{Authorities, Tls};
@@ -248,6 +251,8 @@ pub struct Wechat {
     pub connect_timeout: Duration,
     /// How long a whole call may take.
     pub timeout: Duration,
+    /// Calls that are encrypted and signed, if any are, and with what.
+    pub api_security: Option<Arc<ApiSecurity>>,
     /// When calls are held back.
     pub breaker: Breaker,
     /// What virtual payment signs with.
@@ -255,7 +260,7 @@ pub struct Wechat {
 }
 
 /// `[wechat.breaker]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
     /// Whether calls are held back at all.
     pub enabled: bool,

@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Secret,
     /// Text, or a list of it.
     Files,
+    /// Text, or a list of it.
+    Texts,
     List,
     Duration,
     Size,
@@ -137,6 +139,23 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("egress_proxy_file", Kind::Files),
             Key::new("connect_timeout", Kind::Duration),
             Key::new("timeout", Kind::Duration),
+        ],
+    },
+    Section {
+        name: "wechat.api_security",
+        repeated: false,
+        keys: &[
+            Key::new("paths", Kind::Texts),
+            Key::new("sym_algorithm", Kind::Text),
+            Key::new("sym_key", Kind::Secret),
+            Key::new("sym_key_file", Kind::Files),
+            Key::new("sym_sn", Kind::Text),
+            Key::new("asym_algorithm", Kind::Text),
+            Key::new("private_key", Kind::Secret),
+            Key::new("private_key_file", Kind::Files),
+            Key::new("asym_sn", Kind::Text),
+            Key::new("certificate_file", Kind::Files),
+            Key::new("certificate_sn", Kind::Texts),
         ],
     },
     Section {
@@ -308,6 +327,7 @@ pub(super) struct Wechat {
     pub(super) egress_proxy_file: Field<Texts>,
     pub(super) connect_timeout: Field<Text>,
     pub(super) timeout: Field<Text>,
+    pub(super) api_security: Option<ApiSecurity>,
     pub(super) breaker: Breaker,
     pub(super) virtual_payment: Option<VirtualPayment>,
 }
@@ -343,6 +363,22 @@ pub(super) struct Outbound {
     pub(super) body_limit: Field<Text>,
     pub(super) replay_limit: Field<Text>,
     pub(super) max_requests: Field<i64>,
+}
+
+/// `[wechat.api_security]`
+pub(super) struct ApiSecurity {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) paths: Field<Texts>,
+    pub(super) sym_algorithm: Field<Text>,
+    pub(super) sym_key: Field<Texts>,
+    pub(super) sym_key_file: Field<Texts>,
+    pub(super) sym_sn: Field<Text>,
+    pub(super) asym_algorithm: Field<Text>,
+    pub(super) private_key: Field<Texts>,
+    pub(super) private_key_file: Field<Texts>,
+    pub(super) asym_sn: Field<Text>,
+    pub(super) certificate_file: Field<Texts>,
+    pub(super) certificate_sn: Field<Texts>,
 }
 
 /// `[store]`
@@ -460,7 +496,7 @@ impl Kind {
             Self::Text => "a string",
             Self::Duration => "a duration, which is a string with a unit",
             Self::Size => "a size, which is a string with a unit",
-            Self::Secret | Self::Files => "a string or a list of strings",
+            Self::Secret | Self::Files | Self::Texts => "a string or a list of strings",
             Self::List => "a list of strings",
             Self::Number => "a whole number",
             Self::Workers => "a whole number or \"auto\"",
@@ -551,6 +587,9 @@ impl Raw {
                     virtual_payment: table
                         .section("virtual_payment", r)
                         .map(|table| VirtualPayment::read(table, r)),
+                    api_security: table
+                        .section("api_security", r)
+                        .map(|table| ApiSecurity::read(table, r)),
                 }
             }
             "outbound" => self.outbound = Outbound::read(&mut table, r),
@@ -656,6 +695,27 @@ impl Store {
             timeout: table.text("timeout", r),
             required: table.flag("required", r),
         }
+    }
+}
+
+impl ApiSecurity {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let api_security = Self {
+            header: table.header.clone(),
+            paths: table.text_or_list("paths", r),
+            sym_algorithm: table.text("sym_algorithm", r),
+            sym_key: table.text_or_list("sym_key", r),
+            sym_key_file: table.text_or_list("sym_key_file", r),
+            sym_sn: table.text("sym_sn", r),
+            asym_algorithm: table.text("asym_algorithm", r),
+            private_key: table.text_or_list("private_key", r),
+            private_key_file: table.text_or_list("private_key_file", r),
+            asym_sn: table.text("asym_sn", r),
+            certificate_file: table.text_or_list("certificate_file", r),
+            certificate_sn: table.text_or_list("certificate_sn", r),
+        };
+        table.finish(r);
+        api_security
     }
 }
 

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use super::diagnostic::Fault;
 use super::{
     Cidr, EgressProxy, Endpoint, Listen, ProxyCredentials, RateLimit, RedisMode, RedisNode,
@@ -401,22 +403,15 @@ fn percent_decoded(part: &str) -> Result<Option<String>, Fault> {
         Fault::new("`%` stands before two hexadecimal digits here")
             .help("a `%` of a password is written as %25")
     };
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
-        let (high, low) = (digit(rest.next()), digit(rest.next()));
-        let byte = high.zip(low).map(|(high, low)| high * 16 + low);
-        bytes.push(
-            byte.and_then(|byte| u8::try_from(byte).ok())
-                .ok_or_else(fault)?,
-        );
+    let is_escape = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !part.split('%').skip(1).all(is_escape) {
+        return Err(fault());
     }
-    let text = String::from_utf8(bytes).map_err(|_| fault())?;
+    let text = percent_decode_str(part).decode_utf8();
+    let text = text.map_err(|_| fault())?.into_owned();
     Ok((!text.is_empty()).then_some(text))
 }
 

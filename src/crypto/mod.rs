@@ -1,9 +1,11 @@
-//! Bytes in, bytes out: the cryptography that the rest builds on, by aws-lc-rs.
+//! Bytes in, bytes out: the cryptography that the rest builds on, by aws-lc-rs where it has it.
 //!
 //! Nothing here knows of WeChat, tokens or time.
 
 pub mod base64url;
 pub mod cbc;
+pub mod gcm;
+pub mod signature;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};

@@ -16,9 +16,9 @@ const PLAIN: &[u8] = br#"{"plain":[1,"}"]}"#;
 pub fn open_data(data: &[u8]) {
     rewrite(data);
     if let Ok(request) = Request::parse(data) {
-        request_is_sound(request);
+        request_is_sound(&request);
     }
-    request_is_sound(Request::of_query(data));
+    request_is_sound(&Request::of_query(data));
     decrypt(data);
 }
 
@@ -86,7 +86,7 @@ fn opened(value: Value, count: &mut usize) -> Value {
     }
 }
 
-fn request_is_sound(request: Request) {
+fn request_is_sound(request: &Request) {
     let _nobody_asks = request.code().map(str::len);
     if let Ok(Wanted::Cloud(id)) = request.wanted() {
         assert!(!id.expose().is_empty());

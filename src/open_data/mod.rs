@@ -9,6 +9,7 @@ mod places;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -60,6 +61,12 @@ pub(crate) enum Wanted {
     Cloud(CloudId),
 }
 
+/// What a phone number is told by.
+pub(crate) enum Number {
+    Code(PhoneCode),
+    Encrypted(Sealed),
+}
+
 impl Request {
     /// Reads the body of `/wx/open-data` or `/wx/phone`. Members that are not ours do not matter: phones send what they
     /// were given as it is.
@@ -95,15 +102,29 @@ impl Request {
     }
 
     /// What is to be opened. With cloud development a phone is given both, and then no call is needed.
-    pub(crate) fn wanted(self) -> Result<Wanted, Error> {
+    pub(crate) fn wanted(&self) -> Result<Wanted, Error> {
         if let (Some(data), Some(iv)) = (&self.encrypted_data, &self.iv) {
-            let signed = self.raw_data.zip(self.signature);
+            let signed = self.raw_data.clone().zip(self.signature.clone());
             return Sealed::parse(data, iv, signed).map(Wanted::Encrypted);
         }
-        match self.cloud_id {
-            Some(id) => CloudId::parse(&id).map(Wanted::Cloud).map_err(bad),
+        match &self.cloud_id {
+            Some(id) => CloudId::parse(id).map(Wanted::Cloud).map_err(bad),
             None => Err(bad(Malformed(
                 "`encryptedData` and `iv`, or a `cloudID`, are missing",
+            ))),
+        }
+    }
+
+    /// What the number that is asked for is told by. The button gives a code beside the ciphertext; the code is better, as
+    /// no session_key can be too old for it.
+    pub(crate) fn number(&self) -> Result<Number, Error> {
+        if let Some(code) = &self.code {
+            return PhoneCode::parse(code).map(Number::Code).map_err(bad);
+        }
+        match self.wanted()? {
+            Wanted::Encrypted(sealed) => Ok(Number::Encrypted(sealed)),
+            Wanted::Cloud(_) => Err(bad(Malformed(
+                "a phone number comes from a `code`, or from `encryptedData` and `iv`",
             ))),
         }
     }
@@ -178,9 +199,12 @@ impl Opener {
     }
 
     /// The phone number that `user` has given with the button.
-    pub(crate) async fn phone_by_code(&self, code: &str, user: &OpenId) -> Result<Answer, Error> {
-        let code = PhoneCode::parse(code).map_err(bad)?;
-        let number = self.gateway.phone_number(&code, Some(user)).await?;
+    pub(crate) async fn phone_by_code(
+        &self,
+        code: &PhoneCode,
+        user: &OpenId,
+    ) -> Result<Answer, Error> {
+        let number = self.gateway.phone_number(code, Some(user)).await?;
         Ok(Answer::json(
             200,
             &json!({
@@ -244,28 +268,10 @@ fn bad(why: Malformed) -> Error {
     Error::downstream(Kind::BadRequest, why.0)
 }
 
-/// A value of a query. A `+` stays: it stands for itself in base64, where it does not it is repaired.
+/// A value of a query. A `+` stays: it stands for itself in base64, where it does not it is repaired. So does a `%` that
+/// escapes nothing.
 fn percent_decoded(text: &[u8]) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = |b: u8| char::from(b).to_digit(16);
-        let pair = match (first, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match pair {
-            Some((high, low)) => {
-                decoded.push((high * 16 + low) as u8);
-                rest = &after[2..];
-            }
-            None => {
-                decoded.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    percent_decode(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

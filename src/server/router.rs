@@ -89,6 +89,12 @@ impl Endpoint {
         all.map(|(_, _, endpoint)| endpoint)
     }
 
+    /// Whether a GET may spend a code of the client's. HEAD is for those that only tell: its answer has no body, and what
+    /// the code was spent for would be lost.
+    fn acts(self) -> bool {
+        matches!(self, Self::SeedLogin | Self::SeedInfo | Self::SeedPhone)
+    }
+
     /// The name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -195,7 +201,7 @@ fn own(
     else {
         return Action::Nothing;
     };
-    let head_for_get = *expected == "GET" && method == b"HEAD";
+    let head_for_get = *expected == "GET" && method == b"HEAD" && !endpoint.acts();
     if method == expected.as_bytes() || head_for_get {
         Action::Own(*endpoint)
     } else {

@@ -5,14 +5,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
 use super::media;
 use super::message;
+use super::operations;
+use super::payment;
 use super::refusal::{Refusal, Refused};
 use super::security;
 use super::state::State;
 use super::token::Grant;
+use super::user;
 use super::wxacode;
 
 /// Answers a call.
@@ -22,6 +26,17 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
     if request.headers.contains_key(header::TRANSFER_ENCODING) {
         return Answer::text(412, "");
     }
+    match api_security::open(state, request) {
+        Ok(None) => answer_plain(state, request),
+        Ok(Some(secured)) => {
+            let answer = answer_plain(state, &secured.request);
+            secured.seal(state, answer)
+        }
+        Err(refusal) => Answer::refusal(state, &request.path, &refusal.into()),
+    }
+}
+
+fn answer_plain(state: &mut State, request: &Request) -> Answer {
     match success(state, request) {
         Ok(answer) => answer,
         Err(refused) => Answer::refusal(state, &request.path, &refused),
@@ -35,6 +50,8 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/token" => token(state, request)?,
         "/cgi-bin/stable_token" => stable_token(state, request)?,
         "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request)?,
+        "/cgi-bin/getcallbackip" => operations::callback_ips(state, request)?,
+        "/cgi-bin/callback/check" => operations::callback_check(state, request)?,
         "/wxa/business/getuserphonenumber" => phone_number(state, request)?,
         "/wxa/getopendata" => open_data(state, request)?,
         "/wxa/checksession" => check_session(state, request)?,
@@ -46,6 +63,15 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/wxa/media_check_async" => security::media(state, request)?,
         "/wxa/img_sec_check" => security::picture(state, request)?,
         "/wxa/getuserriskrank" => security::user(state, request)?,
+        "/wxa/business/getuserencryptkey" => user::encrypt_key(state, request)?,
+        "/wxa/business/checkencryptedmsg" => user::check_encrypted(state, request)?,
+        "/wxa/set_user_storage" => user::store(state, request)?,
+        "/wxa/remove_user_storage" => user::remove(state, request)?,
+        "/xpay/query_user_balance" => payment::balance(state, request)?,
+        "/xpay/currency_pay" => payment::pay(state, request)?,
+        "/xpay/cancel_currency_pay" => payment::cancel(state, request)?,
+        "/xpay/present_currency" => payment::present(state, request)?,
+        "/xpay/query_order" => payment::order(state, request)?,
         "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
         "/wxa/getwxacode" => return wxacode::limited(state, request),
         "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),
@@ -173,7 +199,7 @@ fn check_session(state: &State, request: &Request) -> Result<Value, Refusal> {
     if request.method != Method::GET {
         return Err(Refusal::GetRequired);
     }
-    signed_by(state, app, request)?;
+    signed_by(state, app, request, &request.body)?;
     Ok(ok(json!({})))
 }
 
@@ -183,7 +209,7 @@ fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refu
     if request.method != Method::GET && request.method != Method::POST {
         return Err(Refusal::GetRequired);
     }
-    let user = signed_by(state, app, request)?;
+    let user = signed_by(state, app, request, &request.body)?;
     let key = state.reset_session_key(app, &user)?;
     let openid = state.openid(app, &user);
     Ok(ok(
@@ -191,13 +217,18 @@ fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refu
     ))
 }
 
-/// The user whose session_key has signed the call's body, by the parameters of its URL.
-fn signed_by(state: &State, app: usize, request: &Request) -> Result<String, Refusal> {
+/// The user whose session_key has signed `signed`, by the parameters of the call's URL.
+pub(super) fn signed_by(
+    state: &State,
+    app: usize,
+    request: &Request,
+    signed: &[u8],
+) -> Result<String, Refusal> {
     let value = |name| request.query.value(name).unwrap_or_default();
     if value("sig_method") != "hmac_sha256" {
         return Err(Refusal::SigMethodInvalid);
     }
-    state.check_signature(app, value("openid"), value("signature"), &request.body)
+    state.check_signature(app, value("openid"), value("signature"), signed)
 }
 
 /// The JSON of a POST.
@@ -232,13 +263,11 @@ fn granted(grant: &Grant) -> Value {
 #[cfg(test)]
 mod tests {
     use ::http::{HeaderMap, HeaderValue};
-    use bytes::Bytes;
 
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::domain::{AppId, SessionKey};
     use crate::secret::Secret;
-    use crate::sim::exchange::Query;
     use crate::sim::ids::session_signature;
     use crate::sim::probe::Probe;
     use crate::sim::state::{CodeKind, SimApp, UserChange};
@@ -252,15 +281,7 @@ mod tests {
     }
 
     fn call(state: &mut State, method: Method, target: &str, body: &str) -> (Option<i64>, Value) {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
+        let request = Request::of(method, target, body.as_bytes());
         let answer = answer(state, &request);
         assert_eq!(answer.status, 200, "failures are HTTP 200 too");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();

@@ -13,7 +13,9 @@ use super::exchange::{Answer, Request, percent_decode};
 use super::fault::{Effect, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
+use super::payment::{PayKeys, Till};
 use super::state::{CODE_LIFE, CodeKind, State, UserChange};
+use crate::secret::Secret;
 
 const PREFIX: &str = "/_sim";
 const HELP: &str = include_str!("help.txt");
@@ -42,6 +44,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "encrypt", "") => encrypt(state, request),
         (&Method::GET, "users", "") => Ok(users(state, request)),
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
+        (&Method::POST, "purchases", "") => purchase(state, request),
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
         (&Method::GET, "faults", "") => Ok(faults(state)),
@@ -68,7 +71,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         }
     };
     match answered {
-        Ok(body) if request.wants_text || request.query.value("format") == Some("text") => {
+        Ok(body) if request.wants_text() || request.query.value("format") == Some("text") => {
             // Only a code has a bare form; whatever else is asked for as text is JSON, which is text as well.
             match body["code"].as_str() {
                 Some(code) => Answer::text(200, format!("{code}\n")),
@@ -163,6 +166,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
                 "openid": state.openid(app, name).as_str(),
                 "unionid": state.unionid(app, name).as_ref().map(|id| id.as_str()),
                 "logged_in": key.is_some(),
+                "storage": user.belongings.get(&app).map(|belongings| &belongings.values),
             });
             if reveal {
                 shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));
@@ -181,6 +185,34 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "risk_rank": user.risk_rank,
         "apps": apps,
     })
+}
+
+fn purchase(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Purchase {
+        user: String,
+        app: Option<String>,
+        order_id: String,
+        coins: u32,
+        #[serde(default)]
+        env: u8,
+    }
+
+    let order: Purchase = parse(&request.body)?;
+    check_user_name(&order.user)?;
+    let app = one_app(state, order.app.as_deref(), "app")?;
+    if order.env > 1 {
+        return Err(wrong("`env` is 0 or 1"));
+    }
+    let till = Till {
+        app,
+        env: order.env,
+    };
+    state
+        .buy_coins(till, &order.user, &order.order_id, order.coins)
+        .ok_or_else(|| wrong("`order_id` was used before"))?;
+    Ok(json!({ "openid": state.openid(app, &order.user).as_str() }))
 }
 
 fn apps(state: &State) -> Value {
@@ -206,6 +238,14 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
         pages: Option<Vec<String>>,
+        pay_keys: Option<Keys>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {
+        production: String,
+        sandbox: String,
     }
 
     let app = find_app(state, appid)?;
@@ -217,6 +257,12 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     }
     if change.pages.is_some() {
         known.pages = change.pages;
+    }
+    if let Some(keys) = change.pay_keys {
+        known.pay_keys = Some(PayKeys {
+            production: Secret::new(keys.production),
+            sandbox: Secret::new(keys.sandbox),
+        });
     }
     Ok(apps(state))
 }
@@ -368,7 +414,6 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::domain::AppId;
     use crate::secret::Secret;
-    use crate::sim::exchange::Query;
     use crate::sim::state::SimApp;
 
     fn state() -> State {
@@ -378,15 +423,7 @@ mod tests {
     }
 
     fn call(state: &mut State, method: Method, target: &str, body: &str) -> (u16, String) {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: ::http::HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-        };
+        let request = Request::of(method, target, body.as_bytes());
         let answer = answer(state, &request);
         let body = std::str::from_utf8(&answer.body).unwrap().to_owned();
         (answer.status, body)

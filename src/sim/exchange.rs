@@ -1,8 +1,10 @@
 //! One call, without its socket: the request as parsed, what is decided about it, and the decision itself.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ::http::{HeaderMap, Method};
+use ::http::header::ACCEPT;
+use ::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -11,29 +13,33 @@ use super::refusal::{Refused, wording};
 use super::state::State;
 use super::{api, control};
 
-const TEXT: &str = "text/plain";
-const CGI_JSON: &str = "application/json; encoding=utf-8";
-const JSON: &str = "application/json";
-const HTML: &str = "text/html";
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+const CGI_JSON: HeaderValue = HeaderValue::from_static("application/json; encoding=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const HTML: HeaderValue = HeaderValue::from_static("text/html");
 const GARBAGE: &[u8] = b"<xml>\xff\xfe not what you asked for \x00</xml>";
 const GATEWAY_PAGE: &str =
     "<html><body><center><h1>Something went wrong</h1></center></body></html>";
 
 /// A request.
+#[derive(Clone)]
 pub(super) struct Request {
     pub(super) method: Method,
     /// As it was sent, not decoded.
     pub(super) path: String,
     pub(super) query: Query,
     pub(super) headers: HeaderMap,
-    /// Whether the client asked for `text/plain`.
-    pub(super) wants_text: bool,
+    /// Where it comes from.
+    pub(super) peer: IpAddr,
     pub(super) body: Bytes,
 }
 
-/// The parameters of a query string, decoded.
-#[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+/// A query string: as it was sent, and its parameters, decoded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query {
+    raw: String,
+    parameters: Vec<(String, String)>,
+}
 
 /// What is to be sent, and when.
 pub(super) struct Reply {
@@ -54,7 +60,7 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) content_type: &'static str,
+    pub(super) content_type: HeaderValue,
     /// Field lines beside the content type.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -63,14 +69,14 @@ pub(super) struct Answer {
 }
 
 /// Decides a call: the whole of the simulator, short of the network.
-pub(super) fn receive(state: &mut State, request: &Request) -> Reply {
+pub(super) fn receive(state: &mut State, request: Request) -> Reply {
     if control::owns(&request.path) {
-        return Reply::at_once(Outcome::Answer(control::answer(state, request)));
+        return Reply::at_once(Outcome::Answer(control::answer(state, &request)));
     }
     let met = state.faults.meet(&request.path);
     let fault = met.as_ref().map(|(_, effect)| effect.name());
     let (delay, effect) = met.unwrap_or((Duration::ZERO, Effect::Answer));
-    let outcome = suffer(state, request, effect);
+    let outcome = suffer(state, &request, effect);
     let errcode = match &outcome {
         Outcome::Answer(answer) | Outcome::Torn(answer) => answer.errcode,
         Outcome::Reset => None,
@@ -107,8 +113,16 @@ impl Reply {
     }
 }
 
+impl Request {
+    /// Whether the client would rather have text than JSON.
+    pub(super) fn wants_text(&self) -> bool {
+        let accept = self.headers.get(ACCEPT);
+        accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain"))
+    }
+}
+
 impl Answer {
-    fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    fn new(status: u16, content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
         Self {
             status,
             content_type,
@@ -127,7 +141,7 @@ impl Answer {
     pub(super) fn file(content_type: &'static str, headers: HeaderMap, body: Bytes) -> Self {
         Self {
             headers,
-            ..Self::new(200, content_type, body)
+            ..Self::new(200, HeaderValue::from_static(content_type), body)
         }
     }
 
@@ -144,7 +158,8 @@ impl Answer {
 
     /// Text of a control endpoint.
     pub(super) fn text(status: u16, body: impl Into<Bytes>) -> Self {
-        Self::new(status, "text/plain; charset=utf-8", body)
+        let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+        Self::new(status, content_type, body)
     }
 
     fn error(path: &str, errcode: i64, errmsg: &str) -> Self {
@@ -157,7 +172,7 @@ impl Answer {
 }
 
 /// WeChat's content types: `/sns/*` calls its JSON plain text.
-fn content_type(path: &str) -> &'static str {
+fn content_type(path: &str) -> HeaderValue {
     if path.starts_with("/sns/") {
         TEXT
     } else {
@@ -166,19 +181,31 @@ fn content_type(path: &str) -> &'static str {
 }
 
 impl Query {
+    /// Parameters that are decoded already.
+    pub(super) fn of(parameters: Vec<(String, String)>) -> Self {
+        Self {
+            raw: String::new(),
+            parameters,
+        }
+    }
+
     /// Parses a query string. Never fails, as WeChat's own parser does not: a broken escape stands for itself, and
     /// what is not UTF-8 becomes U+FFFD.
     pub(super) fn parse(text: &str) -> Self {
-        Self(
-            text.split('&')
-                .filter(|pair| !pair.is_empty())
-                .map(|pair| {
-                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    let decode = |part: &str| percent_decode(&part.replace('+', " "));
-                    (decode(name), decode(value))
-                })
-                .collect(),
-        )
+        let parameters = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |part: &str| percent_decode(&part.replace('+', " "));
+            (decode(name), decode(value))
+        });
+        Self {
+            raw: text.to_owned(),
+            parameters: parameters.collect(),
+        }
+    }
+
+    /// As it was sent, without the question mark.
+    pub(super) fn raw(&self) -> &str {
+        &self.raw
     }
 
     /// The first value of that name; an empty one is as good as none.
@@ -189,9 +216,8 @@ impl Query {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        let parameters = self.parameters.iter();
+        parameters.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -221,6 +247,26 @@ fn hex_byte(digits: &[u8]) -> Option<u8> {
 }
 
 #[cfg(test)]
+impl Request {
+    /// A call without header fields, from the loopback interface.
+    pub(super) fn of(
+        method: impl TryInto<Method, Error: std::fmt::Debug>,
+        target: &str,
+        body: &[u8],
+    ) -> Self {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Self {
+            method: method.try_into().unwrap(),
+            path: path.to_owned(),
+            query: Query::parse(query),
+            headers: HeaderMap::new(),
+            peer: IpAddr::from([127, 0, 0, 1]),
+            body: Bytes::copy_from_slice(body),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -237,20 +283,8 @@ mod tests {
         State::new(clock, 0, vec![SimApp::new(appid, Secret::new("s"))])
     }
 
-    fn request(method: &str, target: &str, body: &[u8]) -> Request {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Request {
-            method: method.parse().unwrap(),
-            path: path.to_owned(),
-            query: Query::parse(query),
-            headers: HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body),
-        }
-    }
-
     fn answer(state: &mut State, method: &str, target: &str) -> Answer {
-        match receive(state, &request(method, target, b"")).outcome {
+        match receive(state, Request::of(method, target, b"")).outcome {
             Outcome::Answer(answer) => answer,
             _ => panic!("an answer was due"),
         }
@@ -296,6 +330,29 @@ mod tests {
     }
 
     #[test]
+    fn what_arrived_can_be_had_to_the_byte_and_printing_it_tells_no_secret() {
+        let mut state = state();
+        let target = "/cgi-bin/stable_token?a=%7e+1&&b";
+        let mut request = Request::of("POST", target, b"{\"secret\":\"hunter2\"}");
+        let junk = HeaderValue::from_static("hunter2");
+        request.headers.append("x-wx-junk", junk.clone());
+        request.headers.append("x-wx-junk", junk);
+        receive(&mut state, request);
+        answer(&mut state, "GET", "/_sim/users");
+        answer(&mut state, "GET", "/cgi-bin/token");
+
+        let received = state.calls.received("/cgi-bin/stable_token");
+        let [received] = &received[..] else {
+            panic!("one call was made: {received:?}");
+        };
+        assert_eq!(received.method, Method::POST);
+        assert_eq!(received.query, "a=%7e+1&&b");
+        assert_eq!(received.headers.get_all("x-wx-junk").iter().count(), 2);
+        assert_eq!(received.body, "{\"secret\":\"hunter2\"}");
+        assert!(!format!("{received:?}").contains("hunter2"));
+    }
+
+    #[test]
     fn only_the_last_hundred_calls_are_kept_and_paths_are_bounded() {
         let mut state = state();
         for n in 0..1100 {
@@ -325,16 +382,15 @@ mod tests {
             .faults
             .queue(Fault::new("/sns/*", 1, Effect::ResetMidBody));
         let failed = answer(&mut state, "GET", &target);
-        assert_eq!(
-            (failed.errcode, failed.content_type),
-            (Some(-1), "text/plain")
-        );
+        assert_eq!(failed.errcode, Some(-1));
+        assert_eq!(failed.content_type, "text/plain");
         assert!(
             failed
                 .body
                 .starts_with(br#"{"errcode":-1,"errmsg":"system error rid: "#)
         );
-        let replies = [(); 2].map(|()| receive(&mut state, &request("GET", &target, b"")).outcome);
+        let replies =
+            [(); 2].map(|()| receive(&mut state, Request::of("GET", &target, b"")).outcome);
         assert!(matches!(replies[0], Outcome::Reset));
         assert!(matches!(&replies[1], Outcome::Torn(answer) if answer.errcode.is_none()));
         assert_eq!(answer(&mut state, "GET", &target).errcode, Some(40163));
@@ -351,6 +407,8 @@ mod tests {
                 Just("/cgi-bin/stable_token".to_owned()),
                 Just("/cgi-bin/get_api_domain_ip".to_owned()),
                 "/wxa/(business/getuserphonenumber|getopendata|checksession|resetusersessionkey)",
+                "/wxa/(getwxacode|getwxacodeunlimit|msg_sec_check|img_sec_check|getuserriskrank|set_user_storage)",
+                "/cgi-bin/(media/upload|media/get|message/subscribe/send|message/custom/send|callback/check)",
                 "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|clock|reset|calls|.{0,9})",
                 "/.{0,20}",
             ],
@@ -361,16 +419,10 @@ mod tests {
             ],
         ) {
             let mut state = state();
-            let request = Request {
-                method: method.parse().unwrap(),
-                path,
-                query: Query::parse(&query),
-                headers: HeaderMap::new(),
-                wants_text: body.len() % 2 == 0,
-                body: body.into(),
-            };
+            let mut request = Request::of(method.as_str(), &path, &body);
+            request.query = Query::parse(&query);
             for _ in 0..2 {
-                receive(&mut state, &request);
+                receive(&mut state, request.clone());
             }
         }
     }

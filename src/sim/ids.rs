@@ -103,6 +103,13 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
+    /// A key of the encrypted channel.
+    pub(super) fn encrypt_key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        key.copy_from_slice(&self.digest("encrypt_key")[..16]);
+        key
+    }
+
     pub(super) fn media_id(&mut self) -> String {
         let digest = URL_SAFE_NO_PAD.encode(self.digest("media_id"));
         format!(

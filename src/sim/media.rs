@@ -204,7 +204,6 @@ impl Medium {
 mod tests {
     use super::*;
     use crate::sim::control;
-    use crate::sim::exchange::Query;
     use crate::sim::probe::{Probe, form, json};
     use crate::sim::state::UserChange;
 
@@ -271,10 +270,8 @@ mod tests {
         let id = uploaded(&mut probe, "image", "a.png", data)["media_id"].clone();
         let id = id.as_str().unwrap();
         let answer = fetched(&mut probe, id);
-        assert_eq!(
-            (answer.content_type, &answer.body[..]),
-            ("image/png", &data[..])
-        );
+        assert_eq!(answer.content_type, "image/png");
+        assert_eq!(answer.body, &data[..]);
         assert_eq!(
             answer.headers[header::CONTENT_DISPOSITION],
             format!("attachment; filename=\"{id}.png\"")
@@ -316,19 +313,10 @@ mod tests {
         let told = json(&probe.call_with(Method::GET, &target, HeaderMap::from_iter([host]), b""));
         let url = told["video_url"].as_str().unwrap();
         let path = url.strip_prefix("http://127.0.0.1:7").unwrap();
-        let request = Request {
-            method: Method::GET,
-            path: path.to_owned(),
-            query: Query::default(),
-            headers: HeaderMap::new(),
-            wants_text: false,
-            body: Bytes::new(),
-        };
+        let request = Request::of(Method::GET, path, b"");
         let film = control::answer(&mut probe.state, &request);
-        assert_eq!(
-            (film.content_type, &film.body[..]),
-            ("video/mp4", &b"film"[..])
-        );
+        assert_eq!(film.content_type, "video/mp4");
+        assert_eq!(film.body, &b"film"[..]);
         probe.pass(3 * 86_400);
         assert_eq!(control::answer(&mut probe.state, &request).status, 404);
     }

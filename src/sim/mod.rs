@@ -5,8 +5,8 @@
 //! calls its JSON `text/plain`. Whoever passes here should pass against `api.weixin.qq.com`, so a rule of WeChat's is
 //! never relaxed for convenience: convenience has its own paths under `/_sim/`, listed below.
 //!
-//! The rules (`state`, `token`, `open_data`, `api`, `control`, `fault`) are plain functions on one `State` and know no socket;
-//! `http` carries their decisions out.
+//! The rules are plain functions on one `State` and know no socket: `api` says which endpoint is whose, a file for each
+//! kind of endpoint says how it answers, `control` and `fault` interfere. `http` carries their decisions out.
 //!
 //! The state sits behind one std mutex. A call is a few map lookups and ends before the answer is written, so the lock
 //! is held for microseconds and never across an `.await` (a delay is waited for outside it); one lock also makes each
@@ -18,6 +18,7 @@
 #![doc = concat!("```text\n", include_str!("help.txt"), "```")]
 
 mod api;
+mod api_security;
 mod calls;
 mod control;
 mod exchange;
@@ -28,13 +29,17 @@ mod media;
 mod message;
 mod multipart;
 mod open_data;
+mod operations;
+mod payment;
 #[cfg(test)]
 mod probe;
 mod quota;
 mod refusal;
 mod security;
 mod state;
+mod tls;
 mod token;
+mod user;
 mod wxacode;
 
 use std::convert::Infallible;
@@ -49,14 +54,19 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::domain::{AppId, OpenId};
 use crate::secret::Secret;
+pub use api_security::{ApiSecurity, SimKey};
+pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
+pub use payment::PayKeys;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
+pub use tls::Identity;
 
 /// A running simulator; it stops when it is stopped or dropped.
 pub struct Simulator {
     addr: SocketAddr,
+    scheme: &'static str,
     state: Arc<Mutex<State>>,
     /// Never sent on: the server ends when this end of the channel is gone.
     running: Option<oneshot::Sender<Infallible>>,
@@ -74,16 +84,19 @@ pub struct Options {
     /// Decides codes, tokens and session keys: the same seed and the same calls give the same values. Openids and
     /// unionids do not depend on it, so that an app's database outlives a restart of the simulator.
     pub seed: u64,
+    /// If there is one, HTTPS is spoken, and plain HTTP is not.
+    pub tls: Option<Identity>,
 }
 
 impl Options {
-    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock.
+    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock, without TLS.
     pub fn local(appid: AppId, secret: Secret) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             apps: vec![SimApp::new(appid, secret)],
             clock: Clock::System,
             seed: 0,
+            tls: None,
         }
     }
 }
@@ -92,7 +105,7 @@ impl Simulator {
     /// Starts a simulator on a thread of its own; it is bound when this returns.
     ///
     /// # Errors
-    /// If the address cannot be bound, the thread cannot be made, or `apps` is empty.
+    /// If the address cannot be bound, the thread cannot be made, `apps` is empty, or certificate and key are no pair.
     pub fn start(options: Options) -> io::Result<Self> {
         if options.apps.is_empty() {
             return Err(io::Error::new(
@@ -100,6 +113,8 @@ impl Simulator {
                 "the simulator needs at least one app",
             ));
         }
+        let tls = options.tls.as_ref().map(Identity::acceptor).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
@@ -120,9 +135,10 @@ impl Simulator {
         let served = Arc::clone(&state);
         let server = std::thread::Builder::new()
             .name("wechat-simulator".to_owned())
-            .spawn(move || runtime.block_on(http::serve(listener, served, stopped)))?;
+            .spawn(move || runtime.block_on(http::serve(listener, tls, served, stopped)))?;
         Ok(Self {
             addr,
+            scheme,
             state,
             running: Some(running),
             server: Some(server),
@@ -136,7 +152,7 @@ impl Simulator {
 
     /// Its base URL, to be used in place of `https://api.weixin.qq.com`; no slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// What `wx.login` would give the user of the first app: a code for `/sns/jscode2session`. A new name is a new user.
@@ -186,6 +202,12 @@ impl Simulator {
     /// How many calls a path got, those answered by a fault included. `/_sim/` is not counted.
     pub fn calls(&self, path: &str) -> u64 {
         self.state().calls.count(path)
+    }
+
+    /// The last calls of a path as they arrived, those answered by a fault included, the oldest first. Of all paths
+    /// together the last 1,000 are kept, or fewer if their bodies are large.
+    pub fn received(&self, path: &str) -> Vec<Received> {
+        self.state().calls.received(path)
     }
 
     /// Queues a fault behind those that are already queued.

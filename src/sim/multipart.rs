@@ -120,17 +120,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sim::exchange::Query;
 
     fn file_of(content_type: &'static str, body: &[u8]) -> Option<File> {
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
         let request = Request {
-            method: Method::POST,
-            path: String::new(),
-            query: Query::default(),
             headers: HeaderMap::from_iter(headers),
-            wants_text: false,
-            body: Bytes::copy_from_slice(body),
+            ..Request::of(Method::POST, "/", body)
         };
         file(&request, "media")
     }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method, header};
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::api;
-use super::exchange::{Answer, Query, Request};
+use super::exchange::{Answer, Request};
 use super::state::{CodeKind, SimApp, State, UserChange};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::AppId;
@@ -52,14 +51,9 @@ impl Probe {
         headers: HeaderMap,
         body: &[u8],
     ) -> Answer {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let request = Request {
-            method,
-            path: path.to_owned(),
-            query: Query::parse(query),
             headers,
-            wants_text: false,
-            body: Bytes::copy_from_slice(body),
+            ..Request::of(method, target, body)
         };
         api::answer(&mut self.state, &request)
     }

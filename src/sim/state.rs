@@ -1,19 +1,23 @@
 //! What the simulated WeChat knows: apps, users, codes, tokens. The rules of login are here; no I/O.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
 use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
+use super::payment::{PayKeys, Payments};
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
+use super::user::{Belongings, Proofs};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId};
 use crate::secret::Secret;
@@ -35,8 +39,12 @@ pub struct SimApp {
     /// Logins within this time of the session_key's making get the same key again; zero makes a new one each time.
     /// 60 seconds by default; WeChat does not tell its own.
     pub session_key_period: Duration,
+    /// Its API security; by default it has none, and calls are plain.
+    pub api_security: Option<Arc<ApiSecurity>>,
     /// The pages of its released version; every page exists if there are none, as by default.
     pub pages: Option<Vec<String>>,
+    /// Its keys for virtual payment, without which it has none (48001). None by default.
+    pub pay_keys: Option<PayKeys>,
 }
 
 impl SimApp {
@@ -47,7 +55,9 @@ impl SimApp {
             secrets: vec![secret],
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
+            api_security: None,
             pages: None,
+            pay_keys: None,
         }
     }
 }
@@ -105,6 +115,8 @@ pub(super) struct State {
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
     pub(super) media: Media,
+    pub(super) proofs: Proofs,
+    pub(super) payments: Payments,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -131,6 +143,8 @@ pub(super) struct User {
     pub(super) risk_rank: u8,
     /// With customer service, by the app's index.
     pub(super) conversations: BTreeMap<usize, Conversation>,
+    /// By the app's index.
+    pub(super) belongings: BTreeMap<usize, Belongings>,
 }
 
 /// A user's login state in one app.
@@ -163,6 +177,7 @@ impl Default for User {
             subscribed: true,
             risk_rank: 0,
             conversations: BTreeMap::new(),
+            belongings: BTreeMap::new(),
         }
     }
 }
@@ -179,6 +194,8 @@ impl State {
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
             media: Media::default(),
+            proofs: Proofs::default(),
+            payments: Payments::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -204,6 +221,8 @@ impl State {
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
         self.media = Media::default();
+        self.proofs = Proofs::default();
+        self.payments = Payments::default();
         self.faults.clear();
         self.calls = Calls::default();
     }

@@ -4,11 +4,17 @@
 //! refusal) is then written once, and what differs is data. What an errcode means at one of them is in
 //! [`errcode`](super::errcode).
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use zeroize::Zeroizing;
+
+/// All that is not unreserved (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// What to do about a failure, in English and in Chinese.
 pub type Advice = (&'static str, &'static str);
@@ -41,14 +47,9 @@ pub fn query_of(pairs: &[(&str, &str)]) -> Zeroizing<String> {
 
 /// Encodes all but the unreserved characters (RFC 3986, section 2.3). Also needed to recognise a value in an echo.
 pub fn percent_encode(text: &str) -> Zeroizing<String> {
+    // Room for the worst here, too.
     let mut encoded = Zeroizing::new(String::with_capacity(text.len() * 3));
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a string never fails");
-        }
-    }
+    encoded.extend(utf8_percent_encode(text, RESERVED));
     encoded
 }
 

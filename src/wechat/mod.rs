@@ -3,6 +3,7 @@
 pub mod access_token;
 pub mod answer;
 pub mod api;
+pub mod api_security;
 pub mod cloud_id;
 pub mod endpoints;
 pub mod errcode;

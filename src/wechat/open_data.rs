@@ -8,12 +8,12 @@
 //! Phones and frameworks damage base64 on its way (`+` becomes a space, URLs want another alphabet, padding gets lost);
 //! that is repaired, because there is only one way to read it.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -152,19 +152,8 @@ fn check_watermark(fields: &Map<String, Value>, accepted: Accepted<'_>) -> Resul
 
 /// Decodes base64 that has come a long way; `fits` says which length makes sense.
 fn decode(text: &str, fits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
-    // Escaped for a URL, and not unescaped by whoever read that.
-    let text = match text.contains('%') {
-        true => Cow::Owned(
-            text.replace("%2B", "+")
-                .replace("%2b", "+")
-                .replace("%2F", "/")
-                .replace("%2f", "/")
-                .replace("%3D", "=")
-                .replace("%3d", "=")
-                .replace("%20", " "),
-        ),
-        false => Cow::Borrowed(text),
-    };
+    // It may have been escaped for a URL, and not unescaped by whoever read that.
+    let text = percent_decode_str(text).decode_utf8_lossy();
     let read = |text: &str, space: Option<u8>| {
         let standard = text.bytes().filter_map(|byte| match byte {
             b'-' => Some(b'+'),

@@ -12,7 +12,7 @@ use super::{Caller, Exchange, Grant, overloaded, parse_code, token_missing, with
 use crate::answer::Answer;
 use crate::domain::{CloudId, SessionKey};
 use crate::error::{Error, Kind};
-use crate::open_data::{self, Content, Place, Request, Sealed, Wanted};
+use crate::open_data::{self, Content, Number, Place, Request, Sealed, Wanted};
 use crate::resilience::Buffered;
 use crate::session::{Claims, Granted};
 use crate::wire::{Framing, Name, Reader, Responder};
@@ -23,11 +23,12 @@ const BODY_LIMIT: u64 = 512 * 1024;
 /// takes, so that the time does not say what was wrong with it.
 const FAILURE_AFTER: Duration = Duration::from_millis(25);
 
-/// Whose data it is, and the keys it may be encrypted with, likeliest first.
+/// Whose data it is.
 struct Owner {
     claims: Rc<Claims>,
-    keys: Vec<SessionKey>,
     grant: Option<Grant>,
+    /// Whether a code that came along said so.
+    by_code: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -43,10 +44,10 @@ impl<'a> Exchange<'a> {
 
     /// The same for whoever asks in the query.
     pub(super) async fn open(&self, request: Request) -> Result<Answer, Error> {
-        let owner = self.owner(request.code()).await?;
-        let answer = match request.wanted()? {
+        let (owner, wanted) = self.asked(request.code(), request.wanted()).await?;
+        let answer = match wanted {
             Wanted::Encrypted(sealed) => {
-                let data = self.decrypt(&sealed, &owner.keys).await?;
+                let data = self.decrypt(&sealed, &self.keys(&owner).await).await?;
                 open_data::answer(data.json())
             }
             Wanted::Cloud(id) => {
@@ -68,30 +69,24 @@ impl<'a> Exchange<'a> {
         self.phone_of(Request::parse(&request)?).await
     }
 
-    /// The same for whoever asks in the query. The button gives a code beside the ciphertext; the code is better, as no
-    /// session_key can be too old for it.
+    /// The same for whoever asks in the query.
     pub(super) async fn phone_of(&self, request: Request) -> Result<Answer, Error> {
-        let owner = self.owner(None).await?;
+        let (owner, number) = self.asked(None, request.number()).await?;
         let opener = &self.snapshot.opener;
-        let user = &owner.claims.user.openid;
-        let answer = match request.code() {
-            Some(code) => opener.phone_by_code(code, user).await?,
-            None => match request.wanted()? {
-                Wanted::Encrypted(sealed) => {
-                    open_data::phone(&self.decrypt(&sealed, &owner.keys).await?)?
-                }
-                Wanted::Cloud(_) => {
-                    let detail =
-                        "a phone number comes from a `code`, or from `encryptedData` and `iv`";
-                    return Err(Error::downstream(Kind::BadRequest, detail));
-                }
-            },
+        let answer = match number {
+            Number::Code(code) => {
+                let user = &owner.claims.user.openid;
+                opener.phone_by_code(&code, user).await?
+            }
+            Number::Encrypted(sealed) => {
+                let data = self.decrypt(&sealed, &self.keys(&owner).await).await?;
+                open_data::phone(&data)?
+            }
         };
         Ok(with_tokens(answer, owner.grant))
     }
 
-    /// The body for the app with its open data decrypted, and how many pieces that were; `None` if it is a body that is
-    /// not looked into.
+    /// The body for the app with its open data decrypted, and how many pieces that were. It must be JSON.
     pub(super) async fn rewritten(
         &self,
         text: &[u8],
@@ -137,10 +132,10 @@ impl<'a> Exchange<'a> {
         })
     }
 
+    /// Codes are exchanged last, when nothing but they and the ciphertexts beside them can still be wrong.
     async fn plaintexts(&self, places: &[Place], caller: &Caller) -> Result<Vec<Vec<u8>>, Error> {
-        let mut plain = vec![Vec::new(); places.len()];
+        let mut sealed = Vec::new();
         let mut in_cloud = Vec::new();
-        let mut known = None;
         for (index, place) in places.iter().enumerate() {
             match &place.content {
                 Content::Encrypted {
@@ -149,18 +144,8 @@ impl<'a> Exchange<'a> {
                     signed,
                     code,
                 } => {
-                    let sealed = Sealed::parse(encrypted_data, iv, signed.clone())?;
-                    let coded;
-                    let owner = match (code, &known) {
-                        (Some(code), _) => {
-                            coded = self.owner_by_code(code, caller).await?;
-                            &coded
-                        }
-                        (None, Some(owner)) => owner,
-                        (None, None) => &*known.insert(self.owner_of(caller).await?),
-                    };
-                    let data = self.decrypt(&sealed, &owner.keys).await?;
-                    plain[index] = data.json().to_vec();
+                    let data = Sealed::parse(encrypted_data, iv, signed.clone())?;
+                    sealed.push((index, data, code.as_deref()));
                 }
                 Content::Cloud(id) => {
                     let id = CloudId::parse(id)
@@ -169,17 +154,29 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+        let mut plain = vec![Vec::new(); places.len()];
         if !in_cloud.is_empty() {
-            let claims = caller.claims.as_ref().ok_or_else(token_missing)?;
+            let owner = Owner::of(caller)?;
             let (indices, ids): (Vec<_>, Vec<_>) = in_cloud.into_iter().unzip();
-            let fetched = self
-                .snapshot
-                .opener
-                .fetch(&claims.user.openid, &ids)
-                .await?;
+            let user = &owner.claims.user.openid;
+            let fetched = self.snapshot.opener.fetch(user, &ids).await?;
             for (index, json) in indices.into_iter().zip(fetched) {
                 plain[index] = json;
             }
+        }
+        sealed.sort_by_key(|(_, _, code)| code.is_some());
+        let mut keys = None;
+        for (index, sealed, code) in sealed {
+            let by_code;
+            let keys = match (code, &keys) {
+                (Some(code), _) => {
+                    by_code = self.keys(&self.owner_by_code(code, caller).await?).await;
+                    &by_code
+                }
+                (None, Some(keys)) => keys,
+                (None, None) => &*keys.insert(self.keys(&Owner::of(caller)?).await),
+            };
+            plain[index] = self.decrypt(&sealed, keys).await?.json().to_vec();
         }
         Ok(plain)
     }
@@ -197,11 +194,26 @@ impl<'a> Exchange<'a> {
         decrypted
     }
 
-    /// Whose data comes with a request of our own endpoints.
+    /// Who asks for `wanted` at one of our own endpoints, and that, if it is what can be asked for. A code works once, so
+    /// none is spent on anything else; who brings none is told first that a token is needed.
+    async fn asked<T>(
+        &self,
+        code: Option<&str>,
+        wanted: Result<T, Error>,
+    ) -> Result<(Owner, T), Error> {
+        let brings_code = code.is_some() || self.only(Name::XWxCode)?.is_some();
+        let wanted = match wanted {
+            Err(error) if brings_code => return Err(error),
+            wanted => wanted,
+        };
+        let owner = self.owner(code).await?;
+        Ok((owner, wanted?))
+    }
+
     async fn owner(&self, code: Option<&str>) -> Result<Owner, Error> {
         let caller = match code {
             Some(code) => match self.log_in(code).await {
-                Ok(granted) => return self.owner_of_login(granted).await,
+                Ok(granted) => return Owner::of_login(granted),
                 Err(error) if is_no_login_code(&error) => self
                     .authenticate(crate::config::Auth::Required)
                     .await
@@ -210,7 +222,7 @@ impl<'a> Exchange<'a> {
             },
             None => self.authenticate(crate::config::Auth::Required).await?,
         };
-        self.owner_of(&caller).await
+        Owner::of(&caller)
     }
 
     /// Whose data it is that has a code beside it, in a body for the app.
@@ -222,37 +234,46 @@ impl<'a> Exchange<'a> {
                     let detail = "the `code` beside the open data is another user's than the token";
                     return Err(Error::downstream(Kind::BadRequest, detail));
                 }
-                self.owner_of_login(granted).await
+                Owner::of_login(granted)
             }
-            Err(error) if is_no_login_code(&error) && caller.claims.is_some() => {
-                self.owner_of(caller).await
-            }
+            Err(error) if is_no_login_code(&error) && caller.claims.is_some() => Owner::of(caller),
             Err(error) => Err(error),
         }
     }
 
-    async fn owner_of(&self, caller: &Caller) -> Result<Owner, Error> {
-        let claims = caller.claims.clone().ok_or_else(token_missing)?;
-        let keys = self.snapshot.sessions.ring(&claims).await;
-        Ok(Owner {
-            keys,
-            claims,
-            grant: caller.grant.clone(),
-        })
-    }
-
-    /// The key that the code brought comes first, whatever other logins do to the ring meanwhile.
-    async fn owner_of_login(&self, granted: Granted) -> Result<Owner, Error> {
-        let mut owner = self.owner_of(&Caller::logged_in(granted, false)).await?;
-        let own = owner.claims.session_key.clone();
-        owner.keys.retain(|key| *key != own);
-        owner.keys.insert(0, own);
-        Ok(owner)
+    /// The keys that the owner's data may be encrypted with, likeliest first. The one that a code brought comes first,
+    /// whatever other logins do to the ring meanwhile.
+    async fn keys(&self, owner: &Owner) -> Vec<SessionKey> {
+        let mut keys = self.snapshot.sessions.ring(&owner.claims).await;
+        if owner.by_code {
+            let own = &owner.claims.session_key;
+            keys.retain(|key| key != own);
+            keys.insert(0, own.clone());
+        }
+        keys
     }
 
     async fn log_in(&self, code: &str) -> Result<Granted, Error> {
         self.limit_login()?;
         self.snapshot.sessions.login(parse_code(code)?).await
+    }
+}
+
+impl Owner {
+    fn of(caller: &Caller) -> Result<Self, Error> {
+        Ok(Self {
+            claims: caller.claims.clone().ok_or_else(token_missing)?,
+            grant: caller.grant.clone(),
+            by_code: false,
+        })
+    }
+
+    fn of_login(granted: Granted) -> Result<Self, Error> {
+        let owner = Self::of(&Caller::logged_in(granted, false))?;
+        Ok(Self {
+            by_code: true,
+            ..owner
+        })
     }
 }
 
