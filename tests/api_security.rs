@@ -190,6 +190,7 @@ impl Both {
             apps: vec![app],
             clock: clock.clone(),
             seed: 7,
+            tls: None,
         });
         let sim = sim.unwrap();
         let config = configuration(&sim.url(), "http://127.0.0.1:9", "", &agreement.section);

@@ -58,6 +58,7 @@ impl Rig {
             apps: vec![app],
             clock: clock.clone(),
             seed: 7,
+            tls: None,
         };
         let sim = Simulator::start(options).expect("the simulator starts on a free port");
         let config = configuration(&sim.url(), upstream, inbound, sections);

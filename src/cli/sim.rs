@@ -1,8 +1,10 @@
 //! `wx-sidecar sim`: the simulator on a port, until it is told to stop.
 
 use std::convert::Infallible;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,7 +14,7 @@ use crate::clock::Clock;
 use crate::crypto;
 use crate::domain::AppId;
 use crate::secret::Secret;
-use crate::sim::{Options, SimApp, Simulator};
+use crate::sim::{Identity, Options, SimApp, Simulator};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -28,6 +30,12 @@ pub struct SimArgs {
     /// Its AppSecret; an invented one, never a real one.
     #[arg(long, default_value = SECRET, value_parser = parse_secret)]
     pub secret: Secret,
+    /// A certificate in PEM, with those between it and a root: HTTPS is spoken then, and plain HTTP is not.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// Runs the simulator until SIGINT or SIGTERM.
@@ -56,16 +64,30 @@ fn simulate(args: SimArgs) -> io::Result<()> {
         listen,
         appid,
         secret,
+        tls_cert,
+        tls_key,
     } = args;
+    let mut curl = "curl -s".to_owned();
+    let tls = match (tls_cert, tls_key) {
+        (Some(certificate), Some(key)) => {
+            curl = format!("curl -s --cacert {}", certificate.display());
+            Some(Identity {
+                certificates: read(&certificate)?,
+                key: Secret::new(read(&key)?),
+            })
+        }
+        _ => None,
+    };
     let (named, shown) = (appid.clone(), shown(&secret));
     let simulator = Simulator::start(Options {
         listen,
         apps: vec![SimApp::new(appid, secret)],
         clock: Clock::System,
         seed: u64::from_ne_bytes(crypto::random()),
+        tls,
     })
-    .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))?;
-    println!("{}", greeting(&simulator.url(), &named, shown));
+    .map_err(|error| io::Error::new(error.kind(), format!("cannot start on {listen}: {error}")))?;
+    println!("{}", greeting(&curl, &simulator.url(), &named, shown));
 
     runtime.block_on(async {
         tokio::select! {
@@ -75,6 +97,11 @@ fn simulate(args: SimArgs) -> io::Result<()> {
     });
     simulator.stop();
     Ok(())
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// The secret as the greeting may show it: the well-known one as it is, any other as a shell variable.
@@ -87,16 +114,16 @@ fn shown(secret: &Secret) -> &'static str {
 }
 
 /// Where it listens and what to try.
-fn greeting(url: &str, appid: &AppId, secret: &str) -> String {
+fn greeting(curl: &str, url: &str, appid: &AppId, secret: &str) -> String {
     format!(
         "WeChat is simulated at {url} for {appid}. Try:
 
-  code=$(curl -s '{url}/_sim/code?user=alice&format=text')
-  curl -s \"{url}/sns/jscode2session?appid={appid}&secret={secret}&js_code=$code&grant_type=authorization_code\"
-  curl -s {url}/_sim/faults -d '{{\"path\": \"/sns/*\", \"count\": 3, \"fault\": {{\"errcode\": -1}}}}'
-  curl -s {url}/_sim/calls
+  code=$({curl} '{url}/_sim/code?user=alice&format=text')
+  {curl} \"{url}/sns/jscode2session?appid={appid}&secret={secret}&js_code=$code&grant_type=authorization_code\"
+  {curl} {url}/_sim/faults -d '{{\"path\": \"/sns/*\", \"count\": 3, \"fault\": {{\"errcode\": -1}}}}'
+  {curl} {url}/_sim/calls
 
-All that it can do: curl -s {url}/_sim/"
+All that it can do: {curl} {url}/_sim/"
     )
 }
 
@@ -121,14 +148,26 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(args.listen.to_string(), "127.0.0.1:9902");
         assert_eq!(args.appid.as_str(), "wx0123456789abcdef");
-        assert!(greeting("http://x", &args.appid, shown(&args.secret)).contains(SECRET));
+        assert!(greeting("curl", "http://x", &args.appid, shown(&args.secret)).contains(SECRET));
     }
 
     #[test]
     fn a_secret_of_ones_own_is_never_printed() {
         let args = parse(&["--secret", "hunter2"]).unwrap();
         assert!(!format!("{args:?}").contains("hunter2"));
-        assert!(!greeting("http://x", &args.appid, shown(&args.secret)).contains("hunter2"));
+        assert!(
+            !greeting("curl", "http://x", &args.appid, shown(&args.secret)).contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn a_certificate_goes_with_its_key() {
+        let args = parse(&["--tls-cert", "c.pem", "--tls-key", "k.pem"]).unwrap();
+        assert_eq!(args.tls_key.as_deref(), Some(Path::new("k.pem")));
+        for alone in ["--tls-cert", "--tls-key"] {
+            let error = parse(&[alone, "x.pem"]).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! WeChat's own endpoints: what is asked, in which order it is checked, how it is answered.
 
-use ::http::Method;
+use ::http::{Method, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -8,41 +8,64 @@ use serde_json::{Value, json};
 use super::api_security;
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
-use super::refusal::Refusal;
+use super::media;
+use super::message;
+use super::refusal::{Refusal, Refused};
+use super::security;
 use super::state::State;
 use super::token::Grant;
+use super::wxacode;
 
 /// Answers a call.
+///
+/// A body without a `Content-Length` meets the gateway before WeChat: it takes none, on any path, and says so by HTTP 412.
 pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
+    if request.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Answer::text(412, "");
+    }
     match api_security::open(state, request) {
         Ok(None) => answer_plain(state, request),
         Ok(Some(secured)) => {
             let answer = answer_plain(state, &secured.request);
             secured.seal(state, answer)
         }
-        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+        Err(refusal) => Answer::refusal(state, &request.path, &refusal.into()),
     }
 }
 
 fn answer_plain(state: &mut State, request: &Request) -> Answer {
-    match json_of(state, request) {
-        Ok(body) => Answer::success(&request.path, &body),
-        Err(refusal) => Answer::refusal(state, &request.path, refusal),
+    match success(state, request) {
+        Ok(answer) => answer,
+        Err(refused) => Answer::refusal(state, &request.path, &refused),
     }
 }
 
-fn json_of(state: &mut State, request: &Request) -> Result<Value, Refusal> {
-    match request.path.as_str() {
-        "/sns/jscode2session" => code_to_session(state, request),
-        "/cgi-bin/token" => token(state, request),
-        "/cgi-bin/stable_token" => stable_token(state, request),
-        "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request),
-        "/wxa/business/getuserphonenumber" => phone_number(state, request),
-        "/wxa/getopendata" => open_data(state, request),
-        "/wxa/checksession" => check_session(state, request),
-        "/wxa/resetusersessionkey" => reset_session_key(state, request),
-        _ => Err(Refusal::PathUnknown),
-    }
+/// What an endpoint makes of a call that it does not refuse.
+fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
+    let body = match request.path.as_str() {
+        "/sns/jscode2session" => code_to_session(state, request)?,
+        "/cgi-bin/token" => token(state, request)?,
+        "/cgi-bin/stable_token" => stable_token(state, request)?,
+        "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request)?,
+        "/wxa/business/getuserphonenumber" => phone_number(state, request)?,
+        "/wxa/getopendata" => open_data(state, request)?,
+        "/wxa/checksession" => check_session(state, request)?,
+        "/wxa/resetusersessionkey" => reset_session_key(state, request)?,
+        "/cgi-bin/message/subscribe/send" => message::subscribe(state, request)?,
+        "/cgi-bin/message/custom/send" => message::reply(state, request)?,
+        "/cgi-bin/message/custom/typing" => message::typing(state, request)?,
+        "/wxa/msg_sec_check" => security::text(state, request)?,
+        "/wxa/media_check_async" => security::media(state, request)?,
+        "/wxa/img_sec_check" => security::picture(state, request)?,
+        "/wxa/getuserriskrank" => security::user(state, request)?,
+        "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
+        "/wxa/getwxacode" => return wxacode::limited(state, request),
+        "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),
+        "/cgi-bin/media/upload" => return media::upload(state, request),
+        "/cgi-bin/media/get" => return media::get(state, request),
+        _ => return Err(Refusal::PathUnknown.into()),
+    };
+    Ok(Answer::success(&request.path, &body))
 }
 
 /// `GET /sns/jscode2session`. A POST is taken too; its parameters are those of the URL all the same.
@@ -190,7 +213,7 @@ fn signed_by(state: &State, app: usize, request: &Request) -> Result<String, Ref
 }
 
 /// The JSON of a POST.
-fn posted<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
+pub(super) fn posted<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
     if request.method != Method::POST {
         return Err(Refusal::PostRequired);
     }
@@ -201,7 +224,7 @@ fn posted<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
 }
 
 /// A success of the endpoints that tell it by a number.
-fn ok(mut body: Value) -> Value {
+pub(super) fn ok(mut body: Value) -> Value {
     body["errcode"] = json!(0);
     body["errmsg"] = json!("ok");
     body
@@ -220,11 +243,14 @@ fn granted(grant: &Grant) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ::http::{HeaderMap, HeaderValue};
+
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::domain::{AppId, SessionKey};
     use crate::secret::Secret;
     use crate::sim::ids::session_signature;
+    use crate::sim::probe::Probe;
     use crate::sim::state::{CodeKind, SimApp, UserChange};
 
     const APP: &str = "appid=wx0123456789abcdef";
@@ -457,6 +483,18 @@ mod tests {
         assert!(SessionKey::parse(told["session_key"].as_str().unwrap()).is_ok());
         let stale = format!("/wxa/checksession?{query}");
         assert_eq!(get(&mut state, &stale), Some(87009));
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_does_not_get_past_the_gateway() {
+        let mut probe = Probe::new();
+        let chunked = HeaderMap::from_iter([(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        )]);
+        let target = probe.with_token("/wxa/getopendata");
+        let answer = probe.call_with(Method::POST, &target, chunked, b"{}");
+        assert_eq!((answer.status, answer.body.len()), (412, 0));
     }
 
     #[test]

@@ -60,6 +60,10 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
             state.reset();
             Ok(json!({ "reset": true }))
         }
+        (&Method::GET, "video", id) => {
+            let video = state.media.video(id, state.now());
+            return video.unwrap_or_else(|| Answer::text(404, "there is no such video\n"));
+        }
         (method, _, _) => {
             let problem = format!("there is no {method} {}\n\n{HELP}", request.path);
             return Answer::text(404, problem);
@@ -140,6 +144,9 @@ fn change_user(state: &mut State, request: &Request, name: &str) -> Result<Value
     if change.phone.as_ref().is_some_and(|phone| !is_number(phone)) {
         return Err(wrong("`phone` is 1 to 20 digits"));
     }
+    if change.risk_rank.is_some_and(|rank| rank > 4) {
+        return Err(wrong("`risk_rank` is from 0 to 4"));
+    }
     state.change_user(&name, &change);
     Ok(user(state, &name, false))
 }
@@ -172,6 +179,8 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "unionid": user.unionid,
         "logins_per_minute": user.logins_per_minute,
         "phone": state.phone_number(name),
+        "subscribed": user.subscribed,
+        "risk_rank": user.risk_rank,
         "apps": apps,
     })
 }
@@ -186,6 +195,7 @@ fn apps(state: &State) -> Value {
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
                 "api_security": app.known.api_security.is_some(),
+                "pages": app.known.pages,
             })
         })
         .collect();
@@ -199,6 +209,7 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
         api_security: Option<api_security::Order>,
+        pages: Option<Vec<String>>,
     }
 
     let app = find_app(state, appid)?;
@@ -212,6 +223,9 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     }
     if let Some(api_security) = api_security {
         known.api_security = Some(Arc::new(api_security));
+    }
+    if change.pages.is_some() {
+        known.pages = change.pages;
     }
     Ok(apps(state))
 }

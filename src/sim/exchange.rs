@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::fault::Effect;
-use super::refusal::{Refusal, wording};
+use super::refusal::{Refused, wording};
 use super::state::State;
 use super::{api, control};
 
@@ -137,11 +137,18 @@ impl Answer {
         Self::new(200, content_type(path), body.to_string())
     }
 
+    /// A success of WeChat's that is a file.
+    pub(super) fn file(content_type: &'static str, headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            headers,
+            ..Self::new(200, HeaderValue::from_static(content_type), body)
+        }
+    }
+
     /// A refusal of WeChat's: HTTP 200 all the same.
-    pub(super) fn refusal(state: &mut State, path: &str, refusal: Refusal) -> Self {
-        let errcode = refusal.errcode();
-        let errmsg = format!("{} rid: {}", wording(errcode), state.rid());
-        Self::error(path, errcode, &errmsg)
+    pub(super) fn refusal(state: &mut State, path: &str, refused: &Refused) -> Self {
+        let errmsg = format!("{} rid: {}", refused.errmsg, state.rid());
+        Self::error(path, refused.refusal.errcode(), &errmsg)
     }
 
     /// An answer of a control endpoint.

@@ -18,9 +18,11 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, Socket};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{Answer, Outcome, Query, Request, receive};
 use super::lock;
@@ -30,10 +32,13 @@ const BODY_LIMIT: usize = 32 << 20;
 /// Between half a body and the reset, so that the half arrives: what is still queued when a socket is reset is lost.
 const BEFORE_TEAR: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a handshake may take; as long as hyper waits for a head.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves until the other end of `stopped` is dropped; open connections end with the runtime.
 pub(super) async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     state: Arc<Mutex<State>>,
     mut stopped: oneshot::Receiver<Infallible>,
 ) {
@@ -45,7 +50,7 @@ pub(super) async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let peer = peer.ip().to_canonical();
-                tokio::spawn(connection(stream, peer, Arc::clone(&state)));
+                tokio::spawn(connection(stream, peer, tls.clone(), Arc::clone(&state)));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: they come back when other connections close.
@@ -56,7 +61,12 @@ pub(super) async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<Mutex<State>>) {
+async fn connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    tls: Option<TlsAcceptor>,
+    state: Arc<Mutex<State>>,
+) {
     let socket = match stream
         .set_nodelay(true)
         .and_then(|()| SockRef::from(&stream).try_clone())
@@ -67,7 +77,23 @@ async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<Mutex<State>>) {
             return;
         }
     };
-    let service = service_fn(|request| exchange(request, peer, &state, &socket));
+    let Some(tls) = tls else {
+        return serve_connection(stream, peer, &socket, &state).await;
+    };
+    match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve_connection(stream, peer, &socket, &state).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a handshake with the simulator failed"),
+        Err(_) => tracing::debug!("a handshake with the simulator took too long"),
+    }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    socket: &Arc<Socket>,
+    state: &Mutex<State>,
+) {
+    let service = service_fn(|request| exchange(request, peer, state, socket));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -230,14 +256,19 @@ impl Body for SimBody {
 mod tests {
     use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
     use std::net::TcpStream;
+    use std::sync::Arc;
     use std::time::Duration;
 
+    use rcgen::CertifiedKey;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::CertificateDer;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
     use serde_json::{Value, json};
 
     use crate::clock::{Clock, Timestamp};
     use crate::domain::AppId;
     use crate::secret::Secret;
-    use crate::sim::{Effect, Fault, Options, Simulator, UserChange};
+    use crate::sim::{Effect, Fault, Identity, Options, Simulator, UserChange};
 
     const LOGIN: &str = "/sns/jscode2session?appid=wx0123456789abcdef&secret=s&grant_type=authorization_code&js_code=";
     const LOGIN_PATH: &str = "/sns/jscode2session";
@@ -252,7 +283,7 @@ mod tests {
     }
 
     /// A client that hides nothing: it writes bytes and reads bytes.
-    struct Client(BufReader<TcpStream>);
+    struct Client<S = TcpStream>(BufReader<S>);
 
     struct Got {
         status: u16,
@@ -266,15 +297,36 @@ mod tests {
         }
     }
 
+    fn dial(simulator: &Simulator) -> TcpStream {
+        let stream = TcpStream::connect(simulator.addr()).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
+        stream
+    }
+
     impl Client {
         fn connect(simulator: &Simulator) -> Self {
-            let stream = TcpStream::connect(simulator.addr()).unwrap();
-            stream
-                .set_read_timeout(Some(Duration::from_secs(20)))
-                .unwrap();
-            Self(BufReader::new(stream))
+            Self(BufReader::new(dial(simulator)))
         }
+    }
 
+    impl Client<StreamOwned<ClientConnection, TcpStream>> {
+        /// Believes this certificate and no other.
+        fn connect_securely(simulator: &Simulator, certificate: CertificateDer<'static>) -> Self {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate).unwrap();
+            let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = simulator.addr().ip().into();
+            let session = ClientConnection::new(Arc::new(config), name).unwrap();
+            Self(BufReader::new(StreamOwned::new(session, dial(simulator))))
+        }
+    }
+
+    impl<S: io::Read + io::Write> Client<S> {
         fn send(&mut self, method: &str, target: &str, body: &str) {
             let length = body.len();
             write!(
@@ -322,6 +374,22 @@ mod tests {
             self.send(method, target, body);
             self.receive().unwrap()
         }
+    }
+
+    /// A simulator that speaks HTTPS, and its certificate.
+    fn secure_simulator() -> (Simulator, CertificateDer<'static>) {
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let identity = Identity {
+            certificates: cert.pem(),
+            key: Secret::new(signing_key.serialize_pem()),
+        };
+        let appid = AppId::parse("wx0123456789abcdef").unwrap();
+        let options = Options {
+            tls: Some(identity),
+            ..Options::local(appid, Secret::new("s"))
+        };
+        (Simulator::start(options).unwrap(), cert.der().clone())
     }
 
     fn get(simulator: &Simulator, target: &str) -> Got {
@@ -488,19 +556,17 @@ mod tests {
         let path = "/cgi-bin/stable_token";
         for (length, status) in [(32 << 20, 200), ((32 << 20) + 1, 413)] {
             let mut client = Client::connect(&simulator);
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nhost: sim\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n"
-            );
+            let head =
+                format!("POST {path} HTTP/1.1\r\nhost: sim\r\ncontent-length: {length}\r\n\r\n");
             client.0.get_mut().write_all(head.as_bytes()).unwrap();
-            client.0.get_mut().write_all(&vec![b'x'; length]).unwrap();
             // Whoever is refused is not listened to any more.
-            let _ = client.0.get_mut().write_all(b"\r\n0\r\n\r\n");
+            let _ = client.0.get_mut().write_all(&vec![b'x'; length]);
             assert_eq!(client.receive().unwrap().status, status, "{length}");
         }
         let received = simulator.received(path);
         assert_eq!(received.len(), 1);
         assert_eq!(received[0].body.len(), 32 << 20);
-        assert_eq!(received[0].headers["transfer-encoding"], "chunked");
+        assert_eq!(received[0].headers["content-length"], "33554432");
         assert!(received[0].peer.is_loopback());
     }
 
@@ -526,6 +592,56 @@ mod tests {
         );
         client.call("POST", "/_sim/reset", "");
         assert_eq!(simulator.calls(LOGIN_PATH), 0);
+    }
+
+    #[test]
+    fn https_is_spoken_where_there_is_a_certificate_and_plain_http_is_not() {
+        let (simulator, certificate) = secure_simulator();
+        assert_eq!(simulator.url(), format!("https://{}", simulator.addr()));
+        let mut client = Client::connect_securely(&simulator, certificate);
+        let target = format!("{LOGIN}{}", simulator.issue_code("alice"));
+        let first = client.call("GET", &target, "");
+        assert!(first.json()["openid"].is_string());
+        let again = client.call("GET", &target, "");
+        assert_eq!(again.json()["errcode"], json!(40163));
+
+        let mut plain = Client::connect(&simulator);
+        plain.send("GET", "/_sim/", "");
+        let mut answer = Vec::new();
+        let _ = plain.0.read_to_end(&mut answer);
+        assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    }
+
+    #[test]
+    fn faults_tear_https_as_they_tear_http() {
+        let (simulator, certificate) = secure_simulator();
+        for effect in [Effect::Reset, Effect::ResetMidBody] {
+            simulator.fault(Fault::new(LOGIN_PATH, 1, effect));
+            let mut client = Client::connect_securely(&simulator, certificate.clone());
+            client.send("GET", LOGIN, "");
+            let mut seen = Vec::new();
+            let error = client.0.read_to_end(&mut seen).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[test]
+    fn a_certificate_with_a_key_of_another_is_refused_at_the_start() {
+        let [one, other] =
+            [(); 2].map(|()| rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap());
+        let (certificate, key) = (one.cert.pem(), other.signing_key.serialize_pem());
+        for (certificates, key) in [(&certificate[..], &key[..]), ("", &key), (&certificate, "")] {
+            let appid = AppId::parse("wx0123456789abcdef").unwrap();
+            let refused = Simulator::start(Options {
+                tls: Some(Identity {
+                    certificates: certificates.to_owned(),
+                    key: Secret::new(key),
+                }),
+                ..Options::local(appid, Secret::new("s"))
+            });
+            let error = refused.err().expect("it is no pair");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
     }
 
     #[test]

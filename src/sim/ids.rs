@@ -103,6 +103,22 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
+    pub(super) fn media_id(&mut self) -> String {
+        let digest = URL_SAFE_NO_PAD.encode(self.digest("media_id"));
+        format!(
+            "{digest}{}",
+            URL_SAFE_NO_PAD.encode(self.digest("media_id"))
+        )
+    }
+
+    /// The number of a sent message.
+    pub(super) fn message_id(&mut self) -> u64 {
+        let mut number = [0; 8];
+        number.copy_from_slice(&self.digest("message_id")[..8]);
+        // 19 digits, as WeChat's have.
+        1_000_000_000_000_000_000 + u64::from_be_bytes(number) % 3_000_000_000_000_000_000
+    }
+
     /// A request id: three groups of hexadecimal digits, the first of them the Unix time.
     pub(super) fn rid(&mut self, now: Timestamp) -> String {
         let d = self.digest("rid");

@@ -25,11 +25,19 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod media;
+mod message;
+mod multipart;
 mod open_data;
+#[cfg(test)]
+mod probe;
 mod quota;
 mod refusal;
+mod security;
 mod state;
+mod tls;
 mod token;
+mod wxacode;
 
 use std::convert::Infallible;
 use std::io;
@@ -49,10 +57,12 @@ pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
+pub use tls::Identity;
 
 /// A running simulator; it stops when it is stopped or dropped.
 pub struct Simulator {
     addr: SocketAddr,
+    scheme: &'static str,
     state: Arc<Mutex<State>>,
     /// Never sent on: the server ends when this end of the channel is gone.
     running: Option<oneshot::Sender<Infallible>>,
@@ -70,16 +80,19 @@ pub struct Options {
     /// Decides codes, tokens and session keys: the same seed and the same calls give the same values. Openids and
     /// unionids do not depend on it, so that an app's database outlives a restart of the simulator.
     pub seed: u64,
+    /// If there is one, HTTPS is spoken, and plain HTTP is not.
+    pub tls: Option<Identity>,
 }
 
 impl Options {
-    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock.
+    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock, without TLS.
     pub fn local(appid: AppId, secret: Secret) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             apps: vec![SimApp::new(appid, secret)],
             clock: Clock::System,
             seed: 0,
+            tls: None,
         }
     }
 }
@@ -88,7 +101,7 @@ impl Simulator {
     /// Starts a simulator on a thread of its own; it is bound when this returns.
     ///
     /// # Errors
-    /// If the address cannot be bound, the thread cannot be made, or `apps` is empty.
+    /// If the address cannot be bound, the thread cannot be made, `apps` is empty, or certificate and key are no pair.
     pub fn start(options: Options) -> io::Result<Self> {
         if options.apps.is_empty() {
             return Err(io::Error::new(
@@ -96,6 +109,8 @@ impl Simulator {
                 "the simulator needs at least one app",
             ));
         }
+        let tls = options.tls.as_ref().map(Identity::acceptor).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
@@ -116,9 +131,10 @@ impl Simulator {
         let served = Arc::clone(&state);
         let server = std::thread::Builder::new()
             .name("wechat-simulator".to_owned())
-            .spawn(move || runtime.block_on(http::serve(listener, served, stopped)))?;
+            .spawn(move || runtime.block_on(http::serve(listener, tls, served, stopped)))?;
         Ok(Self {
             addr,
+            scheme,
             state,
             running: Some(running),
             server: Some(server),
@@ -132,7 +148,7 @@ impl Simulator {
 
     /// Its base URL, to be used in place of `https://api.weixin.qq.com`; no slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// What `wx.login` would give the user of the first app: a code for `/sns/jscode2session`. A new name is a new user.

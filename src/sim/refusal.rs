@@ -3,18 +3,30 @@
 //! The wording's punctuation before the rid differs from code to code as it does in WeChat's answers, because parsers
 //! have to cope with both.
 
+use std::borrow::Cow;
+
 /// A call refused by a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     CredentialInvalid = 40001,
     GrantTypeInvalid = 40002,
     OpenIdInvalid = 40003,
+    MediaKindInvalid = 40004,
+    FileKindInvalid = 40005,
+    FileSizeInvalid = 40006,
+    MediaIdInvalid = 40007,
+    MessageKindInvalid = 40008,
     AppIdInvalid = 40013,
     TokenMalformed = 40014,
     CodeInvalid = 40029,
+    TemplateInvalid = 40037,
     PathUnknown = 40066,
+    ArgumentsInvalid = 40097,
     AppSecretInvalid = 40125,
+    SceneInvalid = 40129,
+    PathLengthInvalid = 40159,
     CodeUsed = 40163,
+    SceneLengthInvalid = 40169,
     CodeBlocked = 40226,
     SerialMissing = 40230,
     TimestampMissing = 40231,
@@ -30,23 +42,65 @@ pub(super) enum Refusal {
     TokenMissing = 41001,
     AppIdMissing = 41002,
     AppSecretMissing = 41004,
+    MediaMissing = 41005,
+    MediaIdMissing = 41006,
     CodeMissing = 41008,
+    PageInvalid = 41030,
     TokenExpired = 42001,
     GetRequired = 43001,
     PostRequired = 43002,
+    MessagesRefused = 43101,
+    OpenIdOfOtherApp = 43104,
     BodyEmpty = 44002,
+    TextEmpty = 44004,
+    FileTooLarge = 45001,
+    TextTooLong = 45002,
     DayQuota = 45009,
     MinuteQuota = 45011,
+    ReplyTooLate = 45015,
+    CodesUsedUp = 45029,
+    TooManyReplies = 45047,
+    CommandInvalid = 45072,
+    TypingTooLate = 45080,
+    AlreadyTyping = 45081,
     BodyMalformed = 47001,
+    ArgumentInvalid = 47003,
+    UserNotSeen = 61010,
+    SceneReserved = 85096,
     SessionKeyMissing = 87007,
     SigMethodInvalid = 87008,
     SignatureInvalid = 87009,
+    ContentRisky = 87014,
 }
 
 impl Refusal {
     /// The errcode.
     pub(super) fn errcode(self) -> i64 {
         self as i64
+    }
+
+    /// The same, in words that name what is wrong.
+    pub(super) fn saying(self, errmsg: String) -> Refused {
+        Refused {
+            refusal: self,
+            errmsg: Cow::Owned(errmsg),
+        }
+    }
+}
+
+/// A refusal and its errmsg, up to where ` rid: ` follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) errmsg: Cow<'static, str>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            errmsg: Cow::Borrowed(wording(refusal.errcode())),
+        }
     }
 }
 
@@ -56,14 +110,23 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         40001 => "invalid credential, access_token is invalid or not latest",
         40002 => "invalid grant_type",
         40003 => "invalid openid",
+        40004 => "invalid media type",
+        40005 => "invalid file type",
+        40006 => "invalid media size",
         40007 => "invalid media_id",
+        40008 => "invalid message type",
         40013 => "invalid appid",
         40014 => "invalid access_token",
         40029 => "invalid code,",
+        40037 => "invalid template_id",
         40066 => "invalid url",
+        40097 => "invalid args",
         40125 => "invalid appsecret",
+        40129 => "invalid scene",
+        40159 => "invalid length for path, or the data is not json string",
         40163 => "code been used,",
         40164 => "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist",
+        40169 => "invalid length for scene, or the data is not json string",
         40226 => "code blocked",
         40230 => "missing Wechatmp-Serial",
         40231 => "missing Wechatmp-TimeStamp",
@@ -80,15 +143,34 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         41001 => "access_token missing",
         41002 => "appid missing",
         41004 => "appsecret missing",
+        41005 => "media data missing",
+        41006 => "media_id missing",
         41008 => "missing code",
+        41030 => "invalid page",
         42001 => "access_token expired",
         43001 => "require GET method",
         43002 => "require POST method",
+        43101 => "user refuse to accept the msg",
+        43104 => "appid is not match with openid",
+        43108 => "concurrent send message to the same user",
         44002 => "empty post data",
+        44004 => "empty content",
+        45001 => "media size out of limit",
+        45002 => "content size out of limit",
         45009 => "reach max api daily quota limit",
         45011 => "api minute-quota reach limit, must slower, retry next minute",
+        45015 => "response out of time limit or subscription is canceled",
+        45029 => "qrcode count out of limit",
+        45047 => "out of response count limit",
+        45072 => "invalid command",
+        45080 => "typing needs a message of the user in the last 30 seconds",
+        45081 => "user is already in typing status",
+        45168 => "hit sensitive words",
         47001 => "data format error",
+        47003 => "argument invalid!",
         48001 => "api unauthorized",
+        61010 => "user access record is out of time",
+        85096 => "not allow include scancode_time field",
         87007 => "session_key is not existed or expired",
         87008 => "invalid sig_method",
         87009 => "invalid signature",

@@ -10,6 +10,8 @@ use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::media::Media;
+use super::message::Conversation;
 use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
@@ -37,6 +39,8 @@ pub struct SimApp {
     pub session_key_period: Duration,
     /// Its API security; by default it has none, and calls are plain.
     pub api_security: Option<Arc<ApiSecurity>>,
+    /// The pages of its released version; every page exists if there are none, as by default.
+    pub pages: Option<Vec<String>>,
 }
 
 impl SimApp {
@@ -48,6 +52,7 @@ impl SimApp {
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
             api_security: None,
+            pages: None,
         }
     }
 }
@@ -66,6 +71,12 @@ pub struct UserChange {
     pub logins_per_minute: Option<u32>,
     /// The user's phone number, without its country code, which is 86. Made up from the name by default.
     pub phone: Option<String>,
+    /// Whether the user takes subscription messages (43101 if not). True by default.
+    pub subscribed: Option<bool>,
+    /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
+    pub wrote: bool,
+    /// What `/wxa/getuserriskrank` says of the user, 0 to 4; 0 by default.
+    pub risk_rank: Option<u8>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -98,6 +109,7 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) media: Media,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -105,6 +117,8 @@ pub(super) struct State {
 /// An app and its tokens.
 pub(super) struct App {
     pub(super) known: SimApp,
+    /// Codes made of the kinds that are limited.
+    pub(super) limited_codes: u32,
     classic: Chain,
     stable: StableChain,
 }
@@ -118,6 +132,10 @@ pub(super) struct User {
     phone: Option<String>,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
+    pub(super) subscribed: bool,
+    pub(super) risk_rank: u8,
+    /// With customer service, by the app's index.
+    pub(super) conversations: BTreeMap<usize, Conversation>,
 }
 
 /// A user's login state in one app.
@@ -127,6 +145,7 @@ pub(super) struct Session {
     pub(super) key: Option<(SessionKey, Timestamp)>,
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
+    pub(super) logged_in_at: Option<Timestamp>,
     logins: Quota,
 }
 
@@ -146,6 +165,9 @@ impl Default for User {
             logins_per_minute: LOGINS_PER_MINUTE,
             phone: None,
             sessions: BTreeMap::new(),
+            subscribed: true,
+            risk_rank: 0,
+            conversations: BTreeMap::new(),
         }
     }
 }
@@ -161,6 +183,7 @@ impl State {
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            media: Media::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -179,11 +202,13 @@ impl State {
         self.offset = Duration::ZERO;
         for app in &mut self.apps {
             (app.classic, app.stable) = (Chain::default(), StableChain::default());
+            app.limited_codes = 0;
         }
         self.users.clear();
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.media = Media::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -237,6 +262,12 @@ impl State {
         if change.phone.is_some() {
             user.phone.clone_from(&change.phone);
         }
+        user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
+        if change.wrote {
+            let apps = 0..self.apps.len();
+            user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
+        }
         if change.rotate {
             for session in user.sessions.values_mut() {
                 session.renew(self.ids.session_key(), now);
@@ -282,6 +313,7 @@ impl State {
             return Err(Refusal::MinuteQuota);
         }
         code.used = true;
+        session.logged_in_at = Some(now);
 
         let period = self.apps[app].known.session_key_period;
         let session_key = match &session.key {
@@ -429,6 +461,7 @@ impl App {
     fn new(known: SimApp) -> Self {
         Self {
             known,
+            limited_codes: 0,
             classic: Chain::default(),
             stable: StableChain::default(),
         }
