@@ -194,8 +194,8 @@ fn apps(state: &State) -> Value {
                 "appid": app.known.appid.as_str(),
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
-                "api_security": app.known.api_security.is_some(),
                 "pages": app.known.pages,
+                "api_security": app.known.api_security.is_some(),
             })
         })
         .collect();
@@ -208,8 +208,8 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     struct Change {
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
-        api_security: Option<api_security::Order>,
         pages: Option<Vec<String>>,
+        api_security: Option<api_security::Order>,
     }
 
     let app = find_app(state, appid)?;
@@ -221,11 +221,11 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     if let Some(seconds) = change.session_key_period_s {
         known.session_key_period = Duration::from_secs(seconds);
     }
-    if let Some(api_security) = api_security {
-        known.api_security = Some(Arc::new(api_security));
-    }
     if change.pages.is_some() {
         known.pages = change.pages;
+    }
+    if let Some(api_security) = api_security {
+        known.api_security = Some(Arc::new(api_security));
     }
     Ok(apps(state))
 }

@@ -137,8 +137,11 @@ impl World {
     }
 
     fn plain(&self, method: Method, path: &str, body: &[u8]) -> Request {
-        let target = format!("{path}?access_token={}", self.token);
-        Request::of(method, &target, body)
+        let query = vec![("access_token".to_owned(), self.token.clone())];
+        Request {
+            query: Query::of(query),
+            ..Request::of(method, path, body)
+        }
     }
 
     fn receive(&mut self, request: &Request) -> Answer {
