@@ -1,6 +1,7 @@
 //! The control endpoints under `/_sim/`: what a test or a developer does to the simulated world. The list is in the
 //! module's header; `GET /_sim/` returns the same text.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::Method;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request, percent_decode};
 use super::fault::{Effect, Fault};
 use super::ids::base64_of;
@@ -225,6 +227,7 @@ fn apps(state: &State) -> Value {
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
                 "pages": app.known.pages,
+                "api_security": app.known.api_security.is_some(),
             })
         })
         .collect();
@@ -238,6 +241,7 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
         pages: Option<Vec<String>>,
+        api_security: Option<api_security::Order>,
         pay_keys: Option<Keys>,
     }
 
@@ -250,6 +254,8 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
 
     let app = find_app(state, appid)?;
     let change: Change = parse(&request.body)?;
+    let api_security = change.api_security.map(api_security::Order::carry_out);
+    let api_security = api_security.transpose().map_err(wrong)?;
     let known = &mut state.apps[app].known;
     known.unionid = change.unionid.unwrap_or(known.unionid);
     if let Some(seconds) = change.session_key_period_s {
@@ -257,6 +263,9 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     }
     if change.pages.is_some() {
         known.pages = change.pages;
+    }
+    if let Some(api_security) = api_security {
+        known.api_security = Some(Arc::new(api_security));
     }
     if let Some(keys) = change.pay_keys {
         known.pay_keys = Some(PayKeys {

@@ -181,7 +181,7 @@ fn content_type(path: &str) -> HeaderValue {
 }
 
 impl Query {
-    /// Parameters that are decoded already.
+    /// Parameters that came in another way.
     pub(super) fn of(parameters: Vec<(String, String)>) -> Self {
         Self {
             raw: String::new(),
