@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     SdkWxJava,
     /// The same with silenceper/wechat.
     SdkGo,
+    /// The same with EasyWeChat for Node.
+    SdkEasyWechat,
 }
 
 /// What a kind is written for.
@@ -76,12 +78,13 @@ impl Kind {
             Kind::SdkWechatpy => "sdk-wechatpy",
             Kind::SdkWxJava => "sdk-wxjava",
             Kind::SdkGo => "sdk-go",
+            Kind::SdkEasyWechat => "sdk-easywechat",
         }
     }
 
     fn platform(self) -> Platform {
         match self {
-            Kind::Express | Kind::Streams | Kind::Identity => Platform::Node,
+            Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
             Kind::SdkWxJava => Platform::Java,
             Kind::SdkGo => Platform::Go,
@@ -376,6 +379,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static SDK_WECHATPY: Once = Once::new();
     static SDK_WXJAVA: Once = Once::new();
     static SDK_GO: Once = Once::new();
+    static SDK_EASYWECHAT: Once = Once::new();
     let installed = match kind {
         Kind::Express => &EXPRESS,
         Kind::Flask => &FLASK,
@@ -384,6 +388,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::SdkWechatpy => &SDK_WECHATPY,
         Kind::SdkWxJava => &SDK_WXJAVA,
         Kind::SdkGo => &SDK_GO,
+        Kind::SdkEasyWechat => &SDK_EASYWECHAT,
     };
     installed.get_or_init(|| install(kind)).clone()
 }

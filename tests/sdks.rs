@@ -50,6 +50,11 @@ fn silenceper_wechat_works_without_the_appsecret() {
     works_without_the_appsecret(Kind::SdkGo, "sdk-go");
 }
 
+#[test]
+fn easywechat_works_without_the_appsecret() {
+    works_without_the_appsecret(Kind::SdkEasyWechat, "jobs.js");
+}
+
 fn works_without_the_appsecret(kind: Kind, script: &str) {
     let stage = Stage::new();
     let said = stage.run(kind, script);
