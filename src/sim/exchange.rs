@@ -397,6 +397,57 @@ mod tests {
         assert_eq!(state.calls.count(path), 4);
     }
 
+    #[test]
+    fn quotas_are_looked_at_after_the_credentials_and_before_the_arguments() {
+        let mut state = state();
+        let token = state.token(0).access_token;
+        let quota = |path: &str| json!({ "path": path, "daily": 2, "per_minute": 1 }).to_string();
+        let secret = "appid=wx0123456789abcdef&secret=s&grant_type";
+        for (method, path, good, bad) in [
+            (
+                "GET",
+                "/cgi-bin/get_api_domain_ip",
+                format!("access_token={token}"),
+                41001,
+            ),
+            (
+                "GET",
+                "/wxa/business/getuserphonenumber",
+                format!("access_token={token}"),
+                41001,
+            ),
+            (
+                "GET",
+                "/cgi-bin/token",
+                format!("{secret}=client_credential"),
+                40002,
+            ),
+            (
+                "GET",
+                "/sns/jscode2session",
+                format!("{secret}=authorization_code"),
+                41002,
+            ),
+        ] {
+            let order = Request::of("POST", "/_sim/quota", quota(path).as_bytes());
+            receive(&mut state, order);
+            let good = format!("{path}?{good}");
+            for _ in 0..3 {
+                let refused = answer(&mut state, method, path);
+                assert_eq!(refused.errcode, Some(bad), "{path}");
+            }
+            for expected in [None, Some(45011), Some(45009)] {
+                let told = answer(&mut state, method, &good).errcode;
+                let is_quota = told.filter(|told| [45009, 45011].contains(told));
+                assert_eq!(is_quota, expected, "{path}");
+                if expected == Some(45011) {
+                    state.advance(Duration::from_secs(60));
+                    answer(&mut state, method, &good);
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_request_makes_the_simulator_panic(
@@ -407,13 +458,13 @@ mod tests {
                 Just("/cgi-bin/stable_token".to_owned()),
                 Just("/cgi-bin/get_api_domain_ip".to_owned()),
                 "/wxa/(business/getuserphonenumber|getopendata|checksession|resetusersessionkey)",
-                "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|clock|reset|calls|.{0,9})",
+                "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|quota|clock|reset|calls|.{0,9})",
                 "/.{0,20}",
             ],
             query in "((appid|secret|js_code|grant_type|user|access_token|.{0,3})=(.{0,9}|wx0123456789abcdef|s|client_credential)&){0,5}",
             body in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..64),
-                "\\{(\"(user|appid|path|count|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
+                "\\{(\"(user|appid|path|count|daily|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
             ],
         ) {
             let mut state = state();

@@ -52,6 +52,7 @@ pub use api_security::{ApiSecurity, SimKey};
 pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
+pub use quota::Limits;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
 pub use tls::Identity;
@@ -203,6 +204,11 @@ impl Simulator {
         self.state().calls.received(path)
     }
 
+    /// Limits how often each app may call a path; the limits replace those before them. No path has any at first.
+    pub fn limit(&self, path: &str, limits: Limits) {
+        self.state().quotas.limit(path, limits);
+    }
+
     /// Queues a fault behind those that are already queued.
     pub fn fault(&self, fault: Fault) {
         self.state().faults.queue(fault);
@@ -213,7 +219,7 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, tokens, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, tokens, quotas, faults, calls and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

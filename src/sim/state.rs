@@ -12,7 +12,7 @@ use super::fault::Faults;
 use super::ids::{self, Ids};
 use super::message::Conversation;
 use super::open_data::CloudIds;
-use super::quota::{Quota, minute};
+use super::quota::{Quota, Quotas, Usage, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
 use crate::clock::{Clock, Timestamp};
@@ -106,6 +106,7 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) quotas: Quotas,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -176,6 +177,7 @@ impl State {
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            quotas: Quotas::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -200,6 +202,7 @@ impl State {
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.quotas = Quotas::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -422,6 +425,23 @@ impl State {
                 Some(known.map(|()| index))
             })
             .unwrap_or(Err(Refusal::CredentialInvalid))
+    }
+
+    /// Counts a call of an app whose credentials are right, unless it has used up what it may call.
+    pub(super) fn admit(&mut self, app: usize, path: &str) -> Result<(), Refusal> {
+        let now = self.now();
+        self.quotas.admit(app, path, now)
+    }
+
+    /// What an app has used of an API, for `/cgi-bin/openapi/quota/get`.
+    pub(super) fn quota_of(&self, app: usize, path: &str) -> Usage {
+        self.quotas.usage(app, path, self.now())
+    }
+
+    /// Gives an app the day's calls of an API back, or of all of them, for `/cgi-bin/openapi/quota/clear` and
+    /// `/cgi-bin/clear_quota`.
+    pub(super) fn clear_quota(&mut self, app: usize, path: Option<&str>) {
+        self.quotas.clear(app, path);
     }
 
     fn forget_expired_codes(&mut self, now: Timestamp) {
