@@ -104,19 +104,20 @@ fn code_to_session(state: &mut State, request: &Request) -> Result<Value, Refusa
 }
 
 /// `GET /cgi-bin/token`.
-fn token(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+fn token(state: &mut State, request: &Request) -> Result<Value, Refused> {
     if request.method != Method::GET {
-        return Err(Refusal::GetRequired);
+        return Err(Refusal::GetRequired.into());
     }
     let query = &request.query;
     check_client_credential(query.value("grant_type"))?;
     let app = state.authenticate(query.value("appid"), query.value("secret"))?;
+    state.access.check_address(request.peer)?;
     state.admit(app, &request.path)?;
     Ok(granted(&state.token(app)))
 }
 
 /// `POST /cgi-bin/stable_token`.
-fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refused> {
     #[derive(Deserialize)]
     struct Body {
         grant_type: Option<String>,
@@ -130,6 +131,7 @@ fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> 
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let (appid, secret) = (given(&body.appid), given(&body.secret));
     let app = state.authenticate(appid.as_deref(), secret.as_deref())?;
+    state.access.check_address(request.peer)?;
     state.admit(app, &request.path)?;
     let grant = state.stable_token(app, body.force_refresh.unwrap_or(false))?;
     Ok(granted(&grant))

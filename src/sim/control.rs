@@ -1,12 +1,13 @@
 //! The control endpoints under `/_sim/`: what a test or a developer does to the simulated world. The list is in the
 //! module's header; `GET /_sim/` returns the same text.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ::http::Method;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::exchange::{Answer, Request, percent_decode};
@@ -45,6 +46,8 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
+        (&Method::GET, "access", "") => Ok(access(state)),
+        (&Method::POST, "access", "") => change_access(state, request),
         (&Method::GET, "quota", "") => Ok(quotas(state)),
         (&Method::POST, "quota", "") => set_quota(state, request),
         (&Method::DELETE, "quota", "") => {
@@ -220,6 +223,46 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         known.pages = change.pages;
     }
     Ok(apps(state))
+}
+
+fn access(state: &State) -> Value {
+    json!({ "white_list": state.access.white_list(), "withheld": state.access.withheld() })
+}
+
+fn change_access(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Change {
+        /// `null` ends the list, and what is not written changes nothing.
+        #[serde(default, deserialize_with = "written")]
+        white_list: Option<Option<Vec<IpAddr>>>,
+        #[serde(default)]
+        withhold: Vec<String>,
+        #[serde(default)]
+        grant: Vec<String>,
+    }
+
+    let change: Change = parse(&request.body)?;
+    for path in change.withhold.iter().chain(&change.grant) {
+        check_path(path)?;
+    }
+    if let Some(white_list) = change.white_list {
+        state.access.allow_only(white_list.as_deref());
+    }
+    for path in &change.withhold {
+        state.access.grant(path, false);
+    }
+    for path in &change.grant {
+        state.access.grant(path, true);
+    }
+    Ok(access(state))
+}
+
+/// Reads a field so that `null` is told from its absence.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
 }
 
 fn quotas(state: &State) -> Value {
@@ -506,6 +549,8 @@ mod tests {
                 r#"{"path":"/x","count":0,"fault":{"reset":true}}"#,
                 "count",
             ),
+            ("/_sim/access", r#"{"white_list":["x"]}"#, "IP address"),
+            ("/_sim/access", r#"{"grant":["/_sim/access"]}"#, "path"),
             ("/_sim/quota", r#"{"path":"/_sim/quota"}"#, "path"),
             ("/_sim/quota", r#"{"path":"/x","daily":-1}"#, "u32"),
         ];
@@ -543,6 +588,23 @@ mod tests {
         }
         let (_, left) = call(&mut state, Method::DELETE, "/_sim/faults", "");
         assert_eq!(left, "{\"faults\":[]}\n");
+    }
+
+    #[test]
+    fn the_white_list_and_what_is_withheld_change_independently() {
+        let mut state = state();
+        let mut change = |body| {
+            let (status, told) = post(&mut state, "/_sim/access", body);
+            assert_eq!(status, 200, "{told}");
+            let told: Value = serde_json::from_str(&told).unwrap();
+            (told["white_list"].clone(), told["withheld"].clone())
+        };
+        let (list, withheld) = change(r#"{"white_list":["1.2.3.4"]}"#);
+        assert_eq!((list, withheld), (json!(["1.2.3.4"]), json!([])));
+        let (list, withheld) = change(r#"{"withhold":["/a","/b"],"grant":["/b"]}"#);
+        assert_eq!((list, withheld), (json!(["1.2.3.4"]), json!(["/a"])));
+        let (list, withheld) = change(r#"{"white_list":null}"#);
+        assert_eq!((list, withheld), (Value::Null, json!(["/a"])));
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //!
 #![doc = concat!("```text\n", include_str!("help.txt"), "```")]
 
+mod access;
 mod api;
 mod api_security;
 mod calls;
@@ -38,7 +39,7 @@ mod wxacode;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -209,6 +210,16 @@ impl Simulator {
         self.state().quotas.limit(path, limits);
     }
 
+    /// Has only these addresses get access_tokens (40164 for others), or every address, as at first.
+    pub fn allow_only(&self, addresses: Option<&[IpAddr]>) {
+        self.state().access.allow_only(addresses);
+    }
+
+    /// Withholds a path from the apps (48001), or grants it again. Every path is granted at first.
+    pub fn grant(&self, path: &str, granted: bool) {
+        self.state().access.grant(path, granted);
+    }
+
     /// Queues a fault behind those that are already queued.
     pub fn fault(&self, fault: Fault) {
         self.state().faults.queue(fault);
@@ -219,7 +230,7 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, tokens, quotas, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, tokens, the white-list, withheld paths, quotas, faults, calls and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

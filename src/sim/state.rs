@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::Access;
 use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
@@ -106,6 +107,7 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) access: Access,
     pub(super) quotas: Quotas,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
@@ -177,6 +179,7 @@ impl State {
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            access: Access::default(),
             quotas: Quotas::default(),
             faults: Faults::default(),
             calls: Calls::default(),
@@ -202,6 +205,7 @@ impl State {
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.access = Access::default();
         self.quotas = Quotas::default();
         self.faults.clear();
         self.calls = Calls::default();
@@ -427,8 +431,9 @@ impl State {
             .unwrap_or(Err(Refusal::CredentialInvalid))
     }
 
-    /// Counts a call of an app whose credentials are right, unless it has used up what it may call.
+    /// Counts a call of an app whose credentials are right, unless it does not have the API, or no more of it.
     pub(super) fn admit(&mut self, app: usize, path: &str) -> Result<(), Refusal> {
+        self.access.check_path(path)?;
         let now = self.now();
         self.quotas.admit(app, path, now)
     }
