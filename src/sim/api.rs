@@ -19,6 +19,13 @@ use super::token::Grant;
 use super::user;
 use super::wxacode;
 
+/// The endpoints that take an AppSecret and no access_token.
+const BY_SECRET: [&str; 3] = [
+    "/sns/jscode2session",
+    "/cgi-bin/token",
+    "/cgi-bin/stable_token",
+];
+
 /// Answers a call.
 ///
 /// A body without a `Content-Length` meets the gateway before WeChat: it takes none, on any path, and says so by HTTP 412.
@@ -37,9 +44,21 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
 }
 
 fn answer_plain(state: &mut State, request: &Request) -> Answer {
-    match success(state, request) {
+    match admit_by_token(state, request).and_then(|()| success(state, request)) {
         Ok(answer) => answer,
         Err(refused) => Answer::refusal(state, &request.path, &refused),
+    }
+}
+
+/// The gate behind a good access_token. What is wrong with a bad one is told by the endpoint, and an endpoint that takes
+/// none has the gate behind its secret.
+fn admit_by_token(state: &mut State, request: &Request) -> Result<(), Refused> {
+    if BY_SECRET.contains(&&*request.path) {
+        return Ok(());
+    }
+    match state.check_access_token(request.query.value("access_token")) {
+        Ok(app) => Ok(state.admit(app, &request.path)?),
+        Err(_) => Ok(()),
     }
 }
 
@@ -92,6 +111,7 @@ fn code_to_session(state: &mut State, request: &Request) -> Result<Value, Refusa
     if query.value("grant_type") != Some("authorization_code") {
         return Err(Refusal::GrantTypeInvalid);
     }
+    state.admit(app, &request.path)?;
     let code = query.value("js_code").ok_or(Refusal::CodeMissing)?;
     let login = state.log_in(app, code)?;
 
@@ -106,18 +126,20 @@ fn code_to_session(state: &mut State, request: &Request) -> Result<Value, Refusa
 }
 
 /// `GET /cgi-bin/token`.
-fn token(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+fn token(state: &mut State, request: &Request) -> Result<Value, Refused> {
     if request.method != Method::GET {
-        return Err(Refusal::GetRequired);
+        return Err(Refusal::GetRequired.into());
     }
     let query = &request.query;
     check_client_credential(query.value("grant_type"))?;
     let app = state.authenticate(query.value("appid"), query.value("secret"))?;
+    state.access.check_address(request.peer)?;
+    state.admit(app, &request.path)?;
     Ok(granted(&state.token(app)))
 }
 
 /// `POST /cgi-bin/stable_token`.
-fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> {
+fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refused> {
     #[derive(Deserialize)]
     struct Body {
         grant_type: Option<String>,
@@ -131,6 +153,8 @@ fn stable_token(state: &mut State, request: &Request) -> Result<Value, Refusal> 
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let (appid, secret) = (given(&body.appid), given(&body.secret));
     let app = state.authenticate(appid.as_deref(), secret.as_deref())?;
+    state.access.check_address(request.peer)?;
+    state.admit(app, &request.path)?;
     let grant = state.stable_token(app, body.force_refresh.unwrap_or(false))?;
     Ok(granted(&grant))
 }

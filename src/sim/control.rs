@@ -1,13 +1,14 @@
 //! The control endpoints under `/_sim/`: what a test or a developer does to the simulated world. The list is in the
 //! module's header; `GET /_sim/` returns the same text.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::Method;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::api_security;
@@ -16,6 +17,7 @@ use super::fault::{Effect, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
 use super::payment::{PayKeys, Till};
+use super::quota::Limits;
 use super::state::{CODE_LIFE, CodeKind, State, UserChange};
 use crate::secret::Secret;
 
@@ -49,6 +51,16 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "purchases", "") => purchase(state, request),
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
+        (&Method::GET, "access", "") => Ok(access(state)),
+        (&Method::POST, "access", "") => change_access(state, request),
+        (&Method::GET, "quota", "") => Ok(quotas(state)),
+        (&Method::POST, "quota", "") => set_quota(state, request),
+        (&Method::DELETE, "quota", "") => {
+            for app in 0..state.apps.len() {
+                state.clear_quota(app, None);
+            }
+            Ok(quotas(state))
+        }
         (&Method::GET, "faults", "") => Ok(faults(state)),
         (&Method::POST, "faults", "") => queue_fault(state, request),
         (&Method::DELETE, "faults", "") => {
@@ -276,6 +288,87 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     Ok(apps(state))
 }
 
+fn access(state: &State) -> Value {
+    json!({ "white_list": state.access.white_list(), "withheld": state.access.withheld() })
+}
+
+fn change_access(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Change {
+        /// `null` ends the list, and what is not written changes nothing.
+        #[serde(default, deserialize_with = "written")]
+        white_list: Option<Option<Vec<IpAddr>>>,
+        #[serde(default)]
+        withhold: Vec<String>,
+        #[serde(default)]
+        grant: Vec<String>,
+    }
+
+    let change: Change = parse(&request.body)?;
+    for path in change.withhold.iter().chain(&change.grant) {
+        check_path(path)?;
+    }
+    if let Some(white_list) = change.white_list {
+        state.access.allow_only(white_list.as_deref());
+    }
+    for path in &change.withhold {
+        state.access.grant(path, false);
+    }
+    for path in &change.grant {
+        state.access.grant(path, true);
+    }
+    Ok(access(state))
+}
+
+/// Reads a field so that `null` is told from its absence.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
+}
+
+fn quotas(state: &State) -> Value {
+    let shown = state.quotas.limited().map(|path| {
+        let used = (0..state.apps.len()).map(|app| {
+            let usage = state.quota_of(app, path);
+            json!({
+                "appid": state.apps[app].known.appid.as_str(),
+                "today": usage.today,
+                "this_minute": usage.this_minute,
+                "remain": usage.remain(),
+            })
+        });
+        let Limits { daily, per_minute } = state.quota_of(0, path).limits;
+        json!({
+            "path": path,
+            "daily": daily,
+            "per_minute": per_minute,
+            "used": used.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "quotas": shown.collect::<Vec<_>>() })
+}
+
+fn set_quota(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        path: String,
+        daily: Option<u32>,
+        per_minute: Option<u32>,
+    }
+
+    let order: Order = parse(&request.body)?;
+    check_path(&order.path)?;
+    let limits = Limits {
+        daily: order.daily,
+        per_minute: order.per_minute,
+    };
+    state.quotas.limit(&order.path, limits);
+    Ok(quotas(state))
+}
+
 fn faults(state: &State) -> Value {
     json!({ "faults": state.faults.to_json() })
 }
@@ -313,9 +406,7 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
     }
 
     let order: Order = parse(body)?;
-    if !order.path.starts_with('/') || owns(&order.path) {
-        return Err(wrong("`path` is a path of WeChat's, such as /sns/*"));
-    }
+    check_path(&order.path)?;
     let count = order.count.unwrap_or(1);
     if count == 0 {
         return Err(wrong("`count` is at least 1"));
@@ -404,6 +495,15 @@ fn find_app(state: &State, appid: &str) -> Result<usize, Wrong> {
     state
         .app_index(appid)
         .ok_or_else(|| wrong("there is no app with this appid; GET /_sim/apps lists them"))
+}
+
+fn check_path(path: &str) -> Result<(), Wrong> {
+    if !path.starts_with('/') || owns(path) {
+        return Err(wrong(
+            "`path` is a path of WeChat's, such as /cgi-bin/token",
+        ));
+    }
+    Ok(())
 }
 
 fn check_user_name(name: &str) -> Result<(), Wrong> {
@@ -512,6 +612,10 @@ mod tests {
                 r#"{"path":"/x","count":0,"fault":{"reset":true}}"#,
                 "count",
             ),
+            ("/_sim/access", r#"{"white_list":["x"]}"#, "IP address"),
+            ("/_sim/access", r#"{"grant":["/_sim/access"]}"#, "path"),
+            ("/_sim/quota", r#"{"path":"/_sim/quota"}"#, "path"),
+            ("/_sim/quota", r#"{"path":"/x","daily":-1}"#, "u32"),
         ];
         for (path, body, why) in wrong {
             let (status, said) = post(&mut state, path, body);
@@ -547,6 +651,51 @@ mod tests {
         }
         let (_, left) = call(&mut state, Method::DELETE, "/_sim/faults", "");
         assert_eq!(left, "{\"faults\":[]}\n");
+    }
+
+    #[test]
+    fn the_white_list_and_what_is_withheld_change_independently() {
+        let mut state = state();
+        let mut change = |body| {
+            let (status, told) = post(&mut state, "/_sim/access", body);
+            assert_eq!(status, 200, "{told}");
+            let told: Value = serde_json::from_str(&told).unwrap();
+            (told["white_list"].clone(), told["withheld"].clone())
+        };
+        let (list, withheld) = change(r#"{"white_list":["1.2.3.4"]}"#);
+        assert_eq!((list, withheld), (json!(["1.2.3.4"]), json!([])));
+        let (list, withheld) = change(r#"{"withhold":["/a","/b"],"grant":["/b"]}"#);
+        assert_eq!((list, withheld), (json!(["1.2.3.4"]), json!(["/a"])));
+        let (list, withheld) = change(r#"{"white_list":null}"#);
+        assert_eq!((list, withheld), (Value::Null, json!(["/a"])));
+    }
+
+    #[test]
+    fn a_quota_is_set_told_and_given_back() {
+        let mut state = state();
+        let path = "/sns/jscode2session";
+        let body = json!({ "path": path, "daily": 2, "per_minute": 1 }).to_string();
+        post(&mut state, "/_sim/quota", &body);
+        assert_eq!(state.admit(1, path), Ok(()));
+        let told = |state: &mut State, method| {
+            let (_, told) = call(state, method, "/_sim/quota", "");
+            serde_json::from_str::<Value>(&told).unwrap()["quotas"].clone()
+        };
+        let expected = |today, remain| {
+            let used = json!([
+                { "appid": "wx0123456789abcdef", "today": 0, "this_minute": 0, "remain": 2 },
+                { "appid": "wxfedcba9876543210", "today": today, "this_minute": 1, "remain": remain },
+            ]);
+            json!([{ "path": path, "daily": 2, "per_minute": 1, "used": used }])
+        };
+        assert_eq!(told(&mut state, Method::GET), expected(1, 1));
+        assert_eq!(told(&mut state, Method::DELETE), expected(0, 2));
+        post(
+            &mut state,
+            "/_sim/quota",
+            &json!({ "path": path }).to_string(),
+        );
+        assert_eq!(told(&mut state, Method::GET), json!([]));
     }
 
     #[test]

@@ -397,6 +397,107 @@ mod tests {
         assert_eq!(state.calls.count(path), 4);
     }
 
+    #[test]
+    fn addresses_are_asked_for_a_token_after_the_secret_and_for_nothing_else() {
+        let mut state = state();
+        let held = state.token(0).access_token;
+        state.access.allow_only(Some(&[IpAddr::from([1, 2, 3, 4])]));
+        let mut told = |method, target: &str, body: &str, peer: [u8; 4]| {
+            let request = Request {
+                peer: IpAddr::from(peer),
+                ..Request::of(method, target, body.as_bytes())
+            };
+            match receive(&mut state, request).outcome {
+                Outcome::Answer(answer) => String::from_utf8(answer.body.to_vec()).unwrap(),
+                _ => panic!("an answer was due"),
+            }
+        };
+        let classic =
+            "/cgi-bin/token?grant_type=client_credential&appid=wx0123456789abcdef&secret=";
+        let stable =
+            r#"{"grant_type":"client_credential","appid":"wx0123456789abcdef","secret":"s"}"#;
+        let (good, bad) = ([1, 2, 3, 4], [1, 2, 3, 5]);
+        for (method, target, body) in [
+            ("GET", format!("{classic}s"), ""),
+            ("POST", "/cgi-bin/stable_token".to_owned(), stable),
+        ] {
+            assert!(told(method, &target, body, good).contains("access_token"));
+            let refused = told(method, &target, body, bad);
+            let said = "invalid ip 1.2.3.5 ipv6 ::ffff:1.2.3.5, not in whitelist rid: ";
+            assert!(refused.starts_with(r#"{"errcode":40164,"#), "{refused}");
+            assert!(refused.contains(said), "{refused}");
+        }
+        let wrong = told("GET", &format!("{classic}x"), "", bad);
+        assert!(wrong.contains("40125"), "{wrong}");
+        let target = format!("/cgi-bin/get_api_domain_ip?access_token={held}");
+        assert!(told("GET", &target, "", bad).contains("ip_list"));
+    }
+
+    #[test]
+    fn a_withheld_path_is_refused_to_whoever_has_a_good_token() {
+        let mut state = state();
+        let path = "/cgi-bin/get_api_domain_ip";
+        let token = state.token(0).access_token;
+        let target = format!("{path}?access_token={token}");
+        state.access.grant(path, false);
+        assert_eq!(answer(&mut state, "GET", path).errcode, Some(41001));
+        assert_eq!(answer(&mut state, "GET", &target).errcode, Some(48001));
+        assert_eq!(state.quota_of(0, path).today, 0);
+        state.access.grant(path, true);
+        assert_eq!(answer(&mut state, "GET", &target).errcode, None);
+    }
+
+    #[test]
+    fn quotas_are_looked_at_after_the_credentials_and_before_the_arguments() {
+        let mut state = state();
+        let token = state.token(0).access_token;
+        let quota = |path: &str| json!({ "path": path, "daily": 2, "per_minute": 1 }).to_string();
+        let secret = "appid=wx0123456789abcdef&secret=s&grant_type";
+        for (method, path, good, bad) in [
+            (
+                "GET",
+                "/cgi-bin/get_api_domain_ip",
+                format!("access_token={token}"),
+                41001,
+            ),
+            (
+                "GET",
+                "/wxa/business/getuserphonenumber",
+                format!("access_token={token}"),
+                41001,
+            ),
+            (
+                "GET",
+                "/cgi-bin/token",
+                format!("{secret}=client_credential"),
+                40002,
+            ),
+            (
+                "GET",
+                "/sns/jscode2session",
+                format!("{secret}=authorization_code"),
+                41002,
+            ),
+        ] {
+            let order = Request::of("POST", "/_sim/quota", quota(path).as_bytes());
+            receive(&mut state, order);
+            let good = format!("{path}?{good}");
+            for _ in 0..3 {
+                let refused = answer(&mut state, method, path);
+                assert_eq!(refused.errcode, Some(bad), "{path}");
+            }
+            for expected in [None, Some(45011), Some(45009)] {
+                let told = answer(&mut state, method, &good).errcode;
+                let is_quota = told.filter(|told| [45009, 45011].contains(told));
+                assert_eq!(is_quota, expected, "{path}");
+                if expected == Some(45011) {
+                    state.advance(Duration::from_secs(60));
+                    answer(&mut state, method, &good);
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_request_makes_the_simulator_panic(
@@ -409,13 +510,13 @@ mod tests {
                 "/wxa/(business/getuserphonenumber|getopendata|checksession|resetusersessionkey)",
                 "/wxa/(getwxacode|getwxacodeunlimit|msg_sec_check|img_sec_check|getuserriskrank|set_user_storage)",
                 "/cgi-bin/(media/upload|media/get|message/subscribe/send|message/custom/send|callback/check)",
-                "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|clock|reset|calls|.{0,9})",
+                "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|quota|access|clock|reset|calls|.{0,9})",
                 "/.{0,20}",
             ],
             query in "((appid|secret|js_code|grant_type|user|access_token|.{0,3})=(.{0,9}|wx0123456789abcdef|s|client_credential)&){0,5}",
             body in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..64),
-                "\\{(\"(user|appid|path|count|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
+                "\\{(\"(user|appid|path|count|daily|white_list|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
             ],
         ) {
             let mut state = state();

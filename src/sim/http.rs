@@ -329,11 +329,11 @@ mod tests {
     impl<S: io::Read + io::Write> Client<S> {
         fn send(&mut self, method: &str, target: &str, body: &str) {
             let length = body.len();
-            write!(
-                self.0.get_mut(),
+            let request = format!(
                 "{method} {target} HTTP/1.1\r\nhost: sim\r\ncontent-length: {length}\r\n\r\n{body}"
-            )
-            .unwrap();
+            );
+            // In one write, because whoever does not like its beginning may close before a second.
+            self.0.get_mut().write_all(request.as_bytes()).unwrap();
         }
 
         fn receive(&mut self) -> io::Result<Got> {

@@ -17,6 +17,7 @@
 //!
 #![doc = concat!("```text\n", include_str!("help.txt"), "```")]
 
+mod access;
 mod api;
 mod api_security;
 mod calls;
@@ -44,7 +45,7 @@ mod wxacode;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
 pub use payment::PayKeys;
+pub use quota::Limits;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
 pub use tls::Identity;
@@ -210,6 +212,21 @@ impl Simulator {
         self.state().calls.received(path)
     }
 
+    /// Limits how often each app may call a path; the limits replace those before them. No path has any at first.
+    pub fn limit(&self, path: &str, limits: Limits) {
+        self.state().quotas.limit(path, limits);
+    }
+
+    /// Has only these addresses get access_tokens (40164 for others), or every address, as at first.
+    pub fn allow_only(&self, addresses: Option<&[IpAddr]>) {
+        self.state().access.allow_only(addresses);
+    }
+
+    /// Withholds a path from the apps (48001), or grants it again. Every path is granted at first.
+    pub fn grant(&self, path: &str, granted: bool) {
+        self.state().access.grant(path, granted);
+    }
+
     /// Queues a fault behind those that are already queued.
     pub fn fault(&self, fault: Fault) {
         self.state().faults.queue(fault);
@@ -220,7 +237,7 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, tokens, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, tokens, the white-list, withheld paths, quotas, faults, calls and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

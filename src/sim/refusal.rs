@@ -26,6 +26,7 @@ pub(super) enum Refusal {
     SceneInvalid = 40129,
     PathLengthInvalid = 40159,
     CodeUsed = 40163,
+    AddressRefused = 40164,
     SceneLengthInvalid = 40169,
     CallbackMissing = 40201,
     ActionInvalid = 40202,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::Access;
 use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
@@ -14,7 +15,7 @@ use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
 use super::payment::{PayKeys, Payments};
-use super::quota::{Quota, minute};
+use super::quota::{Quota, Quotas, Usage, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
 use super::user::{Belongings, Proofs};
@@ -117,6 +118,8 @@ pub(super) struct State {
     pub(super) media: Media,
     pub(super) proofs: Proofs,
     pub(super) payments: Payments,
+    pub(super) access: Access,
+    pub(super) quotas: Quotas,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -196,6 +199,8 @@ impl State {
             media: Media::default(),
             proofs: Proofs::default(),
             payments: Payments::default(),
+            access: Access::default(),
+            quotas: Quotas::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -223,6 +228,8 @@ impl State {
         self.media = Media::default();
         self.proofs = Proofs::default();
         self.payments = Payments::default();
+        self.access = Access::default();
+        self.quotas = Quotas::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -447,6 +454,24 @@ impl State {
                 Some(known.map(|()| index))
             })
             .unwrap_or(Err(Refusal::CredentialInvalid))
+    }
+
+    /// Counts a call of an app whose credentials are right, unless it does not have the API, or no more of it.
+    pub(super) fn admit(&mut self, app: usize, path: &str) -> Result<(), Refusal> {
+        self.access.check_path(path)?;
+        let now = self.now();
+        self.quotas.admit(app, path, now)
+    }
+
+    /// What an app has used of an API, for `/cgi-bin/openapi/quota/get`.
+    pub(super) fn quota_of(&self, app: usize, path: &str) -> Usage {
+        self.quotas.usage(app, path, self.now())
+    }
+
+    /// Gives an app the day's calls of an API back, or of all of them, for `/cgi-bin/openapi/quota/clear` and
+    /// `/cgi-bin/clear_quota`.
+    pub(super) fn clear_quota(&mut self, app: usize, path: Option<&str>) {
+        self.quotas.clear(app, path);
     }
 
     fn forget_expired_codes(&mut self, now: Timestamp) {
