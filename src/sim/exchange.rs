@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::http::header::ACCEPT;
+use ::http::header::{ACCEPT, LOCATION};
 use ::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -54,6 +54,16 @@ pub(super) enum Outcome {
     Reset,
     /// Half of the answer, then a TCP reset.
     Torn(Answer),
+    /// The answer, its body in pieces.
+    Slow(Answer, Pace),
+}
+
+/// How a body comes in pieces.
+pub(super) struct Pace {
+    /// At least 1.
+    pub(super) bytes: usize,
+    /// Before each piece.
+    pub(super) interval: Duration,
 }
 
 /// An HTTP answer.
@@ -78,7 +88,9 @@ pub(super) fn receive(state: &mut State, request: Request) -> Reply {
     let (delay, effect) = met.unwrap_or((Duration::ZERO, Effect::Answer));
     let outcome = suffer(state, &request, effect);
     let errcode = match &outcome {
-        Outcome::Answer(answer) | Outcome::Torn(answer) => answer.errcode,
+        Outcome::Answer(answer) | Outcome::Torn(answer) | Outcome::Slow(answer, _) => {
+            answer.errcode
+        }
         Outcome::Reset => None,
     };
     state.calls.record(state.now(), request, errcode, fault);
@@ -86,6 +98,7 @@ pub(super) fn receive(state: &mut State, request: Request) -> Reply {
 }
 
 fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
+    let usual = content_type(&request.path);
     Outcome::Answer(match effect {
         Effect::Answer => api::answer(state, request),
         Effect::Errcode { errcode, errmsg } => {
@@ -100,7 +113,20 @@ fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
             let body = body.map_or(Bytes::from_static(GATEWAY_PAGE.as_bytes()), Bytes::from);
             Answer::new(status, HTML, body)
         }
-        Effect::Empty => Answer::new(200, content_type(&request.path), Bytes::new()),
+        Effect::Empty => Answer::new(200, usual, Bytes::new()),
+        Effect::Raw {
+            status,
+            content_type,
+            body,
+        } => Answer::new(status, content_type.unwrap_or(usual), body),
+        Effect::Redirect { location } => Answer {
+            headers: HeaderMap::from_iter([(LOCATION, location)]),
+            ..Answer::new(302, HTML, Bytes::new())
+        },
+        Effect::Slow { bytes, interval } => {
+            let bytes = bytes.max(1);
+            return Outcome::Slow(api::answer(state, request), Pace { bytes, interval });
+        }
     })
 }
 
