@@ -24,7 +24,7 @@ use wx_sidecar::sim::{self, Options, SimApp, SimKey, Simulator};
 use wx_sidecar::wechat::api_security::{ApiSecurity, Nonces, Opened, Refused, Request, url_of};
 
 use crate::http_client::{Client, Response};
-use crate::rig::{APPID, SECRET, START, canary, configuration};
+use crate::rig::{APPID, SECRET, START, Session, canary, configuration, start};
 
 const PHONE: &str = "/wxa/business/getuserphonenumber";
 
@@ -264,6 +264,60 @@ fn a_call_goes_there_and_back_by_either_family_of_algorithms() {
         let envelope = on_the_wire.json();
         let members: Vec<&String> = envelope.as_object().unwrap().keys().collect();
         assert_eq!(members, ["authtag", "data", "iv"]);
+    }
+}
+
+#[test]
+fn an_app_calls_in_clear_and_wechat_sees_nothing_in_clear() {
+    for agreement in [Agreement::international(), Agreement::chinese()] {
+        let section = agreement.section.clone();
+        let both = Both::new(agreement);
+        let config = configuration(&both.sim.url(), "http://127.0.0.1:9", "", &section);
+        let sidecar = start(&config, &both.clock);
+        let code = both.sim.issue_phone_code("alice");
+        let number = both.sim.phone_number("alice");
+        canary(&code);
+        canary(&number);
+        let call = |body: &Value| {
+            let mut app = Client::connect(sidecar.outbound_addr().unwrap());
+            let query = format!("{PHONE}?note=%E4%BD%A0");
+            app.request("POST", &query, &[], body.to_string().as_bytes())
+        };
+        let answer = call(&json!({ "code": code }));
+        assert_eq!(
+            answer.json()["phone_info"]["purePhoneNumber"],
+            json!(number)
+        );
+        assert_eq!(answer.header("wechatmp-signature"), None);
+        let refused = call(&json!({ "code": code }));
+        assert_eq!(
+            refused.json()["errcode"],
+            40029,
+            "an encrypted refusal is one"
+        );
+        assert_eq!(refused.header("x-wx-errcode"), Some("40029"));
+        for received in both.sim.received(PHONE) {
+            let text = String::from_utf8_lossy(&received.body);
+            assert!(!text.contains(&code) && text.contains("authtag"), "{text}");
+            assert!(!received.query.contains("note"), "{}", received.query);
+            assert_eq!(received.headers["wechatmp-appid"], APPID);
+        }
+        // The phone's own number goes the same way.
+        let session = both.sim.issue_code("alice");
+        canary(&session);
+        let body = json!({ "code": session }).to_string();
+        let mut phone = Client::connect(sidecar.inbound_addr());
+        let tokens = Session::of(
+            &phone
+                .request("POST", "/wx/login", &[], body.as_bytes())
+                .json(),
+        );
+        let code = both.sim.issue_phone_code("alice");
+        canary(&code);
+        let body = json!({ "code": code }).to_string();
+        let bearer = [("Authorization", &*tokens.bearer())];
+        let told = phone.request("POST", "/wx/phone", &bearer, body.as_bytes());
+        assert_eq!(told.json()["purePhoneNumber"], json!(number));
     }
 }
 

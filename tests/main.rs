@@ -31,6 +31,7 @@ mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
 mod rig;
+mod sdks;
 mod sessions;
 mod tls;
 mod traps;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use wx_sidecar::Config;
 use wx_sidecar::sim::{Effect, Fault, UserChange};
 
-use crate::fake_app::{FakeApp, Request};
+use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
 use crate::rig::{APPID, Rig, SECRET, canary};
 
@@ -808,4 +808,47 @@ fn ten_replicas_pass_through_an_expiry_with_one_fetch_each_and_no_refusal() {
     rig.sim.advance(Duration::from_secs(7200));
     call_all(20);
     assert_eq!(fetched(), 20);
+}
+
+#[test]
+fn a_drain_lets_the_app_call_wechat_until_its_last_request_is_answered() {
+    let (app_asked, go_on) = (Arc::new(Signal::default()), Arc::new(Signal::default()));
+    let (asked, told) = (Arc::clone(&app_asked), Arc::clone(&go_on));
+    let app = FakeApp::start(move |connection| {
+        if connection.read_request().is_some() {
+            asked.give();
+            told.wait();
+            connection.write(crate::fake_app::OK);
+        }
+    });
+    let inbound = "auth = \"none\"\ndrain_timeout = \"20s\"";
+    let rig = Rig::with(&app.url(), inbound, "");
+    let config = rig.config().to_owned();
+    let sidecar = crate::rig::start(&config, &rig.clock);
+    let outbound = sidecar.outbound_addr().unwrap().clone();
+    let mut phone = Client::connect(sidecar.inbound_addr());
+    phone.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(app_asked.wait());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let draining = std::thread::spawn(move || {
+        let runtime = { runtime }.build().unwrap();
+        runtime.block_on(sidecar.shutdown());
+    });
+    // The inbound side takes nobody any more.
+    while Client::try_connect(peer_of(&phone)).is_ok() {
+        std::thread::yield_now();
+    }
+    let mut calls = Client::connect(&outbound);
+    let target = "/cgi-bin/get_api_domain_ip";
+    let answer = calls.request("GET", target, &[], b"");
+    assert!(answer.json()["ip_list"].is_array());
+    go_on.give();
+    assert_eq!(phone.read_response(false).status, 200);
+    draining.join().unwrap();
+    assert!(Client::try_connect(&outbound).is_err());
+}
+
+/// Where a client is connected to.
+fn peer_of(client: &Client) -> std::net::SocketAddr {
+    client.stream().peer_addr().unwrap()
 }

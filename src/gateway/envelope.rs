@@ -1,10 +1,10 @@
 //! API security around calls: what is to be sent instead of the plain call, and what the answer says once it is believed.
 //!
-//! The form is in `wechat::api_security`; here it gets its time, its random bytes and its place. The URL that is signed is
-//! WeChat's own for the API, whichever endpoint carries the call: that is the one that WeChat knows.
+//! The form is in `wechat::api_security`; here it gets its time, its random bytes and its place.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -15,16 +15,15 @@ use crate::clock::Clock;
 use crate::crypto;
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side};
-use crate::wechat::api_security::{ApiSecurity, Nonces, Refused, Request};
-
-/// Where WeChat's APIs are, as it knows itself.
-const WECHAT: &str = "https://api.weixin.qq.com";
+use crate::telemetry::throttle::Throttle;
+use crate::wechat::api_security::{ApiSecurity, Nonces, Refused, Request, url_of};
 
 /// Seals calls and opens answers, for the APIs that are configured.
 pub(super) struct Envelope {
     security: Arc<ApiSecurity>,
     appid: AppId,
     clock: Clock,
+    renewals: Throttle<()>,
 }
 
 /// A call as it is to be made, by POST.
@@ -41,6 +40,7 @@ impl Envelope {
             security,
             appid,
             clock,
+            renewals: Throttle::default(),
         }
     }
 
@@ -67,7 +67,7 @@ impl Envelope {
             .collect();
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (&**n, &**v)).collect();
         let request = Request {
-            url: &format!("{WECHAT}{path}"),
+            url: &url_of(path),
             query: &pairs,
             body,
         };
@@ -98,14 +98,17 @@ impl Envelope {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Bytes, Error> {
-        let url = format!("{WECHAT}{path}");
+        let url = url_of(path);
         match self
             .security
             .open(&self.appid, &url, headers, body, self.clock.now())
         {
             Ok(opened) => {
-                if opened.by_deprecated_certificate {
+                if opened.by_deprecated_certificate
+                    && let Some(suppressed) = self.renewals.pass((), Instant::now())
+                {
                     tracing::warn!(
+                        suppressed,
                         "WeChat is changing its certificate: add the new one to [wechat.api_security]"
                     );
                 }

@@ -170,9 +170,9 @@ impl Gateway {
         hidden: &[&str],
     ) -> Result<AppAnswer, Error> {
         self.repeats.count_call();
+        let mut permit = self.line.breaker.admit(&call.path)?;
         let mut repeats = 0;
         loop {
-            let permit = self.line.breaker.admit(&call.path)?;
             let started = Instant::now();
             let asked = match self.line.envelope_for(&call.path) {
                 None => self.ask(call, query, payload).await,
@@ -192,6 +192,11 @@ impl Gateway {
                 return outcome;
             };
             tokio::time::sleep(pause).await;
+            // What WeChat said last tells more than that it is not asked again.
+            permit = match self.line.breaker.admit(&call.path) {
+                Ok(permit) => permit,
+                Err(_held_back) => return outcome,
+            };
             repeats += 1;
         }
     }

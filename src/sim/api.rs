@@ -8,10 +8,15 @@ use serde_json::{Value, json};
 use super::api_security;
 use super::exchange::{Answer, Request};
 use super::ids::base64_of;
+use super::media;
 use super::message;
+use super::operations;
+use super::payment;
 use super::refusal::{Refusal, Refused};
+use super::security;
 use super::state::State;
 use super::token::Grant;
+use super::user;
 use super::wxacode;
 
 /// The endpoints that take an AppSecret and no access_token.
@@ -64,6 +69,8 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/token" => token(state, request)?,
         "/cgi-bin/stable_token" => stable_token(state, request)?,
         "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request)?,
+        "/cgi-bin/getcallbackip" => operations::callback_ips(state, request)?,
+        "/cgi-bin/callback/check" => operations::callback_check(state, request)?,
         "/wxa/business/getuserphonenumber" => phone_number(state, request)?,
         "/wxa/getopendata" => open_data(state, request)?,
         "/wxa/checksession" => check_session(state, request)?,
@@ -71,9 +78,24 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/message/subscribe/send" => message::subscribe(state, request)?,
         "/cgi-bin/message/custom/send" => message::reply(state, request)?,
         "/cgi-bin/message/custom/typing" => message::typing(state, request)?,
+        "/wxa/msg_sec_check" => security::text(state, request)?,
+        "/wxa/media_check_async" => security::media(state, request)?,
+        "/wxa/img_sec_check" => security::picture(state, request)?,
+        "/wxa/getuserriskrank" => security::user(state, request)?,
+        "/wxa/business/getuserencryptkey" => user::encrypt_key(state, request)?,
+        "/wxa/business/checkencryptedmsg" => user::check_encrypted(state, request)?,
+        "/wxa/set_user_storage" => user::store(state, request)?,
+        "/wxa/remove_user_storage" => user::remove(state, request)?,
+        "/xpay/query_user_balance" => payment::balance(state, request)?,
+        "/xpay/currency_pay" => payment::pay(state, request)?,
+        "/xpay/cancel_currency_pay" => payment::cancel(state, request)?,
+        "/xpay/present_currency" => payment::present(state, request)?,
+        "/xpay/query_order" => payment::order(state, request)?,
         "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
         "/wxa/getwxacode" => return wxacode::limited(state, request),
         "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),
+        "/cgi-bin/media/upload" => return media::upload(state, request),
+        "/cgi-bin/media/get" => return media::get(state, request),
         _ => return Err(Refusal::PathUnknown.into()),
     };
     Ok(Answer::success(&request.path, &body))
@@ -201,7 +223,7 @@ fn check_session(state: &State, request: &Request) -> Result<Value, Refusal> {
     if request.method != Method::GET {
         return Err(Refusal::GetRequired);
     }
-    signed_by(state, app, request)?;
+    signed_by(state, app, request, &request.body)?;
     Ok(ok(json!({})))
 }
 
@@ -211,7 +233,7 @@ fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refu
     if request.method != Method::GET && request.method != Method::POST {
         return Err(Refusal::GetRequired);
     }
-    let user = signed_by(state, app, request)?;
+    let user = signed_by(state, app, request, &request.body)?;
     let key = state.reset_session_key(app, &user)?;
     let openid = state.openid(app, &user);
     Ok(ok(
@@ -219,13 +241,18 @@ fn reset_session_key(state: &mut State, request: &Request) -> Result<Value, Refu
     ))
 }
 
-/// The user whose session_key has signed the call's body, by the parameters of its URL.
-fn signed_by(state: &State, app: usize, request: &Request) -> Result<String, Refusal> {
+/// The user whose session_key has signed `signed`, by the parameters of the call's URL.
+pub(super) fn signed_by(
+    state: &State,
+    app: usize,
+    request: &Request,
+    signed: &[u8],
+) -> Result<String, Refusal> {
     let value = |name| request.query.value(name).unwrap_or_default();
     if value("sig_method") != "hmac_sha256" {
         return Err(Refusal::SigMethodInvalid);
     }
-    state.check_signature(app, value("openid"), value("signature"), &request.body)
+    state.check_signature(app, value("openid"), value("signature"), signed)
 }
 
 /// The JSON of a POST.

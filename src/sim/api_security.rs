@@ -19,14 +19,16 @@ use ::http::{HeaderMap, Method};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::exchange::{Answer, Query, Request};
 use super::refusal::Refusal;
 use super::state::State;
-use crate::crypto::gcm::Gcm;
-use crate::crypto::signature::{PrivateKey, PublicKey};
+use crate::crypto::gcm::{Cipher, Gcm};
+use crate::crypto::signature::{PrivateKey, PublicKey, Scheme};
 use crate::crypto::{NONCE_LEN, random};
 
 /// The APIs that may be called in this form, by their documentation.
@@ -103,10 +105,87 @@ pub struct ApiSecurity {
 /// A key with its number. One for SM2 is made for the id that is its number.
 #[derive(Debug)]
 pub struct SimKey<K> {
-    /// Its number at mp.weixin.qq.com.
+    /// Its number at mp.weixin.qq.com: letters and digits.
     pub number: String,
     /// The key.
     pub key: K,
+}
+
+/// How a developer switches it on by `/_sim/apps/{appid}`: with keys that `openssl` makes, in PEM, and any numbers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    sym_algorithm: String,
+    sym_key: String,
+    sym_sn: String,
+    public_key: String,
+    asym_sn: String,
+    platform_key: String,
+    certificate_sn: String,
+    deprecated_key: Option<String>,
+    deprecated_sn: Option<String>,
+    #[serde(default)]
+    wants_serial: bool,
+}
+
+impl Order {
+    /// The keys, or what is wrong with them.
+    pub(super) fn carry_out(self) -> Result<ApiSecurity, &'static str> {
+        let is_number =
+            |sn: &String| !sn.is_empty() && sn.bytes().all(|b| b.is_ascii_alphanumeric());
+        let numbers = [&self.sym_sn, &self.asym_sn, &self.certificate_sn];
+        if !numbers
+            .into_iter()
+            .chain(&self.deprecated_sn)
+            .all(is_number)
+        {
+            return Err("a number (`..._sn`) is of letters and digits");
+        }
+        let cipher = match self.sym_algorithm.as_str() {
+            "AES256_GCM" => Cipher::Aes256,
+            "SM4_GCM" => Cipher::Sm4,
+            _ => return Err("`sym_algorithm` is `AES256_GCM` or `SM4_GCM`"),
+        };
+        let symmetric = STANDARD.decode(&self.sym_key).ok();
+        let symmetric = symmetric.and_then(|key| Gcm::new(cipher, &key));
+        let symmetric = symmetric.ok_or("`sym_key` is no key of this algorithm in base64")?;
+        let application = SubjectPublicKeyInfoDer::from_pem_slice(self.public_key.as_bytes()).ok();
+        let application = application.and_then(|der| PublicKey::parse(&der, &self.asym_sn));
+        let application = application.ok_or(
+            "`public_key` is no RSA or SM2 key in PEM, from `-----BEGIN PUBLIC KEY-----` on",
+        )?;
+        let platform = private_key(&self.platform_key, &self.certificate_sn);
+        let deprecated = match (self.deprecated_key, self.deprecated_sn) {
+            (None, None) => None,
+            (Some(key), Some(number)) => Some(SimKey {
+                key: private_key(&key, &number).ok_or("`deprecated_key` is no private key")?,
+                number,
+            }),
+            _ => return Err("`deprecated_key` and `deprecated_sn` belong together"),
+        };
+        Ok(ApiSecurity {
+            symmetric: Some(SimKey {
+                number: self.sym_sn,
+                key: symmetric,
+            }),
+            application: Some(SimKey {
+                number: self.asym_sn,
+                key: application,
+            }),
+            platform: SimKey {
+                key: platform.ok_or("`platform_key` is no RSA or SM2 private key in PEM")?,
+                number: self.certificate_sn,
+            },
+            deprecated,
+            wants_serial: self.wants_serial,
+        })
+    }
+}
+
+fn private_key(pem: &str, number: &str) -> Option<PrivateKey> {
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let read = |scheme| PrivateKey::parse(scheme, der.secret_der(), number);
+    read(Scheme::RsaPss).or_else(|| read(Scheme::Sm2))
 }
 
 /// A call that came encrypted.
@@ -292,11 +371,9 @@ fn plain_request(request: &Request, mut parameters: Map<String, Value>) -> Reque
     };
     Request {
         method,
-        path: request.path.clone(),
         query: Query::of(query),
-        headers: request.headers.clone(),
-        peer: request.peer,
         body,
+        ..request.clone()
     }
 }
 

@@ -2,6 +2,7 @@
 //! module's header; `GET /_sim/` returns the same text.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method};
@@ -12,12 +13,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request, percent_decode};
 use super::fault::{Effect, FOR_EVER, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
+use super::payment::{PayKeys, Till};
 use super::quota::Limits;
 use super::state::{CODE_LIFE, CodeKind, State, UserChange};
+use crate::secret::Secret;
 
 const PREFIX: &str = "/_sim";
 const HELP: &str = include_str!("help.txt");
@@ -46,6 +50,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "encrypt", "") => encrypt(state, request),
         (&Method::GET, "users", "") => Ok(users(state, request)),
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
+        (&Method::POST, "purchases", "") => purchase(state, request),
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
         (&Method::GET, "access", "") => Ok(access(state)),
@@ -71,6 +76,10 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "reset", "") => {
             state.reset();
             Ok(json!({ "reset": true }))
+        }
+        (&Method::GET, "video", id) => {
+            let video = state.media.video(id, state.now());
+            return video.unwrap_or_else(|| Answer::text(404, "there is no such video\n"));
         }
         (method, _, _) => {
             let problem = format!("there is no {method} {}\n\n{HELP}", request.path);
@@ -152,6 +161,9 @@ fn change_user(state: &mut State, request: &Request, name: &str) -> Result<Value
     if change.phone.as_ref().is_some_and(|phone| !is_number(phone)) {
         return Err(wrong("`phone` is 1 to 20 digits"));
     }
+    if change.risk_rank.is_some_and(|rank| rank > 4) {
+        return Err(wrong("`risk_rank` is from 0 to 4"));
+    }
     state.change_user(&name, &change);
     Ok(user(state, &name, false))
 }
@@ -170,6 +182,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
                 "openid": state.openid(app, name).as_str(),
                 "unionid": state.unionid(app, name).as_ref().map(|id| id.as_str()),
                 "logged_in": key.is_some(),
+                "storage": user.belongings.get(&app).map(|belongings| &belongings.values),
             });
             if reveal {
                 shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));
@@ -185,8 +198,37 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "logins_per_minute": user.logins_per_minute,
         "phone": state.phone_number(name),
         "subscribed": user.subscribed,
+        "risk_rank": user.risk_rank,
         "apps": apps,
     })
+}
+
+fn purchase(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Purchase {
+        user: String,
+        app: Option<String>,
+        order_id: String,
+        coins: u32,
+        #[serde(default)]
+        env: u8,
+    }
+
+    let order: Purchase = parse(&request.body)?;
+    check_user_name(&order.user)?;
+    let app = one_app(state, order.app.as_deref(), "app")?;
+    if order.env > 1 {
+        return Err(wrong("`env` is 0 or 1"));
+    }
+    let till = Till {
+        app,
+        env: order.env,
+    };
+    state
+        .buy_coins(till, &order.user, &order.order_id, order.coins)
+        .ok_or_else(|| wrong("`order_id` was used before"))?;
+    Ok(json!({ "openid": state.openid(app, &order.user).as_str() }))
 }
 
 fn apps(state: &State) -> Value {
@@ -199,6 +241,7 @@ fn apps(state: &State) -> Value {
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
                 "pages": app.known.pages,
+                "api_security": app.known.api_security.is_some(),
             })
         })
         .collect();
@@ -212,10 +255,21 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
         pages: Option<Vec<String>>,
+        api_security: Option<api_security::Order>,
+        pay_keys: Option<Keys>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {
+        production: String,
+        sandbox: String,
     }
 
     let app = find_app(state, appid)?;
     let change: Change = parse(&request.body)?;
+    let api_security = change.api_security.map(api_security::Order::carry_out);
+    let api_security = api_security.transpose().map_err(wrong)?;
     let known = &mut state.apps[app].known;
     known.unionid = change.unionid.unwrap_or(known.unionid);
     if let Some(seconds) = change.session_key_period_s {
@@ -223,6 +277,15 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     }
     if change.pages.is_some() {
         known.pages = change.pages;
+    }
+    if let Some(api_security) = api_security {
+        known.api_security = Some(Arc::new(api_security));
+    }
+    if let Some(keys) = change.pay_keys {
+        known.pay_keys = Some(PayKeys {
+            production: Secret::new(keys.production),
+            sandbox: Secret::new(keys.sandbox),
+        });
     }
     Ok(apps(state))
 }

@@ -207,7 +207,7 @@ fn content_type(path: &str) -> HeaderValue {
 }
 
 impl Query {
-    /// Parameters that are decoded already.
+    /// Parameters that came in another way.
     pub(super) fn of(parameters: Vec<(String, String)>) -> Self {
         Self {
             raw: String::new(),
@@ -534,6 +534,8 @@ mod tests {
                 Just("/cgi-bin/stable_token".to_owned()),
                 Just("/cgi-bin/get_api_domain_ip".to_owned()),
                 "/wxa/(business/getuserphonenumber|getopendata|checksession|resetusersessionkey)",
+                "/wxa/(getwxacode|getwxacodeunlimit|msg_sec_check|img_sec_check|getuserriskrank|set_user_storage)",
+                "/cgi-bin/(media/upload|media/get|message/subscribe/send|message/custom/send|callback/check)",
                 "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|quota|access|clock|reset|calls|.{0,9})",
                 "/.{0,20}",
             ],

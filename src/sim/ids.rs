@@ -103,6 +103,21 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
+    /// A key of the encrypted channel.
+    pub(super) fn encrypt_key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        key.copy_from_slice(&self.digest("encrypt_key")[..16]);
+        key
+    }
+
+    pub(super) fn media_id(&mut self) -> String {
+        let digest = URL_SAFE_NO_PAD.encode(self.digest("media_id"));
+        format!(
+            "{digest}{}",
+            URL_SAFE_NO_PAD.encode(self.digest("media_id"))
+        )
+    }
+
     /// The number of a sent message.
     pub(super) fn message_id(&mut self) -> u64 {
         let mut number = [0; 8];

@@ -146,7 +146,7 @@ pub(super) fn reply(state: &mut State, request: &Request) -> Result<Value, Refus
         }
         "image" => {
             let image = body.image.ok_or(Refusal::BodyMalformed)?;
-            if image.media_id.is_empty() {
+            if !state.media.has(app, &image.media_id, state.now()) {
                 return Err(Refusal::MediaIdInvalid.into());
             }
         }
@@ -162,7 +162,7 @@ pub(super) fn reply(state: &mut State, request: &Request) -> Result<Value, Refus
             if page.title.is_empty() || page.pagepath.is_empty() {
                 return Err(Refusal::BodyMalformed.into());
             }
-            if page.thumb_media_id.is_empty() {
+            if !state.media.has(app, &page.thumb_media_id, state.now()) {
                 return Err(Refusal::MediaIdInvalid.into());
             }
         }

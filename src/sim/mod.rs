@@ -5,8 +5,8 @@
 //! calls its JSON `text/plain`. Whoever passes here should pass against `api.weixin.qq.com`, so a rule of WeChat's is
 //! never relaxed for convenience: convenience has its own paths under `/_sim/`, listed below.
 //!
-//! The rules (`state`, `token`, `open_data`, `api`, `control`, `fault`) are plain functions on one `State` and know no socket;
-//! `http` carries their decisions out.
+//! The rules are plain functions on one `State` and know no socket: `api` says which endpoint is whose, a file for each
+//! kind of endpoint says how it answers, `control` and `fault` interfere. `http` carries their decisions out.
 //!
 //! The state sits behind one std mutex. A call is a few map lookups and ends before the answer is written, so the lock
 //! is held for microseconds and never across an `.await` (a delay is waited for outside it); one lock also makes each
@@ -26,15 +26,21 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod media;
 mod message;
+mod multipart;
 mod open_data;
+mod operations;
+mod payment;
 #[cfg(test)]
 mod probe;
 mod quota;
 mod refusal;
+mod security;
 mod state;
 mod tls;
 mod token;
+mod user;
 mod wxacode;
 
 use std::convert::Infallible;
@@ -53,6 +59,7 @@ pub use api_security::{ApiSecurity, SimKey};
 pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
+pub use payment::PayKeys;
 pub use quota::Limits;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
@@ -230,7 +237,8 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, tokens, the white-list, withheld paths, quotas, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, media, coins, tokens, the white-list, withheld paths, quotas, faults, calls and the
+    /// clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

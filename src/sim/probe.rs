@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::http::{HeaderMap, Method};
+use ::http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 
 use super::api;
@@ -111,4 +111,17 @@ pub(super) fn json(answer: &Answer) -> Value {
         assert!(errmsg.contains(" rid: 655"), "{errmsg}");
     }
     body
+}
+
+/// A form with one file in it, as `media`.
+pub(super) fn form(filename: &str, data: &[u8]) -> (HeaderMap, Vec<u8>) {
+    let kind = HeaderValue::from_static("multipart/form-data; boundary=boundary");
+    let mut body = format!(
+        "--boundary\r\nContent-Disposition: form-data; name=\"media\"; filename=\"{filename}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend(data);
+    body.extend(b"\r\n--boundary--\r\n");
+    (HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]), body)
 }

@@ -11,11 +11,14 @@ use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
+use super::payment::{PayKeys, Payments};
 use super::quota::{Quota, Quotas, Usage, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
+use super::user::{Belongings, Proofs};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId};
 use crate::secret::Secret;
@@ -41,6 +44,8 @@ pub struct SimApp {
     pub api_security: Option<Arc<ApiSecurity>>,
     /// The pages of its released version; every page exists if there are none, as by default.
     pub pages: Option<Vec<String>>,
+    /// Its keys for virtual payment, without which it has none (48001). None by default.
+    pub pay_keys: Option<PayKeys>,
 }
 
 impl SimApp {
@@ -53,6 +58,7 @@ impl SimApp {
             session_key_period: SESSION_KEY_PERIOD,
             api_security: None,
             pages: None,
+            pay_keys: None,
         }
     }
 }
@@ -75,6 +81,8 @@ pub struct UserChange {
     pub subscribed: Option<bool>,
     /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
     pub wrote: bool,
+    /// What `/wxa/getuserriskrank` says of the user, 0 to 4; 0 by default.
+    pub risk_rank: Option<u8>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -107,6 +115,9 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) media: Media,
+    pub(super) proofs: Proofs,
+    pub(super) payments: Payments,
     pub(super) access: Access,
     pub(super) quotas: Quotas,
     pub(super) faults: Faults,
@@ -132,8 +143,11 @@ pub(super) struct User {
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
     pub(super) subscribed: bool,
+    pub(super) risk_rank: u8,
     /// With customer service, by the app's index.
     pub(super) conversations: BTreeMap<usize, Conversation>,
+    /// By the app's index.
+    pub(super) belongings: BTreeMap<usize, Belongings>,
 }
 
 /// A user's login state in one app.
@@ -143,6 +157,7 @@ pub(super) struct Session {
     pub(super) key: Option<(SessionKey, Timestamp)>,
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
+    pub(super) logged_in_at: Option<Timestamp>,
     logins: Quota,
 }
 
@@ -163,7 +178,9 @@ impl Default for User {
             phone: None,
             sessions: BTreeMap::new(),
             subscribed: true,
+            risk_rank: 0,
             conversations: BTreeMap::new(),
+            belongings: BTreeMap::new(),
         }
     }
 }
@@ -179,6 +196,9 @@ impl State {
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            media: Media::default(),
+            proofs: Proofs::default(),
+            payments: Payments::default(),
             access: Access::default(),
             quotas: Quotas::default(),
             faults: Faults::default(),
@@ -205,6 +225,9 @@ impl State {
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.media = Media::default();
+        self.proofs = Proofs::default();
+        self.payments = Payments::default();
         self.access = Access::default();
         self.quotas = Quotas::default();
         self.faults.clear();
@@ -261,6 +284,7 @@ impl State {
             user.phone.clone_from(&change.phone);
         }
         user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
         if change.wrote {
             let apps = 0..self.apps.len();
             user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
@@ -310,6 +334,7 @@ impl State {
             return Err(Refusal::MinuteQuota);
         }
         code.used = true;
+        session.logged_in_at = Some(now);
 
         let period = self.apps[app].known.session_key_period;
         let session_key = match &session.key {

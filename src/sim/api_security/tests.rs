@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -19,6 +20,9 @@ const PHONE: &str = "/wxa/business/getuserphonenumber";
 const URL: &str = "https://api.weixin.qq.com/wxa/business/getuserphonenumber";
 const APP: &str = "wx0123456789abcdef";
 const OTHER_APP: &str = "wxfedcba9876543210";
+
+/// Of the documentation's key pair.
+const SM2_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoEcz1UBgi0DQgAEFzc+mfwshF7tv3hUEdgye8LcMr6d\nZcBDXFAcQRJouSCJndP7mHZsV1j54Yy3Ewtan09HMhce9cW7BJjCKoV2Mg==\n-----END PUBLIC KEY-----\n";
 
 fn private(scheme: Scheme, number: &str) -> PrivateKey {
     let name = match scheme {
@@ -133,8 +137,11 @@ impl World {
     }
 
     fn plain(&self, method: Method, path: &str, body: &[u8]) -> Request {
-        let target = format!("{path}?access_token={}", self.token);
-        Request::of(method, &target, body)
+        let query = vec![("access_token".to_owned(), self.token.clone())];
+        Request {
+            query: Query::of(query),
+            ..Request::of(method, path, body)
+        }
     }
 
     fn receive(&mut self, request: &Request) -> Answer {
@@ -482,6 +489,70 @@ fn parameters_go_back_to_where_they_were() {
 }
 
 #[test]
+fn a_developer_switches_it_on_with_keys_in_pem() {
+    let world = World::usual();
+    let vectors = include_str!("../../../tests/vectors/api_security.json");
+    let vectors: Vec<Value> = serde_json::from_str(vectors).unwrap();
+    let name = "apisec-rsa-pss-request-signature";
+    let vector = vectors.iter().find(|one| one["name"] == name).unwrap();
+    let mut order = json!({ "api_security": {
+        "sym_algorithm": "SM4_GCM",
+        "sym_key": STANDARD.encode([7; 16]),
+        "sym_sn": "sym",
+        "public_key": SM2_PUBLIC,
+        "asym_sn": "app",
+        "platform_key": vector["inputs"]["private_key_pem"],
+        "certificate_sn": "new",
+    }});
+    let World { mut state, .. } = world;
+    let mut change = |order: &Value| {
+        let path = format!("/_sim/apps/{APP}");
+        let request = Request::of("POST", &path, order.to_string().as_bytes());
+        let Outcome::Answer(answer) = receive(&mut state, request).outcome else {
+            panic!("an answer was due");
+        };
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(!text.contains("PRIVATE"), "{text}");
+        (
+            answer.status,
+            text,
+            state.apps[0].known.api_security.clone(),
+        )
+    };
+    let (status, text, known) = change(&order);
+    assert!(
+        status == 200 && text.contains(r#""api_security":true"#),
+        "{text}"
+    );
+    let known = known.unwrap();
+    let expected = theirs(Cipher::Sm4, Scheme::RsaPss);
+    assert_eq!(
+        known.symmetric.as_ref().unwrap().key,
+        expected.symmetric.unwrap().key
+    );
+    assert_eq!(known.platform.key, expected.platform.key);
+    let application = &known.application.as_ref().unwrap().key;
+    assert_eq!(*application, private(Scheme::Sm2, "app").public());
+
+    for (name, value, expected) in [
+        ("sym_algorithm", "AES", "`AES256_GCM` or `SM4_GCM`"),
+        ("sym_algorithm", "AES256_GCM", "`sym_key` is no key"),
+        ("sym_key", "?", "`sym_key` is no key"),
+        ("public_key", "?", "`public_key` is no"),
+        ("platform_key", SM2_PUBLIC, "`platform_key` is no"),
+        ("certificate_sn", "a\nb", "letters and digits"),
+        ("deprecated_sn", "old", "belong together"),
+        ("unheard_of", "", "unknown field"),
+    ] {
+        let before = order.clone();
+        order["api_security"][name] = json!(value);
+        let (status, text, _) = change(&order);
+        assert!(status == 400 && text.contains(expected), "{text}");
+        order = before;
+    }
+}
+
+#[test]
 fn an_answer_that_is_not_json_stays_as_it_is() {
     let world = World::usual();
     let call = world.seal(URL, &[], "{}");
@@ -491,4 +562,23 @@ fn an_answer_that_is_not_json_stays_as_it_is() {
     let sealed = secured.seal(&world.state, picture);
     assert_eq!(sealed.body, &b"\x89PNG"[..]);
     assert!(sealed.headers.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_call_makes_the_simulator_panic(
+        body in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..64),
+            "\\{(\"(iv|data|authtag|_n)\":(1|\"[A-Za-z0-9+/]{16}\"|\"\"),?){0,4}\\}".prop_map(String::into_bytes),
+        ],
+        lines in proptest::collection::vec(("(appid|timestamp|signature|serial)", "[ -~]{0,20}|1700000040|wx0123456789abcdef|AAAA"), 0..5),
+    ) {
+        let mut world = World::usual();
+        let mut request = world.plain(Method::POST, PHONE, &body);
+        for (name, value) in lines {
+            let name = HeaderName::try_from(format!("wechatmp-{name}")).unwrap();
+            request.headers.insert(name, HeaderValue::from_str(&value).unwrap());
+        }
+        prop_assert!(world.receive(&request).errcode.is_some());
+    }
 }
