@@ -72,6 +72,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::GET, "calls", "") => {
             Ok(serde_json::to_value(&state.calls).expect("strings and numbers serialise"))
         }
+        (&Method::GET, "rids", rid) if !rid.is_empty() => call_by_rid(state, rid),
         (&Method::POST, "clock", "") => advance(state, request),
         (&Method::POST, "reset", "") => {
             state.reset();
@@ -539,6 +540,14 @@ fn check_status(status: Option<u16>) -> Result<(), Wrong> {
 fn header_value(field: &str, value: &str) -> Result<HeaderValue, Wrong> {
     HeaderValue::from_str(value)
         .map_err(|_| Wrong(format!("`{field}` cannot stand in a header field")))
+}
+
+fn call_by_rid(state: &State, rid: &str) -> Result<Value, Wrong> {
+    let call = state.call_by_rid(rid);
+    let call =
+        call.ok_or_else(|| wrong("no call of the last seven days was refused with this rid"))?;
+    let app = call.app.map(|app| state.apps[app].known.appid.as_str());
+    Ok(json!({ "appid": app, "request": call.to_json() }))
 }
 
 fn advance(state: &mut State, request: &Request) -> Result<Value, Wrong> {

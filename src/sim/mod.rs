@@ -36,6 +36,7 @@ mod payment;
 mod probe;
 mod quota;
 mod refusal;
+mod rids;
 mod security;
 mod state;
 mod tls;
