@@ -74,6 +74,7 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/openapi/quota/clear" => operations::clear_one(state, request)?,
         "/cgi-bin/clear_quota" => operations::clear_all(state, request)?,
         "/cgi-bin/clear_quota/v2" => operations::clear_all_by_secret(state, request)?,
+        "/cgi-bin/openapi/rid/get" => operations::call(state, request)?,
         "/cgi-bin/callback/check" => operations::callback_check(state, request)?,
         "/wxa/business/getuserphonenumber" => phone_number(state, request)?,
         "/wxa/getopendata" => open_data(state, request)?,

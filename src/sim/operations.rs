@@ -111,6 +111,27 @@ pub(super) fn clear_all_by_secret(state: &mut State, request: &Request) -> Resul
     Ok(json!({ "errcode": 0, "errmsg": "ok" }))
 }
 
+/// `POST /cgi-bin/openapi/rid/get`: what is remembered of a call that was refused. Of one that was not, nothing, because its
+/// answer had no rid.
+pub(super) fn call(state: &State, request: &Request) -> Result<Value, Refused> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        rid: String,
+    }
+
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    let Body { rid } = posted(request)?;
+    if rid.is_empty() {
+        return Err(Refusal::RidMalformed.into());
+    }
+    let call = state.call_by_rid(&rid).ok_or(Refusal::RidUnknown)?;
+    if call.app.is_some_and(|its| its != app) {
+        return Err(Refusal::RidForeign.into());
+    }
+    Ok(json!({ "errcode": 0, "errmsg": "ok", "request": call.to_json() }))
+}
+
 /// The API that is asked about: one with a token.
 fn cgi_path(request: &Request) -> Result<String, Refused> {
     #[derive(Deserialize)]
@@ -210,5 +231,15 @@ mod tests {
             probe.post("/cgi-bin/clear_quota/v2", &wrong)["errcode"],
             40125
         );
+    }
+
+    #[test]
+    fn a_refused_call_is_remembered_by_its_rid() {
+        const GET: &str = "/cgi-bin/openapi/rid/get";
+        let mut probe = Probe::new();
+        probe.assert_takes_json_with_a_token(GET);
+        for (rid, errcode) in [("", 76002), ("617682e0-09059ac5-34a8e2ea", 76001)] {
+            assert_eq!(probe.post(GET, &json!({ "rid": rid }))["errcode"], errcode);
+        }
     }
 }
