@@ -170,6 +170,8 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "unionid": user.unionid,
         "logins_per_minute": user.logins_per_minute,
         "phone": state.phone_number(name),
+        "refuses_messages": user.refuses_messages,
+        "in_contact": !user.out_of_contact,
         "apps": apps,
     })
 }
@@ -183,6 +185,7 @@ fn apps(state: &State) -> Value {
                 "appid": app.known.appid.as_str(),
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
+                "pages": app.known.pages,
             })
         })
         .collect();
@@ -195,6 +198,7 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     struct Change {
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
+        pages: Option<Vec<String>>,
     }
 
     let app = find_app(state, appid)?;
@@ -203,6 +207,9 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
     known.unionid = change.unionid.unwrap_or(known.unionid);
     if let Some(seconds) = change.session_key_period_s {
         known.session_key_period = Duration::from_secs(seconds);
+    }
+    if let Some(pages) = change.pages {
+        known.pages = pages;
     }
     Ok(apps(state))
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::fault::Effect;
-use super::refusal::{Refusal, wording};
+use super::refusal::{Refused, wording};
 use super::state::State;
 use super::{api, control};
 
@@ -138,10 +138,10 @@ impl Answer {
     }
 
     /// A refusal of WeChat's: HTTP 200 all the same.
-    pub(super) fn refusal(state: &mut State, path: &str, refusal: Refusal) -> Self {
-        let errcode = refusal.errcode();
-        let errmsg = format!("{} rid: {}", wording(errcode), state.rid());
-        Self::error(path, errcode, &errmsg)
+    pub(super) fn refusal(state: &mut State, path: &str, refusal: impl Into<Refused>) -> Self {
+        let refused = refusal.into();
+        let errmsg = format!("{} rid: {}", refused.errmsg, state.rid());
+        Self::error(path, refused.errcode, &errmsg)
     }
 
     /// An answer of a control endpoint.
@@ -259,6 +259,7 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::domain::AppId;
     use crate::secret::Secret;
+    use crate::sim::api::stage::Stage;
     use crate::sim::fault::Fault;
     use crate::sim::state::SimApp;
 
@@ -382,30 +383,56 @@ mod tests {
         assert_eq!(state.calls.count(path), 4);
     }
 
+    /// Names of members that some endpoint reads, as a pattern.
+    const FIELDS: &str = "user|appid|path|count|fault|advance_s|secret|grant_type|force_refresh|code|openid|touser|\
+                          template_id|page|data|msgtype|text|link|command";
+
+    /// A value of any kind, perhaps of one that is expected.
+    fn member() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(json!("OPENID")),
+            Just(json!("wx0123456789abcdef")),
+            Just(json!(null)),
+            any::<bool>().prop_map(|it| json!(it)),
+            prop_oneof![Just(0), Just(1), Just(2), any::<i64>()].prop_map(|it| json!(it)),
+            Just(json!(1e99)),
+            ".{0,40}".prop_map(|it| json!(it)),
+        ];
+        scalar.prop_recursive(2, 8, 4, |inner| {
+            let key = prop_oneof!["[a-z]{1,6}1?", "value|content|key|r|g|b"];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(|it| json!(it)),
+                proptest::collection::btree_map(key, inner, 0..4).prop_map(|it| json!(it)),
+            ]
+        })
+    }
+
     proptest! {
         #[test]
         fn no_request_makes_the_simulator_panic(
             method in "GET|POST|PUT|DELETE|HEAD",
             path in prop_oneof![
-                Just("/sns/jscode2session".to_owned()),
-                Just("/cgi-bin/token".to_owned()),
-                Just("/cgi-bin/stable_token".to_owned()),
-                Just("/cgi-bin/get_api_domain_ip".to_owned()),
-                "/wxa/(business/getuserphonenumber|getopendata|checksession|resetusersessionkey)",
-                "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|clock|reset|calls|.{0,9})",
-                "/.{0,20}",
+                4 => proptest::sample::select(api::paths().collect::<Vec<_>>()).prop_map(str::to_owned),
+                1 => "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|clock|reset|calls|.{0,9})",
+                1 => "/.{0,20}",
             ],
-            query in "((appid|secret|js_code|grant_type|user|access_token|.{0,3})=(.{0,9}|wx0123456789abcdef|s|client_credential)&){0,5}",
+            query in "((appid|secret|js_code|grant_type|user|type|.{0,3})=(.{0,9}|wx0123456789abcdef|s|client_credential)&){0,3}(access_token=TOKEN&)?(openid=OPENID&)?",
             body in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..64),
-                "\\{(\"(user|appid|path|count|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
+                proptest::collection::btree_map(prop_oneof![FIELDS, "[a-z]{0,9}"], member(), 0..6)
+                    .prop_map(|members| serde_json::to_vec(&members).unwrap()),
             ],
         ) {
-            let mut state = state();
+            let mut stage = Stage::new();
+            let known = |text: &str| text.replace("TOKEN", &stage.token).replace("OPENID", &stage.alice);
+            let body = match String::from_utf8(body) {
+                Ok(text) => known(&text).into_bytes(),
+                Err(error) => error.into_bytes(),
+            };
             let mut request = Request::of(method.as_str(), &path, &body);
-            request.query = Query::parse(&query);
+            request.query = Query::parse(&known(&query));
             for _ in 0..2 {
-                receive(&mut state, request.clone());
+                receive(&mut stage.state, request.clone());
             }
         }
     }

@@ -103,6 +103,13 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
+    /// The id of a message: more than the 53 bits that a double holds, as WeChat's are.
+    pub(super) fn message_id(&mut self, now: Timestamp) -> u64 {
+        self.serial += 1;
+        let nanoseconds = now.as_secs().saturating_mul(1_000_000_000);
+        nanoseconds.saturating_add(self.serial % 1_000_000_000)
+    }
+
     /// A request id: three groups of hexadecimal digits, the first of them the Unix time.
     pub(super) fn rid(&mut self, now: Timestamp) -> String {
         let d = self.digest("rid");

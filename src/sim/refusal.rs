@@ -3,15 +3,19 @@
 //! The wording's punctuation before the rid differs from code to code as it does in WeChat's answers, because parsers
 //! have to cope with both.
 
+use std::borrow::Cow;
+
 /// A call refused by a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     CredentialInvalid = 40001,
     GrantTypeInvalid = 40002,
     OpenIdInvalid = 40003,
+    MessageTypeInvalid = 40008,
     AppIdInvalid = 40013,
     TokenMalformed = 40014,
     CodeInvalid = 40029,
+    TemplateInvalid = 40037,
     PathUnknown = 40066,
     AppSecretInvalid = 40125,
     CodeUsed = 40163,
@@ -20,22 +24,47 @@ pub(super) enum Refusal {
     AppIdMissing = 41002,
     AppSecretMissing = 41004,
     CodeMissing = 41008,
+    PageInvalid = 41030,
     TokenExpired = 42001,
     GetRequired = 43001,
     PostRequired = 43002,
+    MessageRefused = 43101,
     BodyEmpty = 44002,
+    ContentEmpty = 44004,
     DayQuota = 45009,
     MinuteQuota = 45011,
+    OutOfContact = 45015,
+    CommandInvalid = 45072,
+    NoRecentMessage = 45080,
+    TypingAlready = 45081,
     BodyMalformed = 47001,
+    ArgumentInvalid = 47003,
     SessionKeyMissing = 87007,
     SigMethodInvalid = 87008,
     SignatureInvalid = 87009,
 }
 
 impl Refusal {
-    /// The errcode.
-    pub(super) fn errcode(self) -> i64 {
-        self as i64
+    /// The same in other words than the usual ones.
+    pub(super) fn saying(self, errmsg: impl Into<Cow<'static, str>>) -> Refused {
+        Refused {
+            errcode: self as i64,
+            errmsg: errmsg.into(),
+        }
+    }
+}
+
+/// A refusal as it is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) errcode: i64,
+    /// Up to where ` rid: ` follows.
+    pub(super) errmsg: Cow<'static, str>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        refusal.saying(wording(refusal as i64))
     }
 }
 
@@ -46,9 +75,11 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         40002 => "invalid grant_type",
         40003 => "invalid openid",
         40007 => "invalid media_id",
+        40008 => "invalid message type",
         40013 => "invalid appid",
         40014 => "invalid access_token",
         40029 => "invalid code,",
+        40037 => "invalid template_id",
         40066 => "invalid url",
         40125 => "invalid appsecret",
         40163 => "code been used,",
@@ -59,13 +90,21 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         41002 => "appid missing",
         41004 => "appsecret missing",
         41008 => "missing code",
+        41030 => "invalid page",
         42001 => "access_token expired",
         43001 => "require GET method",
         43002 => "require POST method",
+        43101 => "user refuse to accept the msg",
         44002 => "empty post data",
+        44004 => "empty content",
         45009 => "reach max api daily quota limit",
         45011 => "api minute-quota reach limit, must slower, retry next minute",
+        45015 => "response out of time limit or subscription is canceled",
+        45072 => "invalid command",
+        45080 => "typing state needs a message within the last 30 seconds",
+        45081 => "already in typing state",
         47001 => "data format error",
+        47003 => "argument invalid!",
         48001 => "api unauthorized",
         87007 => "session_key is not existed or expired",
         87008 => "invalid sig_method",

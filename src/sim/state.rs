@@ -20,6 +20,8 @@ use crate::secret::Secret;
 pub(super) const CODE_LIFE: Duration = Duration::from_secs(300);
 const LOGINS_PER_MINUTE: u32 = 100;
 const SESSION_KEY_PERIOD: Duration = Duration::from_secs(60);
+/// How long a user sees customer service type.
+const TYPING: Duration = Duration::from_secs(15);
 
 /// A Mini Program as the simulator is told of it.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct SimApp {
     /// Logins within this time of the session_key's making get the same key again; zero makes a new one each time.
     /// 60 seconds by default; WeChat does not tell its own.
     pub session_key_period: Duration,
+    /// The pages that its released version has; if none is named, any page exists.
+    pub pages: Vec<String>,
 }
 
 impl SimApp {
@@ -43,7 +47,15 @@ impl SimApp {
             secrets: vec![secret],
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
+            pages: Vec::new(),
         }
+    }
+
+    /// Whether it has the page, which is written without a slash in front; a query may follow.
+    pub(super) fn has_page(&self, page: &str) -> bool {
+        let path = page.split('?').next().unwrap_or(page);
+        let known = self.pages.is_empty() || self.pages.iter().any(|page| page == path);
+        known && !path.starts_with('/')
     }
 }
 
@@ -61,6 +73,11 @@ pub struct UserChange {
     pub logins_per_minute: Option<u32>,
     /// The user's phone number, without its country code, which is 86. Made up from the name by default.
     pub phone: Option<String>,
+    /// Whether the user has not subscribed to messages (43101).
+    pub refuses_messages: Option<bool>,
+    /// Whether the user has written to the app's customer service lately, so that it may answer (45015, 45080). True
+    /// by default.
+    pub in_contact: Option<bool>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -111,6 +128,8 @@ pub(super) struct User {
     pub(super) logins_per_minute: u32,
     /// If one has been set.
     phone: Option<String>,
+    pub(super) refuses_messages: bool,
+    pub(super) out_of_contact: bool,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
 }
@@ -123,6 +142,8 @@ pub(super) struct Session {
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
     logins: Quota,
+    /// When customer service stops typing.
+    typing_until: Option<Timestamp>,
 }
 
 struct Code {
@@ -140,6 +161,8 @@ impl Default for User {
             unionid: true,
             logins_per_minute: LOGINS_PER_MINUTE,
             phone: None,
+            refuses_messages: false,
+            out_of_contact: false,
             sessions: BTreeMap::new(),
         }
     }
@@ -229,6 +252,8 @@ impl State {
         user.blocked = change.blocked.unwrap_or(user.blocked);
         user.unionid = change.unionid.unwrap_or(user.unionid);
         user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
+        user.refuses_messages = change.refuses_messages.unwrap_or(user.refuses_messages);
+        user.out_of_contact = change.in_contact.map_or(user.out_of_contact, |it| !it);
         if change.phone.is_some() {
             user.phone.clone_from(&change.phone);
         }
@@ -366,6 +391,28 @@ impl State {
         let (key, made_at) = (self.ids.session_key(), *made_at);
         session.renew(key.clone(), made_at);
         Ok(key)
+    }
+
+    /// Shows a user that customer service is typing.
+    pub(super) fn begin_typing(&mut self, app: usize, user: &str) -> Result<(), Refusal> {
+        let now = self.now();
+        let Some(user) = self.users.get_mut(user) else {
+            return Err(Refusal::OpenIdInvalid);
+        };
+        let session = user.sessions.entry(app).or_default();
+        if session.typing_until.is_some_and(|until| now < until) {
+            return Err(Refusal::TypingAlready);
+        }
+        session.typing_until = Some(now.plus(TYPING));
+        Ok(())
+    }
+
+    /// A message ends it too.
+    pub(super) fn end_typing(&mut self, app: usize, user: &str) {
+        let user = self.users.get_mut(user);
+        if let Some(session) = user.and_then(|user| user.sessions.get_mut(&app)) {
+            session.typing_until = None;
+        }
     }
 
     /// A new classic token.
