@@ -1,6 +1,7 @@
 //! WeChat's own endpoints: what is asked, in which order it is checked, how it is answered.
 
 mod messages;
+mod qr_codes;
 mod tokens;
 mod users;
 
@@ -36,43 +37,31 @@ enum Handler {
     Open(fn(&mut State, &Request) -> Result<Value, Refused>),
     /// An access_token has said for which app.
     Json(fn(&mut State, usize, &Request) -> Result<Value, Refused>),
+    /// The same, and what comes need not be JSON.
+    Any(fn(&mut State, usize, &Request) -> Result<Answer, Refused>),
 }
 
-/// All there are, by path.
-const ENDPOINTS: &[(&str, Takes, Handler)] = {
-    use Handler::{Json, Open};
-    use Takes::{Either, Get, Post};
+use Handler::{Any, Json, Open};
+use Takes::{Either, Get, Post};
 
-    &[
-        ("/cgi-bin/get_api_domain_ip", Get, Json(api_domain_ips)),
-        ("/cgi-bin/message/custom/send", Post, Json(messages::send)),
-        (
-            "/cgi-bin/message/custom/typing",
-            Post,
-            Json(messages::typing),
-        ),
-        (
-            "/cgi-bin/message/subscribe/send",
-            Post,
-            Json(messages::subscribe_send),
-        ),
-        ("/cgi-bin/stable_token", Post, Open(tokens::stable_token)),
-        ("/cgi-bin/token", Get, Open(tokens::token)),
-        ("/sns/jscode2session", Either, Open(users::code_to_session)),
-        (
-            "/wxa/business/getuserphonenumber",
-            Post,
-            Json(users::phone_number),
-        ),
-        ("/wxa/checksession", Get, Json(users::check_session)),
-        ("/wxa/getopendata", Post, Json(users::open_data)),
-        (
-            "/wxa/resetusersessionkey",
-            Either,
-            Json(users::reset_session_key),
-        ),
-    ]
-};
+/// All there are, by path.
+#[rustfmt::skip]
+const ENDPOINTS: &[(&str, Takes, Handler)] = &[
+    ("/cgi-bin/get_api_domain_ip", Get, Json(api_domain_ips)),
+    ("/cgi-bin/message/custom/send", Post, Json(messages::send)),
+    ("/cgi-bin/message/custom/typing", Post, Json(messages::typing)),
+    ("/cgi-bin/message/subscribe/send", Post, Json(messages::subscribe_send)),
+    ("/cgi-bin/stable_token", Post, Open(tokens::stable_token)),
+    ("/cgi-bin/token", Get, Open(tokens::token)),
+    ("/cgi-bin/wxaapp/createwxaqrcode", Post, Any(qr_codes::square)),
+    ("/sns/jscode2session", Either, Open(users::code_to_session)),
+    ("/wxa/business/getuserphonenumber", Post, Json(users::phone_number)),
+    ("/wxa/checksession", Get, Json(users::check_session)),
+    ("/wxa/getopendata", Post, Json(users::open_data)),
+    ("/wxa/getwxacode", Post, Any(qr_codes::of_path)),
+    ("/wxa/getwxacodeunlimit", Post, Any(qr_codes::of_scene)),
+    ("/wxa/resetusersessionkey", Either, Json(users::reset_session_key)),
+];
 
 /// The paths of all endpoints.
 #[cfg(test)]
@@ -80,22 +69,32 @@ pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     ENDPOINTS.iter().map(|(path, _, _)| *path)
 }
 
-/// The gate, and what lies behind it. The access_token is looked at before the method.
+/// Finds the endpoint and has it answer.
 fn dispatch(state: &mut State, request: &Request) -> Result<Answer, Refused> {
     let endpoint = ENDPOINTS.iter().find(|(path, _, _)| *path == request.path);
     let (_, takes, handler) = endpoint.ok_or(Refusal::PathUnknown)?;
-    let body = match handler {
-        Handler::Open(answer) => {
+    let success = |body| Answer::success(&request.path, &body);
+    match handler {
+        Open(answer) => {
             takes.check(&request.method)?;
-            answer(state, request)?
+            answer(state, request).map(success)
         }
-        Handler::Json(answer) => {
-            let app = state.check_access_token(request.query.value("access_token"))?;
-            takes.check(&request.method)?;
-            answer(state, app, request)?
+        Json(answer) => {
+            let app = enter(state, request, *takes)?;
+            answer(state, app, request).map(success)
         }
-    };
-    Ok(Answer::success(&request.path, &body))
+        Any(answer) => {
+            let app = enter(state, request, *takes)?;
+            answer(state, app, request)
+        }
+    }
+}
+
+/// The gate of all endpoints that take an access_token, which is looked at before the method. Tells whose it is.
+fn enter(state: &State, request: &Request, takes: Takes) -> Result<usize, Refused> {
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    takes.check(&request.method)?;
+    Ok(app)
 }
 
 impl Takes {

@@ -137,6 +137,18 @@ impl Answer {
         Self::new(200, content_type(path), body.to_string())
     }
 
+    /// A success of WeChat's that is a file.
+    pub(super) fn file(
+        content_type: HeaderValue,
+        headers: HeaderMap,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        Self {
+            headers,
+            ..Self::new(200, content_type, body)
+        }
+    }
+
     /// A refusal of WeChat's: HTTP 200 all the same.
     pub(super) fn refusal(state: &mut State, path: &str, refusal: impl Into<Refused>) -> Self {
         let refused = refusal.into();

@@ -25,6 +25,7 @@ mod fault;
 mod http;
 mod ids;
 mod open_data;
+mod picture;
 mod quota;
 mod refusal;
 mod state;

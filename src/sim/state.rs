@@ -19,6 +19,8 @@ use crate::secret::Secret;
 /// How long a code may be redeemed.
 pub(super) const CODE_LIFE: Duration = Duration::from_secs(300);
 const LOGINS_PER_MINUTE: u32 = 100;
+/// How many codes with a path an app may ever make.
+const CODES: u32 = 100_000;
 const SESSION_KEY_PERIOD: Duration = Duration::from_secs(60);
 /// How long a user sees customer service type.
 const TYPING: Duration = Duration::from_secs(15);
@@ -117,6 +119,8 @@ pub(super) struct State {
 /// An app and its tokens.
 pub(super) struct App {
     pub(super) known: SimApp,
+    /// Codes with a path, of which there may be [`CODES`].
+    pub(super) codes_made: u32,
     classic: Chain,
     stable: StableChain,
 }
@@ -197,6 +201,7 @@ impl State {
         self.offset = Duration::ZERO;
         for app in &mut self.apps {
             (app.classic, app.stable) = (Chain::default(), StableChain::default());
+            app.codes_made = 0;
         }
         self.users.clear();
         self.codes.clear();
@@ -468,9 +473,19 @@ impl Session {
 }
 
 impl App {
+    /// One more code with a path.
+    pub(super) fn count_code(&mut self) -> Result<(), Refusal> {
+        if self.codes_made >= CODES {
+            return Err(Refusal::CodesUsedUp);
+        }
+        self.codes_made += 1;
+        Ok(())
+    }
+
     fn new(known: SimApp) -> Self {
         Self {
             known,
+            codes_made: 0,
             classic: Chain::default(),
             stable: StableChain::default(),
         }
