@@ -1,5 +1,7 @@
 //! WeChat's own endpoints: what is asked, in which order it is checked, how it is answered.
 
+mod content;
+mod media;
 mod messages;
 mod qr_codes;
 mod tokens;
@@ -48,6 +50,8 @@ use Takes::{Either, Get, Post};
 #[rustfmt::skip]
 const ENDPOINTS: &[(&str, Takes, Handler)] = &[
     ("/cgi-bin/get_api_domain_ip", Get, Json(api_domain_ips)),
+    ("/cgi-bin/media/get", Get, Any(media::get)),
+    ("/cgi-bin/media/upload", Post, Json(media::upload)),
     ("/cgi-bin/message/custom/send", Post, Json(messages::send)),
     ("/cgi-bin/message/custom/typing", Post, Json(messages::typing)),
     ("/cgi-bin/message/subscribe/send", Post, Json(messages::subscribe_send)),
@@ -58,8 +62,12 @@ const ENDPOINTS: &[(&str, Takes, Handler)] = &[
     ("/wxa/business/getuserphonenumber", Post, Json(users::phone_number)),
     ("/wxa/checksession", Get, Json(users::check_session)),
     ("/wxa/getopendata", Post, Json(users::open_data)),
+    ("/wxa/getuserriskrank", Post, Json(content::risk_rank)),
     ("/wxa/getwxacode", Post, Any(qr_codes::of_path)),
     ("/wxa/getwxacodeunlimit", Post, Any(qr_codes::of_scene)),
+    ("/wxa/img_sec_check", Post, Json(content::picture)),
+    ("/wxa/media_check_async", Post, Json(content::media)),
+    ("/wxa/msg_sec_check", Post, Json(content::text)),
     ("/wxa/resetusersessionkey", Either, Json(users::reset_session_key)),
 ];
 

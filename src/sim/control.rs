@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ::http::Method;
+use ::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,9 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "encrypt", "") => encrypt(state, request),
         (&Method::GET, "users", "") => Ok(users(state, request)),
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
+        (&Method::GET, "media", media_id) if !media_id.is_empty() => {
+            return media(state, media_id);
+        }
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
         (&Method::GET, "faults", "") => Ok(faults(state)),
@@ -138,6 +141,9 @@ fn change_user(state: &mut State, request: &Request, name: &str) -> Result<Value
     if change.phone.as_ref().is_some_and(|phone| !is_number(phone)) {
         return Err(wrong("`phone` is 1 to 20 digits"));
     }
+    if change.risk_rank.is_some_and(|rank| rank > 4) {
+        return Err(wrong("`risk_rank` is from 0 to 4"));
+    }
     state.change_user(&name, &change);
     Ok(user(state, &name, false))
 }
@@ -172,8 +178,19 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "phone": state.phone_number(name),
         "refuses_messages": user.refuses_messages,
         "in_contact": !user.out_of_contact,
+        "risk_rank": user.risk_rank,
         "apps": apps,
     })
+}
+
+/// What is at the address that stands for a video.
+fn media(state: &State, media_id: &str) -> Answer {
+    let Some(media) = state.media_of_any(media_id) else {
+        return Answer::text(404, "there is no such media, or no longer\n");
+    };
+    let (content_type, _) = media.format();
+    let content_type = HeaderValue::from_static(content_type);
+    Answer::file(content_type, HeaderMap::new(), media.content.clone())
 }
 
 fn apps(state: &State) -> Value {
@@ -361,6 +378,7 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::domain::AppId;
     use crate::secret::Secret;
+    use crate::sim::media::MediaKind;
     use crate::sim::state::SimApp;
 
     fn state() -> State {
@@ -407,6 +425,7 @@ mod tests {
             ("/_sim/users/alice", r#"{"blocked":"yes"}"#, "boolean"),
             ("/_sim/apps/wx0", "{}", "no app"),
             ("/_sim/users/alice", r#"{"phone":"+86"}"#, "digits"),
+            ("/_sim/users/alice", r#"{"risk_rank":5}"#, "0 to 4"),
             ("/_sim/encrypt", r#"{"user":"alice"}"#, "several apps"),
             (
                 "/_sim/encrypt",
@@ -512,6 +531,19 @@ mod tests {
         for field in ["encryptedData", "iv", "rawData", "signature", "cloudID"] {
             assert!(made[field].is_string(), "{field} in {made}");
         }
+    }
+
+    #[test]
+    fn a_video_is_at_its_address_without_a_token() {
+        let mut state = state();
+        let content = Bytes::from_static(b"\0\0\0\x18ftypmp42");
+        let id = state.keep_media(1, MediaKind::Video, content.clone());
+        let request = Request::of("GET", &format!("/_sim/media/{id}"), b"");
+        let got = answer(&mut state, &request);
+        assert_eq!((got.status, got.body), (200, content));
+        assert_eq!(got.content_type, "video/mp4");
+        let (status, _) = call(&mut state, Method::GET, "/_sim/media/nothing", "");
+        assert_eq!(status, 404);
     }
 
     #[test]

@@ -176,9 +176,9 @@ impl Answer {
     }
 }
 
-/// WeChat's content types: `/sns/*` calls its JSON plain text.
+/// WeChat's content types: some call their JSON plain text.
 fn content_type(path: &str) -> HeaderValue {
-    if path.starts_with("/sns/") {
+    if path.starts_with("/sns/") || path.starts_with("/cgi-bin/media/") {
         TEXT
     } else {
         CGI_JSON
@@ -397,7 +397,8 @@ mod tests {
 
     /// Names of members that some endpoint reads, as a pattern.
     const FIELDS: &str = "user|appid|path|count|fault|advance_s|secret|grant_type|force_refresh|code|openid|touser|\
-                          template_id|page|data|msgtype|text|link|command";
+                          template_id|page|data|msgtype|text|link|command|scene|path|width|line_color|is_hyaline|\
+                          content|version|media_url|media_type|client_ip|image";
 
     /// A value of any kind, perhaps of one that is expected.
     fn member() -> impl Strategy<Value = Value> {

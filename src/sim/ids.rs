@@ -103,6 +103,13 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
+    pub(super) fn media_id(&mut self) -> String {
+        let mut id = URL_SAFE_NO_PAD.encode(self.digest("media"));
+        id.push_str(&URL_SAFE_NO_PAD.encode(self.digest("media")));
+        id.truncate(64);
+        id
+    }
+
     /// The id of a message: more than the 53 bits that a double holds, as WeChat's are.
     pub(super) fn message_id(&mut self, now: Timestamp) -> u64 {
         self.serial += 1;

@@ -24,6 +24,8 @@ mod exchange;
 mod fault;
 mod http;
 mod ids;
+mod media;
+mod multipart;
 mod open_data;
 mod picture;
 mod quota;
@@ -114,11 +116,9 @@ impl Simulator {
             tokio::net::TcpListener::from_std(listener)?
         };
 
-        let state = Arc::new(Mutex::new(State::new(
-            options.clock,
-            options.seed,
-            options.apps,
-        )));
+        let mut state = State::new(options.clock, options.seed, options.apps);
+        state.url = format!("{scheme}://{addr}");
+        let state = Arc::new(Mutex::new(state));
         let (running, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let server = std::thread::Builder::new()
@@ -208,7 +208,7 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, tokens, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, media, tokens, faults, calls and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

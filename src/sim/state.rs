@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
+use super::media::Shelf;
 use super::open_data::CloudIds;
 use super::quota::{Quota, minute};
 use super::refusal::Refusal;
@@ -22,6 +23,8 @@ const LOGINS_PER_MINUTE: u32 = 100;
 /// How many codes with a path an app may ever make.
 const CODES: u32 = 100_000;
 const SESSION_KEY_PERIOD: Duration = Duration::from_secs(60);
+/// How long after a login a user's content may be checked.
+const PRESENCE: Duration = Duration::from_secs(7200);
 /// How long a user sees customer service type.
 const TYPING: Duration = Duration::from_secs(15);
 
@@ -80,6 +83,8 @@ pub struct UserChange {
     /// Whether the user has written to the app's customer service lately, so that it may answer (45015, 45080). True
     /// by default.
     pub in_contact: Option<bool>,
+    /// How risky WeChat holds the user to be, from 0 to 4; 0 by default.
+    pub risk_rank: Option<u8>,
 }
 
 /// What a code is for; one kind is garbage where another is wanted.
@@ -105,6 +110,8 @@ pub(super) struct Login {
 pub(super) struct State {
     clock: Clock,
     offset: Duration,
+    /// Where the simulator is reached; no slash at the end.
+    pub(super) url: String,
     pub(super) ids: Ids,
     pub(super) apps: Vec<App>,
     pub(super) users: BTreeMap<String, User>,
@@ -112,6 +119,7 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
+    pub(super) media: Shelf,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -134,6 +142,7 @@ pub(super) struct User {
     phone: Option<String>,
     pub(super) refuses_messages: bool,
     pub(super) out_of_contact: bool,
+    pub(super) risk_rank: u8,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
 }
@@ -146,6 +155,8 @@ pub(super) struct Session {
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
     logins: Quota,
+    /// When the user last logged in.
+    seen_at: Option<Timestamp>,
     /// When customer service stops typing.
     typing_until: Option<Timestamp>,
 }
@@ -167,6 +178,7 @@ impl Default for User {
             phone: None,
             refuses_messages: false,
             out_of_contact: false,
+            risk_rank: 0,
             sessions: BTreeMap::new(),
         }
     }
@@ -177,12 +189,14 @@ impl State {
         Self {
             clock,
             offset: Duration::ZERO,
+            url: String::new(),
             ids: Ids::new(seed),
             apps: apps.into_iter().map(App::new).collect(),
             users: BTreeMap::new(),
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
+            media: Shelf::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -207,6 +221,7 @@ impl State {
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
+        self.media = Shelf::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -258,6 +273,7 @@ impl State {
         user.unionid = change.unionid.unwrap_or(user.unionid);
         user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
         user.refuses_messages = change.refuses_messages.unwrap_or(user.refuses_messages);
+        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
         user.out_of_contact = change.in_contact.map_or(user.out_of_contact, |it| !it);
         if change.phone.is_some() {
             user.phone.clone_from(&change.phone);
@@ -307,6 +323,7 @@ impl State {
             return Err(Refusal::MinuteQuota);
         }
         code.used = true;
+        session.seen_at = Some(now);
 
         let period = self.apps[app].known.session_key_period;
         let session_key = match &session.key {
@@ -396,6 +413,14 @@ impl State {
         let (key, made_at) = (self.ids.session_key(), *made_at);
         session.renew(key.clone(), made_at);
         Ok(key)
+    }
+
+    /// Whether the user has been in the app within [`PRESENCE`].
+    pub(super) fn was_here(&self, app: usize, user: &str) -> bool {
+        let user = self.users.get(user);
+        let session = user.and_then(|user| user.sessions.get(&app));
+        let seen_at = session.and_then(|session| session.seen_at);
+        seen_at.is_some_and(|at| self.now().since(at) < PRESENCE)
     }
 
     /// Shows a user that customer service is typing.

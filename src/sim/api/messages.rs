@@ -79,6 +79,8 @@ pub(super) fn send(state: &mut State, app: usize, request: &Request) -> Result<V
         #[serde(default)]
         text: Text,
         #[serde(default)]
+        image: Image,
+        #[serde(default)]
         link: Link,
         #[serde(default)]
         miniprogrampage: Page,
@@ -88,6 +90,12 @@ pub(super) fn send(state: &mut State, app: usize, request: &Request) -> Result<V
     struct Text {
         #[serde(default)]
         content: String,
+    }
+
+    #[derive(Default, Deserialize)]
+    struct Image {
+        #[serde(default)]
+        media_id: String,
     }
 
     #[derive(Default, Deserialize)]
@@ -102,21 +110,31 @@ pub(super) fn send(state: &mut State, app: usize, request: &Request) -> Result<V
     struct Page {
         title: String,
         pagepath: String,
+        thumb_media_id: String,
     }
 
     let body: Body = json_body(request)?;
     let user = state.user_of(app, &body.touser);
     let user = user.ok_or(Refusal::OpenIdInvalid)?;
-    let filled = match body.msgtype.as_str() {
-        "text" => !body.text.content.is_empty(),
-        "link" => !body.link.title.is_empty() && !body.link.url.is_empty(),
-        "miniprogrampage" => {
-            !body.miniprogrampage.title.is_empty() && !body.miniprogrampage.pagepath.is_empty()
-        }
+    let page = &body.miniprogrampage;
+    let (filled, media_id) = match body.msgtype.as_str() {
+        "text" => (!body.text.content.is_empty(), None),
+        "image" => (true, Some(&body.image.media_id)),
+        "link" => (
+            !body.link.title.is_empty() && !body.link.url.is_empty(),
+            None,
+        ),
+        "miniprogrampage" => (
+            !page.title.is_empty() && !page.pagepath.is_empty(),
+            Some(&page.thumb_media_id),
+        ),
         _ => return Err(Refusal::MessageTypeInvalid.into()),
     };
     if !filled {
         return Err(Refusal::ContentEmpty.into());
+    }
+    if media_id.is_some_and(|id| state.media(app, id).is_none()) {
+        return Err(Refusal::MediaIdInvalid.into());
     }
     if state.users[&user].out_of_contact {
         return Err(Refusal::OutOfContact.into());
@@ -274,6 +292,7 @@ mod tests {
 
     use super::*;
     use crate::sim::api::stage::Stage;
+    use crate::sim::media::MediaKind;
     use crate::sim::state::UserChange;
 
     const SUBSCRIBE: &str = "/cgi-bin/message/subscribe/send";
@@ -414,7 +433,10 @@ mod tests {
     fn a_message_of_customer_service_needs_a_kind_content_and_a_user_in_contact() {
         let mut stage = Stage::new();
         let text = |content: &str| json!({ "msgtype": "text", "text": { "content": content } });
-        let page = json!({ "title": "T", "pagepath": "pages/index", "thumb_media_id": "M" });
+        let content = bytes::Bytes::from_static(b"x");
+        let media_id = stage.state.keep_media(0, MediaKind::Image, content);
+        let page =
+            |id: &str| json!({ "title": "T", "pagepath": "pages/index", "thumb_media_id": id });
         let link = json!({ "title": "T", "description": "D", "url": "https://a", "thumb_url": "" });
         let steps = [
             (json!({}), Some(40008)),
@@ -428,7 +450,19 @@ mod tests {
             (text("你好"), None),
             (json!({ "msgtype": "link", "link": link }), None),
             (
-                json!({ "msgtype": "miniprogrampage", "miniprogrampage": page }),
+                json!({ "msgtype": "miniprogrampage", "miniprogrampage": page("M") }),
+                Some(40007),
+            ),
+            (
+                json!({ "msgtype": "miniprogrampage", "miniprogrampage": page(&media_id) }),
+                None,
+            ),
+            (
+                json!({ "msgtype": "image", "image": { "media_id": "M" } }),
+                Some(40007),
+            ),
+            (
+                json!({ "msgtype": "image", "image": { "media_id": media_id } }),
                 None,
             ),
         ];
