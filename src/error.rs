@@ -89,6 +89,8 @@ pub enum Kind {
     WechatInvalid,
     /// There is no access_token for WeChat's APIs, and none can be had.
     AccessTokenUnavailable,
+    /// WeChat would refuse the call, or not answer it, as those before it; so it was not made.
+    BreakerOpen,
     /// The configuration does not let the app make this call to WeChat.
     CallDenied,
     /// Nobody knows who is making this call to WeChat.
@@ -273,6 +275,13 @@ impl Kind {
                 true,
                 "WeChat gives no access_token",
                 "无法从微信获取 access_token",
+            ),
+            Self::BreakerOpen => row(
+                "wechat-breaker-open",
+                503,
+                true,
+                "Calls of this API are held back for now",
+                "该接口的调用暂停中",
             ),
             Self::CallDenied => row(
                 "call-denied",
@@ -469,10 +478,11 @@ impl Error {
 
     /// The HTTP status of the answer.
     pub fn status(&self) -> u16 {
-        self.0
-            .wechat
-            .as_ref()
-            .map_or(self.0.kind.row().status, |fault| fault.meaning.status)
+        match &self.0.wechat {
+            // What WeChat said is of a call before this one, which was not made.
+            Some(fault) if self.0.kind != Kind::BreakerOpen => fault.meaning.status,
+            _ => self.0.kind.row().status,
+        }
     }
 
     /// Which methods there are, if the method was at fault.

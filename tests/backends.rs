@@ -1,4 +1,5 @@
-//! The apps behind the sidecar: real ones, in Express and in Flask (`tests/apps/`), as people write them for CloudRun.
+//! The apps behind the sidecar: real ones, in Express and in Flask (`tests/apps/`), as people write them for CloudRun; and
+//! scripts that use what others have written, such as SDKs.
 //!
 //! Their dependencies are installed once into `target/test-apps/` and again when a manifest changes; what is missing to
 //! do so fails the test, never skips it. What an app prints goes to `target/test-output/`, named after the test.
@@ -11,6 +12,7 @@
 
 use crate::http_client::{Client, Response, chunked};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -45,6 +47,22 @@ pub(crate) enum Kind {
     /// Flask on gunicorn, which closes a connection idle for 75 s and joins `X_WX_OPENID` to `X-WX-OPENID`: see
     /// `gunicorn.conf.py`.
     Flask,
+    /// No app, but a script: what wechatpy makes of our outbound side.
+    SdkWechatpy,
+    /// The same with WxJava.
+    SdkWxJava,
+    /// The same with silenceper/wechat.
+    SdkGo,
+    /// The same with EasyWeChat for Node.
+    SdkEasyWechat,
+}
+
+/// What a kind is written for.
+enum Platform {
+    Node,
+    Python,
+    Java,
+    Go,
 }
 
 impl Kind {
@@ -57,6 +75,19 @@ impl Kind {
             Kind::Streams => "streams",
             Kind::Identity => "identity",
             Kind::Flask => "flask",
+            Kind::SdkWechatpy => "sdk-wechatpy",
+            Kind::SdkWxJava => "sdk-wxjava",
+            Kind::SdkGo => "sdk-go",
+            Kind::SdkEasyWechat => "sdk-easywechat",
+        }
+    }
+
+    fn platform(self) -> Platform {
+        match self {
+            Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
+            Kind::Flask | Kind::SdkWechatpy => Platform::Python,
+            Kind::SdkWxJava => Platform::Java,
+            Kind::SdkGo => Platform::Go,
         }
     }
 
@@ -67,23 +98,34 @@ impl Kind {
             .join(self.name())
     }
 
-    fn command(self, installed: &Path) -> Command {
+    /// Runs the app, or a script of the name.
+    fn command(self, installed: &Path, script: Option<&str>) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", LEASH, "sh"]).current_dir(self.source());
-        match self {
-            Kind::Express | Kind::Streams | Kind::Identity => {
-                command.args(["node", "app.js"]);
+        match self.platform() {
+            Platform::Node => {
+                command.args(["node", script.unwrap_or("app.js")]);
                 command
                     .env("NODE_ENV", "production")
                     .env("NODE_PATH", installed.join("node_modules"));
             }
-            Kind::Flask => {
-                command
-                    .arg(installed.join("venv/bin/python"))
-                    .args(["-m", "gunicorn", "app:app"]);
+            Platform::Python => {
+                command.arg(installed.join("venv/bin/python"));
+                match script {
+                    Some(script) => command.arg(script),
+                    None => command.args(["-m", "gunicorn", "app:app"]),
+                };
                 command
                     .env("PYTHONDONTWRITEBYTECODE", "1")
                     .env_remove("GUNICORN_CMD_ARGS");
+            }
+            Platform::Java => {
+                // It compiles the source by itself, in memory.
+                command.arg("java").arg("-cp");
+                command.arg(installed.join("lib/*")).args(script);
+            }
+            Platform::Go => {
+                command.arg(installed.join("app"));
             }
         }
         command
@@ -110,7 +152,7 @@ impl App {
         let installed = install_once(kind)?;
         let stderr = output_file(&format!("{}.stderr", kind.name()));
         let mut leash = kind
-            .command(&installed)
+            .command(&installed, None)
             .env("PORT", port.unwrap_or(0).to_string())
             .process_group(0)
             .stdin(Stdio::piped())
@@ -246,17 +288,17 @@ impl Drop for App {
 pub(crate) struct Script {
     leash: Child,
     lines: Receiver<String>,
+    /// Where its stderr goes.
+    output: PathBuf,
 }
 
 impl Script {
     pub(crate) fn start(kind: Kind, name: &str, arguments: &[&str]) -> Self {
         let installed = install_once(kind).unwrap_or_else(|error| panic!("{error}"));
         let output = output_file(&format!("{name}.stderr"));
-        let mut leash = Command::new("sh")
-            .args(["-c", LEASH, "sh", "node", name])
+        let mut leash = kind
+            .command(&installed, Some(name))
             .args(arguments)
-            .current_dir(kind.source())
-            .env("NODE_PATH", installed.join("node_modules"))
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -265,13 +307,20 @@ impl Script {
             .expect("run sh");
         let stdout = leash.stdout.take().expect("a piped stdout");
         let lines = tee(stdout, &output.with_extension("stdout"));
-        Self { leash, lines }
+        Self {
+            leash,
+            lines,
+            output,
+        }
     }
 
     /// The next line that it prints.
     pub(crate) fn line(&self) -> String {
         let line = self.lines.recv_timeout(START);
-        line.expect("the script prints a line")
+        line.unwrap_or_else(|why| {
+            let said = fs::read_to_string(&self.output).unwrap_or_default();
+            panic!("the script printed no line ({why}):\n{said}")
+        })
     }
 }
 
@@ -322,15 +371,24 @@ fn target() -> &'static Path {
 
 /// Installs an app's dependencies, unless this was done before, and says where they are.
 fn install_once(kind: Kind) -> Result<PathBuf, String> {
-    static EXPRESS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    static FLASK: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    static STREAMS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    static IDENTITY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    type Once = OnceLock<Result<PathBuf, String>>;
+    static EXPRESS: Once = Once::new();
+    static FLASK: Once = Once::new();
+    static STREAMS: Once = Once::new();
+    static IDENTITY: Once = Once::new();
+    static SDK_WECHATPY: Once = Once::new();
+    static SDK_WXJAVA: Once = Once::new();
+    static SDK_GO: Once = Once::new();
+    static SDK_EASYWECHAT: Once = Once::new();
     let installed = match kind {
         Kind::Express => &EXPRESS,
         Kind::Flask => &FLASK,
         Kind::Streams => &STREAMS,
         Kind::Identity => &IDENTITY,
+        Kind::SdkWechatpy => &SDK_WECHATPY,
+        Kind::SdkWxJava => &SDK_WXJAVA,
+        Kind::SdkGo => &SDK_GO,
+        Kind::SdkEasyWechat => &SDK_EASYWECHAT,
     };
     installed.get_or_init(|| install(kind)).clone()
 }
@@ -341,13 +399,13 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
     // Other test binaries, and other runs of this one, wait here; the lock goes with the file at the end.
     let lock = File::create(folder.join("lock")).expect("create a lock file");
     lock.lock().expect("lock a file");
-    let (manifests, needs) = match kind {
-        Kind::Express | Kind::Streams | Kind::Identity => {
-            (&["package.json", "package-lock.json"] as &[_], "node")
-        }
-        Kind::Flask => (&["requirements.txt"] as &[_], "python3"),
+    let (manifests, version): (&[&str], _) = match kind.platform() {
+        Platform::Node => (&["package.json", "package-lock.json"], "node --version"),
+        Platform::Python => (&["requirements.txt"], "python3 --version"),
+        Platform::Java => (&["pom.xml"], "javac -version"),
+        Platform::Go => (&["go.mod", "go.sum", "main.go"], "go version"),
     };
-    let mut wanted = step(kind, Command::new(needs).arg("--version"))?;
+    let mut wanted = step(kind, Command::new("sh").args(["-c", version]))?;
     for manifest in manifests {
         wanted += &fs::read_to_string(kind.source().join(manifest))
             .expect("read a manifest of tests/apps");
@@ -357,8 +415,8 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
         return Ok(folder);
     }
     fs::remove_file(&stamp).ok();
-    match kind {
-        Kind::Express | Kind::Streams | Kind::Identity => {
+    match kind.platform() {
+        Platform::Node => {
             for manifest in manifests {
                 fs::copy(kind.source().join(manifest), folder.join(manifest))
                     .expect("copy a manifest of tests/apps");
@@ -376,7 +434,7 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
                     .current_dir(&folder),
             )?;
         }
-        Kind::Flask => {
+        Platform::Python => {
             let venv = folder.join("venv");
             step(
                 kind,
@@ -400,6 +458,30 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
                     .arg(requirements),
             )?;
         }
+        Platform::Java => {
+            let library = folder.join("lib");
+            fs::remove_dir_all(&library).ok();
+            let mut output = OsString::from("-DoutputDirectory=");
+            output.push(&library);
+            step(
+                kind,
+                Command::new("mvn")
+                    .args(["-B", "-q", "dependency:copy-dependencies"])
+                    .arg("-DincludeScope=runtime")
+                    .arg(output)
+                    .current_dir(kind.source()),
+            )?;
+        }
+        Platform::Go => {
+            step(
+                kind,
+                Command::new("go")
+                    .args(["build", "-buildvcs=false", "-o"])
+                    .arg(folder.join("app"))
+                    .env("CGO_ENABLED", "0")
+                    .current_dir(kind.source()),
+            )?;
+        }
     }
     fs::write(stamp, wanted).expect("write a stamp");
     Ok(folder)
@@ -409,9 +491,11 @@ fn install(kind: Kind) -> Result<PathBuf, String> {
 fn step(kind: Kind, command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
     let failed = |why: String| {
-        let packages = match kind {
-            Kind::Express | Kind::Streams | Kind::Identity => "nodejs npm",
-            Kind::Flask => "python3 python3-venv",
+        let packages = match kind.platform() {
+            Platform::Node => "nodejs npm",
+            Platform::Python => "python3 python3-venv",
+            Platform::Java => "default-jdk-headless maven",
+            Platform::Go => "golang-go",
         };
         format!(
             "cannot install the test app in {kind:?}: {command:?} {why}\ntry: apt-get install {packages}"

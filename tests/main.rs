@@ -5,6 +5,7 @@
     reason = "this binary is all tests; clippy by itself sees only their functions as such"
 )]
 
+mod api_security;
 mod backends;
 mod egress;
 mod fake_app;
@@ -30,6 +31,7 @@ mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
 mod rig;
+mod sdks;
 mod sessions;
 mod tls;
 mod traps;

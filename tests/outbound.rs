@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wx_sidecar::Config;
 use wx_sidecar::sim::{Effect, Fault, UserChange};
 
-use crate::fake_app::{FakeApp, Request};
+use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
 use crate::rig::{APPID, Rig, SECRET, canary};
 
@@ -614,6 +615,142 @@ fn without_wechat_a_call_is_told_so_and_nothing_is_sent_twice() {
 }
 
 #[test]
+fn a_used_up_quota_is_not_asked_for_until_it_begins_anew() {
+    let rig = rig();
+    // Eight hours before midnight in Beijing; and a second into a minute, where the one before it may be meant.
+    for (errcode, wait) in [(45009, 28_801), (45011, 4)] {
+        let calls = rig.sim.calls(PHONE);
+        let fault = Effect::Errcode {
+            errcode,
+            errmsg: None,
+        };
+        rig.sim.fault(Fault::new(PHONE, 1, fault));
+        let first = phone(&rig, &[], "x");
+        assert_eq!(first.json()["errcode"], errcode, "as WeChat said it");
+        assert_eq!(first.header("retry-after"), Some(&*wait.to_string()));
+        for _ in 0..20 {
+            let held_back = phone(&rig, &[], "x");
+            let told = held_back.problem(503, "wechat-breaker-open");
+            assert_eq!(told["errcode"], errcode);
+            assert_eq!(told["class"], "rate_quota");
+            assert_eq!(held_back.header("retry-after"), Some(&*wait.to_string()));
+        }
+        assert_eq!(rig.sim.calls(PHONE), calls + 1);
+        // Other APIs have quotas of their own.
+        let other = rig.call("GET", "/cgi-bin/get_api_domain_ip", &[], b"");
+        assert!(other.json()["ip_list"].is_array());
+        let page = rig.admin("/readyz?verbose");
+        assert!(page.text().contains(PHONE), "{}", page.text());
+        rig.advance(Duration::from_secs(wait));
+        let answer = phone(&rig, &[], &code(&rig, "alice"));
+        assert_eq!(answer.json()["errcode"], 0, "{errcode} is over");
+    }
+    let rejected = format!(
+        "wx_sidecar_wx_breaker_rejected_total{{cgi_path=\"{PHONE}\",class=\"rate_quota\"}}"
+    );
+    assert_eq!(rig.metric(&rejected), 40.0);
+}
+
+#[test]
+fn what_a_breaker_knows_outlives_a_reload_save_what_a_reload_may_mend() {
+    let rig = rig();
+    let fault = |errcode| {
+        let effect = Effect::Errcode {
+            errcode,
+            errmsg: None,
+        };
+        rig.sim.fault(Fault::new("*", 1, effect));
+    };
+    let quota = |rig: &Rig| phone(rig, &[], "x");
+    let grant = |rig: &Rig| rig.call("GET", "/cgi-bin/get_api_domain_ip", &[], b"");
+    grant(&rig);
+    fault(45009);
+    quota(&rig);
+    fault(48001);
+    grant(&rig);
+    for call in [&quota, &grant as &dyn Fn(&Rig) -> Response] {
+        call(&rig).problem(503, "wechat-breaker-open");
+    }
+    let config = Config::from_toml(rig.config()).unwrap();
+    rig.sidecar().reload(config).unwrap();
+    quota(&rig).problem(503, "wechat-breaker-open");
+    assert!(grant(&rig).json()["ip_list"].is_array());
+}
+
+#[test]
+fn while_wechat_is_down_calls_fail_at_once_and_one_finds_out_when_it_is_back() {
+    let wechat = wechat(|_| {
+        http(
+            "application/json",
+            b"{\"errcode\":-1,\"errmsg\":\"system error rid: 1-2-3\"}",
+        )
+    });
+    let rig = rig_at(&wechat, "");
+    let call = || rig.call("POST", "/cgi-bin/message/custom/send", &[], b"{}");
+    for _ in 0..5 {
+        assert_eq!(call().json()["errcode"], -1);
+    }
+    for _ in 0..50 {
+        let held_back = call();
+        let told = held_back.problem(503, "wechat-breaker-open");
+        assert_eq!(told["errcode"], -1);
+        assert!(held_back.header("retry-after").is_some());
+    }
+    assert_eq!(
+        calls(&wechat, 5).len(),
+        5,
+        "what may have acted is not repeated"
+    );
+    // A login is another API.
+    assert_eq!(rig.login_with(&rig.code("alice")).status, 503);
+    assert_eq!(calls(&wechat, 6).len(), 6);
+}
+
+#[test]
+fn what_only_reads_is_repeated_within_a_budget() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let wechat = wechat(move |_| {
+        let is_busy = counted.fetch_add(1, Ordering::SeqCst) == 20;
+        let busy: &[u8] = b"{\"errcode\":-1,\"errmsg\":\"system error\"}";
+        http(
+            "application/json",
+            if is_busy { busy } else { b"{\"errcode\":0}" },
+        )
+    });
+    let rig = rig_at(&wechat, "");
+    for _ in 0..30 {
+        let answer = rig.call("POST", "/wxa/msg_sec_check", &[], b"{}");
+        assert_eq!(answer.json()["errcode"], 0, "nobody saw that it was busy");
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 31);
+}
+
+#[test]
+fn an_address_that_wechat_does_not_let_in_is_told_with_what_to_do() {
+    let rig = rig();
+    let effect = Effect::Errcode {
+        errcode: 40164,
+        errmsg: Some(
+            "invalid ip 203.0.113.9 ipv6 ::ffff:203.0.113.9, not in whitelist rid: 1-2-3"
+                .to_owned(),
+        ),
+    };
+    rig.sim.fault(Fault::new(STABLE_TOKEN, 1, effect));
+    for _ in 0..3 {
+        let refusal = phone(&rig, &[], "x");
+        let told = refusal.json();
+        assert_eq!(
+            (&told["errcode"], &told["class"]),
+            (&json!(40164), &json!("auth_config"))
+        );
+        assert!(told["hint"].as_str().unwrap().contains("203.0.113.9"));
+    }
+    assert_eq!(rig.sim.calls(STABLE_TOKEN), 1);
+    assert_eq!(rig.sim.calls(PHONE), 0);
+}
+
+#[test]
 fn a_wrong_secret_is_told_as_the_configurations_fault() {
     let rig = rig();
     let config = rig.config().replacen(SECRET, &"0".repeat(32), 1);
@@ -671,4 +808,47 @@ fn ten_replicas_pass_through_an_expiry_with_one_fetch_each_and_no_refusal() {
     rig.sim.advance(Duration::from_secs(7200));
     call_all(20);
     assert_eq!(fetched(), 20);
+}
+
+#[test]
+fn a_drain_lets_the_app_call_wechat_until_its_last_request_is_answered() {
+    let (app_asked, go_on) = (Arc::new(Signal::default()), Arc::new(Signal::default()));
+    let (asked, told) = (Arc::clone(&app_asked), Arc::clone(&go_on));
+    let app = FakeApp::start(move |connection| {
+        if connection.read_request().is_some() {
+            asked.give();
+            told.wait();
+            connection.write(crate::fake_app::OK);
+        }
+    });
+    let inbound = "auth = \"none\"\ndrain_timeout = \"20s\"";
+    let rig = Rig::with(&app.url(), inbound, "");
+    let config = rig.config().to_owned();
+    let sidecar = crate::rig::start(&config, &rig.clock);
+    let outbound = sidecar.outbound_addr().unwrap().clone();
+    let mut phone = Client::connect(sidecar.inbound_addr());
+    phone.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(app_asked.wait());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let draining = std::thread::spawn(move || {
+        let runtime = { runtime }.build().unwrap();
+        runtime.block_on(sidecar.shutdown());
+    });
+    // The inbound side takes nobody any more.
+    while Client::try_connect(peer_of(&phone)).is_ok() {
+        std::thread::yield_now();
+    }
+    let mut calls = Client::connect(&outbound);
+    let target = "/cgi-bin/get_api_domain_ip";
+    let answer = calls.request("GET", target, &[], b"");
+    assert!(answer.json()["ip_list"].is_array());
+    go_on.give();
+    assert_eq!(phone.read_response(false).status, 200);
+    draining.join().unwrap();
+    assert!(Client::try_connect(&outbound).is_err());
+}
+
+/// Where a client is connected to.
+fn peer_of(client: &Client) -> std::net::SocketAddr {
+    client.stream().peer_addr().unwrap()
 }

@@ -469,11 +469,22 @@ fn the_commands_that_dev_prints_work_as_printed() {
     let any = "127.0.0.1:0";
     let dev = Process::start(
         BINARY,
-        &["dev", "--listen", any, "--sim", any, "--admin", any],
+        &[
+            "dev",
+            "--listen",
+            any,
+            "--sim",
+            any,
+            "--outbound",
+            any,
+            "--admin",
+            any,
+        ],
     );
     let commands = printed_commands(&dev, "Ctrl-C ends it.");
-    assert_eq!(commands.len(), 6, "{commands:#?}");
-    let outputs = run_in_one_shell(&commands);
+    assert_eq!(commands.len(), 8, "{commands:#?}");
+    let mut outputs = run_in_one_shell(&commands);
+    assert_eq!(outputs.remove(3).trim(), "200 image/jpeg");
     let me: Value = serde_json::from_str(&outputs[2]).unwrap_or_else(|_| panic!("{outputs:#?}"));
     assert_eq!(me["message"], "hello, I know you");
     assert!(me["openid"].is_string());
@@ -488,6 +499,9 @@ fn the_commands_that_dev_prints_work_as_printed() {
         serde_json::from_str(&outputs[5]).unwrap_or_else(|_| panic!("{outputs:#?}"));
     assert_eq!(made_up["errcode"], 40029);
     assert!(!made_up["title"].as_str().unwrap().is_ascii(), "{made_up}");
+    let translated: Value =
+        serde_json::from_str(&outputs[6]).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(translated["class"], "user_input");
     dev.signal("INT");
     assert_eq!(dev.end(), (0, String::new()));
 }

@@ -40,6 +40,9 @@ pub struct DevArgs {
     /// Where the simulator of WeChat listens.
     #[arg(long, default_value = "127.0.0.1:9902")]
     sim: SocketAddr,
+    /// Where the app's calls to WeChat come in.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    outbound: SocketAddr,
     /// Where the admin side listens.
     #[arg(long, default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
@@ -111,6 +114,8 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         login = true
         [wechat]
         endpoints = ["{}"]
+        [outbound]
+        listen = "{}"
         [admin]
         listen = "{}"
         [log]
@@ -119,13 +124,15 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         "#,
         args.listen,
         simulator.url(),
+        args.outbound,
         args.admin,
     ))
     .map_err(|report| report.to_string())?;
     logs::init(&config.log);
     log_panics();
-    let sidecar = Sidecar::start(config)
-        .map_err(|cause| format!("{cause}; choose other ports with --listen and --admin"))?;
+    let sidecar = Sidecar::start(config).map_err(|cause| {
+        format!("{cause}; choose other ports with --listen, --outbound and --admin")
+    })?;
     Ok(Dev {
         simulator,
         sidecar,
@@ -138,6 +145,8 @@ impl Dev {
     fn welcome(&self, millis: u128) -> String {
         let (sidecar, sim) = (self.sidecar.inbound_addr(), self.simulator.addr());
         let (admin, upstream) = (self.sidecar.admin_addr(), &self.upstream);
+        let outbound = self.sidecar.outbound_addr();
+        let outbound = outbound.expect("the configuration above has an outbound listener");
         let app = if self.sample {
             "a sample app; --upstream puts yours here"
         } else {
@@ -149,6 +158,7 @@ wx-sidecar dev is ready ({millis} ms)
 
   sidecar    http://{sidecar}   the phone's requests go here
   app        {upstream}   {app}
+  WeChat     http://{outbound}   the app's calls to WeChat go here, with no token
   simulator  http://{sim}   plays WeChat; GET /_sim/ tells what it can do
   admin      http://{admin}   /readyz /metrics
 
@@ -163,11 +173,15 @@ Try it, in another terminal:
   # 3. The app is told who is calling.
   curl -s http://{sidecar}/api/whoami -H "Authorization: Bearer $TOKEN"
 
+  # 4. The app calls WeChat, without an access_token and without the AppSecret.
+  curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"table=7"}}' -o /dev/null -w '%{{http_code}} %{{content_type}}\n'
+
 And what goes wrong:
 
   curl -s http://{sidecar}/api/whoami                                  # no token: the app sees nothing
   curl -s http://{sidecar}/public/hello -H 'X-WX-OPENID: somebody'     # a forged identity does not arrive
   curl -s http://{sidecar}/wx/login -d '{{"code":"made-up"}}' -H 'Accept-Language: zh'
+  curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"ünknown"}}' -H 'Accept: application/problem+json'
 
 Ctrl-C ends it."#
         )

@@ -143,7 +143,8 @@ pub(super) fn private(scheme: Scheme, pem: &str, id: &str) -> Result<PrivateKey,
         .help("openssl pkey -in encrypted.pem -out key.pem, and guard the file"));
     }
     let pem = Zeroizing::new(pem.replace(SM2_LABELS.0, SM2_LABELS.1));
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map(Zeroizing::new);
+    let der = der.map_err(|_| {
         Fault::new("this is no private key in PEM, from `-----BEGIN` to `-----END`")
             .help("its line breaks count; `private_key_file` keeps them")
     })?;

@@ -260,7 +260,7 @@ pub struct Wechat {
 }
 
 /// `[wechat.breaker]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
     /// Whether calls are held back at all.
     pub enabled: bool,

@@ -59,6 +59,7 @@ pub(super) struct Question<'a> {
 /// What came back, complete.
 pub(super) struct Reply {
     pub(super) status: u16,
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -96,13 +97,17 @@ impl Client {
     pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Reply, Failure> {
         let asking = async {
             let response = self.first_reachable(question).await?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), answer::MAX_LEN)
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, answer::MAX_LEN)
                 .collect()
                 .await
                 .map_err(body_failure)?
                 .to_bytes();
-            Ok(Reply { status, body })
+            Ok(Reply {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body,
+            })
         };
         tokio::time::timeout(self.timeout, asking)
             .await

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
+use super::Memory;
+use super::breaker::{Breaker, Failed, Permit};
 use super::client::{Client, Failure, Question, Reply};
 use super::connector::Unconnected;
+use super::envelope::Envelope;
 use super::payload::Payload;
 use crate::config;
 use crate::domain::AppId;
@@ -30,6 +32,9 @@ use crate::wechat::login;
 /// The way to WeChat, for one Mini Program.
 pub(super) struct Line {
     pub(super) client: Client,
+    pub(super) breaker: Breaker,
+    /// If some calls are to be encrypted.
+    envelope: Option<Envelope>,
     pub(super) appid: AppId,
     secrets: Vec<Secret>,
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
@@ -54,11 +59,24 @@ impl Line {
     pub(super) fn new(
         app: &config::App,
         wechat: &config::Wechat,
-        home: Option<Handle>,
+        memory: &Memory,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            client: Client::new(wechat, home),
+            client: Client::new(wechat, memory.home.clone()),
+            breaker: Breaker::new(
+                &memory.breakers,
+                &wechat.breaker,
+                memory.clock.clone(),
+                Arc::clone(&metrics),
+            ),
+            envelope: wechat.api_security.as_ref().map(|security| {
+                Envelope::new(
+                    Arc::clone(security),
+                    app.appid.clone(),
+                    memory.clock.clone(),
+                )
+            }),
             appid: app.appid.clone(),
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),
@@ -73,24 +91,56 @@ impl Line {
         call: Call<'_>,
         read: impl FnOnce(&Answer) -> Result<T, Invalid>,
     ) -> Result<T, Error> {
+        let permit = self.breaker.admit(call.api.path)?;
         let started = Instant::now();
-        let (method, headers) = match &call.body {
-            Some(_) => (Method::POST, json_content()),
-            None => (Method::GET, HeaderMap::new()),
-        };
-        let question = Question {
-            method: &method,
-            path: call.api.path,
-            query: &call.query,
-            headers: &headers,
-            payload: &Payload::Whole(call.body.clone().unwrap_or_default()),
-        };
-        let outcome = match self.client.ask(&question).await {
-            Ok(reply) => self.read(&reply, &call, read),
-            Err(failure) => Err(lost(failure, call.api)),
+        let outcome = match self.ask(&call).await {
+            Ok(reply) => self.read(&reply, &call, permit, read),
+            Err(lost) => Err(lost.settle(permit)),
         };
         self.record(call.api.path, &outcome, started.elapsed());
         outcome
+    }
+
+    async fn ask(&self, call: &Call<'_>) -> Result<Reply, Lost> {
+        let path = call.api.path;
+        let body = call.body.clone().unwrap_or_default();
+        let Some(envelope) = self.envelope_for(path) else {
+            let (method, headers) = match &call.body {
+                Some(_) => (Method::POST, json_content()),
+                None => (Method::GET, HeaderMap::new()),
+            };
+            let question = Question {
+                method: &method,
+                path,
+                query: &call.query,
+                headers: &headers,
+                payload: &Payload::Whole(body),
+            };
+            let reply = self.client.ask(&question).await;
+            return reply.map_err(|failure| Lost::of(failure, call.api));
+        };
+        let sealed = envelope.seal(path, &call.query, &body);
+        let sealed = sealed.map_err(Lost::unsent)?;
+        let question = Question {
+            method: &Method::POST,
+            path,
+            query: &sealed.query,
+            headers: &sealed.headers,
+            payload: &Payload::Whole(sealed.body),
+        };
+        let reply = self.client.ask(&question).await;
+        let mut reply = reply.map_err(|failure| Lost::of(failure, call.api))?;
+        let opened = envelope.open(path, &reply.headers, &reply.body);
+        reply.body =
+            opened.map_err(|error| Lost::disbelieved(may_have_acted(error, call.api.if_lost)))?;
+        Ok(reply)
+    }
+
+    /// What calls at `path` are put into, if they are.
+    pub(super) fn envelope_for(&self, path: &str) -> Option<&Envelope> {
+        self.envelope
+            .as_ref()
+            .filter(|envelope| envelope.is_for(path))
     }
 
     /// The AppSecrets with their places, the one that WeChat took last first. After each call that shows one,
@@ -121,11 +171,17 @@ impl Line {
         &self,
         reply: &Reply,
         call: &Call<'_>,
+        permit: Permit<'_>,
         read: impl FnOnce(&Answer) -> Result<T, Invalid>,
     ) -> Result<T, Error> {
-        let answer = parse(reply, call.api)?;
-        if let Some(refusal) = self.refusal(&answer, call.hidden) {
-            return Err(refused(refusal, call.api.path));
+        let answer = match parse(reply, call.api) {
+            Ok(answer) => answer,
+            Err(error) => return Err(Lost::disbelieved(error).settle(permit)),
+        };
+        let refusal = self.refusal(&answer, call.hidden);
+        let held_back = permit.answered(reply.status, refusal.as_ref());
+        if let Some(refusal) = refusal {
+            return Err(waiting(refused(refusal, call.api.path), held_back));
         }
         if reply.status != 200 {
             let status = reply.status;
@@ -178,6 +234,52 @@ impl Line {
     }
 }
 
+/// A call that has brought no answer.
+pub(super) struct Lost {
+    pub(super) error: Error,
+    /// What that says of WeChat, if it was asked.
+    pub(super) failed: Option<Failed>,
+}
+
+impl Lost {
+    pub(super) fn of(failure: Failure, api: &Api) -> Self {
+        Self {
+            failed: Some(Failed::from(&failure)),
+            error: lost(failure, api),
+        }
+    }
+
+    /// It could not even be made.
+    pub(super) fn unsent(error: Error) -> Self {
+        Self {
+            error,
+            failed: None,
+        }
+    }
+
+    /// What came back is no answer.
+    pub(super) fn disbelieved(error: Error) -> Self {
+        Self {
+            error,
+            failed: Some(Failed::Invalid),
+        }
+    }
+
+    /// Tells the breaker. What the caller is told then says how long to wait.
+    pub(super) fn settle(self, permit: Permit<'_>) -> Error {
+        let held_back = self.failed.and_then(|failed| permit.failed(failed));
+        waiting(self.error, held_back)
+    }
+}
+
+/// An error that says how long calls are held back, if they are.
+pub(super) fn waiting(error: Error, held_back: Option<Duration>) -> Error {
+    match held_back {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
+    }
+}
+
 fn json_content() -> HeaderMap {
     let json = HeaderValue::from_static("application/json");
     HeaderMap::from_iter([(CONTENT_TYPE, json)])
@@ -202,8 +304,8 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
 
 /// How it is told that WeChat refused a call at `path`.
 pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
+    let advice = refusal.advice_at(path);
     let code = refusal.errcode;
-    let address = answer::address_seen(&refusal.errmsg);
     let fault = WechatFault {
         meaning: errcode::meaning_at(path, code),
         errmsg: refusal.errmsg,
@@ -213,19 +315,13 @@ pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
     if let Some(after) = errcode::retry_after(code) {
         error = error.with_retry_after(after);
     }
-    let Some((en, zh)) = errcode::advice_at(path, code) else {
-        return error;
-    };
-    match address {
-        Some(address) => error.with_hints(
-            format!("{en}; WeChat saw {address}"),
-            format!("{zh}；微信看到的 IP 是 {address}"),
-        ),
-        None => error.with_hints(en, zh),
+    match advice {
+        Some((en, zh)) => error.with_hints(en, zh),
+        None => error,
     }
 }
 
-pub(super) fn lost(failure: Failure, api: &Api) -> Error {
+fn lost(failure: Failure, api: &Api) -> Error {
     let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {

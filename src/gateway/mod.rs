@@ -6,12 +6,15 @@
 //! another, whatever it is about.
 
 mod access_token;
+mod breaker;
 mod client;
 mod connector;
+mod envelope;
 mod line;
 mod names;
 mod payload;
 mod relay;
+mod repeat;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::domain::{AccessToken, CloudId, LoginCode, OpenId, PhoneCode, SessionKey};
 use crate::error::{Error, Kind, Side};
@@ -32,7 +36,9 @@ use crate::wechat::phone::{self, PhoneNumber};
 use crate::wechat::session_key;
 use crate::wechat::signature::session_signature;
 use access_token::{AccessTokenKeeper, AccessTokenKeepers, Source};
+use breaker::Breakers;
 use line::{Call, Line};
+use repeat::Repeats;
 
 pub(crate) use payload::{Cause, Payload};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
@@ -41,16 +47,27 @@ pub(crate) use relay::{AppAnswer, AppCall, Shows};
 #[derive(Default)]
 pub struct Memory {
     access_tokens: AccessTokenKeepers,
+    breakers: Breakers,
+    repeats: Arc<Repeats>,
     /// Where connections to WeChat live, if not with whoever opens them.
     home: Option<Handle>,
+    clock: Clock,
 }
 
 impl Memory {
-    /// Nothing is known yet; connections will live on `home`.
-    pub(crate) fn at_home_on(home: Handle) -> Self {
+    /// Nothing is known yet; the time of day is told by `clock`.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            ..Self::default()
+        }
+    }
+
+    /// Has connections to WeChat live on `home`.
+    pub(crate) fn at_home_on(self, home: Handle) -> Self {
         Self {
             home: Some(home),
-            ..Self::default()
+            ..self
         }
     }
 }
@@ -58,6 +75,7 @@ impl Memory {
 /// The way to WeChat, for one Mini Program. Shared by all workers.
 pub struct Gateway {
     line: Arc<Line>,
+    repeats: Arc<Repeats>,
     keeper: Arc<AccessTokenKeeper>,
 }
 
@@ -71,7 +89,8 @@ impl Gateway {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            line: Arc::new(Line::new(app, wechat, memory.home.clone(), metrics)),
+            line: Arc::new(Line::new(app, wechat, memory, metrics)),
+            repeats: Arc::clone(&memory.repeats),
             keeper: memory.access_tokens.keeper(app),
         }
     }
@@ -162,6 +181,12 @@ impl Gateway {
         let read = |answer: &Answer| session_key::parse_reset(answer, openid);
         self.call(&session_key::RESET, &query, None, &[&signature], read)
             .await
+    }
+
+    /// Which calls are held back at the moment, for people to read; a line each.
+    pub(crate) fn held_back(&self) -> Vec<String> {
+        let described = self.line.breaker.describe();
+        described.iter().map(ToString::to_string).collect()
     }
 
     /// Makes a call that shows an access_token: any call, of which only the outcome is looked at. If WeChat says that the

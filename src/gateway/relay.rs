@@ -4,24 +4,28 @@
 //! is read until its end, or until it is too long for a refusal, and all else is passed on at once.
 //!
 //! What is repeated, and why that is safe: a call whose access_token WeChat refused, once, with another token, because
-//! WeChat looks at the token before all else; a call that shows the AppSecret, with the other AppSecret, for the same reason.
+//! WeChat looks at the token before all else; a call that shows the AppSecret, with the other AppSecret, for the same reason;
+//! and what passes in a moment, by the rule of `repeat`. Each attempt asks the breaker.
 
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use zeroize::Zeroizing;
 
 use super::Gateway;
+use super::breaker::Permit;
 use super::client::{Failure, Question, body_failure};
-use super::line::{lost, refused};
+use super::envelope::Envelope;
+use super::line::{Lost, refused, waiting};
 use super::payload::Payload;
+use super::repeat::Vain;
 use crate::domain::AccessToken;
 use crate::error::{Error, Kind, Side};
-use crate::wechat::answer;
+use crate::wechat::answer::{self, Answer};
 use crate::wechat::api::{self, Api};
 use crate::wechat::{endpoints, errcode};
 
@@ -157,6 +161,7 @@ impl Gateway {
         outcome
     }
 
+    /// Makes the call, and once or twice more if that is harmless and may help.
     async fn attempt(
         &self,
         call: &AppCall,
@@ -164,7 +169,39 @@ impl Gateway {
         payload: &Payload,
         hidden: &[&str],
     ) -> Result<AppAnswer, Error> {
-        let started = Instant::now();
+        self.repeats.count_call();
+        let mut permit = self.line.breaker.admit(&call.path)?;
+        let mut repeats = 0;
+        loop {
+            let started = Instant::now();
+            let asked = match self.line.envelope_for(&call.path) {
+                None => self.ask(call, query, payload).await,
+                Some(envelope) => self.ask_sealed(envelope, call, query, payload).await,
+            };
+            let (outcome, vain) = self.settle(asked, permit, &call.path, hidden);
+            let told = match &outcome {
+                Ok(answer) => answer.refusal.clone().map_or(Ok(()), Err),
+                Err(error) => Err(error.clone()),
+            };
+            self.line
+                .record(endpoints::label(&call.path), &told, started.elapsed());
+            let pause = vain
+                .filter(|_| payload.is_at_hand())
+                .and_then(|vain| self.repeats.pause(&call.path, vain, repeats));
+            let Some(pause) = pause else {
+                return outcome;
+            };
+            tokio::time::sleep(pause).await;
+            // What WeChat said last tells more than that it is not asked again.
+            permit = match self.line.breaker.admit(&call.path) {
+                Ok(permit) => permit,
+                Err(_held_back) => return outcome,
+            };
+            repeats += 1;
+        }
+    }
+
+    async fn ask(&self, call: &AppCall, query: &str, payload: &Payload) -> Result<Peeked, Lost> {
         let question = Question {
             method: &call.method,
             path: &call.path,
@@ -172,62 +209,99 @@ impl Gateway {
             headers: &call.headers,
             payload,
         };
-        let answered = async {
-            let response = self.line.client.begin(&question, call.patience).await?;
-            Peeked::of(response, call.patience).await
-        };
-        let outcome = match answered.await {
-            Ok(peeked) => self.read(peeked, &call.path, hidden),
-            Err(failure) => Err(lost(failure, &APP)),
-        };
-        let told = match &outcome {
-            Ok(answer) => answer.refusal.clone().map_or(Ok(()), Err),
-            Err(error) => Err(error.clone()),
-        };
-        self.line
-            .record(endpoints::label(&call.path), &told, started.elapsed());
-        outcome
+        self.begin(&question, call.patience, PEEK).await
     }
 
-    fn read(&self, peeked: Peeked, path: &str, hidden: &[&str]) -> Result<AppAnswer, Error> {
-        let Peeked {
-            status,
-            mut headers,
-            mut start,
-            rest,
-        } = peeked;
-        if status.is_redirection() {
-            let detail = format!(
-                "WeChat answered HTTP {status}, a redirect, and redirects are not followed"
-            );
-            return Err(Error::new(Kind::WechatInvalid, Side::Wechat, detail));
-        }
-        let whole = rest.is_none();
-        let refusal = match answer::parse(&start) {
-            Ok(answer) if whole => self
-                .line
-                .refusal(&answer, hidden)
-                .filter(|refusal| !errcode::is_success_at(path, refusal.errcode))
-                .map(|refusal| refused(refusal, path)),
-            _ => None,
+    /// As [`Gateway::ask`], encrypted and signed in both directions.
+    async fn ask_sealed(
+        &self,
+        envelope: &Envelope,
+        call: &AppCall,
+        query: &str,
+        payload: &Payload,
+    ) -> Result<Peeked, Lost> {
+        let Payload::Whole(body) = payload else {
+            let detail = "a call that is to be encrypted has to be known as a whole";
+            let error = Error::new(Kind::Internal, Side::Us, detail);
+            return Err(Lost::unsent(error));
         };
-        let refusal = refusal.or_else(|| {
-            (status != StatusCode::OK).then(|| {
-                let detail = format!("WeChat answered HTTP {status} without an errcode");
-                Error::new(Kind::WechatInvalid, Side::Wechat, detail)
-            })
-        });
-        if whole && let Some(clean) = without(&start, hidden) {
-            start = clean;
-            headers.remove(CONTENT_LENGTH);
+        let sealed = envelope.seal(&call.path, query, body);
+        let sealed = sealed.map_err(Lost::unsent)?;
+        let question = Question {
+            method: &Method::POST,
+            path: &call.path,
+            query: &sealed.query,
+            headers: &sealed.headers,
+            payload: &Payload::Whole(sealed.body),
+        };
+        let begun = self.begin(&question, call.patience, answer::MAX_LEN);
+        let mut peeked = begun.await?;
+        if peeked.rest.is_some() {
+            return Err(Lost::of(Failure::TooLarge, &APP));
         }
-        Ok(AppAnswer {
-            status,
-            headers,
-            start,
-            rest,
-            refusal,
-        })
+        let opened = envelope.open(&call.path, &peeked.headers, &peeked.start);
+        peeked.start = opened.map_err(Lost::disbelieved)?;
+        let json = HeaderValue::from_static("application/json");
+        peeked.headers = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
+        Ok(peeked)
+    }
+
+    async fn begin(
+        &self,
+        question: &Question<'_>,
+        patience: Duration,
+        peek: usize,
+    ) -> Result<Peeked, Lost> {
+        let answered = async {
+            let response = self.line.client.begin(question, patience).await?;
+            Peeked::of(response, patience, peek).await
+        };
+        answered.await.map_err(|failure| Lost::of(failure, &APP))
+    }
+
+    /// Whether the body of a call at `path` must be known as a whole before it can be made.
+    pub(crate) fn must_be_whole(&self, path: &str) -> bool {
+        self.line.envelope_for(path).is_some()
+    }
+
+    /// Tells the breaker what came, and makes an answer for the app of it. If it was in vain, how.
+    fn settle(
+        &self,
+        asked: Result<Peeked, Lost>,
+        permit: Permit<'_>,
+        path: &str,
+        hidden: &[&str],
+    ) -> (Result<AppAnswer, Error>, Option<Vain>) {
+        let peeked = asked.and_then(|peeked| match peeked.status.is_redirection() {
+            true => Err(Lost::disbelieved(redirected(peeked.status))),
+            false => Ok(peeked),
+        });
+        let peeked = match peeked {
+            Ok(peeked) => peeked,
+            Err(lost) => {
+                let vain = lost.failed.map(Vain::from);
+                return (Err(lost.settle(permit)), vain);
+            }
+        };
+        let refusal = peeked.whole().and_then(|answer| {
+            let refusal = self.line.refusal(&answer, hidden);
+            refusal.filter(|refusal| !errcode::is_success_at(path, refusal.errcode))
+        });
+        let (status, errcode) = (peeked.status, refusal.as_ref().map(|it| it.errcode));
+        let held_back = permit.answered(status.as_u16(), refusal.as_ref());
+        let vain = match errcode {
+            Some(errcode) => Some(Vain::refused(path, errcode)),
+            None => status.is_server_error().then_some(Vain::Lost),
+        };
+        let error = match refusal {
+            Some(refusal) => Some(refused(refusal, path)),
+            None => (status != StatusCode::OK).then(|| without_errcode(status)),
+        };
+        let answer = AppAnswer {
+            refusal: error.map(|error| waiting(error, held_back)),
+            ..peeked.without(hidden)
+        };
+        (Ok(answer), vain)
     }
 }
 
@@ -240,12 +314,16 @@ struct Peeked {
 }
 
 impl Peeked {
-    async fn of(response: Response<Incoming>, patience: Duration) -> Result<Self, Failure> {
+    async fn of(
+        response: Response<Incoming>,
+        patience: Duration,
+        peek: usize,
+    ) -> Result<Self, Failure> {
         let (head, mut body) = response.into_parts();
         let mut start = BytesMut::new();
         // What is packed can be looked into by its reader only.
         let is_packed = head.headers.contains_key(CONTENT_ENCODING);
-        while !body.is_end_stream() && start.len() < PEEK && !is_packed && may_be_json(&start) {
+        while !body.is_end_stream() && start.len() < peek && !is_packed && may_be_json(&start) {
             let frame = tokio::time::timeout(patience, body.frame()).await;
             match frame.map_err(|_| Failure::Timeout)? {
                 Some(Ok(frame)) => start.extend_from_slice(&frame.into_data().unwrap_or_default()),
@@ -260,6 +338,44 @@ impl Peeked {
             rest: (!body.is_end_stream()).then_some(body),
         })
     }
+
+    /// The answer, if it is JSON and all of it is here.
+    fn whole(&self) -> Option<Answer> {
+        let is_whole = self.rest.is_none();
+        answer::parse(&self.start).ok().filter(|_| is_whole)
+    }
+
+    /// The answer for the app. A peer that echoes what it was asked must not tell the app what we have shown to it.
+    fn without(self, hidden: &[&str]) -> AppAnswer {
+        let Self {
+            status,
+            mut headers,
+            mut start,
+            rest,
+        } = self;
+        if let (Some(clean), None) = (without(&start, hidden), &rest) {
+            start = clean;
+            headers.remove(CONTENT_LENGTH);
+        }
+        AppAnswer {
+            status,
+            headers,
+            start,
+            rest,
+            refusal: None,
+        }
+    }
+}
+
+fn redirected(status: StatusCode) -> Error {
+    let detail =
+        format!("WeChat answered HTTP {status}, a redirect, and redirects are not followed");
+    Error::new(Kind::WechatInvalid, Side::Wechat, detail)
+}
+
+fn without_errcode(status: StatusCode) -> Error {
+    let detail = format!("WeChat answered HTTP {status} without an errcode");
+    Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 
 /// Whether what begins like this may be a JSON object.
@@ -269,7 +385,7 @@ fn may_be_json(start: &[u8]) -> bool {
     first.is_none_or(|first| *first == b'{')
 }
 
-/// `body` without the secrets, if one is in it: a peer that echoes what it was asked must not tell the app.
+/// `body` without the secrets, if one is in it.
 fn without(body: &Bytes, secrets: &[&str]) -> Option<Bytes> {
     let mut clean: Option<Vec<u8>> = None;
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {

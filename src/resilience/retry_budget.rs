@@ -16,18 +16,29 @@ const MOST: u64 = 100 * PRICE;
 /// How many retries a second are free.
 const FREE_PER_SECOND: u64 = 10;
 
-/// The budget of one worker.
+/// A budget; of one worker, or of all under a lock.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     balance: Cell<u64>,
+    free_per_second: u64,
     /// How many free retries were had in the second that began then.
     free: Cell<(Instant, u64)>,
 }
 
 impl RetryBudget {
     pub(crate) fn new() -> Self {
+        Self::with_free(FREE_PER_SECOND)
+    }
+
+    /// A budget of a fifth and no more, for where somebody counts what he is asked.
+    pub(crate) fn without_free_ones() -> Self {
+        Self::with_free(0)
+    }
+
+    fn with_free(free_per_second: u64) -> Self {
         Self {
             balance: Cell::new(0),
+            free_per_second,
             free: Cell::new((Instant::now(), 0)),
         }
     }
@@ -43,7 +54,7 @@ impl RetryBudget {
             (since, had) if (now - since).as_secs() == 0 => (since, had),
             _ => (now, 0),
         };
-        if had < FREE_PER_SECOND {
+        if had < self.free_per_second {
             self.free.set((since, had + 1));
             return true;
         }
@@ -73,6 +84,17 @@ mod tests {
         assert_eq!(retries(&budget, now), 20);
         assert_eq!(retries(&budget, now + Duration::from_millis(999)), 0);
         assert_eq!(retries(&budget, now + Duration::from_secs(1)), 10);
+    }
+
+    #[test]
+    fn where_none_are_free_a_fifth_is_all_there_is() {
+        let budget = RetryBudget::without_free_ones();
+        let now = Instant::now();
+        assert_eq!(retries(&budget, now), 0);
+        for _ in 0..99 {
+            budget.deposit();
+        }
+        assert_eq!(retries(&budget, now + Duration::from_secs(9)), 19);
     }
 
     #[test]

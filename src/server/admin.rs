@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -16,6 +17,7 @@ use prometheus::TextEncoder;
 use tokio::sync::watch;
 
 use super::drain::Phase;
+use super::snapshot::Snapshot;
 use crate::net::Bound;
 use crate::session::SessionState;
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +27,7 @@ pub(super) struct Admin {
     pub(super) metrics: Arc<Metrics>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) state: Arc<SessionState>,
+    pub(super) current: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Admin {
@@ -116,6 +119,9 @@ impl Admin {
         }
         if let Some(why) = needless {
             page.push_str(&format!("[i]store is away, and not required: {why}\n"));
+        }
+        for line in self.current.load().gateway.held_back() {
+            page.push_str(&format!("[i]calls to WeChat are held back: {line}\n"));
         }
         let verdict = if ready { "passed" } else { "failed" };
         text(status, format!("{page}readyz check {verdict}\n"))

@@ -163,7 +163,7 @@ impl Sidecar {
                 }
             })?
         };
-        let shared = Arc::new(Shared::new(home));
+        let shared = Arc::new(Shared::new(home, state.clock.clone()));
         let snapshot = Snapshot::build(config, &state, &metrics, &shared);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let _it_waits = first_snapshot.send(Arc::clone(&current));
@@ -193,6 +193,7 @@ impl Sidecar {
             metrics: Arc::clone(&metrics),
             phase: phase.clone(),
             state: Arc::clone(&state),
+            current: Arc::clone(&current),
         });
         let (control, _) = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener)

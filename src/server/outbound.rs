@@ -230,7 +230,7 @@ impl Call<'_> {
         let place = self.place()?;
         let signing = Signing::of(&path, &self.head.headers)?;
         let payload = match &signing {
-            None => self.payload(body).await?,
+            None => self.payload(&path, body).await?,
             Some(signing) => self.signed(signing, &path, &mut parameters, body).await?,
         };
         let call = AppCall {
@@ -322,12 +322,13 @@ impl Call<'_> {
     }
 
     /// The body as it goes to WeChat. One without a length is taken as a whole, for WeChat refuses uploads without
-    /// one; so is one that is small enough to be sent twice.
-    async fn payload(&self, body: Incoming) -> Result<Payload, Error> {
+    /// one; so is one that is small enough to be sent twice, or that is to be encrypted.
+    async fn payload(&self, path: &str, body: Incoming) -> Result<Payload, Error> {
         let outbound = self.outbound();
+        let whole = self.snapshot.gateway.must_be_whole(path);
         match body.size_hint().exact() {
             Some(length) if length > outbound.body_limit => Err(too_large(outbound.body_limit)),
-            Some(length) if length > outbound.replay_limit => {
+            Some(length) if length > outbound.replay_limit && !whole => {
                 let body = body.map_err(|error| Box::new(error) as _);
                 Ok(Payload::stream(body.boxed_unsync(), length))
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::router::Router;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
@@ -54,9 +55,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Connections to WeChat will live on `home`.
-    pub(crate) fn new(home: Handle) -> Self {
+    pub(crate) fn new(home: Handle, clock: Clock) -> Self {
         Self {
-            wechat: Memory::at_home_on(home),
+            wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
         }
     }

@@ -18,7 +18,14 @@ const KEPT: usize = 100;
 /// Beyond so many paths a new one is counted under [`OTHER`], so that a fuzzer cannot fill the memory.
 const PATHS: usize = 1000;
 const OTHER: &str = "(other)";
-const MASKED: [&str; 4] = ["secret", "access_token", "js_code", "signature"];
+const MASKED: [&str; 6] = [
+    "secret",
+    "appsecret",
+    "access_token",
+    "js_code",
+    "signature",
+    "pay_sig",
+];
 const QUERY_LEN: usize = 512;
 /// Of calls as they arrived, so many are kept, and so many bytes of their bodies.
 const WHOLE: usize = 1000;

@@ -1,19 +1,25 @@
 //! The control endpoints under `/_sim/`: what a test or a developer does to the simulated world. The list is in the
 //! module's header; `GET /_sim/` returns the same text.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, Method};
+use ::http::Method;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::api_security;
 use super::exchange::{Answer, Request, percent_decode};
 use super::fault::{Effect, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
+use super::payment::{PayKeys, Till};
+use super::quota::Limits;
 use super::state::{CODE_LIFE, CodeKind, State, UserChange};
+use crate::secret::Secret;
 
 const PREFIX: &str = "/_sim";
 const HELP: &str = include_str!("help.txt");
@@ -42,11 +48,19 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "encrypt", "") => encrypt(state, request),
         (&Method::GET, "users", "") => Ok(users(state, request)),
         (&Method::POST, "users", name) if !name.is_empty() => change_user(state, request, name),
-        (&Method::GET, "media", media_id) if !media_id.is_empty() => {
-            return media(state, media_id);
-        }
+        (&Method::POST, "purchases", "") => purchase(state, request),
         (&Method::GET, "apps", "") => Ok(apps(state)),
         (&Method::POST, "apps", name) if !name.is_empty() => change_app(state, request, name),
+        (&Method::GET, "access", "") => Ok(access(state)),
+        (&Method::POST, "access", "") => change_access(state, request),
+        (&Method::GET, "quota", "") => Ok(quotas(state)),
+        (&Method::POST, "quota", "") => set_quota(state, request),
+        (&Method::DELETE, "quota", "") => {
+            for app in 0..state.apps.len() {
+                state.clear_quota(app, None);
+            }
+            Ok(quotas(state))
+        }
         (&Method::GET, "faults", "") => Ok(faults(state)),
         (&Method::POST, "faults", "") => queue_fault(state, request),
         (&Method::DELETE, "faults", "") => {
@@ -60,6 +74,10 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::POST, "reset", "") => {
             state.reset();
             Ok(json!({ "reset": true }))
+        }
+        (&Method::GET, "video", id) => {
+            let video = state.media.video(id, state.now());
+            return video.unwrap_or_else(|| Answer::text(404, "there is no such video\n"));
         }
         (method, _, _) => {
             let problem = format!("there is no {method} {}\n\n{HELP}", request.path);
@@ -162,6 +180,7 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
                 "openid": state.openid(app, name).as_str(),
                 "unionid": state.unionid(app, name).as_ref().map(|id| id.as_str()),
                 "logged_in": key.is_some(),
+                "storage": user.belongings.get(&app).map(|belongings| &belongings.values),
             });
             if reveal {
                 shown["session_key"] = json!(key.map(|(key, _)| base64_of(key)));
@@ -176,21 +195,38 @@ fn user(state: &State, name: &str, reveal: bool) -> Value {
         "unionid": user.unionid,
         "logins_per_minute": user.logins_per_minute,
         "phone": state.phone_number(name),
-        "refuses_messages": user.refuses_messages,
-        "in_contact": !user.out_of_contact,
+        "subscribed": user.subscribed,
         "risk_rank": user.risk_rank,
         "apps": apps,
     })
 }
 
-/// What is at the address that stands for a video.
-fn media(state: &State, media_id: &str) -> Answer {
-    let Some(media) = state.media_of_any(media_id) else {
-        return Answer::text(404, "there is no such media, or no longer\n");
+fn purchase(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Purchase {
+        user: String,
+        app: Option<String>,
+        order_id: String,
+        coins: u32,
+        #[serde(default)]
+        env: u8,
+    }
+
+    let order: Purchase = parse(&request.body)?;
+    check_user_name(&order.user)?;
+    let app = one_app(state, order.app.as_deref(), "app")?;
+    if order.env > 1 {
+        return Err(wrong("`env` is 0 or 1"));
+    }
+    let till = Till {
+        app,
+        env: order.env,
     };
-    let (content_type, _) = media.format();
-    let content_type = HeaderValue::from_static(content_type);
-    Answer::file(content_type, HeaderMap::new(), media.content.clone())
+    state
+        .buy_coins(till, &order.user, &order.order_id, order.coins)
+        .ok_or_else(|| wrong("`order_id` was used before"))?;
+    Ok(json!({ "openid": state.openid(app, &order.user).as_str() }))
 }
 
 fn apps(state: &State) -> Value {
@@ -203,6 +239,7 @@ fn apps(state: &State) -> Value {
                 "unionid": app.known.unionid,
                 "session_key_period_s": app.known.session_key_period.as_secs(),
                 "pages": app.known.pages,
+                "api_security": app.known.api_security.is_some(),
             })
         })
         .collect();
@@ -216,19 +253,120 @@ fn change_app(state: &mut State, request: &Request, appid: &str) -> Result<Value
         unionid: Option<bool>,
         session_key_period_s: Option<u64>,
         pages: Option<Vec<String>>,
+        api_security: Option<api_security::Order>,
+        pay_keys: Option<Keys>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {
+        production: String,
+        sandbox: String,
     }
 
     let app = find_app(state, appid)?;
     let change: Change = parse(&request.body)?;
+    let api_security = change.api_security.map(api_security::Order::carry_out);
+    let api_security = api_security.transpose().map_err(wrong)?;
     let known = &mut state.apps[app].known;
     known.unionid = change.unionid.unwrap_or(known.unionid);
     if let Some(seconds) = change.session_key_period_s {
         known.session_key_period = Duration::from_secs(seconds);
     }
-    if let Some(pages) = change.pages {
-        known.pages = pages;
+    if change.pages.is_some() {
+        known.pages = change.pages;
+    }
+    if let Some(api_security) = api_security {
+        known.api_security = Some(Arc::new(api_security));
+    }
+    if let Some(keys) = change.pay_keys {
+        known.pay_keys = Some(PayKeys {
+            production: Secret::new(keys.production),
+            sandbox: Secret::new(keys.sandbox),
+        });
     }
     Ok(apps(state))
+}
+
+fn access(state: &State) -> Value {
+    json!({ "white_list": state.access.white_list(), "withheld": state.access.withheld() })
+}
+
+fn change_access(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Change {
+        /// `null` ends the list, and what is not written changes nothing.
+        #[serde(default, deserialize_with = "written")]
+        white_list: Option<Option<Vec<IpAddr>>>,
+        #[serde(default)]
+        withhold: Vec<String>,
+        #[serde(default)]
+        grant: Vec<String>,
+    }
+
+    let change: Change = parse(&request.body)?;
+    for path in change.withhold.iter().chain(&change.grant) {
+        check_path(path)?;
+    }
+    if let Some(white_list) = change.white_list {
+        state.access.allow_only(white_list.as_deref());
+    }
+    for path in &change.withhold {
+        state.access.grant(path, false);
+    }
+    for path in &change.grant {
+        state.access.grant(path, true);
+    }
+    Ok(access(state))
+}
+
+/// Reads a field so that `null` is told from its absence.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
+}
+
+fn quotas(state: &State) -> Value {
+    let shown = state.quotas.limited().map(|path| {
+        let used = (0..state.apps.len()).map(|app| {
+            let usage = state.quota_of(app, path);
+            json!({
+                "appid": state.apps[app].known.appid.as_str(),
+                "today": usage.today,
+                "this_minute": usage.this_minute,
+                "remain": usage.remain(),
+            })
+        });
+        let Limits { daily, per_minute } = state.quota_of(0, path).limits;
+        json!({
+            "path": path,
+            "daily": daily,
+            "per_minute": per_minute,
+            "used": used.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "quotas": shown.collect::<Vec<_>>() })
+}
+
+fn set_quota(state: &mut State, request: &Request) -> Result<Value, Wrong> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        path: String,
+        daily: Option<u32>,
+        per_minute: Option<u32>,
+    }
+
+    let order: Order = parse(&request.body)?;
+    check_path(&order.path)?;
+    let limits = Limits {
+        daily: order.daily,
+        per_minute: order.per_minute,
+    };
+    state.quotas.limit(&order.path, limits);
+    Ok(quotas(state))
 }
 
 fn faults(state: &State) -> Value {
@@ -268,9 +406,7 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
     }
 
     let order: Order = parse(body)?;
-    if !order.path.starts_with('/') || owns(&order.path) {
-        return Err(wrong("`path` is a path of WeChat's, such as /sns/*"));
-    }
+    check_path(&order.path)?;
     let count = order.count.unwrap_or(1);
     if count == 0 {
         return Err(wrong("`count` is at least 1"));
@@ -361,6 +497,15 @@ fn find_app(state: &State, appid: &str) -> Result<usize, Wrong> {
         .ok_or_else(|| wrong("there is no app with this appid; GET /_sim/apps lists them"))
 }
 
+fn check_path(path: &str) -> Result<(), Wrong> {
+    if !path.starts_with('/') || owns(path) {
+        return Err(wrong(
+            "`path` is a path of WeChat's, such as /cgi-bin/token",
+        ));
+    }
+    Ok(())
+}
+
 fn check_user_name(name: &str) -> Result<(), Wrong> {
     if name.is_empty() || name.len() > 128 {
         return Err(wrong("a user's name is 1 to 128 bytes"));
@@ -378,7 +523,6 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::domain::AppId;
     use crate::secret::Secret;
-    use crate::sim::media::MediaKind;
     use crate::sim::state::SimApp;
 
     fn state() -> State {
@@ -425,7 +569,6 @@ mod tests {
             ("/_sim/users/alice", r#"{"blocked":"yes"}"#, "boolean"),
             ("/_sim/apps/wx0", "{}", "no app"),
             ("/_sim/users/alice", r#"{"phone":"+86"}"#, "digits"),
-            ("/_sim/users/alice", r#"{"risk_rank":5}"#, "0 to 4"),
             ("/_sim/encrypt", r#"{"user":"alice"}"#, "several apps"),
             (
                 "/_sim/encrypt",
@@ -469,6 +612,10 @@ mod tests {
                 r#"{"path":"/x","count":0,"fault":{"reset":true}}"#,
                 "count",
             ),
+            ("/_sim/access", r#"{"white_list":["x"]}"#, "IP address"),
+            ("/_sim/access", r#"{"grant":["/_sim/access"]}"#, "path"),
+            ("/_sim/quota", r#"{"path":"/_sim/quota"}"#, "path"),
+            ("/_sim/quota", r#"{"path":"/x","daily":-1}"#, "u32"),
         ];
         for (path, body, why) in wrong {
             let (status, said) = post(&mut state, path, body);
@@ -507,6 +654,51 @@ mod tests {
     }
 
     #[test]
+    fn the_white_list_and_what_is_withheld_change_independently() {
+        let mut state = state();
+        let mut change = |body| {
+            let (status, told) = post(&mut state, "/_sim/access", body);
+            assert_eq!(status, 200, "{told}");
+            let told: Value = serde_json::from_str(&told).unwrap();
+            (told["white_list"].clone(), told["withheld"].clone())
+        };
+        let (list, withheld) = change(r#"{"white_list":["1.2.3.4"]}"#);
+        assert_eq!((list, withheld), (json!(["1.2.3.4"]), json!([])));
+        let (list, withheld) = change(r#"{"withhold":["/a","/b"],"grant":["/b"]}"#);
+        assert_eq!((list, withheld), (json!(["1.2.3.4"]), json!(["/a"])));
+        let (list, withheld) = change(r#"{"white_list":null}"#);
+        assert_eq!((list, withheld), (Value::Null, json!(["/a"])));
+    }
+
+    #[test]
+    fn a_quota_is_set_told_and_given_back() {
+        let mut state = state();
+        let path = "/sns/jscode2session";
+        let body = json!({ "path": path, "daily": 2, "per_minute": 1 }).to_string();
+        post(&mut state, "/_sim/quota", &body);
+        assert_eq!(state.admit(1, path), Ok(()));
+        let told = |state: &mut State, method| {
+            let (_, told) = call(state, method, "/_sim/quota", "");
+            serde_json::from_str::<Value>(&told).unwrap()["quotas"].clone()
+        };
+        let expected = |today, remain| {
+            let used = json!([
+                { "appid": "wx0123456789abcdef", "today": 0, "this_minute": 0, "remain": 2 },
+                { "appid": "wxfedcba9876543210", "today": today, "this_minute": 1, "remain": remain },
+            ]);
+            json!([{ "path": path, "daily": 2, "per_minute": 1, "used": used }])
+        };
+        assert_eq!(told(&mut state, Method::GET), expected(1, 1));
+        assert_eq!(told(&mut state, Method::DELETE), expected(0, 2));
+        post(
+            &mut state,
+            "/_sim/quota",
+            &json!({ "path": path }).to_string(),
+        );
+        assert_eq!(told(&mut state, Method::GET), json!([]));
+    }
+
+    #[test]
     fn session_keys_are_listed_only_when_revealed_and_secrets_never() {
         let mut state = state();
         let code = state.issue_code(0, "alice", CodeKind::Login);
@@ -531,19 +723,6 @@ mod tests {
         for field in ["encryptedData", "iv", "rawData", "signature", "cloudID"] {
             assert!(made[field].is_string(), "{field} in {made}");
         }
-    }
-
-    #[test]
-    fn a_video_is_at_its_address_without_a_token() {
-        let mut state = state();
-        let content = Bytes::from_static(b"\0\0\0\x18ftypmp42");
-        let id = state.keep_media(1, MediaKind::Video, content.clone());
-        let request = Request::of("GET", &format!("/_sim/media/{id}"), b"");
-        let got = answer(&mut state, &request);
-        assert_eq!((got.status, got.body), (200, content));
-        assert_eq!(got.content_type, "video/mp4");
-        let (status, _) = call(&mut state, Method::GET, "/_sim/media/nothing", "");
-        assert_eq!(status, 404);
     }
 
     #[test]

@@ -103,18 +103,27 @@ impl Ids {
         format!("38_{}", URL_SAFE_NO_PAD.encode(self.digest("cloud_id")))
     }
 
-    pub(super) fn media_id(&mut self) -> String {
-        let mut id = URL_SAFE_NO_PAD.encode(self.digest("media"));
-        id.push_str(&URL_SAFE_NO_PAD.encode(self.digest("media")));
-        id.truncate(64);
-        id
+    /// A key of the encrypted channel.
+    pub(super) fn encrypt_key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        key.copy_from_slice(&self.digest("encrypt_key")[..16]);
+        key
     }
 
-    /// The id of a message: more than the 53 bits that a double holds, as WeChat's are.
-    pub(super) fn message_id(&mut self, now: Timestamp) -> u64 {
-        self.serial += 1;
-        let nanoseconds = now.as_secs().saturating_mul(1_000_000_000);
-        nanoseconds.saturating_add(self.serial % 1_000_000_000)
+    pub(super) fn media_id(&mut self) -> String {
+        let digest = URL_SAFE_NO_PAD.encode(self.digest("media_id"));
+        format!(
+            "{digest}{}",
+            URL_SAFE_NO_PAD.encode(self.digest("media_id"))
+        )
+    }
+
+    /// The number of a sent message.
+    pub(super) fn message_id(&mut self) -> u64 {
+        let mut number = [0; 8];
+        number.copy_from_slice(&self.digest("message_id")[..8]);
+        // 19 digits, as WeChat's have.
+        1_000_000_000_000_000_000 + u64::from_be_bytes(number) % 3_000_000_000_000_000_000
     }
 
     /// A request id: three groups of hexadecimal digits, the first of them the Unix time.

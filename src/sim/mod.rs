@@ -5,8 +5,8 @@
 //! calls its JSON `text/plain`. Whoever passes here should pass against `api.weixin.qq.com`, so a rule of WeChat's is
 //! never relaxed for convenience: convenience has its own paths under `/_sim/`, listed below.
 //!
-//! The rules (`state`, `token`, `open_data`, `api`, `control`, `fault`) are plain functions on one `State` and know no socket;
-//! `http` carries their decisions out.
+//! The rules are plain functions on one `State` and know no socket: `api` says which endpoint is whose, a file for each
+//! kind of endpoint says how it answers, `control` and `fault` interfere. `http` carries their decisions out.
 //!
 //! The state sits behind one std mutex. A call is a few map lookups and ends before the answer is written, so the lock
 //! is held for microseconds and never across an `.await` (a delay is waited for outside it); one lock also makes each
@@ -17,7 +17,9 @@
 //!
 #![doc = concat!("```text\n", include_str!("help.txt"), "```")]
 
+mod access;
 mod api;
+mod api_security;
 mod calls;
 mod control;
 mod exchange;
@@ -25,18 +27,25 @@ mod fault;
 mod http;
 mod ids;
 mod media;
+mod message;
 mod multipart;
 mod open_data;
-mod picture;
+mod operations;
+mod payment;
+#[cfg(test)]
+mod probe;
 mod quota;
 mod refusal;
+mod security;
 mod state;
 mod tls;
 mod token;
+mod user;
+mod wxacode;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -46,9 +55,12 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::domain::{AppId, OpenId};
 use crate::secret::Secret;
+pub use api_security::{ApiSecurity, SimKey};
 pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
+pub use payment::PayKeys;
+pub use quota::Limits;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
 pub use tls::Identity;
@@ -116,9 +128,11 @@ impl Simulator {
             tokio::net::TcpListener::from_std(listener)?
         };
 
-        let mut state = State::new(options.clock, options.seed, options.apps);
-        state.url = format!("{scheme}://{addr}");
-        let state = Arc::new(Mutex::new(state));
+        let state = Arc::new(Mutex::new(State::new(
+            options.clock,
+            options.seed,
+            options.apps,
+        )));
         let (running, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let server = std::thread::Builder::new()
@@ -198,6 +212,21 @@ impl Simulator {
         self.state().calls.received(path)
     }
 
+    /// Limits how often each app may call a path; the limits replace those before them. No path has any at first.
+    pub fn limit(&self, path: &str, limits: Limits) {
+        self.state().quotas.limit(path, limits);
+    }
+
+    /// Has only these addresses get access_tokens (40164 for others), or every address, as at first.
+    pub fn allow_only(&self, addresses: Option<&[IpAddr]>) {
+        self.state().access.allow_only(addresses);
+    }
+
+    /// Withholds a path from the apps (48001), or grants it again. Every path is granted at first.
+    pub fn grant(&self, path: &str, granted: bool) {
+        self.state().access.grant(path, granted);
+    }
+
     /// Queues a fault behind those that are already queued.
     pub fn fault(&self, fault: Fault) {
         self.state().faults.queue(fault);
@@ -208,7 +237,7 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, media, tokens, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, tokens, the white-list, withheld paths, quotas, faults, calls and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

@@ -1,237 +1,211 @@
-//! Forms with files in them, `multipart/form-data` (RFC 7578), as WeChat reads them: a file has a `filename`, and
-//! `filename*` is no substitute.
+//! The parts of a `multipart/form-data` body (RFC 7578), read as WeChat reads them.
 //!
-//! Strict where a mistake of ours would otherwise pass unseen: delimiters stand on lines of their own that end in CRLF, and
-//! the last one must be there.
+//! What matters to it is `filename`: a part without one is no file, and one whose name is told by `filename*` only, as
+//! some clients do for names that are not ASCII, has none. A name may be any bytes; they are taken for UTF-8.
 
+use ::http::{HeaderMap, header};
 use bytes::Bytes;
-use memchr::memmem;
 
 use super::exchange::Request;
 
-/// No client has a reason to send more.
-const MOST: usize = 100;
-
-/// A part of a form.
-#[derive(Debug, Default)]
-pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) filename: Option<String>,
-    pub(super) content_type: Option<String>,
-    pub(super) content: Bytes,
+/// A file in a form.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) filename: String,
+    pub(super) data: Bytes,
 }
 
-/// The parts of a form; `None` if the call is not one, or is broken.
-pub(super) fn parts(request: &Request) -> Option<Vec<Part>> {
-    let content_type = request.headers.get(::http::header::CONTENT_TYPE)?;
-    let content_type = content_type.to_str().ok()?;
-    let (kind, parameters) = content_type.split_once(';')?;
+/// The file that a call's form has under that name, if the part has all that makes it one: a filename and a type.
+pub(super) fn file(request: &Request, name: &str) -> Option<File> {
+    let boundary = boundary(&request.headers)?;
+    parts(&request.body, &boundary)?
+        .into_iter()
+        .find_map(|(fields, data)| {
+            let fields = String::from_utf8_lossy(&fields).into_owned();
+            let value = |wanted: &str| {
+                fields.split("\r\n").find_map(|line| {
+                    let (name, value) = line.split_once(':')?;
+                    name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+                })
+            };
+            let disposition = value("content-disposition")?;
+            if parameter(disposition, "name").as_deref() != Some(name) {
+                return None;
+            }
+            value("content-type").filter(|kind| !kind.is_empty())?;
+            let filename = parameter(disposition, "filename")?;
+            (!filename.is_empty()).then_some(File { filename, data })
+        })
+}
+
+fn boundary(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let (kind, _) = value.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let boundary = parameter(parameters, "boundary").filter(|it| !it.is_empty())?;
-    split(&request.body, &boundary)
+    parameter(value, "boundary").filter(|boundary| !boundary.is_empty())
 }
 
-fn split(body: &Bytes, boundary: &str) -> Option<Vec<Part>> {
+/// The head and the data of each part; none if the form does not end as it should.
+fn parts(body: &Bytes, boundary: &str) -> Option<Vec<(Bytes, Bytes)>> {
     let delimiter = format!("\r\n--{boundary}");
-    let delimiter = memmem::Finder::new(&delimiter);
-    // The first one may stand at the very beginning, without the line before it.
-    let first = delimiter.needle().len() - 2;
-    let mut at = match body.starts_with(&delimiter.needle()[2..]) {
-        true => first,
-        false => delimiter.find(body)? + first + 2,
+    let mut at = if body.starts_with(&delimiter.as_bytes()[2..]) {
+        delimiter.len() - 2
+    } else {
+        find(body, delimiter.as_bytes(), 0)? + delimiter.len()
     };
     let mut parts = Vec::new();
     loop {
-        match &body[at..] {
-            [b'-', b'-', ..] => return Some(parts),
-            [b'\r', b'\n', ..] if parts.len() < MOST => at += 2,
-            _ => return None,
+        if body[at..].starts_with(b"--") {
+            return Some(parts);
         }
-        let end = at + delimiter.find(&body[at..])?;
-        parts.push(Part::parse(&body.slice(at..end))?);
-        at = end + delimiter.needle().len();
+        let head = find(body, b"\r\n", at)?;
+        if !body[at..head].iter().all(|b| matches!(b, b' ' | b'\t')) {
+            return None;
+        }
+        let head_end = find(body, b"\r\n\r\n", head)?;
+        // A part without any field has its empty line at once, which is the end of the delimiter's line too.
+        let fields = body.slice((head + 2).min(head_end)..head_end);
+        let data = head_end + 4;
+        // The empty data of a part end where its head does, with the line end of the delimiter.
+        let end = find(body, delimiter.as_bytes(), data - 2)?;
+        parts.push((fields, body.slice(data.min(end)..end)));
+        at = end + delimiter.len();
     }
 }
 
-impl Part {
-    fn parse(bytes: &Bytes) -> Option<Self> {
-        let (head, begins) = match bytes.starts_with(b"\r\n") {
-            true => (0, 2),
-            false => memmem::find(bytes, b"\r\n\r\n").map(|end| (end, end + 4))?,
-        };
-        let mut part = Self {
-            content: bytes.slice(begins..),
-            ..Self::default()
-        };
-        let head = String::from_utf8_lossy(&bytes[..head]);
-        for line in head.split("\r\n").filter(|line| !line.is_empty()) {
-            let (name, value) = line.split_once(':')?;
-            let value = value.trim();
-            if name.eq_ignore_ascii_case("content-type") {
-                part.content_type = Some(value.to_owned()).filter(|value| !value.is_empty());
-            } else if name.eq_ignore_ascii_case("content-disposition") {
-                let (_, parameters) = value.split_once(';')?;
-                part.name = parameter(parameters, "name")?;
-                part.filename = parameter(parameters, "filename").filter(|it| !it.is_empty());
-            }
-        }
-        Some(part)
-    }
+fn find(body: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
+    memchr::memmem::find(&body[from..], wanted).map(|at| from + at)
 }
 
-/// The parameter of this name, out of quotation marks if it is in them.
-fn parameter(mut text: &str, wanted: &str) -> Option<String> {
+/// The parameter of that name behind a value's first semicolon, perhaps in quotes, in which `\"` and `\\` stand for the
+/// second. Any other backslash is one, as in a Windows path.
+fn parameter(value: &str, wanted: &str) -> Option<String> {
+    let mut rest = value.split_once(';')?.1;
     loop {
-        let (name, rest) = text.split_once('=')?;
-        let (value, rest) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
+        let (name, after) = rest.split_once('=')?;
+        let name = name.trim_start_matches([' ', '\t', ';']).trim_end();
+        let after = after.trim_start();
+        let (found, behind) = match after.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted)?,
             None => {
-                let end = rest.find(';').unwrap_or(rest.len());
-                (rest[..end].trim().to_owned(), &rest[end..])
+                let end = after.find(';').unwrap_or(after.len());
+                (after[..end].trim_end().to_owned(), &after[end..])
             }
         };
-        if name.trim().eq_ignore_ascii_case(wanted) {
-            return Some(value);
+        if name.eq_ignore_ascii_case(wanted) {
+            return Some(found);
         }
-        text = rest.trim_start().strip_prefix(';')?;
+        rest = behind;
     }
 }
 
-/// What stands before the closing quotation mark, and what after it.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
+/// A text up to its closing quote, and what comes behind that.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut found = String::new();
     let mut rest = text.chars();
     loop {
         match rest.next()? {
-            '"' => return Some((value, rest.as_str())),
-            // Only what must be escaped is, or paths of Windows would not survive.
-            '\\' if rest.as_str().starts_with(['"', '\\']) => value.extend(rest.next()),
-            c => value.push(c),
+            '"' => return Some((found, rest.as_str())),
+            '\\' if rest.as_str().starts_with(['"', '\\']) => found.extend(rest.next()),
+            c => found.push(c),
         }
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use ::http::{HeaderValue, Method};
     use proptest::prelude::*;
 
     use super::*;
 
-    /// A form with a file, as a well-behaved client sends it.
-    pub(in crate::sim) fn upload(target: &str, disposition: &str, content: &[u8]) -> Request {
-        let body = [
-            format!("--b0undary\r\nContent-Disposition: form-data; {disposition}\r\n\r\n")
-                .as_bytes(),
-            content,
-            b"\r\n--b0undary--\r\n",
-        ]
-        .concat();
-        form(target, "multipart/form-data; boundary=b0undary", &body)
+    fn file_of(content_type: &'static str, body: &[u8]) -> Option<File> {
+        let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        let request = Request {
+            headers: HeaderMap::from_iter(headers),
+            ..Request::of(Method::POST, "/", body)
+        };
+        file(&request, "media")
     }
 
-    fn form(target: &str, content_type: &str, body: &[u8]) -> Request {
-        let mut request = Request::of("POST", target, body);
-        let headers = &mut request.headers;
-        headers.insert("content-type", content_type.parse().unwrap());
-        headers.insert("content-length", body.len().into());
-        request
+    fn named(filename: &str, data: &'static [u8]) -> Option<File> {
+        Some(File {
+            filename: filename.to_owned(),
+            data: Bytes::from_static(data),
+        })
+    }
+
+    const FORM: &str = "multipart/form-data; boundary=b";
+
+    #[test]
+    fn a_file_is_found_behind_other_parts_with_its_bytes_as_they_are() {
+        let body = b"preamble\r\n--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\ny\r\n\
+            --b \r\ncontent-type:image/png\r\nContent-Disposition: form-data; name=\"media\"; filename=\"a.png\"\r\n\r\n\
+            \x00\r\n--\r\n-b\xff\r\n--b--\r\n";
+        assert_eq!(file_of(FORM, body), named("a.png", b"\x00\r\n--\r\n-b\xff"));
+        let quoted = "Multipart/Form-Data; charset=utf-8; boundary=\"b\"";
+        assert_eq!(file_of(quoted, body), file_of(FORM, body));
     }
 
     #[test]
-    fn a_form_is_read_as_browsers_and_sdks_write_it() {
-        let body = b"preamble\r\n--x y\r\n\
-            Content-Disposition: form-data; name=\"a\"\r\n\r\n\
-            1\r\n\r\n--x\r\n\
-            --x y\r\n\
-            content-type:image/png\r\n\
-            content-disposition: form-data; filename=\"C:\\up\\\"load\".png\"; name=media\r\n\r\n\
-            \r\n--x y--epilogue";
-        // What looks like a delimiter is none if it is not the whole one.
-        let got = parts(&form(
-            "/",
-            "Multipart/Form-Data; charset=utf-8; boundary=\"x y\"",
-            body,
-        ));
-        assert!(
-            got.is_none(),
-            "a quotation mark too many ends the name early"
-        );
-
-        let body = String::from_utf8_lossy(body).replace("\\\"load\"", "\\\"load\\\"");
-        let got = parts(&form(
-            "/",
-            "multipart/form-data;boundary=\"x y\"",
-            body.as_bytes(),
-        ));
-        let got = got.unwrap();
-        assert_eq!(got.len(), 2);
-        assert_eq!(
-            (got[0].name.as_str(), &got[0].content[..]),
-            ("a", &b"1\r\n\r\n--x"[..])
-        );
-        assert_eq!(got[0].filename, None);
-        assert_eq!(got[1].name, "media");
-        assert_eq!(got[1].filename.as_deref(), Some("C:\\up\"load\".png"));
-        assert_eq!(got[1].content_type.as_deref(), Some("image/png"));
-        assert!(got[1].content.is_empty());
-    }
-
-    #[test]
-    fn an_extended_filename_is_none() {
-        let request = upload("/", "name=\"media\"; filename*=UTF-8''%e4%bd%a0.png", b"x");
-        assert_eq!(parts(&request).unwrap()[0].filename, None);
-        let request = upload(
-            "/",
-            "name=\"media\"; filename*=UTF-8''a; filename=\"你.png\"",
-            b"x",
-        );
-        let filename = parts(&request).unwrap().remove(0).filename;
-        assert_eq!(filename.as_deref(), Some("你.png"));
-    }
-
-    #[test]
-    fn what_is_no_form_or_has_no_end_is_nothing() {
-        let whole = b"--x\r\n\r\nbody\r\n--x--";
-        assert!(parts(&form("/", "multipart/form-data; boundary=x", whole)).is_some());
-        for content_type in [
-            "multipart/form-data",
-            "multipart/form-data; boundary=",
-            "multipart/form-data; boundary=\"x",
-            "multipart/mixed; boundary=x",
-            "application/json",
+    fn names_are_quoted_or_not_and_in_any_language() {
+        for (written, filename) in [
+            ("filename=\"猫 1.jpg\"", "猫 1.jpg"),
+            ("filename=a.jpg", "a.jpg"),
+            (r#"filename="a\"b;=\\.jpg""#, r#"a"b;=\.jpg"#),
+            (r#"filename="C:\tmp\a.jpg""#, r"C:\tmp\a.jpg"),
+            ("filename*=utf-8''b.jpg; FileName=\"a.jpg\"", "a.jpg"),
         ] {
-            assert!(
-                parts(&form("/", content_type, whole)).is_none(),
-                "{content_type}"
+            let body = format!(
+                "--b\r\nContent-Disposition: form-data; name=media; {written}\r\nContent-Type: image/jpeg\r\n\r\n\r\n--b--"
+            );
+            assert_eq!(
+                file_of(FORM, body.as_bytes()),
+                named(filename, b""),
+                "{written}"
             );
         }
-        for broken in [
-            &b"--x\r\n\r\nbody\r\n--x"[..],
-            b"--x\r\n\r\nbody",
-            b"--x\n\nbody\n--x--",
-            b"--x\r\nno colon\r\n\r\nbody\r\n--x--",
-            b"",
+    }
+
+    #[test]
+    fn a_part_that_lacks_something_is_no_file() {
+        let kind = "Content-Type: image/jpeg\r\n";
+        for (disposition, kind) in [
+            ("form-data; name=\"media\"", kind),
+            ("form-data; name=\"media\"; filename=\"\"", kind),
+            ("form-data; name=\"media\"; filename*=utf-8''a.jpg", kind),
+            ("form-data; name=\"file\"; filename=\"a.jpg\"", kind),
+            ("form-data; name=\"media\"; filename=\"a.jpg\"", ""),
+            ("form-data; name=\"media\"; filename=\"a.jpg", kind),
         ] {
-            let request = form("/", "multipart/form-data; boundary=x", broken);
-            assert!(parts(&request).is_none(), "{broken:?}");
+            let body =
+                format!("--b\r\nContent-Disposition: {disposition}\r\n{kind}\r\nx\r\n--b--\r\n");
+            assert_eq!(file_of(FORM, body.as_bytes()), None, "{disposition}");
+        }
+    }
+
+    #[test]
+    fn a_form_that_breaks_off_or_is_none_has_no_file() {
+        let body = "--b\r\nContent-Type: a\r\nContent-Disposition: form-data; name=media; filename=f\r\n\r\nx\r\n--b--";
+        assert!(file_of(FORM, body.as_bytes()).is_some());
+        for end in 0..body.len() {
+            assert_eq!(file_of(FORM, &body.as_bytes()[..end]), None, "{end}");
+        }
+        for other in [
+            "application/json",
+            "multipart/form-data",
+            "multipart/form-data; boundary=c",
+        ] {
+            assert_eq!(file_of(other, body.as_bytes()), None);
         }
     }
 
     proptest! {
         #[test]
-        fn any_content_comes_out_as_it_went_in(content in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let delimiter = b"\r\n--b0undary";
-            prop_assume!(memmem::find(&[b"\r\n", &content[..]].concat(), delimiter).is_none());
-            let got = parts(&upload("/", "name=\"media\"", &content)).unwrap();
-            prop_assert_eq!(&got[0].content[..], &content[..]);
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(body in "(--x|\r\n|--|:|;|=|\"|name|\\\\|.){0,40}") {
-            let request = form("/", "multipart/form-data; boundary=x", body.as_bytes());
-            parts(&request);
+        fn no_form_makes_it_panic(body in "(--b|\r\n|-|: |[a-z\";=]|Content-Disposition: form-data; name=media|\"){0,24}") {
+            file_of(FORM, body.as_bytes());
         }
     }
 }

@@ -162,8 +162,13 @@ impl State {
             made_at: self.now(),
         };
         self.cloud_ids.keep(cloud_id.clone(), kept);
+        let encrypted_data = STANDARD.encode(encrypted(&key, iv, plaintext));
+        if order.kind == OpenDataKind::Phone {
+            let now = self.now();
+            self.proofs.keep(app, &encrypted_data, now);
+        }
         Some(Encrypted {
-            encrypted_data: STANDARD.encode(encrypted(&key, iv, plaintext)),
+            encrypted_data,
             iv: STANDARD.encode(iv),
             signature: signature(&raw_data, &key),
             raw_data,

@@ -1,18 +1,24 @@
 //! What the simulated WeChat knows: apps, users, codes, tokens. The rules of login are here; no I/O.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::Access;
+use super::api_security::ApiSecurity;
 use super::calls::Calls;
 use super::fault::Faults;
 use super::ids::{self, Ids};
-use super::media::Shelf;
+use super::media::Media;
+use super::message::Conversation;
 use super::open_data::CloudIds;
-use super::quota::{Quota, minute};
+use super::payment::{PayKeys, Payments};
+use super::quota::{Quota, Quotas, Usage, minute};
 use super::refusal::Refusal;
 use super::token::{Chain, Grant, StableChain};
+use super::user::{Belongings, Proofs};
 use crate::clock::{Clock, Timestamp};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId};
 use crate::secret::Secret;
@@ -20,13 +26,7 @@ use crate::secret::Secret;
 /// How long a code may be redeemed.
 pub(super) const CODE_LIFE: Duration = Duration::from_secs(300);
 const LOGINS_PER_MINUTE: u32 = 100;
-/// How many codes with a path an app may ever make.
-const CODES: u32 = 100_000;
 const SESSION_KEY_PERIOD: Duration = Duration::from_secs(60);
-/// How long after a login a user's content may be checked.
-const PRESENCE: Duration = Duration::from_secs(7200);
-/// How long a user sees customer service type.
-const TYPING: Duration = Duration::from_secs(15);
 
 /// A Mini Program as the simulator is told of it.
 #[derive(Clone, Debug)]
@@ -40,8 +40,12 @@ pub struct SimApp {
     /// Logins within this time of the session_key's making get the same key again; zero makes a new one each time.
     /// 60 seconds by default; WeChat does not tell its own.
     pub session_key_period: Duration,
-    /// The pages that its released version has; if none is named, any page exists.
-    pub pages: Vec<String>,
+    /// Its API security; by default it has none, and calls are plain.
+    pub api_security: Option<Arc<ApiSecurity>>,
+    /// The pages of its released version; every page exists if there are none, as by default.
+    pub pages: Option<Vec<String>>,
+    /// Its keys for virtual payment, without which it has none (48001). None by default.
+    pub pay_keys: Option<PayKeys>,
 }
 
 impl SimApp {
@@ -52,15 +56,10 @@ impl SimApp {
             secrets: vec![secret],
             unionid: true,
             session_key_period: SESSION_KEY_PERIOD,
-            pages: Vec::new(),
+            api_security: None,
+            pages: None,
+            pay_keys: None,
         }
-    }
-
-    /// Whether it has the page, which is written without a slash in front; a query may follow.
-    pub(super) fn has_page(&self, page: &str) -> bool {
-        let path = page.split('?').next().unwrap_or(page);
-        let known = self.pages.is_empty() || self.pages.iter().any(|page| page == path);
-        known && !path.starts_with('/')
     }
 }
 
@@ -78,12 +77,11 @@ pub struct UserChange {
     pub logins_per_minute: Option<u32>,
     /// The user's phone number, without its country code, which is 86. Made up from the name by default.
     pub phone: Option<String>,
-    /// Whether the user has not subscribed to messages (43101).
-    pub refuses_messages: Option<bool>,
-    /// Whether the user has written to the app's customer service lately, so that it may answer (45015, 45080). True
-    /// by default.
-    pub in_contact: Option<bool>,
-    /// How risky WeChat holds the user to be, from 0 to 4; 0 by default.
+    /// Whether the user takes subscription messages (43101 if not). True by default.
+    pub subscribed: Option<bool>,
+    /// Has the user write to customer service now, in every app: that opens 48 hours for replies.
+    pub wrote: bool,
+    /// What `/wxa/getuserriskrank` says of the user, 0 to 4; 0 by default.
     pub risk_rank: Option<u8>,
 }
 
@@ -110,8 +108,6 @@ pub(super) struct Login {
 pub(super) struct State {
     clock: Clock,
     offset: Duration,
-    /// Where the simulator is reached; no slash at the end.
-    pub(super) url: String,
     pub(super) ids: Ids,
     pub(super) apps: Vec<App>,
     pub(super) users: BTreeMap<String, User>,
@@ -119,7 +115,11 @@ pub(super) struct State {
     /// The codes in the order of their making, so that the expired ones are found without a search.
     code_order: VecDeque<String>,
     pub(super) cloud_ids: CloudIds,
-    pub(super) media: Shelf,
+    pub(super) media: Media,
+    pub(super) proofs: Proofs,
+    pub(super) payments: Payments,
+    pub(super) access: Access,
+    pub(super) quotas: Quotas,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -127,8 +127,8 @@ pub(super) struct State {
 /// An app and its tokens.
 pub(super) struct App {
     pub(super) known: SimApp,
-    /// Codes with a path, of which there may be [`CODES`].
-    pub(super) codes_made: u32,
+    /// Codes made of the kinds that are limited.
+    pub(super) limited_codes: u32,
     classic: Chain,
     stable: StableChain,
 }
@@ -140,11 +140,14 @@ pub(super) struct User {
     pub(super) logins_per_minute: u32,
     /// If one has been set.
     phone: Option<String>,
-    pub(super) refuses_messages: bool,
-    pub(super) out_of_contact: bool,
-    pub(super) risk_rank: u8,
     /// By the app's index.
     pub(super) sessions: BTreeMap<usize, Session>,
+    pub(super) subscribed: bool,
+    pub(super) risk_rank: u8,
+    /// With customer service, by the app's index.
+    pub(super) conversations: BTreeMap<usize, Conversation>,
+    /// By the app's index.
+    pub(super) belongings: BTreeMap<usize, Belongings>,
 }
 
 /// A user's login state in one app.
@@ -154,11 +157,8 @@ pub(super) struct Session {
     pub(super) key: Option<(SessionKey, Timestamp)>,
     /// The one before it, which clients that are behind still encrypt with.
     pub(super) previous: Option<SessionKey>,
+    pub(super) logged_in_at: Option<Timestamp>,
     logins: Quota,
-    /// When the user last logged in.
-    seen_at: Option<Timestamp>,
-    /// When customer service stops typing.
-    typing_until: Option<Timestamp>,
 }
 
 struct Code {
@@ -176,10 +176,11 @@ impl Default for User {
             unionid: true,
             logins_per_minute: LOGINS_PER_MINUTE,
             phone: None,
-            refuses_messages: false,
-            out_of_contact: false,
-            risk_rank: 0,
             sessions: BTreeMap::new(),
+            subscribed: true,
+            risk_rank: 0,
+            conversations: BTreeMap::new(),
+            belongings: BTreeMap::new(),
         }
     }
 }
@@ -189,14 +190,17 @@ impl State {
         Self {
             clock,
             offset: Duration::ZERO,
-            url: String::new(),
             ids: Ids::new(seed),
             apps: apps.into_iter().map(App::new).collect(),
             users: BTreeMap::new(),
             codes: HashMap::new(),
             code_order: VecDeque::new(),
             cloud_ids: CloudIds::default(),
-            media: Shelf::default(),
+            media: Media::default(),
+            proofs: Proofs::default(),
+            payments: Payments::default(),
+            access: Access::default(),
+            quotas: Quotas::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -215,13 +219,17 @@ impl State {
         self.offset = Duration::ZERO;
         for app in &mut self.apps {
             (app.classic, app.stable) = (Chain::default(), StableChain::default());
-            app.codes_made = 0;
+            app.limited_codes = 0;
         }
         self.users.clear();
         self.codes.clear();
         self.code_order.clear();
         self.cloud_ids = CloudIds::default();
-        self.media = Shelf::default();
+        self.media = Media::default();
+        self.proofs = Proofs::default();
+        self.payments = Payments::default();
+        self.access = Access::default();
+        self.quotas = Quotas::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -272,11 +280,14 @@ impl State {
         user.blocked = change.blocked.unwrap_or(user.blocked);
         user.unionid = change.unionid.unwrap_or(user.unionid);
         user.logins_per_minute = change.logins_per_minute.unwrap_or(user.logins_per_minute);
-        user.refuses_messages = change.refuses_messages.unwrap_or(user.refuses_messages);
-        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
-        user.out_of_contact = change.in_contact.map_or(user.out_of_contact, |it| !it);
         if change.phone.is_some() {
             user.phone.clone_from(&change.phone);
+        }
+        user.subscribed = change.subscribed.unwrap_or(user.subscribed);
+        user.risk_rank = change.risk_rank.unwrap_or(user.risk_rank);
+        if change.wrote {
+            let apps = 0..self.apps.len();
+            user.conversations = apps.map(|app| (app, Conversation::begun(now))).collect();
         }
         if change.rotate {
             for session in user.sessions.values_mut() {
@@ -323,7 +334,7 @@ impl State {
             return Err(Refusal::MinuteQuota);
         }
         code.used = true;
-        session.seen_at = Some(now);
+        session.logged_in_at = Some(now);
 
         let period = self.apps[app].known.session_key_period;
         let session_key = match &session.key {
@@ -415,36 +426,6 @@ impl State {
         Ok(key)
     }
 
-    /// Whether the user has been in the app within [`PRESENCE`].
-    pub(super) fn was_here(&self, app: usize, user: &str) -> bool {
-        let user = self.users.get(user);
-        let session = user.and_then(|user| user.sessions.get(&app));
-        let seen_at = session.and_then(|session| session.seen_at);
-        seen_at.is_some_and(|at| self.now().since(at) < PRESENCE)
-    }
-
-    /// Shows a user that customer service is typing.
-    pub(super) fn begin_typing(&mut self, app: usize, user: &str) -> Result<(), Refusal> {
-        let now = self.now();
-        let Some(user) = self.users.get_mut(user) else {
-            return Err(Refusal::OpenIdInvalid);
-        };
-        let session = user.sessions.entry(app).or_default();
-        if session.typing_until.is_some_and(|until| now < until) {
-            return Err(Refusal::TypingAlready);
-        }
-        session.typing_until = Some(now.plus(TYPING));
-        Ok(())
-    }
-
-    /// A message ends it too.
-    pub(super) fn end_typing(&mut self, app: usize, user: &str) {
-        let user = self.users.get_mut(user);
-        if let Some(session) = user.and_then(|user| user.sessions.get_mut(&app)) {
-            session.typing_until = None;
-        }
-    }
-
     /// A new classic token.
     pub(super) fn token(&mut self, app: usize) -> Grant {
         let now = self.now();
@@ -475,6 +456,24 @@ impl State {
             .unwrap_or(Err(Refusal::CredentialInvalid))
     }
 
+    /// Counts a call of an app whose credentials are right, unless it does not have the API, or no more of it.
+    pub(super) fn admit(&mut self, app: usize, path: &str) -> Result<(), Refusal> {
+        self.access.check_path(path)?;
+        let now = self.now();
+        self.quotas.admit(app, path, now)
+    }
+
+    /// What an app has used of an API, for `/cgi-bin/openapi/quota/get`.
+    pub(super) fn quota_of(&self, app: usize, path: &str) -> Usage {
+        self.quotas.usage(app, path, self.now())
+    }
+
+    /// Gives an app the day's calls of an API back, or of all of them, for `/cgi-bin/openapi/quota/clear` and
+    /// `/cgi-bin/clear_quota`.
+    pub(super) fn clear_quota(&mut self, app: usize, path: Option<&str>) {
+        self.quotas.clear(app, path);
+    }
+
     fn forget_expired_codes(&mut self, now: Timestamp) {
         while let Some(oldest) = self.code_order.front() {
             let expired = self
@@ -498,19 +497,10 @@ impl Session {
 }
 
 impl App {
-    /// One more code with a path.
-    pub(super) fn count_code(&mut self) -> Result<(), Refusal> {
-        if self.codes_made >= CODES {
-            return Err(Refusal::CodesUsedUp);
-        }
-        self.codes_made += 1;
-        Ok(())
-    }
-
     fn new(known: SimApp) -> Self {
         Self {
             known,
-            codes_made: 0,
+            limited_codes: 0,
             classic: Chain::default(),
             stable: StableChain::default(),
         }

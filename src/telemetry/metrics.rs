@@ -11,6 +11,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+pub use super::breakers::BreakerSeen;
+use super::breakers::BreakerStates;
 use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
 
@@ -28,6 +30,9 @@ pub struct Metrics {
     outbound: IntCounterVec,
     token_refreshes: IntCounterVec,
     token_times: TokenTimes,
+    breaker_states: BreakerStates,
+    breaker_transitions: IntCounterVec,
+    breaker_rejected: IntCounterVec,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
@@ -109,6 +114,22 @@ impl Metrics {
         );
         let token_times = TokenTimes::default();
         register(&registry, token_times.clone());
+        let breaker_states = BreakerStates::default();
+        register(&registry, breaker_states.clone());
+        let breaker_transitions = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_wx_breaker_transitions_total",
+                "Changes of a breaker's state by API path, class of the cause, and the state that it came to.",
+            ),
+            &["cgi_path", "class", "to"],
+        );
+        let breaker_rejected = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_wx_breaker_rejected_total",
+                "Calls to WeChat that were not made because a breaker was open.",
+            ),
+            &["cgi_path", "class"],
+        );
         let build = IntGaugeVec::new(
             Opts::new(
                 "wx_sidecar_build_info",
@@ -149,6 +170,9 @@ impl Metrics {
             outbound: registered(&registry, outbound),
             token_refreshes: registered(&registry, token_refreshes),
             token_times,
+            breaker_states,
+            breaker_transitions: registered(&registry, breaker_transitions),
+            breaker_rejected: registered(&registry, breaker_rejected),
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
@@ -224,6 +248,25 @@ impl Metrics {
     /// Tells the life of the access_token in use.
     pub fn token_lives(&self, from: Instant, until: Instant) {
         self.token_times.set(from, until);
+    }
+
+    /// Has the states of breakers come from `source` at each scrape.
+    pub fn breakers_seen_by(&self, source: impl Fn() -> Vec<BreakerSeen> + Send + Sync + 'static) {
+        self.breaker_states.come_from(source);
+    }
+
+    /// Counts a change of a breaker's state. All are constants of the breaker's and paths of the table of endpoints.
+    pub fn breaker_changed(&self, path: &'static str, class: &'static str, to: &'static str) {
+        self.breaker_transitions
+            .with_label_values(&[path, class, to])
+            .inc();
+    }
+
+    /// Counts a call that was held back.
+    pub fn breaker_held_back(&self, path: &'static str, class: &'static str) {
+        self.breaker_rejected
+            .with_label_values(&[path, class])
+            .inc();
     }
 
     /// Counts a panic that was caught.

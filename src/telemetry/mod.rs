@@ -1,5 +1,6 @@
 //! What the sidecar tells its operators: metrics and logs.
 
+mod breakers;
 pub(crate) mod ids;
 pub mod logs;
 pub mod metrics;

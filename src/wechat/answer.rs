@@ -7,6 +7,7 @@
 //! An answer may hold a session_key, and a broken one may hold anything; so no error here quotes the body, and WeChat's
 //! own words get out only through [`Answer::refusal`], which takes out what must stay secret.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ use std::net::IpAddr;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
+
+use super::errcode;
 
 /// The largest JSON answer that is looked at, in bytes.
 pub const MAX_LEN: usize = 1024 * 1024;
@@ -144,6 +147,19 @@ impl Refusal {
             errmsg: errmsg.chars().take(MAX_ERRMSG).collect(),
             rid: rid.map(str::to_owned),
         }
+    }
+
+    /// What to do about it where it came from a call at `path`, in English and in Chinese; with our address as WeChat saw
+    /// it, if WeChat names one.
+    pub fn advice_at(&self, path: &str) -> Option<(Cow<'static, str>, Cow<'static, str>)> {
+        let (en, zh) = errcode::advice_at(path, self.errcode)?;
+        Some(match address_seen(&self.errmsg) {
+            Some(address) => (
+                format!("{en}; WeChat saw {address}").into(),
+                format!("{zh}；微信看到的 IP 是 {address}").into(),
+            ),
+            None => (en.into(), zh.into()),
+        })
     }
 }
 

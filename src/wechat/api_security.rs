@@ -82,6 +82,10 @@ pub const DEMANDED: [&str; 15] = [
     "/cgi-bin/express/intracity/updatestore",
 ];
 
+/// What calls are signed for, whatever server they are sent to: WeChat's name for itself, which is also what whoever forwards
+/// calls to it leads to.
+const ORIGIN: &str = "https://api.weixin.qq.com";
+
 /// How old an answer may be, in seconds.
 const MAX_AGE: u64 = 300;
 
@@ -134,7 +138,7 @@ pub struct KeyNumber(String);
 /// A call in its plain form.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Where it goes: scheme, host and path, such as `https://api.weixin.qq.com/wxa/getuserriskrank`.
+    /// What it is signed for, without a query; see [`url_of`].
     pub url: &'a str,
     /// The parameters of its URL, decoded. An access_token among them is left out, as it stays in the URL.
     pub query: &'a [(&'a str, &'a str)],
@@ -235,6 +239,11 @@ impl Paths {
 /// Whether WeChat is known to take calls of this path in this form.
 pub fn is_known(path: &str) -> bool {
     DOCUMENTED.contains(&path) || DEMANDED.contains(&path)
+}
+
+/// The URL of an API, as it is signed.
+pub fn url_of(path: &str) -> String {
+    format!("{ORIGIN}{path}")
 }
 
 impl KeyNumber {

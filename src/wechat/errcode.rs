@@ -192,6 +192,12 @@ pub enum Period {
 /// of the data that was asked for, or trouble of a carrier's; WeChat works then.
 pub fn outlook_at(path: &str, code: i64) -> Outlook {
     match code {
+        // Counted by user here, so whoever logs in too often must not keep all others out.
+        45011 if matches!(path, "/sns/jscode2session" | "/wxa/resetusersessionkey") => {
+            return Outlook::Sound;
+        }
+        // Twenty refreshes a day may be forced; who has forced too many may still ask for the token that there is.
+        45009 if path == "/cgi-bin/stable_token" => return Outlook::Sound,
         44990 => return Outlook::Quota(Period::Second),
         44991 | 45011 | 200010 => return Outlook::Quota(Period::Minute),
         44993 | 45009 => return Outlook::Quota(Period::Day),
@@ -1218,6 +1224,9 @@ mod tests {
         ] {
             assert_eq!(outlook_at(api, code), outlook, "{code}");
         }
+        // Of one user, or of one way to ask.
+        assert_eq!(outlook_at("/sns/jscode2session", 45011), Outlook::Sound);
+        assert_eq!(outlook_at("/cgi-bin/stable_token", 45009), Outlook::Sound);
         assert_eq!(outlook_at("/wxa/getpluginopenpid", 1000), Outlook::Trouble);
         assert_eq!(
             outlook_at("/xpay/currency_pay", 268_490_004),

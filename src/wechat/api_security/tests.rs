@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::crypto::gcm::Cipher;
 use crate::crypto::signature::{Certificate, Scheme};
+use crate::wechat::endpoints;
 
 const URL: &str = "https://api.weixin.qq.com/wxa/getuserriskrank";
 const NOW: u64 = 1_700_000_000;
@@ -544,13 +545,14 @@ fn an_answer_to_another_call_or_for_another_app_is_refused() {
 fn the_known_apis_are_paths_and_stand_once() {
     let mut all = [&DOCUMENTED[..], &DEMANDED].concat();
     for path in &all {
-        assert!(path.starts_with('/') && !path.contains(['?', '{']));
+        assert_eq!(endpoints::label(path), *path);
         assert!(Paths::All.contain(path) && is_known(path));
     }
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), 50);
     assert!(!Paths::All.contain("/wxa/img_sec_check"));
+    assert_eq!(url_of("/wxa/getuserriskrank"), URL);
     let these = Paths::These(vec!["/wxa/x".to_owned()]);
     assert!(these.contain("/wxa/x") && !these.contain("/wxa/plugin"));
 }
