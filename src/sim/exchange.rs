@@ -171,9 +171,9 @@ impl Answer {
     }
 }
 
-/// WeChat's content types: `/sns/*` calls its JSON plain text.
+/// WeChat's content types: logins and media have JSON that is called plain text.
 fn content_type(path: &str) -> HeaderValue {
-    if path.starts_with("/sns/") {
+    if path.starts_with("/sns/") || path.starts_with("/cgi-bin/media/") {
         TEXT
     } else {
         CGI_JSON

@@ -128,11 +128,9 @@ impl Simulator {
             tokio::net::TcpListener::from_std(listener)?
         };
 
-        let state = Arc::new(Mutex::new(State::new(
-            options.clock,
-            options.seed,
-            options.apps,
-        )));
+        let mut state = State::new(options.clock, options.seed, options.apps);
+        state.url = format!("{scheme}://{addr}");
+        let state = Arc::new(Mutex::new(state));
         let (running, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let server = std::thread::Builder::new()

@@ -1,6 +1,6 @@
 //! The errcodes that the simulator answers, with WeChat's wording.
 //!
-//! The wording's punctuation before the rid differs from code to code as it does in WeChat's answers, because parsers
+//! It is WeChat's with its slips of the pen, and virtual payment speaks Chinese. The wording's punctuation before the rid differs from code to code as it does in WeChat's answers, because parsers
 //! have to cope with both.
 
 use std::borrow::Cow;
@@ -76,6 +76,9 @@ pub(super) enum Refusal {
     SigMethodInvalid = 87008,
     SignatureInvalid = 87009,
     ContentRisky = 87014,
+    PairTooLong = 87016,
+    TooManyPairs = 87018,
+    KeyTooLong = 87019,
     PayerInvalid = 268_490_001,
     PayParameterInvalid = 268_490_002,
     PaySignatureInvalid = 268_490_003,
@@ -124,7 +127,7 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         40003 => "invalid openid",
         40004 => "invalid media type",
         40005 => "invalid file type",
-        40006 => "invalid media size",
+        40006 => "invalid meida size",
         40007 => "invalid media_id",
         40008 => "invalid message type",
         40013 => "invalid appid",
@@ -166,7 +169,7 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         43001 => "require GET method",
         43002 => "require POST method",
         43101 => "user refuse to accept the msg",
-        43104 => "appid is not match with openid",
+        43104 => "this appid does not have permission",
         43108 => "concurrent send message to the same user",
         44002 => "empty post data",
         44004 => "empty content",
@@ -184,19 +187,22 @@ pub(super) fn wording(errcode: i64) -> &'static str {
         47001 => "data format error",
         47003 => "argument invalid!",
         48001 => "api unauthorized",
-        61010 => "user access record is out of time",
+        61010 => "code is expired",
         85096 => "not allow include scancode_time field",
         87007 => "session_key is not existed or expired",
         87008 => "invalid sig_method",
         87009 => "invalid signature",
         87014 => "risky content",
-        268_490_001 => "invalid openid",
-        268_490_002 => "invalid parameter",
-        268_490_003 => "invalid signature",
-        268_490_004 => "repeated operation",
-        268_490_005 => "order has been refunded by cancel_currency_pay",
-        268_490_006 => "insufficient balance",
-        268_490_009 => "session_key is not existed or expired",
+        87016 => "key-value length out of limit",
+        87018 => "key-value count out of limit",
+        87019 => "key length out of limit",
+        268_490_001 => "openid错误",
+        268_490_002 => "请求参数字段错误",
+        268_490_003 => "签名错误",
+        268_490_004 => "重复操作",
+        268_490_005 => "订单已经通过cancel_currency_pay接口退款，不支持再退款",
+        268_490_006 => "代币的退款/支付操作金额不足",
+        268_490_009 => "用户session_key不存在或已过期，请重新登录",
         _ => "system error",
     }
 }

@@ -108,6 +108,8 @@ pub(super) struct Login {
 pub(super) struct State {
     clock: Clock,
     offset: Duration,
+    /// Where the simulator is reached; no slash at the end.
+    pub(super) url: String,
     pub(super) ids: Ids,
     pub(super) apps: Vec<App>,
     pub(super) users: BTreeMap<String, User>,
@@ -190,6 +192,7 @@ impl State {
         Self {
             clock,
             offset: Duration::ZERO,
+            url: String::new(),
             ids: Ids::new(seed),
             apps: apps.into_iter().map(App::new).collect(),
             users: BTreeMap::new(),
@@ -497,6 +500,15 @@ impl Session {
 }
 
 impl App {
+    /// Whether its released version has the page; an empty one is its first. A path begins without a slash and has no
+    /// query.
+    pub(super) fn has_page(&self, page: &str) -> bool {
+        let known = self.known.pages.as_ref();
+        let well_formed = !page.starts_with('/') && !page.contains('?');
+        let is_known = known.is_none_or(|pages| pages.iter().any(|known| known == page));
+        page.is_empty() || (well_formed && is_known)
+    }
+
     fn new(known: SimApp) -> Self {
         Self {
             known,

@@ -54,8 +54,9 @@ pub(super) fn unlimited(state: &State, request: &Request) -> Result<Answer, Refu
     if body.scene.contains("scancode_time") {
         return Err(Refusal::SceneReserved.into());
     }
-    // A released page is asked for even by a code of a trial version, unless the caller says otherwise.
-    if body.check_path.unwrap_or(true) && !has_page(state, app, &body.page) {
+    // A released page is asked for even by a code of a trial version, unless the caller says otherwise. What belongs to
+    // its query goes into the scene.
+    if body.check_path.unwrap_or(true) && !state.apps[app].has_page(&body.page) {
         return Err(Refusal::PageInvalid.into());
     }
     Ok(picture(request, &body.look))
@@ -127,15 +128,6 @@ fn arguments<T: DeserializeOwned>(request: &Request, no_json: Refusal) -> Result
 
 fn may_stand_in_a_scene(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$&'()*+,/:;=?@-._~".contains(&byte)
-}
-
-/// Whether the released app has the page; an empty one is its first. A path begins without a slash, and what belongs to
-/// the query goes into the scene.
-fn has_page(state: &State, app: usize, page: &str) -> bool {
-    let known = state.apps[app].known.pages.as_ref();
-    let well_formed = !page.starts_with('/') && !page.contains('?');
-    let is_known = known.is_none_or(|pages| pages.iter().any(|known| known == page));
-    page.is_empty() || (well_formed && is_known)
 }
 
 fn count(state: &mut State, app: usize, path: &str, longest: usize) -> Result<(), Refusal> {
