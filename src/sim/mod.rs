@@ -32,6 +32,7 @@ mod multipart;
 mod open_data;
 mod operations;
 mod payment;
+mod picture;
 #[cfg(test)]
 mod probe;
 mod quota;
