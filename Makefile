@@ -86,6 +86,10 @@ bench: cargo ## Measure against nginx, HAProxy (installed with apt if missing) a
 	-cargo build --release --locked --manifest-path benches/pingora/Cargo.toml --target-dir $(TARGET)/pingora
 	cargo bench --locked --bench proxy -- $(ARGS)
 
+.PHONY: bench-outbound
+bench-outbound: cargo ## Measure the app's calls to WeChat beside direct ones, dead tokens and an outage; ARGS="--quick" is shorter
+	cargo bench --locked --bench outbound -- $(ARGS)
+
 .PHONY: bench-identity
 bench-identity: cargo ## Measure decryption beside openssl, tokens, and that failures take the same time
 	cargo bench --locked --bench identity

@@ -465,6 +465,51 @@ fn errcodes_and_the_version_are_told() {
 }
 
 #[test]
+fn a_rid_is_explained_by_what_wechat_remembers_and_a_strange_one_is_refused() {
+    const TOKEN: &str = "92_a-token-that-nobody-may-see";
+    rig::canary(TOKEN);
+    let wechat = FakeApp::start(|connection| {
+        while let Some(request) = connection.read_request().filter(|it| it.complete) {
+            let known = String::from_utf8_lossy(&request.body).contains("617682e0");
+            let body = match request.target() {
+                it if it.contains("stable_token") => {
+                    format!(r#"{{"access_token":"{TOKEN}","expires_in":7200}}"#)
+                }
+                _ if known => format!(
+                    r#"{{"errcode":0,"request":{{"invoke_time":1635156704,"cost_in_ms":30,"client_ip":"203.0.113.9",
+                    "request_url":"/wxa/getwxacode?access_token={TOKEN}","request_body":"{{}}",
+                    "response_body":"{{\"errcode\":45009,\"errmsg\":\"x\"}}"}}}}"#
+                ),
+                _ => r#"{"errcode":76001,"errmsg":"rid not found"}"#.to_owned(),
+            };
+            let length = body.len();
+            connection.write(
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+            );
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("sidecar.toml");
+    fs::write(
+        &config,
+        rig::configuration(&wechat.url(), "http://127.0.0.1:9", "", ""),
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let (code, stdout, _) = finished(&["rid", "617682e0-09059ac5-34a8e2ea", "-c", config]);
+    assert_eq!(code, 0, "{stdout}");
+    for part in ["203.0.113.9", "access_token=***", "45009", "rate_quota"] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    let (code, stdout, stderr) = finished(&["rid", "nothing", "-c", config, "--zh"]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(
+        stderr.contains("76001") && stderr.contains("rid 不存在"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn the_commands_that_dev_prints_work_as_printed() {
     let any = "127.0.0.1:0";
     let dev = Process::start(

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod dev;
 pub mod errcode;
+pub mod rid;
 pub mod run;
 mod signals;
 pub mod sim;
@@ -43,6 +44,17 @@ pub enum Command {
         #[arg(long)]
         zh: bool,
     },
+    /// Ask WeChat what it remembers of a call, by the rid in its answer (seven days), and explain it.
+    Rid {
+        /// The rid, such as 617682e0-09059ac5-34a8e2ea.
+        rid: String,
+        /// The configuration file, for the app whose call it was.
+        #[arg(short, long, default_value = "sidecar.toml")]
+        config: PathBuf,
+        /// Answer in Chinese.
+        #[arg(long)]
+        zh: bool,
+    },
     /// Print the version.
     Version,
 }
@@ -56,18 +68,21 @@ impl Command {
             Self::Sim(args) => sim::run(args),
             Self::Dev(args) => dev::run(&args),
             Self::Errcode { code, zh } => {
-                let language = if zh {
-                    Language::Chinese
-                } else {
-                    Language::English
-                };
-                println!("{}", errcode::errcode(code, language).trim_end());
+                println!("{}", errcode::errcode(code, language(zh)).trim_end());
                 ExitCode::SUCCESS
             }
+            Self::Rid { rid, config, zh } => rid::rid(&rid, &config, language(zh)),
             Self::Version => {
                 println!("wx-sidecar {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS
             }
         }
+    }
+}
+
+fn language(zh: bool) -> Language {
+    match zh {
+        true => Language::Chinese,
+        false => Language::English,
     }
 }

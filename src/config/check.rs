@@ -457,6 +457,10 @@ impl Check<'_> {
             || Ok(1_000),
             |n| whole_within(*n, MOST_REQUESTS),
         );
+        let quota_interval = self.text(&raw.quota_interval, "1h", |text| match text {
+            "none" => Ok(None),
+            _ => values::duration(text).map(Some),
+        });
         let patterns = |list: Vec<(String, _)>| list.into_iter().map(|(text, _)| text).collect();
         Some(Outbound {
             listen: listen?,
@@ -468,6 +472,7 @@ impl Check<'_> {
             body_limit: body_limit?,
             replay_limit: replay_limit?,
             max_requests: max_requests?,
+            quota_interval: quota_interval?,
         })
     }
 

@@ -302,6 +302,8 @@ pub struct Outbound {
     pub replay_limit: u64,
     /// How many calls are dealt with at once.
     pub max_requests: usize,
+    /// How often WeChat is asked what is left of quotas; `None` for never.
+    pub quota_interval: Option<Duration>,
 }
 
 /// How WeChat's errors are told.

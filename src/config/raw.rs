@@ -192,6 +192,7 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("body_limit", Kind::Size),
             Key::new("replay_limit", Kind::Size),
             Key::new("max_requests", Kind::Number),
+            Key::new("quota_interval", Kind::Duration),
         ],
     },
     Section {
@@ -363,6 +364,7 @@ pub(super) struct Outbound {
     pub(super) body_limit: Field<Text>,
     pub(super) replay_limit: Field<Text>,
     pub(super) max_requests: Field<i64>,
+    pub(super) quota_interval: Field<Text>,
 }
 
 /// `[wechat.api_security]`
@@ -678,6 +680,7 @@ impl Outbound {
             body_limit: table.text("body_limit", r),
             replay_limit: table.text("replay_limit", r),
             max_requests: table.number("max_requests", r),
+            quota_interval: table.text("quota_interval", r),
         }
     }
 }

@@ -48,6 +48,12 @@ const FORCE_PAUSE: Duration = Duration::from_secs(30);
 const FORCES: usize = 20;
 const FORCES_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long WeChat lets a token live beside the next.
+const OVERLAP: Duration = Duration::from_secs(300);
+
+/// Within this time, another replacement by somebody else is a pattern.
+const FOREIGN_AGAIN: Duration = Duration::from_secs(60 * 60);
+
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -85,6 +91,8 @@ struct State {
     failed: Option<Failed>,
     /// When WeChat last gave a token that it had just refused.
     disputed: Option<(AccessToken, Instant)>,
+    /// When somebody else last had ours replaced.
+    replaced_at: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -220,8 +228,12 @@ impl AccessTokenKeeper {
             Ok(token) => return Ok(token),
             Err(reason) => reason,
         };
+        let died_early = dead.is_some_and(|dead| self.state().died_early(dead, Instant::now()));
         let token = self.fetch(source, reason, false).await?;
         if dead != Some(&token) {
+            if died_early {
+                self.tell_foreign(source);
+            }
             return Ok(token);
         }
         let now = Instant::now();
@@ -235,6 +247,23 @@ impl AccessTokenKeeper {
         }
         tracing::warn!("WeChat gives an access_token that it refuses; a refresh is forced");
         self.fetch(source, "forced", true).await
+    }
+
+    /// Somebody else has had WeChat replace our token: another process that has the AppSecret and forces refreshes. Once may
+    /// be a person at work; again within the hour, two systems take each other's tokens away.
+    fn tell_foreign<S: Source>(&self, source: &S) {
+        let now = Instant::now();
+        let before = self.state().replaced_at.replace(now);
+        source.metrics().token_replaced_by_another();
+        let again = before.is_some_and(|at| now.saturating_duration_since(at) < FOREIGN_AGAIN);
+        if again {
+            tracing::warn!(
+                "another system goes on to replace the access_token: find who else has the AppSecret and refreshes by force, and \
+                 have it call WeChat through this sidecar"
+            );
+        } else {
+            tracing::info!("another system has replaced the access_token");
+        }
     }
 
     async fn fetch<S: Source>(
@@ -316,6 +345,13 @@ impl State {
             (None, _) if self.held.is_some() => Err("expired"),
             (None, _) => Err("missing"),
         }
+    }
+
+    /// Whether `token` is held and would have lived for longer than WeChat lets an old one live beside the next.
+    fn died_early(&self, token: &AccessToken, now: Instant) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.token == *token && now + OVERLAP < held.expires_at)
     }
 
     /// Takes what was granted; whether it is what was held already.

@@ -18,6 +18,7 @@ use super::client::{Client, Failure, Question, Reply};
 use super::connector::Unconnected;
 use super::envelope::Envelope;
 use super::payload::Payload;
+use super::usage::Usage;
 use crate::config;
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side, WechatFault};
@@ -33,6 +34,7 @@ use crate::wechat::login;
 pub(super) struct Line {
     pub(super) client: Client,
     pub(super) breaker: Breaker,
+    pub(super) usage: Arc<Usage>,
     /// If some calls are to be encrypted.
     envelope: Option<Envelope>,
     pub(super) appid: AppId,
@@ -64,6 +66,7 @@ impl Line {
     ) -> Self {
         Self {
             client: Client::new(wechat, memory.home.clone()),
+            usage: Arc::clone(&memory.usage),
             breaker: Breaker::new(
                 &memory.breakers,
                 &wechat.breaker,
@@ -206,6 +209,7 @@ impl Line {
     }
 
     pub(super) fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
+        self.usage.count(path);
         self.metrics.wechat_call(path, call_outcome(outcome), took);
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match outcome {

@@ -15,6 +15,7 @@ mod names;
 mod payload;
 mod relay;
 mod repeat;
+mod usage;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,12 +34,14 @@ use crate::wechat::api::{self, Api};
 use crate::wechat::cloud_id::{self, OpenData};
 use crate::wechat::login::{self, UserSession};
 use crate::wechat::phone::{self, PhoneNumber};
+use crate::wechat::rid::{self, Remembered};
 use crate::wechat::session_key;
 use crate::wechat::signature::session_signature;
 use access_token::{AccessTokenKeeper, AccessTokenKeepers, Source};
 use breaker::Breakers;
 use line::{Call, Line};
 use repeat::Repeats;
+use usage::Usage;
 
 pub(crate) use payload::{Cause, Payload};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
@@ -49,6 +52,7 @@ pub struct Memory {
     access_tokens: AccessTokenKeepers,
     breakers: Breakers,
     repeats: Arc<Repeats>,
+    usage: Arc<Usage>,
     /// Where connections to WeChat live, if not with whoever opens them.
     home: Option<Handle>,
     clock: Clock,
@@ -180,6 +184,12 @@ impl Gateway {
         let query = session_key::query(openid, &signature);
         let read = |answer: &Answer| session_key::parse_reset(answer, openid);
         self.call(&session_key::RESET, &query, None, &[&signature], read)
+            .await
+    }
+
+    /// What WeChat remembers of a call, by the rid of its answer.
+    pub(crate) async fn remembered(&self, rid: &str) -> Result<Remembered, Error> {
+        self.call(&rid::API, &[], Some(rid::body(rid)), &[], rid::parse)
             .await
     }
 

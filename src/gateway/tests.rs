@@ -1006,3 +1006,43 @@ fn single_threaded() -> tokio::runtime::Runtime {
         .build()
         .unwrap()
 }
+
+#[tokio::test]
+async fn quotas_are_asked_for_what_is_called_and_those_that_are_not_told_once() {
+    let peer = peer_with_token(|request| {
+        let body = match request {
+            it if it.contains("cgi_path") && it.contains("getuserphonenumber") => {
+                r#"{"errcode":0,"quota":{"daily_limit":100,"used":1,"remain":99}}"#
+            }
+            it if it.contains("cgi_path") => r#"{"errcode":76022,"errmsg":"x"}"#,
+            it if it.contains("checksession") => r#"{"errcode":0}"#,
+            _ => PHONE,
+        };
+        Act::Say(http("200 OK", "application/json", body))
+    })
+    .await;
+    let gateway = gateway(&[peer.port]);
+    assert!(!gateway.look_at_quotas().await, "nothing has been called");
+    assert_eq!(api_calls(&peer).len(), 0);
+
+    gateway.phone_number(&phone_code(), None).await.unwrap();
+    let key = SessionKey::from_bytes([7; 16]);
+    gateway.check_session_key(&alice(), &key).await.unwrap();
+    assert!(gateway.look_at_quotas().await);
+    assert!(gateway.look_at_quotas().await);
+    let asked = api_calls(&peer);
+    let of = |path: &str| {
+        let about = |it: &&String| it.contains("cgi_path") && it.contains(path);
+        asked.iter().filter(about).count()
+    };
+    assert_eq!((of("getuserphonenumber"), of("checksession")), (2, 1));
+    let families = gateway.line.metrics.registry().gather();
+    let gauge = |name: &str| {
+        let family = families.iter().find(|family| family.name() == name);
+        let metrics = family.unwrap().get_metric();
+        assert_eq!(metrics.len(), 1);
+        metrics[0].get_gauge().get_value()
+    };
+    assert_eq!(gauge("wx_sidecar_wx_quota_remaining"), 99.0);
+    assert_eq!(gauge("wx_sidecar_wx_quota_limit"), 100.0);
+}

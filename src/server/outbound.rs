@@ -52,6 +52,8 @@ const TOKEN: &str = "/cgi-bin/token";
 const CLEAR_QUOTA: &str = "/cgi-bin/clear_quota/v2";
 /// The largest body of an endpoint that is answered here.
 const OWN_BODY_LIMIT: u64 = 16 * 1024;
+/// How soon quotas are looked at, and how often it is seen whether there is something to look at.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
 /// How long a connection may take to send a head, which includes how long it may idle between two calls. Long, because a
 /// connection that is closed at the moment it is used again costs the app a call.
 const IDLE: Duration = Duration::from_secs(600);
@@ -104,12 +106,33 @@ impl OutboundSide {
         tokio::select! {
             _ = finishing.wait_for(|phase| *phase >= Phase::Finishing) => {}
             () = self.accept(listener.as_ref(), &told, &mut connections) => {}
+            () = self.watch_quotas() => {}
         }
         drop(listener);
         let silent = async { while connections.join_next().await.is_some() {} };
         tokio::select! {
             () = silent => {}
             _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+        }
+    }
+
+    /// Looks at quotas now and then, for the metrics, once there have been calls. After a panic it begins anew.
+    async fn watch_quotas(&self) {
+        let mut pause = FIRST_LOOK;
+        loop {
+            tokio::time::sleep(pause).await;
+            let snapshot = self.current.load_full();
+            pause = FIRST_LOOK;
+            if let Some(interval) = snapshot.config.outbound.quota_interval {
+                match caught(snapshot.gateway.look_at_quotas()).await {
+                    Ok(true) => pause = interval,
+                    Ok(false) => {}
+                    Err(panicked) => {
+                        self.metrics.panicked();
+                        tracing::error!(what = "quotas", error = %panicked, "given up after a panic");
+                    }
+                }
+            }
         }
     }
 

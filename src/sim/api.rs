@@ -20,7 +20,7 @@ use super::user;
 use super::wxacode;
 
 /// The endpoints that take an AppSecret and no access_token.
-const BY_SECRET: [&str; 3] = [
+pub(super) const BY_SECRET: [&str; 3] = [
     "/sns/jscode2session",
     "/cgi-bin/token",
     "/cgi-bin/stable_token",
@@ -70,6 +70,10 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/stable_token" => stable_token(state, request)?,
         "/cgi-bin/get_api_domain_ip" => api_domain_ips(state, request)?,
         "/cgi-bin/getcallbackip" => operations::callback_ips(state, request)?,
+        "/cgi-bin/openapi/quota/get" => operations::quota(state, request)?,
+        "/cgi-bin/openapi/quota/clear" => operations::clear_one(state, request)?,
+        "/cgi-bin/clear_quota" => operations::clear_all(state, request)?,
+        "/cgi-bin/clear_quota/v2" => operations::clear_all_by_secret(state, request)?,
         "/cgi-bin/callback/check" => operations::callback_check(state, request)?,
         "/wxa/business/getuserphonenumber" => phone_number(state, request)?,
         "/wxa/getopendata" => open_data(state, request)?,

@@ -18,7 +18,8 @@ const KEPT: usize = 100;
 /// Beyond so many paths a new one is counted under [`OTHER`], so that a fuzzer cannot fill the memory.
 const PATHS: usize = 1000;
 const OTHER: &str = "(other)";
-const MASKED: [&str; 6] = [
+/// The names of what is secret.
+pub(super) const MASKED: [&str; 6] = [
     "secret",
     "appsecret",
     "access_token",
@@ -135,7 +136,8 @@ impl Calls {
     }
 }
 
-fn masked(request: &Request) -> String {
+/// The parameters of a query without its secrets, bounded in length.
+pub(super) fn masked(request: &Request) -> String {
     let pairs: Vec<String> = request
         .query
         .iter()

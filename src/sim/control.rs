@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Method;
+use ::http::{HeaderValue, Method};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::api_security;
 use super::exchange::{Answer, Request, percent_decode};
-use super::fault::{Effect, Fault};
+use super::fault::{Effect, FOR_EVER, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
 use super::payment::{PayKeys, Till};
@@ -70,6 +72,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::GET, "calls", "") => {
             Ok(serde_json::to_value(&state.calls).expect("strings and numbers serialise"))
         }
+        (&Method::GET, "rids", rid) if !rid.is_empty() => call_by_rid(state, rid),
         (&Method::POST, "clock", "") => advance(state, request),
         (&Method::POST, "reset", "") => {
             state.reset();
@@ -383,8 +386,15 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
     #[serde(deny_unknown_fields)]
     struct Order {
         path: String,
-        count: Option<u32>,
+        count: Option<Count>,
         fault: OrderedEffect,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "`count` is a number from 1 on, or \"forever\"")]
+    enum Count {
+        Calls(u32),
+        Word(String),
     }
 
     #[derive(Deserialize)]
@@ -403,14 +413,26 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
         empty: bool,
         status: Option<u16>,
         body: Option<String>,
+        raw: Option<Raw>,
+        redirect: Option<String>,
+        slow: Option<Slow>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Slow {
+        bytes: usize,
+        interval_ms: u64,
     }
 
     let order: Order = parse(body)?;
     check_path(&order.path)?;
-    let count = order.count.unwrap_or(1);
-    if count == 0 {
-        return Err(wrong("`count` is at least 1"));
-    }
+    let count = match order.count {
+        None => Some(1),
+        Some(Count::Calls(calls)) if calls > 0 => Some(calls),
+        Some(Count::Word(word)) if word == FOR_EVER => None,
+        Some(_) => return Err(wrong("`count` is a number from 1 on, or \"forever\"")),
+    };
     let fault = order.fault;
     if fault.errmsg.is_some() && fault.errcode.is_none() {
         return Err(wrong("`errmsg` goes with `errcode`"));
@@ -418,12 +440,23 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
     if fault.body.is_some() && fault.status.is_none() {
         return Err(wrong("`body` goes with `status`"));
     }
-    if fault.status.is_some_and(|s| !(200..=599).contains(&s)) {
-        return Err(wrong("`status` is from 200 to 599"));
-    }
+    check_status(fault.status)?;
     if fault.delay_ms.is_some_and(|ms| ms > LONGEST_DELAY_MS) {
         return Err(wrong("`delay_ms` is at most 600000, ten minutes"));
     }
+    let slow = fault.slow.map(|Slow { bytes, interval_ms }| {
+        if bytes == 0 || interval_ms > LONGEST_DELAY_MS {
+            return Err(wrong(
+                "`slow` has at least 1 of `bytes`, and `interval_ms` of at most 600000",
+            ));
+        }
+        let interval = Duration::from_millis(interval_ms);
+        Ok(Effect::Slow { bytes, interval })
+    });
+    let redirect = fault.redirect.map(|location| {
+        let location = header_value("redirect", &location)?;
+        Ok(Effect::Redirect { location })
+    });
 
     let errcode = fault.errcode.map(|errcode| Effect::Errcode {
         errcode,
@@ -440,6 +473,9 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
         fault.reset_mid_body.then_some(Effect::ResetMidBody),
         fault.garbage.then_some(Effect::Garbage),
         fault.empty.then_some(Effect::Empty),
+        fault.raw.map(Raw::effect).transpose()?,
+        redirect.transpose()?,
+        slow.transpose()?,
     ]
     .into_iter()
     .flatten();
@@ -448,8 +484,8 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
         (None, _) if fault.delay_ms.is_some() => Effect::Answer,
         _ => {
             return Err(wrong(
-                "`fault` is one of errcode, delay_ms, reset, reset_mid_body, garbage, status, empty; \
-                 delay_ms may stand beside another",
+                "`fault` is one of errcode, delay_ms, reset, reset_mid_body, garbage, status, empty, raw, redirect, \
+                 slow; delay_ms may stand beside another",
             ));
         }
     };
@@ -459,6 +495,59 @@ fn parse_fault(body: &Bytes) -> Result<Fault, Wrong> {
         delay: Duration::from_millis(fault.delay_ms.unwrap_or(0)),
         effect,
     })
+}
+
+/// An answer, byte by byte.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    status: Option<u16>,
+    content_type: Option<String>,
+    body: Option<String>,
+    body_base64: Option<String>,
+}
+
+impl Raw {
+    fn effect(self) -> Result<Effect, Wrong> {
+        check_status(self.status)?;
+        let content_type = self.content_type.as_deref();
+        let content_type = content_type.map(|value| header_value("content_type", value));
+        let body = match (self.body, self.body_base64) {
+            (Some(_), Some(_)) => return Err(wrong("`raw` has one of `body` and `body_base64`")),
+            (Some(text), None) => text.into(),
+            (None, Some(base64)) => {
+                let body = STANDARD.decode(base64);
+                body.map_err(|_| wrong("`body_base64` is not base64"))?
+                    .into()
+            }
+            (None, None) => Bytes::new(),
+        };
+        Ok(Effect::Raw {
+            status: self.status.unwrap_or(200),
+            content_type: content_type.transpose()?,
+            body,
+        })
+    }
+}
+
+fn check_status(status: Option<u16>) -> Result<(), Wrong> {
+    if status.is_some_and(|status| !(200..=599).contains(&status)) {
+        return Err(wrong("`status` is from 200 to 599"));
+    }
+    Ok(())
+}
+
+fn header_value(field: &str, value: &str) -> Result<HeaderValue, Wrong> {
+    HeaderValue::from_str(value)
+        .map_err(|_| Wrong(format!("`{field}` cannot stand in a header field")))
+}
+
+fn call_by_rid(state: &State, rid: &str) -> Result<Value, Wrong> {
+    let call = state.call_by_rid(rid);
+    let call =
+        call.ok_or_else(|| wrong("no call of the last seven days was refused with this rid"))?;
+    let app = call.app.map(|app| state.apps[app].known.appid.as_str());
+    Ok(json!({ "appid": app, "request": call.to_json() }))
 }
 
 fn advance(state: &mut State, request: &Request) -> Result<Value, Wrong> {
@@ -612,6 +701,41 @@ mod tests {
                 r#"{"path":"/x","count":0,"fault":{"reset":true}}"#,
                 "count",
             ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","count":"often","fault":{"reset":true}}"#,
+                "forever",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","count":-1,"fault":{"reset":true}}"#,
+                "from 1 on",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"raw":{"body":"","body_base64":""}}}"#,
+                "one of",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"raw":{"body_base64":"!"}}}"#,
+                "base64",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"raw":{"status":600}}}"#,
+                "200 to 599",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"redirect":"a\r\nb: c"}}"#,
+                "header field",
+            ),
+            (
+                "/_sim/faults",
+                r#"{"path":"/x","fault":{"slow":{"bytes":0,"interval_ms":1}}}"#,
+                "at least 1",
+            ),
             ("/_sim/access", r#"{"white_list":["x"]}"#, "IP address"),
             ("/_sim/access", r#"{"grant":["/_sim/access"]}"#, "path"),
             ("/_sim/quota", r#"{"path":"/_sim/quota"}"#, "path"),
@@ -635,6 +759,10 @@ mod tests {
             json!({ "garbage": true }),
             json!({ "status": 502, "body": "x" }),
             json!({ "empty": true }),
+            json!({ "raw": { "status": 200, "content_type": "image/jpeg", "body": "{\"a\":\"\u{1}\"}" } }),
+            json!({ "raw": { "status": 404, "content_type": null, "body_base64": "/w==" } }),
+            json!({ "redirect": "https://elsewhere.example/a?b=c" }),
+            json!({ "slow": { "bytes": 3, "interval_ms": 20 }, "delay_ms": 20 }),
         ];
         for fault in &faults {
             let order = json!({ "path": "/sns/*", "count": 3, "fault": fault });

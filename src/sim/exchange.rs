@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::http::header::ACCEPT;
+use ::http::header::{ACCEPT, LOCATION};
 use ::http::{HeaderMap, HeaderValue, Method};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::calls::masked;
 use super::fault::Effect;
 use super::refusal::{Refused, wording};
+use super::rids::{Remembered, beginning};
 use super::state::State;
 use super::{api, control};
 
@@ -54,6 +56,16 @@ pub(super) enum Outcome {
     Reset,
     /// Half of the answer, then a TCP reset.
     Torn(Answer),
+    /// The answer, its body in pieces.
+    Slow(Answer, Pace),
+}
+
+/// How a body comes in pieces.
+pub(super) struct Pace {
+    /// At least 1.
+    pub(super) bytes: usize,
+    /// Before each piece.
+    pub(super) interval: Duration,
 }
 
 /// An HTTP answer.
@@ -66,6 +78,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// The errcode that the body tells, for the list of calls.
     pub(super) errcode: Option<i64>,
+    /// The rid that the body tells, by which the call is remembered.
+    pub(super) rid: Option<String>,
 }
 
 /// Decides a call: the whole of the simulator, short of the network.
@@ -77,22 +91,42 @@ pub(super) fn receive(state: &mut State, request: Request) -> Reply {
     let fault = met.as_ref().map(|(_, effect)| effect.name());
     let (delay, effect) = met.unwrap_or((Duration::ZERO, Effect::Answer));
     let outcome = suffer(state, &request, effect);
-    let errcode = match &outcome {
-        Outcome::Answer(answer) | Outcome::Torn(answer) => answer.errcode,
+    let answer = match &outcome {
+        Outcome::Answer(answer) | Outcome::Torn(answer) | Outcome::Slow(answer, _) => Some(answer),
         Outcome::Reset => None,
     };
+    if let Some((answer, rid)) = answer.and_then(|answer| Some((answer, answer.rid.clone()?))) {
+        let call = remembered(state, &request, answer, delay);
+        state.rids.keep(rid, call);
+    }
+    let errcode = answer.and_then(|answer| answer.errcode);
     state.calls.record(state.now(), request, errcode, fault);
     Reply { delay, outcome }
 }
 
+fn remembered(state: &State, request: &Request, answer: &Answer, cost: Duration) -> Remembered {
+    let query = &request.query;
+    let by_token = state.check_access_token(query.value("access_token")).ok();
+    let by_name = || state.app_index(query.value("appid")?);
+    Remembered {
+        app: by_token.or_else(by_name),
+        invoked_at: state.now(),
+        cost,
+        query: masked(request),
+        request_body: beginning(&request.body),
+        response_body: beginning(&answer.body),
+        client_ip: request.peer,
+    }
+}
+
 fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
+    let usual = content_type(&request.path);
     Outcome::Answer(match effect {
         Effect::Answer => api::answer(state, request),
-        Effect::Errcode { errcode, errmsg } => {
-            let errmsg =
-                errmsg.unwrap_or_else(|| format!("{} rid: {}", wording(errcode), state.rid()));
-            Answer::error(&request.path, errcode, &errmsg)
-        }
+        Effect::Errcode { errcode, errmsg } => match errmsg {
+            Some(errmsg) => Answer::error(&request.path, errcode, &errmsg),
+            None => Answer::error_with_rid(state, &request.path, errcode, wording(errcode)),
+        },
         Effect::Reset => return Outcome::Reset,
         Effect::ResetMidBody => return Outcome::Torn(api::answer(state, request)),
         Effect::Garbage => Answer::new(200, HTML, GARBAGE),
@@ -100,7 +134,20 @@ fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
             let body = body.map_or(Bytes::from_static(GATEWAY_PAGE.as_bytes()), Bytes::from);
             Answer::new(status, HTML, body)
         }
-        Effect::Empty => Answer::new(200, content_type(&request.path), Bytes::new()),
+        Effect::Empty => Answer::new(200, usual, Bytes::new()),
+        Effect::Raw {
+            status,
+            content_type,
+            body,
+        } => Answer::new(status, content_type.unwrap_or(usual), body),
+        Effect::Redirect { location } => Answer {
+            headers: HeaderMap::from_iter([(LOCATION, location)]),
+            ..Answer::new(302, HTML, Bytes::new())
+        },
+        Effect::Slow { bytes, interval } => {
+            let bytes = bytes.max(1);
+            return Outcome::Slow(api::answer(state, request), Pace { bytes, interval });
+        }
     })
 }
 
@@ -129,6 +176,7 @@ impl Answer {
             headers: HeaderMap::new(),
             body: body.into(),
             errcode: None,
+            rid: None,
         }
     }
 
@@ -147,8 +195,7 @@ impl Answer {
 
     /// A refusal of WeChat's: HTTP 200 all the same.
     pub(super) fn refusal(state: &mut State, path: &str, refused: &Refused) -> Self {
-        let errmsg = format!("{} rid: {}", refused.errmsg, state.rid());
-        Self::error(path, refused.refusal.errcode(), &errmsg)
+        Self::error_with_rid(state, path, refused.refusal.errcode(), &refused.errmsg)
     }
 
     /// An answer of a control endpoint.
@@ -160,6 +207,14 @@ impl Answer {
     pub(super) fn text(status: u16, body: impl Into<Bytes>) -> Self {
         let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
         Self::new(status, content_type, body)
+    }
+
+    fn error_with_rid(state: &mut State, path: &str, errcode: i64, errmsg: &str) -> Self {
+        let rid = state.rid();
+        Self {
+            rid: Some(rid.clone()),
+            ..Self::error(path, errcode, &format!("{errmsg} rid: {rid}"))
+        }
     }
 
     fn error(path: &str, errcode: i64, errmsg: &str) -> Self {
@@ -445,6 +500,38 @@ mod tests {
         assert_eq!(state.quota_of(0, path).today, 0);
         state.access.grant(path, true);
         assert_eq!(answer(&mut state, "GET", &target).errcode, None);
+    }
+
+    #[test]
+    fn a_refused_call_is_remembered_by_its_rid_without_the_token() {
+        let mut state = state();
+        let token = state.token(0).access_token;
+        state
+            .faults
+            .queue(Fault::delay("/wxa/*", 1, Duration::from_millis(30)));
+        let target = format!("/wxa/getopendata?access_token={token}&openid=x");
+        let request = Request::of("POST", &target, br#"{"cloudid_list":[]}"#);
+        let Outcome::Answer(refused) = receive(&mut state, request).outcome else {
+            panic!("an answer was due");
+        };
+        let body = String::from_utf8(refused.body.to_vec()).unwrap();
+        let (_, rid) = body.split_once(" rid: ").unwrap();
+        let rid = rid.trim_end_matches("\"}");
+        let call = state.call_by_rid(rid).unwrap();
+        assert_eq!(call.app, Some(0));
+        assert_eq!(call.invoked_at, state.now());
+        assert_eq!(call.cost, Duration::from_millis(30));
+        assert_eq!(call.query, "access_token=***&openid=x");
+        assert_eq!(call.request_body, r#"{"cloudid_list":[]}"#);
+        assert_eq!(call.response_body, body);
+        assert!(call.client_ip.is_loopback());
+        let told = answer(&mut state, "GET", &format!("/_sim/rids/{rid}"));
+        let told: Value = serde_json::from_slice(&told.body).unwrap();
+        assert_eq!(told["appid"], "wx0123456789abcdef");
+        assert_eq!(told["request"]["cost_in_ms"], 30);
+        assert_eq!(told["request"]["client_ip"], "127.0.0.1");
+        state.reset();
+        assert_eq!(state.call_by_rid(rid), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::exchange::{Answer, Outcome, Query, Request, receive};
+use super::exchange::{Answer, Outcome, Pace, Query, Request, receive};
 use super::lock;
 use super::state::State;
 
@@ -112,7 +112,7 @@ async fn exchange(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let request = match read(request, peer).await {
         Ok(request) => request,
-        Err(answer) => return Ok(response(answer)),
+        Err(answer) => return Ok(whole(answer)),
     };
     let reply = receive(&mut lock(state), request);
     if !reply.delay.is_zero() {
@@ -122,11 +122,15 @@ async fn exchange(
         Outcome::Answer(answer) => {
             let (status, errcode) = (answer.status, answer.errcode);
             tracing::debug!(%method, path, status, errcode, "the simulator answered");
-            Ok(response(answer))
+            Ok(whole(answer))
         }
         Outcome::Torn(answer) => {
             tracing::debug!(%method, path, "the simulator tears its answer");
-            Ok(torn(&answer, Arc::clone(socket)))
+            Ok(torn(answer, Arc::clone(socket)))
+        }
+        Outcome::Slow(answer, pace) => {
+            tracing::debug!(%method, path, "the simulator answers slowly");
+            Ok(slow(answer, pace))
         }
         Outcome::Reset => {
             tracing::debug!(%method, path, "the simulator resets the connection");
@@ -154,7 +158,8 @@ async fn read(request: HttpRequest<Incoming>, peer: IpAddr) -> Result<Request, A
     })
 }
 
-fn response(answer: Answer) -> Response<SimBody> {
+/// The answer, its body as `carried`.
+fn response(answer: Answer, carried: impl FnOnce(Bytes) -> SimBody) -> Response<SimBody> {
     let Answer {
         status,
         content_type,
@@ -170,24 +175,35 @@ fn response(answer: Answer) -> Response<SimBody> {
     let mut response = Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
-        .body(SimBody::Whole(Some(body)))
+        .body(carried(body))
         .expect("the status is one, and nothing else can be wrong");
     response.headers_mut().extend(headers);
     response
 }
 
+fn whole(answer: Answer) -> Response<SimBody> {
+    response(answer, |body| SimBody::Whole(Some(body)))
+}
+
 /// Announces the whole body, sends half of it, resets.
-fn torn(answer: &Answer, socket: Arc<Socket>) -> Response<SimBody> {
-    let half = answer.body.slice(..answer.body.len() / 2);
-    Response::builder()
-        .header(header::CONTENT_TYPE, &answer.content_type)
-        .header(header::CONTENT_LENGTH, answer.body.len())
-        .body(SimBody::Half {
-            half: Some(half),
-            pause: Box::pin(tokio::time::sleep(BEFORE_TEAR)),
-            socket,
-        })
-        .expect("the length is a valid header value")
+fn torn(answer: Answer, socket: Arc<Socket>) -> Response<SimBody> {
+    let length = answer.body.len();
+    let mut torn = response(answer, |body| SimBody::Half {
+        half: Some(body.slice(..length / 2)),
+        pause: Box::pin(tokio::time::sleep(BEFORE_TEAR)),
+        socket,
+    });
+    torn.headers_mut()
+        .insert(header::CONTENT_LENGTH, length.into());
+    torn
+}
+
+fn slow(answer: Answer, pace: Pace) -> Response<SimBody> {
+    response(answer, |rest| SimBody::Slow {
+        rest,
+        pause: Box::pin(tokio::time::sleep(pace.interval)),
+        pace,
+    })
 }
 
 fn tear(socket: &Socket) -> Torn {
@@ -208,6 +224,11 @@ enum SimBody {
         half: Option<Bytes>,
         pause: Pin<Box<Sleep>>,
         socket: Arc<Socket>,
+    },
+    Slow {
+        rest: Bytes,
+        pause: Pin<Box<Sleep>>,
+        pace: Pace,
     },
 }
 
@@ -232,6 +253,15 @@ impl Body for SimBody {
                 ready!(pause.as_mut().poll(context));
                 Poll::Ready(Some(Err(tear(socket))))
             }
+            Self::Slow { rest, pause, pace } => {
+                if rest.is_empty() {
+                    return Poll::Ready(None);
+                }
+                ready!(pause.as_mut().poll(context));
+                *pause = Box::pin(tokio::time::sleep(pace.interval));
+                let piece = rest.split_to(pace.bytes.min(rest.len()));
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
         }
     }
 
@@ -239,6 +269,7 @@ impl Body for SimBody {
         match self {
             Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
             Self::Half { .. } => false,
+            Self::Slow { rest, .. } => rest.is_empty(),
         }
     }
 
@@ -248,6 +279,7 @@ impl Body for SimBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
             }
             Self::Half { .. } => SizeHint::default(),
+            Self::Slow { rest, .. } => SizeHint::with_exact(rest.len() as u64),
         }
     }
 }
@@ -288,6 +320,7 @@ mod tests {
     struct Got {
         status: u16,
         content_type: String,
+        location: String,
         body: Vec<u8>,
     }
 
@@ -337,7 +370,8 @@ mod tests {
         }
 
         fn receive(&mut self) -> io::Result<Got> {
-            let (mut status, mut content_type, mut length) = (0, String::new(), 0);
+            let (mut status, mut length) = (0, 0);
+            let (mut content_type, mut location) = (String::new(), String::new());
             loop {
                 let mut line = String::new();
                 if self.0.read_line(&mut line)? == 0 {
@@ -350,6 +384,7 @@ mod tests {
                 match line.split_once(": ") {
                     None => status = line[9..12].parse().unwrap(),
                     Some(("content-type", value)) => content_type = value.to_owned(),
+                    Some(("location", value)) => location = value.to_owned(),
                     Some(("content-length", value)) => length = value.parse().unwrap(),
                     Some(_) => {}
                 }
@@ -366,6 +401,7 @@ mod tests {
             Ok(Got {
                 status,
                 content_type,
+                location,
                 body,
             })
         }
@@ -523,6 +559,55 @@ mod tests {
         assert_eq!((empty.status, empty.body.len()), (200, 0));
         let busy = client.call("GET", "/cgi-bin/token", "");
         assert_eq!(busy.json()["errcode"], json!(-1));
+    }
+
+    #[test]
+    fn a_raw_answer_and_a_redirect_come_byte_by_byte_and_for_ever() {
+        let simulator = simulator();
+        let mut client = Client::connect(&simulator);
+        let body = "{\"errcode\":40001,\"errmsg\":\"\u{1}\"}";
+        let fault = json!({ "raw": { "content_type": "image/jpeg", "body": body } });
+        let order = json!({ "path": "/wxa/getwxacode", "count": "forever", "fault": fault });
+        client.call("POST", "/_sim/faults", &order.to_string());
+        for _ in 0..3 {
+            let got = client.call("POST", "/wxa/getwxacode", "{}");
+            assert_eq!((got.status, got.content_type.as_str()), (200, "image/jpeg"));
+            assert_eq!(got.body, body.as_bytes());
+        }
+        client.call("DELETE", "/_sim/faults", "");
+        let got = client.call("POST", "/wxa/getwxacode", "{}");
+        assert_eq!(got.json()["errcode"], json!(41001));
+
+        let fault = json!({ "redirect": "https://elsewhere.example/" });
+        let order = json!({ "path": "/wxa/*", "fault": fault });
+        client.call("POST", "/_sim/faults", &order.to_string());
+        let got = client.call("GET", "/wxa/getwxacode", "");
+        assert_eq!((got.status, got.body.len()), (302, 0));
+        assert_eq!(got.location, "https://elsewhere.example/");
+    }
+
+    #[test]
+    fn a_slow_answer_is_the_true_one_and_comes_in_pieces() {
+        let simulator = simulator();
+        let slow = |bytes, interval| Effect::Slow { bytes, interval };
+        let target = format!("{LOGIN}{}", simulator.issue_code("alice"));
+        let quick = slow(7, Duration::from_millis(1));
+        simulator.fault(Fault::new(LOGIN_PATH, 1, quick));
+        assert!(get(&simulator, &target).json()["openid"].is_string());
+
+        let hour = slow(1, Duration::from_secs(3600));
+        simulator.fault(Fault::new(LOGIN_PATH, 1, hour));
+        let mut client = Client::connect(&simulator);
+        client.send("GET", &target, "");
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            client.0.read_line(&mut line).unwrap();
+        }
+        simulator.stop();
+        let mut seen = Vec::new();
+        let _ = client.0.read_to_end(&mut seen);
+        assert!(seen.is_empty(), "the head comes at once, the body does not");
     }
 
     #[test]

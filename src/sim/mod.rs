@@ -37,6 +37,7 @@ mod picture;
 mod probe;
 mod quota;
 mod refusal;
+mod rids;
 mod security;
 mod state;
 mod tls;
@@ -236,7 +237,8 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, tokens, the white-list, withheld paths, quotas, faults, calls and the clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, media, coins, tokens, the white-list, withheld paths, quotas, faults, calls and the
+    /// clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

@@ -3,10 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::posted;
+use super::api::{BY_SECRET, posted};
 use super::exchange::Request;
 use super::refusal::{Refusal, Refused};
 use super::state::State;
+
+/// What is told as the day's quota of an API that has none here.
+const UNTOLD_QUOTA: u32 = 1_000_000;
 
 /// `GET /cgi-bin/getcallbackip`.
 pub(super) fn callback_ips(state: &State, request: &Request) -> Result<Value, Refused> {
@@ -36,10 +39,101 @@ pub(super) fn callback_check(state: &State, request: &Request) -> Result<Value, 
     Err(Refusal::CallbackMissing.into())
 }
 
+/// `POST /cgi-bin/openapi/quota/get`: what the app has left of an API today. An API without a quota here is told to have
+/// one that nobody uses up.
+pub(super) fn quota(state: &State, request: &Request) -> Result<Value, Refused> {
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    let path = cgi_path(request)?;
+    let usage = state.quota_of(app, &path);
+    let daily = usage.limits.daily.unwrap_or(UNTOLD_QUOTA);
+    let minute = usage.limits.per_minute;
+    Ok(json!({
+        "errcode": 0,
+        "errmsg": "ok",
+        "quota": {
+            "daily_limit": daily,
+            "used": usage.today,
+            "remain": daily.saturating_sub(usage.today),
+        },
+        "rate_limit": { "call_count": minute.unwrap_or(0), "refresh_second": 60 },
+    }))
+}
+
+/// `POST /cgi-bin/openapi/quota/clear`: the day's calls of one API are given back. How often a month is not simulated.
+pub(super) fn clear_one(state: &mut State, request: &Request) -> Result<Value, Refused> {
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    let path = cgi_path(request)?;
+    state.clear_quota(app, Some(&path));
+    Ok(json!({ "errcode": 0, "errmsg": "ok" }))
+}
+
+/// `POST /cgi-bin/clear_quota`: those of all APIs. How often a month is not simulated.
+pub(super) fn clear_all(state: &mut State, request: &Request) -> Result<Value, Refused> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        appid: String,
+    }
+
+    let app = state.check_access_token(request.query.value("access_token"))?;
+    let body: Body = posted(request)?;
+    if state.app_index(&body.appid) != Some(app) {
+        return Err(Refusal::AppIdInvalid.into());
+    }
+    state.clear_quota(app, None);
+    Ok(json!({ "errcode": 0, "errmsg": "ok" }))
+}
+
+/// `POST /cgi-bin/clear_quota/v2`: the same for whoever has the AppSecret, which stands in the body or in the query.
+pub(super) fn clear_all_by_secret(state: &mut State, request: &Request) -> Result<Value, Refused> {
+    #[derive(Default, Deserialize)]
+    struct Body {
+        appid: Option<String>,
+        appsecret: Option<String>,
+    }
+
+    if request.method != ::http::Method::POST {
+        return Err(Refusal::PostRequired.into());
+    }
+    let body: Body = match request.body.is_empty() {
+        true => Body::default(),
+        false => posted(request)?,
+    };
+    let given = |field: Option<String>, name| {
+        field.or_else(|| request.query.value(name).map(str::to_owned))
+    };
+    let (appid, secret) = (
+        given(body.appid, "appid"),
+        given(body.appsecret, "appsecret"),
+    );
+    let app = state.authenticate(appid.as_deref(), secret.as_deref())?;
+    state.clear_quota(app, None);
+    Ok(json!({ "errcode": 0, "errmsg": "ok" }))
+}
+
+/// The API that is asked about: one with a token.
+fn cgi_path(request: &Request) -> Result<String, Refused> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        cgi_path: String,
+    }
+
+    let Body { cgi_path } = posted(request)?;
+    if !cgi_path.starts_with('/') {
+        return Err(Refusal::QuotaPathUnknown.into());
+    }
+    if cgi_path.starts_with("/sns/") || BY_SECRET.contains(&&*cgi_path) {
+        return Err(Refusal::QuotaUntold.into());
+    }
+    Ok(cgi_path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::probe::Probe;
+    use crate::sim::probe::{APPID, OTHER_APPID, Probe};
+    use crate::sim::quota::Limits;
 
     #[test]
     fn the_addresses_that_pushes_come_from_are_told() {
@@ -68,5 +162,53 @@ mod tests {
         ] {
             assert_eq!(probe.post(CHECK, &body)["errcode"], errcode, "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_quota_is_told_and_given_back() {
+        const GET: &str = "/cgi-bin/openapi/quota/get";
+        const API: &str = "/cgi-bin/getcallbackip";
+        let mut probe = Probe::new();
+        probe.assert_takes_json_with_a_token(GET);
+        let limits = Limits {
+            daily: Some(3),
+            per_minute: None,
+        };
+        probe.state.quotas.limit(API, limits);
+        let asked = json!({ "cgi_path": API });
+        let left = |probe: &mut Probe| probe.post(GET, &asked)["quota"]["remain"].clone();
+        for remain in [3, 2, 1, 0] {
+            assert_eq!(left(&mut probe), json!(remain));
+            let errcode = probe.get(API)["errcode"].clone();
+            assert_eq!(errcode == json!(45009), remain == 0);
+        }
+        for clear in [
+            ("/cgi-bin/openapi/quota/clear", asked.clone()),
+            ("/cgi-bin/clear_quota", json!({ "appid": APPID })),
+            (
+                "/cgi-bin/clear_quota/v2",
+                json!({ "appid": APPID, "appsecret": "right" }),
+            ),
+        ] {
+            assert_eq!(probe.post(clear.0, &clear.1)["errcode"], 0, "{}", clear.0);
+            assert_eq!(left(&mut probe), json!(3));
+            probe.get(API);
+        }
+        for (path, errcode) in [("nothing", 76021), ("/sns/jscode2session", 76022)] {
+            assert_eq!(
+                probe.post(GET, &json!({ "cgi_path": path }))["errcode"],
+                errcode
+            );
+        }
+        let foreign = json!({ "appid": OTHER_APPID });
+        assert_eq!(
+            probe.post("/cgi-bin/clear_quota", &foreign)["errcode"],
+            40013
+        );
+        let wrong = json!({ "appid": APPID, "appsecret": "wrong" });
+        assert_eq!(
+            probe.post("/cgi-bin/clear_quota/v2", &wrong)["errcode"],
+            40125
+        );
     }
 }

@@ -17,6 +17,7 @@ use super::open_data::CloudIds;
 use super::payment::{PayKeys, Payments};
 use super::quota::{Quota, Quotas, Usage, minute};
 use super::refusal::Refusal;
+use super::rids::{Remembered, Rids};
 use super::token::{Chain, Grant, StableChain};
 use super::user::{Belongings, Proofs};
 use crate::clock::{Clock, Timestamp};
@@ -122,6 +123,7 @@ pub(super) struct State {
     pub(super) payments: Payments,
     pub(super) access: Access,
     pub(super) quotas: Quotas,
+    pub(super) rids: Rids,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -204,6 +206,7 @@ impl State {
             payments: Payments::default(),
             access: Access::default(),
             quotas: Quotas::default(),
+            rids: Rids::default(),
             faults: Faults::default(),
             calls: Calls::default(),
         }
@@ -233,6 +236,7 @@ impl State {
         self.payments = Payments::default();
         self.access = Access::default();
         self.quotas = Quotas::default();
+        self.rids = Rids::default();
         self.faults.clear();
         self.calls = Calls::default();
     }
@@ -475,6 +479,11 @@ impl State {
     /// `/cgi-bin/clear_quota`.
     pub(super) fn clear_quota(&mut self, app: usize, path: Option<&str>) {
         self.quotas.clear(app, path);
+    }
+
+    /// The refused call that was told this rid, for `/cgi-bin/openapi/rid/get`.
+    pub(super) fn call_by_rid(&self, rid: &str) -> Option<&Remembered> {
+        self.rids.find(rid, self.now())
     }
 
     fn forget_expired_codes(&mut self, now: Timestamp) {

@@ -15,6 +15,7 @@ pub use super::breakers::BreakerSeen;
 use super::breakers::BreakerStates;
 use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
+use crate::wechat::quota::Quota;
 
 /// The families, and the registry they are exposed from.
 pub struct Metrics {
@@ -29,6 +30,9 @@ pub struct Metrics {
     rings_degraded: IntCounter,
     outbound: IntCounterVec,
     token_refreshes: IntCounterVec,
+    token_foreign: IntCounter,
+    quota_remaining: IntGaugeVec,
+    quota_limit: IntGaugeVec,
     token_times: TokenTimes,
     breaker_states: BreakerStates,
     breaker_transitions: IntCounterVec,
@@ -112,6 +116,24 @@ impl Metrics {
             ),
             &["reason", "result"],
         );
+        let token_foreign = IntCounter::new(
+            "wx_sidecar_wx_token_foreign_refresh_total",
+            "Times another system has had WeChat replace the access_token: it has the AppSecret and refreshes by force.",
+        );
+        let quota_remaining = IntGaugeVec::new(
+            Opts::new(
+                "wx_sidecar_wx_quota_remaining",
+                "How many calls of an API WeChat said were left of the day, when it was last asked.",
+            ),
+            &["cgi_path"],
+        );
+        let quota_limit = IntGaugeVec::new(
+            Opts::new(
+                "wx_sidecar_wx_quota_limit",
+                "How many calls of an API WeChat allows in a day.",
+            ),
+            &["cgi_path"],
+        );
         let token_times = TokenTimes::default();
         register(&registry, token_times.clone());
         let breaker_states = BreakerStates::default();
@@ -168,6 +190,9 @@ impl Metrics {
             wechat_seconds: registered(&registry, wechat_seconds),
             rings_degraded: registered(&registry, rings_degraded),
             outbound: registered(&registry, outbound),
+            quota_remaining: registered(&registry, quota_remaining),
+            quota_limit: registered(&registry, quota_limit),
+            token_foreign: registered(&registry, token_foreign),
             token_refreshes: registered(&registry, token_refreshes),
             token_times,
             breaker_states,
@@ -243,6 +268,22 @@ impl Metrics {
         self.token_refreshes
             .with_label_values(&[reason, result])
             .inc();
+    }
+
+    /// Tells what is left of an API's quota. `path` is of the table of APIs, so the label is bounded.
+    pub(crate) fn quota(&self, path: &'static str, quota: Quota) {
+        let labels = [path];
+        self.quota_remaining
+            .with_label_values(&labels)
+            .set(quota.remain);
+        self.quota_limit
+            .with_label_values(&labels)
+            .set(quota.daily_limit);
+    }
+
+    /// Counts an access_token that another system has had replaced.
+    pub(crate) fn token_replaced_by_another(&self) {
+        self.token_foreign.inc();
     }
 
     /// Tells the life of the access_token in use.

@@ -39,6 +39,14 @@ impl Script {
         self.asked.lock().unwrap().clone()
     }
 
+    /// How often somebody else has replaced the token.
+    fn foreign(&self) -> f64 {
+        let families = self.metrics.registry().gather();
+        let name = "wx_sidecar_wx_token_foreign_refresh_total";
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_counter().get_value()
+    }
+
     fn counted(&self, reason: &str, result: &str) -> f64 {
         let families = self.metrics.registry().gather();
         let refreshes = families
@@ -329,6 +337,18 @@ async fn a_token_that_somebody_else_replaced_is_fetched_without_force_and_once_f
     }
     assert_eq!(wechat.asked(), [false, false]);
     assert_eq!(wechat.counted("refused", "ok"), 1.0);
+    assert_eq!(wechat.foreign(), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_wechat_renewed_in_its_last_minutes_was_replaced_by_nobody_else() {
+    let answers = [Token("old", 7200), Token("new", 7200)];
+    let (keeper, wechat) = (keeper(), Script::of(&answers));
+    let old = keeper.token(&wechat).await.unwrap();
+    pass(2 * HOUR - Duration::from_secs(299)).await;
+    let replaced = keeper.replace(&old, &wechat).await.unwrap();
+    assert_eq!(replaced, Some(token("new")));
+    assert_eq!(wechat.foreign(), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
