@@ -72,6 +72,7 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/cgi-bin/getcallbackip" => operations::callback_ips(state, request)?,
         "/cgi-bin/openapi/quota/get" => operations::quota(state, request)?,
         "/cgi-bin/openapi/quota/clear" => operations::clear_one(state, request)?,
+        "/cgi-bin/openapi/rid/get" => operations::call_by_rid(state, request)?,
         "/cgi-bin/clear_quota" => operations::clear_all(state, request)?,
         "/cgi-bin/clear_quota/v2" => operations::clear_all_by_secret(state, request)?,
         "/cgi-bin/callback/check" => operations::callback_check(state, request)?,

@@ -110,6 +110,7 @@ fn remembered(state: &State, request: &Request, answer: &Answer, cost: Duration)
     let by_name = || state.app_index(query.value("appid")?);
     Remembered {
         app: by_token.or_else(by_name),
+        path: request.path.clone(),
         invoked_at: state.now(),
         cost,
         query: masked(request),
@@ -140,15 +141,27 @@ fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
             content_type,
             body,
         } => Answer::new(status, content_type.unwrap_or(usual), body),
-        Effect::Redirect { location } => Answer {
-            headers: HeaderMap::from_iter([(LOCATION, location)]),
-            ..Answer::new(302, HTML, Bytes::new())
-        },
+        Effect::Redirect { location } => {
+            let location = match location.as_bytes().ends_with(b"?") {
+                true => with_query(&location, request),
+                false => location,
+            };
+            Answer {
+                headers: HeaderMap::from_iter([(LOCATION, location)]),
+                ..Answer::new(302, HTML, Bytes::new())
+            }
+        }
         Effect::Slow { bytes, interval } => {
             let bytes = bytes.max(1);
             return Outcome::Slow(api::answer(state, request), Pace { bytes, interval });
         }
     })
+}
+
+/// A query comes from a URL that hyper has read, so it is a value of a field as well.
+fn with_query(location: &HeaderValue, request: &Request) -> HeaderValue {
+    let whole = [location.as_bytes(), request.query.raw().as_bytes()].concat();
+    HeaderValue::from_bytes(&whole).unwrap_or_else(|_| location.clone())
 }
 
 impl Reply {
@@ -500,6 +513,20 @@ mod tests {
         assert_eq!(state.quota_of(0, path).today, 0);
         state.access.grant(path, true);
         assert_eq!(answer(&mut state, "GET", &target).errcode, None);
+    }
+
+    #[test]
+    fn a_redirect_that_ends_with_a_question_mark_shows_the_calls_query() {
+        let mut state = state();
+        for location in ["https://a.example/b?", "https://a.example/b"] {
+            let location = HeaderValue::from_static(location);
+            let effect = Effect::Redirect { location };
+            state.faults.queue(Fault::new("/wxa/*", 1, effect));
+        }
+        let target = "/wxa/getwxacode?access_token=t%6F_en";
+        let [shown, hidden] = [(); 2].map(|()| answer(&mut state, "POST", target).headers);
+        assert_eq!(shown[LOCATION], "https://a.example/b?access_token=t%6F_en");
+        assert_eq!(hidden[LOCATION], "https://a.example/b");
     }
 
     #[test]

@@ -475,10 +475,19 @@ impl State {
         self.quotas.usage(app, path, self.now())
     }
 
-    /// Gives an app the day's calls of an API back, or of all of them, for `/cgi-bin/openapi/quota/clear` and
-    /// `/cgi-bin/clear_quota`.
+    /// Gives an app the day's calls of an API back, or of all of them.
     pub(super) fn clear_quota(&mut self, app: usize, path: Option<&str>) {
         self.quotas.clear(app, path);
+    }
+
+    /// The same if the app may still ask for it this month.
+    pub(super) fn clear_quota_on_request(
+        &mut self,
+        app: usize,
+        path: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let now = self.now();
+        self.quotas.clear_on_request(app, path, now)
     }
 
     /// The refused call that was told this rid, for `/cgi-bin/openapi/rid/get`.
