@@ -232,6 +232,11 @@ impl Simulator {
         self.state().faults.queue(fault);
     }
 
+    /// Forgets the faults that are queued, those without an end too.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
     /// Moves the simulator's clock forward.
     pub fn advance(&self, by: Duration) {
         self.state().advance(by);
