@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wx_sidecar::Config;
-use wx_sidecar::sim::{Effect, Fault, UserChange};
+use wx_sidecar::sim::{Effect, Fault, Limits, UserChange};
 
 use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
@@ -748,6 +748,44 @@ fn an_address_that_wechat_does_not_let_in_is_told_with_what_to_do() {
     }
     assert_eq!(rig.sim.calls(STABLE_TOKEN), 1);
     assert_eq!(rig.sim.calls(PHONE), 0);
+}
+
+#[test]
+fn wechat_explains_the_rid_of_a_refused_call_and_says_what_is_left_of_a_quota() {
+    let rig = rig();
+    let refused = phone(&rig, &[], "no-such-code");
+    let rid = refused.header("x-wx-rid").unwrap();
+    let post = |path: &str, body: &Value| {
+        rig.call("POST", path, &[], body.to_string().as_bytes())
+            .json()
+    };
+    let told = post("/cgi-bin/openapi/rid/get", &json!({ "rid": rid }));
+    let response = told["request"]["response_body"].as_str().unwrap();
+    assert!(response.contains("40029"), "{told}");
+    assert!(!told.to_string().contains(SECRET));
+    let limits = Limits {
+        daily: Some(10),
+        per_minute: None,
+    };
+    rig.sim.limit(PHONE, limits);
+    phone(&rig, &[], "no-such-code");
+    let quota = post("/cgi-bin/openapi/quota/get", &json!({ "cgi_path": PHONE }));
+    assert_eq!(quota["quota"]["daily_limit"], 10);
+    assert_eq!(
+        quota["quota"]["used"].as_i64().unwrap() + quota["quota"]["remain"].as_i64().unwrap(),
+        10
+    );
+    let reset = rig.call(
+        "POST",
+        "/cgi-bin/clear_quota/v2",
+        &[],
+        b"{\"appid\":\"x\",\"appsecret\":\"dummy\"}",
+    );
+    assert_eq!(
+        reset.json()["errcode"],
+        0,
+        "the secret is ours, whatever is sent"
+    );
 }
 
 #[test]
