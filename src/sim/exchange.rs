@@ -110,6 +110,7 @@ fn remembered(state: &State, request: &Request, answer: &Answer, cost: Duration)
     let by_name = || state.app_index(query.value("appid")?);
     Remembered {
         app: by_token.or_else(by_name),
+        path: request.path.clone(),
         invoked_at: state.now(),
         cost,
         query: masked(request),
@@ -140,15 +141,27 @@ fn suffer(state: &mut State, request: &Request, effect: Effect) -> Outcome {
             content_type,
             body,
         } => Answer::new(status, content_type.unwrap_or(usual), body),
-        Effect::Redirect { location } => Answer {
-            headers: HeaderMap::from_iter([(LOCATION, location)]),
-            ..Answer::new(302, HTML, Bytes::new())
-        },
+        Effect::Redirect { location } => {
+            let location = match location.as_bytes().ends_with(b"?") {
+                true => with_query(&location, request),
+                false => location,
+            };
+            Answer {
+                headers: HeaderMap::from_iter([(LOCATION, location)]),
+                ..Answer::new(302, HTML, Bytes::new())
+            }
+        }
         Effect::Slow { bytes, interval } => {
             let bytes = bytes.max(1);
             return Outcome::Slow(api::answer(state, request), Pace { bytes, interval });
         }
     })
+}
+
+/// A query comes from a URL that hyper has read, so it is a value of a field as well.
+fn with_query(location: &HeaderValue, request: &Request) -> HeaderValue {
+    let whole = [location.as_bytes(), request.query.raw().as_bytes()].concat();
+    HeaderValue::from_bytes(&whole).unwrap_or_else(|_| location.clone())
 }
 
 impl Reply {
@@ -226,9 +239,9 @@ impl Answer {
     }
 }
 
-/// WeChat's content types: `/sns/*` calls its JSON plain text.
+/// WeChat's content types: logins and media have JSON that is called plain text.
 fn content_type(path: &str) -> HeaderValue {
-    if path.starts_with("/sns/") {
+    if path.starts_with("/sns/") || path.starts_with("/cgi-bin/media/") {
         TEXT
     } else {
         CGI_JSON
@@ -330,6 +343,7 @@ mod tests {
     use crate::domain::AppId;
     use crate::secret::Secret;
     use crate::sim::fault::Fault;
+    use crate::sim::probe::Probe;
     use crate::sim::state::SimApp;
 
     fn state() -> State {
@@ -503,6 +517,20 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_that_ends_with_a_question_mark_shows_the_calls_query() {
+        let mut state = state();
+        for location in ["https://a.example/b?", "https://a.example/b"] {
+            let location = HeaderValue::from_static(location);
+            let effect = Effect::Redirect { location };
+            state.faults.queue(Fault::new("/wxa/*", 1, effect));
+        }
+        let target = "/wxa/getwxacode?access_token=t%6F_en";
+        let [shown, hidden] = [(); 2].map(|()| answer(&mut state, "POST", target).headers);
+        assert_eq!(shown[LOCATION], "https://a.example/b?access_token=t%6F_en");
+        assert_eq!(hidden[LOCATION], "https://a.example/b");
+    }
+
+    #[test]
     fn a_refused_call_is_remembered_by_its_rid_without_the_token() {
         let mut state = state();
         let token = state.token(0).access_token;
@@ -585,32 +613,67 @@ mod tests {
         }
     }
 
+    /// The endpoints, as a pattern.
+    const ENDPOINTS: &str = "/sns/jscode2session|/xpay/(query_user_balance|currency_pay|cancel_currency_pay|query_order|\
+        present_currency)|/cgi-bin/(token|stable_token|get_api_domain_ip|getcallbackip|callback/check|media/upload|media/get|\
+        message/subscribe/send|message/custom/send|message/custom/typing|wxaapp/createwxaqrcode|openapi/quota/get|\
+        openapi/quota/clear|openapi/rid/get|clear_quota|clear_quota/v2)|/wxa/(getopendata|checksession|\
+        resetusersessionkey|getwxacode|getwxacodeunlimit|msg_sec_check|media_check_async|img_sec_check|getuserriskrank|\
+        set_user_storage|remove_user_storage|business/(getuserphonenumber|getuserencryptkey|checkencryptedmsg))";
+    /// The members that some endpoint reads, as a pattern.
+    const MEMBERS: &str = "user|appid|secret|appsecret|path|count|daily|white_list|fault|advance_s|grant_type|\
+        force_refresh|code|openid|touser|template_id|page|data|msgtype|text|image|link|miniprogrampage|command|scene|width|\
+        is_hyaline|content|version|media_url|media_type|client_ip|cloudid_list|kv_list|key|encrypted_msg_hash|env|user_ip|\
+        amount|order_id|payitem|cgi_path|rid|action|check_operator";
+
+    /// A value of any kind, often one that is expected somewhere.
+    fn member() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(json!("OPENID")),
+            Just(json!("wx0123456789abcdef")),
+            Just(json!(null)),
+            any::<bool>().prop_map(|it| json!(it)),
+            (0..3).prop_map(|it| json!(it)),
+            any::<i64>().prop_map(|it| json!(it)),
+            Just(json!(1e99)),
+            "text|image|link|Typing|all|CAP|client_credential|https://a/b|.{0,40}"
+                .prop_map(|it| json!(it)),
+        ];
+        scalar.prop_recursive(2, 8, 4, |inner| {
+            let key = "[a-z]{1,6}1?|(thing|number|time|date|amount|car_number|name)1|value|content|key|title|media_id";
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(|it| json!(it)),
+                proptest::collection::btree_map(key, inner, 0..4).prop_map(|it| json!(it)),
+            ]
+        })
+    }
+
     proptest! {
         #[test]
         fn no_request_makes_the_simulator_panic(
             method in "GET|POST|PUT|DELETE|HEAD",
             path in prop_oneof![
-                Just("/sns/jscode2session".to_owned()),
-                Just("/cgi-bin/token".to_owned()),
-                Just("/cgi-bin/stable_token".to_owned()),
-                Just("/cgi-bin/get_api_domain_ip".to_owned()),
-                "/wxa/(business/getuserphonenumber|getopendata|checksession|resetusersessionkey)",
-                "/wxa/(getwxacode|getwxacodeunlimit|msg_sec_check|img_sec_check|getuserriskrank|set_user_storage)",
-                "/cgi-bin/(media/upload|media/get|message/subscribe/send|message/custom/send|callback/check)",
-                "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|faults|quota|access|clock|reset|calls|.{0,9})",
-                "/.{0,20}",
+                4 => ENDPOINTS,
+                1 => "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|purchases|faults|quota|access|clock|reset|calls|rids/.{0,9}|.{0,9})",
+                1 => "/.{0,20}",
             ],
-            query in "((appid|secret|js_code|grant_type|user|access_token|.{0,3})=(.{0,9}|wx0123456789abcdef|s|client_credential)&){0,5}",
+            query in "((appid|secret|js_code|grant_type|user|type|media_id|.{0,3})=(.{0,9}|wx0123456789abcdef|right|image|client_credential)&){0,3}(access_token=TOKEN&)?(openid=OPENID&sig_method=hmac_sha256)?",
             body in prop_oneof![
-                proptest::collection::vec(any::<u8>(), 0..64),
-                "\\{(\"(user|appid|path|count|daily|white_list|fault|advance_s|secret|grant_type|force_refresh)\":(1|-1|1e99|18446744073709551615|true|null|\"x\"|\\{\\}),?){0,4}\\}".prop_map(String::into_bytes),
+                1 => proptest::collection::vec(any::<u8>(), 0..64),
+                4 => proptest::collection::btree_map(prop_oneof![4 => MEMBERS, 1 => "[a-z]{0,9}"], member(), 0..6)
+                    .prop_map(|members| serde_json::to_vec(&members).unwrap()),
             ],
         ) {
-            let mut state = state();
+            let mut probe = Probe::new();
+            let meant = |text: &str| text.replace("TOKEN", &probe.token).replace("OPENID", &probe.openid);
+            let body = match String::from_utf8(body) {
+                Ok(text) => meant(&text).into_bytes(),
+                Err(error) => error.into_bytes(),
+            };
             let mut request = Request::of(method.as_str(), &path, &body);
-            request.query = Query::parse(&query);
+            request.query = Query::parse(&meant(&query));
             for _ in 0..2 {
-                receive(&mut state, request.clone());
+                receive(&mut probe.state, request.clone());
             }
         }
     }

@@ -67,7 +67,7 @@ pub enum Effect {
     },
     /// HTTP 302, without a body.
     Redirect {
-        /// Where to.
+        /// Where to. If it ends with `?`, the query of the call follows, and its access_token with it.
         location: HeaderValue,
     },
     /// The true answer, whose body comes in pieces.

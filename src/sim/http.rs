@@ -577,6 +577,11 @@ mod tests {
         client.call("DELETE", "/_sim/faults", "");
         let got = client.call("POST", "/wxa/getwxacode", "{}");
         assert_eq!(got.json()["errcode"], json!(41001));
+        simulator.fault(Fault::for_ever("/wxa/getwxacode", Effect::Empty));
+        assert!(client.call("POST", "/wxa/getwxacode", "{}").body.is_empty());
+        simulator.clear_faults();
+        let got = client.call("POST", "/wxa/getwxacode", "{}");
+        assert_eq!(got.json()["errcode"], json!(41001));
 
         let fault = json!({ "redirect": "https://elsewhere.example/" });
         let order = json!({ "path": "/wxa/*", "fault": fault });

@@ -144,17 +144,26 @@ pub(super) fn get(state: &State, request: &Request) -> Result<Answer, Refused> {
         .filter(|medium| medium.app == app)
         .ok_or(Refusal::MediaIdInvalid)?;
     if medium.is_video() {
-        let host = request.headers.get(header::HOST);
-        let host = host
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or("localhost");
-        let body = json!({ "video_url": format!("http://{host}/_sim/video/{id}") });
+        let body = json!({ "video_url": format!("{}/_sim/video/{id}", origin(state, request)) });
         return Ok(Answer::success(&request.path, &body));
     }
     let name = format!("attachment; filename=\"{id}.{}\"", medium.format.extension);
     let name = HeaderValue::try_from(name).expect("an id is letters, digits, `-` and `_`");
     let headers = HeaderMap::from_iter([(header::CONTENT_DISPOSITION, name)]);
     Ok(medium.file(headers))
+}
+
+/// Where the caller reaches the simulator. Who calls it by WeChat's name got here by a proxy or a hosts file, and is told
+/// the simulator's own address.
+fn origin(state: &State, request: &Request) -> String {
+    let host = request.headers.get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    match (host, state.url.split_once("://")) {
+        (Some(host), Some((scheme, _))) if !host.ends_with("weixin.qq.com") => {
+            format!("{scheme}://{host}")
+        }
+        _ => state.url.clone(),
+    }
 }
 
 impl Media {
@@ -305,15 +314,21 @@ mod tests {
     fn a_video_is_told_by_an_address_where_it_can_be_fetched() {
         let mut probe = Probe::new();
         let id = uploaded(&mut probe, "video", "a.mp4", b"film")["media_id"].clone();
-        let target = probe.with_token(&format!(
-            "/cgi-bin/media/get?media_id={}",
-            id.as_str().unwrap()
-        ));
-        let host = (header::HOST, HeaderValue::from_static("127.0.0.1:7"));
-        let told = json(&probe.call_with(Method::GET, &target, HeaderMap::from_iter([host]), b""));
-        let url = told["video_url"].as_str().unwrap();
-        let path = url.strip_prefix("http://127.0.0.1:7").unwrap();
-        let request = Request::of(Method::GET, path, b"");
+        let id = id.as_str().unwrap();
+        let target = probe.with_token(&format!("/cgi-bin/media/get?media_id={id}"));
+        probe.state.url = "https://127.0.0.1:7".to_owned();
+        let path = format!("/_sim/video/{id}");
+        for (host, origin) in [
+            ("localhost:7", "https://localhost:7"),
+            ("api.weixin.qq.com", "https://127.0.0.1:7"),
+        ] {
+            let host = (header::HOST, HeaderValue::from_static(host));
+            let told = probe.call_with(Method::GET, &target, HeaderMap::from_iter([host]), b"");
+            assert_eq!(told.content_type, "text/plain", "it is JSON all the same");
+            let url = format!("{origin}{path}");
+            assert_eq!(json(&told), json!({ "video_url": url }));
+        }
+        let request = Request::of(Method::GET, &path, b"");
         let film = control::answer(&mut probe.state, &request);
         assert_eq!(film.content_type, "video/mp4");
         assert_eq!(film.body, &b"film"[..]);

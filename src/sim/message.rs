@@ -51,6 +51,8 @@ pub(super) fn subscribe(state: &mut State, request: &Request) -> Result<Value, R
         #[serde(default)]
         template_id: String,
         #[serde(default)]
+        page: String,
+        #[serde(default)]
         data: BTreeMap<String, Field>,
     }
 
@@ -67,6 +69,11 @@ pub(super) fn subscribe(state: &mut State, request: &Request) -> Result<Value, R
         .ok_or(Refusal::OpenIdInvalid)?;
     if body.template_id.is_empty() {
         return Err(Refusal::TemplateInvalid.into());
+    }
+    // The page may have a query.
+    let page = body.page.split('?').next().unwrap_or_default();
+    if !state.apps[app].has_page(page) {
+        return Err(Refusal::PageInvalid.into());
     }
     if body.data.is_empty() {
         return Err(Refusal::ArgumentInvalid.saying("argument invalid! data is empty".to_owned()));
@@ -363,6 +370,16 @@ mod tests {
         assert_eq!(probe.post(SUBSCRIBE, &body)["errcode"], 40037);
         body["template_id"] = json!("TEMPLATE");
         assert_eq!(probe.post(SUBSCRIBE, &body)["errcode"], 47003);
+        probe.state.apps[0].known.pages = Some(vec!["pages/index".to_owned()]);
+        for (page, errcode) in [
+            ("pages/other", 41030),
+            ("/pages/index", 41030),
+            ("pages/index?a=b", 47003),
+            ("", 47003),
+        ] {
+            body["page"] = json!(page);
+            assert_eq!(probe.post(SUBSCRIBE, &body)["errcode"], errcode, "{page}");
+        }
         body["data"] = json!({ "thing1": "bare" });
         assert_eq!(probe.post(SUBSCRIBE, &body)["errcode"], 47001);
         body["data"] = json!({ "thing1": { "value": "已发货" }, "date2": { "value": "soon" } });

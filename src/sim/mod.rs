@@ -32,6 +32,7 @@ mod multipart;
 mod open_data;
 mod operations;
 mod payment;
+mod picture;
 #[cfg(test)]
 mod probe;
 mod quota;
@@ -129,11 +130,9 @@ impl Simulator {
             tokio::net::TcpListener::from_std(listener)?
         };
 
-        let state = Arc::new(Mutex::new(State::new(
-            options.clock,
-            options.seed,
-            options.apps,
-        )));
+        let mut state = State::new(options.clock, options.seed, options.apps);
+        state.url = format!("{scheme}://{addr}");
+        let state = Arc::new(Mutex::new(state));
         let (running, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let server = std::thread::Builder::new()
@@ -231,6 +230,11 @@ impl Simulator {
     /// Queues a fault behind those that are already queued.
     pub fn fault(&self, fault: Fault) {
         self.state().faults.queue(fault);
+    }
+
+    /// Forgets the faults that are queued, those without an end too.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
     }
 
     /// Moves the simulator's clock forward.

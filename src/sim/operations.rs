@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::api::{BY_SECRET, posted};
 use super::exchange::Request;
 use super::refusal::{Refusal, Refused};
+use super::rids;
 use super::state::State;
 
 /// What is told as the day's quota of an API that has none here.
@@ -59,15 +60,15 @@ pub(super) fn quota(state: &State, request: &Request) -> Result<Value, Refused> 
     }))
 }
 
-/// `POST /cgi-bin/openapi/quota/clear`: the day's calls of one API are given back. How often a month is not simulated.
+/// `POST /cgi-bin/openapi/quota/clear`: the day's calls of one API are given back.
 pub(super) fn clear_one(state: &mut State, request: &Request) -> Result<Value, Refused> {
     let app = state.check_access_token(request.query.value("access_token"))?;
     let path = cgi_path(request)?;
-    state.clear_quota(app, Some(&path));
+    state.clear_quota_on_request(app, Some(&path))?;
     Ok(json!({ "errcode": 0, "errmsg": "ok" }))
 }
 
-/// `POST /cgi-bin/clear_quota`: those of all APIs. How often a month is not simulated.
+/// `POST /cgi-bin/clear_quota`: those of all APIs.
 pub(super) fn clear_all(state: &mut State, request: &Request) -> Result<Value, Refused> {
     #[derive(Deserialize)]
     struct Body {
@@ -80,7 +81,7 @@ pub(super) fn clear_all(state: &mut State, request: &Request) -> Result<Value, R
     if state.app_index(&body.appid) != Some(app) {
         return Err(Refusal::AppIdInvalid.into());
     }
-    state.clear_quota(app, None);
+    state.clear_quota_on_request(app, None)?;
     Ok(json!({ "errcode": 0, "errmsg": "ok" }))
 }
 
@@ -107,13 +108,12 @@ pub(super) fn clear_all_by_secret(state: &mut State, request: &Request) -> Resul
         given(body.appsecret, "appsecret"),
     );
     let app = state.authenticate(appid.as_deref(), secret.as_deref())?;
-    state.clear_quota(app, None);
+    state.clear_quota_on_request(app, None)?;
     Ok(json!({ "errcode": 0, "errmsg": "ok" }))
 }
 
-/// `POST /cgi-bin/openapi/rid/get`: what is remembered of a call that was refused. Of one that was not, nothing, because its
-/// answer had no rid.
-pub(super) fn call(state: &State, request: &Request) -> Result<Value, Refused> {
+/// `POST /cgi-bin/openapi/rid/get`: a refused call of the app's own.
+pub(super) fn call_by_rid(state: &State, request: &Request) -> Result<Value, Refused> {
     #[derive(Deserialize)]
     struct Body {
         #[serde(default)]
@@ -122,11 +122,15 @@ pub(super) fn call(state: &State, request: &Request) -> Result<Value, Refused> {
 
     let app = state.check_access_token(request.query.value("access_token"))?;
     let Body { rid } = posted(request)?;
-    if rid.is_empty() {
-        return Err(Refusal::RidMalformed.into());
+    let made_at = rids::made_at(&rid).ok_or(Refusal::RidMalformed)?;
+    if state.now().since(made_at) > rids::LIFE {
+        return Err(Refusal::RidTooOld.into());
     }
     let call = state.call_by_rid(&rid).ok_or(Refusal::RidUnknown)?;
-    if call.app.is_some_and(|its| its != app) {
+    if call.path.starts_with("/sns/") {
+        return Err(Refusal::QuotaUntold.into());
+    }
+    if call.app != Some(app) {
         return Err(Refusal::RidForeign.into());
     }
     Ok(json!({ "errcode": 0, "errmsg": "ok", "request": call.to_json() }))
@@ -152,7 +156,10 @@ fn cgi_path(request: &Request) -> Result<String, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use ::http::Method;
+
     use super::*;
+    use crate::sim::exchange::{Outcome, receive};
     use crate::sim::probe::{APPID, OTHER_APPID, Probe};
     use crate::sim::quota::Limits;
 
@@ -234,12 +241,56 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_call_is_remembered_by_its_rid() {
+    fn a_refused_call_is_told_by_its_rid_to_the_app_that_made_it_for_seven_days() {
         const GET: &str = "/cgi-bin/openapi/rid/get";
         let mut probe = Probe::new();
         probe.assert_takes_json_with_a_token(GET);
-        for (rid, errcode) in [("", 76002), ("617682e0-09059ac5-34a8e2ea", 76001)] {
-            assert_eq!(probe.post(GET, &json!({ "rid": rid }))["errcode"], errcode);
+        let mut refused = |method: Method, target: &str, body: &[u8]| {
+            let request = Request::of(method, target, body);
+            let Outcome::Answer(answer) = receive(&mut probe.state, request).outcome else {
+                panic!("an answer was due");
+            };
+            answer.rid.expect("a refusal has a rid")
+        };
+        let target = format!("/wxa/msg_sec_check?access_token={}", probe.token);
+        let rid = refused(Method::POST, &target, b"{}");
+        let login = format!("/sns/jscode2session?appid={APPID}");
+        let of_login = refused(Method::GET, &login, b"");
+        let of_nobody = refused(Method::GET, "/cgi-bin/getcallbackip", b"");
+
+        let told = probe.post(GET, &json!({ "rid": rid }));
+        assert_eq!(told["errcode"], 0);
+        let call = &told["request"];
+        assert_eq!(call["request_body"], "{}");
+        assert_eq!(call["invoke_time"], 1_700_000_040);
+        let response = call["response_body"].as_str().unwrap();
+        assert!(response.contains(&rid) && response.contains("47001"));
+        let mut errcode = |rid: &str| probe.post(GET, &json!({ "rid": rid }))["errcode"].clone();
+        assert_eq!(errcode("6553f128-00000000-00000000"), 76001);
+        for malformed in ["", "6553f128", "6553f128-0-x", "6553f128-0-0-0"] {
+            assert_eq!(errcode(malformed), 76002, "{malformed}");
+        }
+        assert_eq!(errcode(&of_nobody), 76003);
+        assert_eq!(errcode(&of_login), 76022);
+        probe.token = probe.state.token(1).access_token;
+        assert_eq!(probe.post(GET, &json!({ "rid": rid }))["errcode"], 76003);
+        probe.pass(7 * 86_400 + 1);
+        probe.token = probe.state.token(0).access_token;
+        assert_eq!(probe.post(GET, &json!({ "rid": rid }))["errcode"], 76004);
+    }
+
+    #[test]
+    fn quotas_are_not_given_back_without_end() {
+        let mut probe = Probe::new();
+        let body = json!({ "appid": APPID, "appsecret": "right" });
+        for n in 0..5 {
+            for path in ["/cgi-bin/clear_quota", "/cgi-bin/clear_quota/v2"] {
+                assert_eq!(probe.post(path, &body)["errcode"], 0, "{n} {path}");
+            }
+        }
+        for path in ["/cgi-bin/clear_quota", "/cgi-bin/clear_quota/v2"] {
+            let told = probe.post(path, &body);
+            assert_eq!(told["errcode"], 48006, "they have one limit");
         }
     }
 }

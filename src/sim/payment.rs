@@ -338,7 +338,7 @@ fn signed_by_app<T: DeserializeOwned>(
     let signed = [request.path.as_bytes(), b"&", &request.body];
     let expected = hex(&hmac_sha256(key.expose().as_bytes(), &signed));
     if request.query.value("pay_sig") != Some(&*expected) {
-        return Err(Refusal::PaySignatureInvalid.into());
+        return Err(wrong_signature("支付签名(pay_sig)校验失败"));
     }
     let till = Till {
         app,
@@ -357,9 +357,9 @@ fn signed_by_user<T: DeserializeOwned>(
     let user = state
         .check_signature(till.app, &common.openid, signature, &request.body)
         .map_err(|refusal| match refusal {
-            Refusal::OpenIdInvalid => Refusal::PayerInvalid,
-            Refusal::SessionKeyMissing => Refusal::PayerLoggedOut,
-            _ => Refusal::PaySignatureInvalid,
+            Refusal::OpenIdInvalid => Refusal::PayerInvalid.into(),
+            Refusal::SessionKeyMissing => Refusal::PayerLoggedOut.into(),
+            _ => wrong_signature("用户态签名(signature)校验失败"),
         })?;
     Ok((till, user, body))
 }
@@ -368,8 +368,12 @@ fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, Refused> {
     serde_json::from_value(value).map_err(|error| parameter(&error.to_string()))
 }
 
+fn wrong_signature(which: &str) -> Refused {
+    Refusal::PaySignatureInvalid.saying(which.to_owned())
+}
+
 fn parameter(problem: &str) -> Refused {
-    Refusal::PayParameterInvalid.saying(format!("invalid parameter, {problem}"))
+    Refusal::PayParameterInvalid.saying(format!("请求参数字段错误, {problem}"))
 }
 
 fn positive(amount: u32) -> Result<u32, Refused> {

@@ -23,6 +23,10 @@ pub struct Limits {
     pub per_minute: Option<u32>,
 }
 
+/// How often in a month an app may have the day's calls of all its APIs given back, and of one of them.
+const CLEARS_OF_ALL: u32 = 10;
+const CLEARS_OF_ONE: u32 = 50;
+
 /// What an app has used of an API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
@@ -45,6 +49,8 @@ pub(super) struct Quotas {
     limits: BTreeMap<String, Limits>,
     /// By the app's index.
     used: BTreeMap<usize, BTreeMap<String, Used>>,
+    /// What it had given back this month: of all its APIs, and of one of them.
+    clears: BTreeMap<usize, (Quota, Quota)>,
 }
 
 #[derive(Default)]
@@ -97,6 +103,25 @@ impl Quotas {
         }
     }
 
+    /// As [`Quotas::clear`], for an app that asks for it, which it may not do often.
+    pub(super) fn clear_on_request(
+        &mut self,
+        app: usize,
+        path: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let (of_all, of_one) = self.clears.entry(app).or_default();
+        let admitted = match path {
+            None => of_all.admit(month(now), CLEARS_OF_ALL),
+            Some(_) => of_one.admit(month(now), CLEARS_OF_ONE),
+        };
+        if !admitted {
+            return Err(Refusal::ClearsUsedUp);
+        }
+        self.clear(app, path);
+        Ok(())
+    }
+
     /// Gives an app the day's calls back: those of one API, or of all. Minutes are not given back.
     pub(super) fn clear(&mut self, app: usize, path: Option<&str>) {
         let used = self.used.entry(app).or_default();
@@ -146,6 +171,18 @@ pub(super) fn day(now: Timestamp) -> u64 {
     (now.as_secs() + 8 * 3600) / 86_400
 }
 
+/// The window of the month that `now` lies in, by Shanghai's calendar.
+fn month(now: Timestamp) -> u64 {
+    // Years begin in March here, so that the day that some years lack is the last. 400 of them are an era, whose length
+    // is always the same.
+    let days = day(now) + 719_468;
+    let (era, days) = (days / 146_097, days % 146_097);
+    let year = (days - days / 1460 + days / 36_524 - days / 146_096) / 365;
+    let day_of_year = days - (365 * year + year / 4 - year / 100);
+    // From March on, five months have 153 days.
+    (era * 400 + year) * 12 + (5 * day_of_year + 2) / 153
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -192,6 +229,37 @@ mod tests {
             Err(Refusal::DayQuota),
             "the longer wait"
         );
+    }
+
+    #[test]
+    fn an_app_may_have_its_calls_given_back_ten_times_a_month_and_those_of_one_api_fifty_times() {
+        let mut quotas = Quotas::default();
+        // Noon of the last day of November 2023 in Shanghai.
+        let november = Timestamp::from_millis(1_701_316_800_000);
+        let december = november.plus(Duration::from_secs(12 * 3600));
+        for (path, often) in [(None, 10), (Some(PATH), 50)] {
+            for _ in 0..often {
+                assert_eq!(quotas.clear_on_request(0, path, november), Ok(()));
+            }
+            let refused = quotas.clear_on_request(0, path, november);
+            assert_eq!(refused, Err(Refusal::ClearsUsedUp));
+            assert_eq!(quotas.clear_on_request(1, path, november), Ok(()));
+            assert_eq!(quotas.clear_on_request(0, path, december), Ok(()));
+        }
+    }
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        // The first seconds of months in Shanghai, from a calendar: January to March 2024, and March 2100, a year
+        // without a leap day.
+        let firsts = [1_704_038_400, 1_706_716_800, 1_709_222_400, 4_107_513_600];
+        let of = |seconds: u64| month(Timestamp::from_millis(seconds * 1000));
+        for first in firsts {
+            assert_eq!(of(first - 1) + 1, of(first), "{first}");
+            assert_eq!(of(first), of(first + 27 * 86_400), "{first}");
+        }
+        assert_eq!(of(firsts[0]) + 2, of(firsts[2]));
+        assert_eq!(of(firsts[2]) + 76 * 12, of(firsts[3]));
     }
 
     #[test]

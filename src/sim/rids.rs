@@ -13,7 +13,7 @@ use super::calls::MASKED;
 use crate::clock::Timestamp;
 
 /// How long WeChat remembers.
-const LIFE: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const LIFE: Duration = Duration::from_secs(7 * 86_400);
 const KEPT: usize = 500;
 const BODY_LEN: usize = 16 << 10;
 
@@ -22,6 +22,7 @@ const BODY_LEN: usize = 16 << 10;
 pub(super) struct Remembered {
     /// The index of the app that called, if the call told that.
     pub(super) app: Option<usize>,
+    pub(super) path: String,
     pub(super) invoked_at: Timestamp,
     pub(super) cost: Duration,
     /// The parameters of its URL.
@@ -63,6 +64,16 @@ impl Rids {
     }
 }
 
+/// When a rid was made, which its first group tells; `None` if it is none.
+pub(super) fn made_at(rid: &str) -> Option<Timestamp> {
+    let number = |group: &str| u64::from_str_radix(group, 16).ok();
+    let groups: Option<Vec<u64>> = rid.split('-').map(number).collect();
+    match groups?[..] {
+        [seconds, _, _] => Some(Timestamp::from_millis(seconds.saturating_mul(1000))),
+        _ => None,
+    }
+}
+
 /// The beginning of a body, as text. JSON with secrets is written anew without them.
 pub(super) fn beginning(body: &[u8]) -> String {
     let text =
@@ -92,6 +103,7 @@ mod tests {
     fn call() -> Remembered {
         Remembered {
             app: Some(0),
+            path: String::new(),
             invoked_at: START,
             cost: Duration::ZERO,
             query: String::new(),

@@ -109,6 +109,8 @@ pub(super) struct Login {
 pub(super) struct State {
     clock: Clock,
     offset: Duration,
+    /// Where the simulator is reached; no slash at the end.
+    pub(super) url: String,
     pub(super) ids: Ids,
     pub(super) apps: Vec<App>,
     pub(super) users: BTreeMap<String, User>,
@@ -192,6 +194,7 @@ impl State {
         Self {
             clock,
             offset: Duration::ZERO,
+            url: String::new(),
             ids: Ids::new(seed),
             apps: apps.into_iter().map(App::new).collect(),
             users: BTreeMap::new(),
@@ -472,10 +475,19 @@ impl State {
         self.quotas.usage(app, path, self.now())
     }
 
-    /// Gives an app the day's calls of an API back, or of all of them, for `/cgi-bin/openapi/quota/clear` and
-    /// `/cgi-bin/clear_quota`.
+    /// Gives an app the day's calls of an API back, or of all of them.
     pub(super) fn clear_quota(&mut self, app: usize, path: Option<&str>) {
         self.quotas.clear(app, path);
+    }
+
+    /// The same if the app may still ask for it this month.
+    pub(super) fn clear_quota_on_request(
+        &mut self,
+        app: usize,
+        path: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let now = self.now();
+        self.quotas.clear_on_request(app, path, now)
     }
 
     /// The refused call that was told this rid, for `/cgi-bin/openapi/rid/get`.
@@ -506,6 +518,15 @@ impl Session {
 }
 
 impl App {
+    /// Whether its released version has the page; an empty one is its first. A path begins without a slash and has no
+    /// query.
+    pub(super) fn has_page(&self, page: &str) -> bool {
+        let known = self.known.pages.as_ref();
+        let well_formed = !page.starts_with('/') && !page.contains('?');
+        let is_known = known.is_none_or(|pages| pages.iter().any(|known| known == page));
+        page.is_empty() || (well_formed && is_known)
+    }
+
     fn new(known: SimApp) -> Self {
         Self {
             known,

@@ -104,18 +104,22 @@ pub(super) fn store(state: &mut State, request: &Request) -> Result<Value, Refus
     let app = state.check_access_token(request.query.value("access_token"))?;
     let body: Body = posted(request)?;
     let user = signed_by(state, app, request, &request.body)?;
-    let fits = |pair: &Pair| {
-        (1..=LONGEST_NAME).contains(&pair.key.len())
-            && pair.key.len() + pair.value.len() <= LONGEST_VALUE
-    };
+    for Pair { key, value } in &body.kv_list {
+        if key.is_empty() {
+            return Err(Refusal::ArgumentsInvalid.into());
+        }
+        if key.len() > LONGEST_NAME {
+            return Err(Refusal::KeyTooLong.into());
+        }
+        if key.len() + value.len() > LONGEST_VALUE {
+            return Err(Refusal::PairTooLong.into());
+        }
+    }
     let values = &mut belongings(state, app, &user).values;
     let mut stored = values.clone();
-    if !body.kv_list.iter().all(fits) {
-        return Err(Refusal::ArgumentsInvalid.into());
-    }
     stored.extend(body.kv_list.into_iter().map(|pair| (pair.key, pair.value)));
     if stored.len() > VALUES {
-        return Err(Refusal::ArgumentsInvalid.into());
+        return Err(Refusal::TooManyPairs.into());
     }
     *values = stored;
     Ok(ok(json!({})))
@@ -282,13 +286,14 @@ mod tests {
         let mut probe = Probe::new();
         let pair = |key: &str, value: &str| json!({ "key": key, "value": value });
         let list = |pairs: Vec<Value>| json!({ "kv_list": pairs });
-        for pairs in [
-            vec![pair("fine", "1"), pair("", "1")],
-            vec![pair(&"k".repeat(129), "1")],
-            vec![pair("k", &"v".repeat(1024))],
-            (0..129).map(|n| pair(&n.to_string(), "1")).collect(),
+        for (pairs, errcode) in [
+            (vec![pair("fine", "1"), pair("", "1")], 40097),
+            (vec![pair("fine", "1"), pair(&"k".repeat(129), "1")], 87019),
+            (vec![pair("k", &"v".repeat(1024))], 87016),
+            ((0..129).map(|n| pair(&n.to_string(), "1")).collect(), 87018),
         ] {
-            assert_eq!(post(&mut probe, STORE, &list(pairs))["errcode"], 40097);
+            let told = post(&mut probe, STORE, &list(pairs));
+            assert_eq!(told["errcode"], errcode);
         }
         assert!(probe.state.users["alice"].belongings[&0].values.is_empty());
         let fits = (0..128).map(|n| pair(&n.to_string(), "1")).collect();
