@@ -7,6 +7,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use super::errcode::errcode;
 use crate::config::Config;
 use crate::error::{Error, Language};
@@ -50,17 +52,17 @@ pub fn rid(rid: &str, config: &Path, language: Language) -> ExitCode {
 }
 
 fn explained(call: &Remembered, language: Language) -> String {
-    let when = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(call.invoke_time);
+    // Beyond the year 9999 there is no date to be written.
+    let seconds = call.invoke_time.min(253_402_300_799);
+    let when = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
     let when = httpdate::fmt_http_date(when);
-    let Remembered {
-        cost_in_ms,
-        request_body,
-        response_body,
-        client_ip,
-        ..
-    } = call;
-    let url = without_token(&call.request_url);
-    let answered = answer::parse(response_body.as_bytes()).map_or(0, |answer| answer.errcode());
+    let cost_in_ms = call.cost_in_ms;
+    let client_ip = printable(&call.client_ip);
+    let url = url_without_secrets(&call.request_url);
+    let request_body = body_without_secrets(&call.request_body);
+    let response_body = body_without_secrets(&call.response_body);
+    let answered =
+        answer::parse(call.response_body.as_bytes()).map_or(0, |answer| answer.errcode());
     let mut text = format!(
         "called      {when}, took {cost_in_ms} ms\n\
          from        {client_ip}\n\
@@ -75,13 +77,72 @@ fn explained(call: &Remembered, language: Language) -> String {
     text
 }
 
-/// The access_token of a call may still be good.
-fn without_token(url: &str) -> String {
-    let pieces = url.split('&').map(|pair| match pair.find("access_token=") {
-        Some(at) => format!("{}access_token=***", &pair[..at]),
-        None => pair.to_owned(),
+/// What is not for a terminal, in URLs and in bodies. Some of it may still be good.
+const SECRETS: [&str; 12] = [
+    "access_token",
+    "secret",
+    "appsecret",
+    "js_code",
+    "code",
+    "session_key",
+    "signature",
+    "pay_sig",
+    "encrypt_key",
+    "phoneNumber",
+    "purePhoneNumber",
+    "refresh_token",
+];
+
+fn url_without_secrets(url: &str) -> String {
+    let (path, query) = match url.split_once('?') {
+        Some((path, query)) => (format!("{path}?"), query),
+        None => (String::new(), url),
+    };
+    let pairs = query.split('&').map(|pair| {
+        let Some((name, _)) = pair.split_once('=') else {
+            return pair.to_owned();
+        };
+        let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        match SECRETS.contains(&&*decoded) {
+            true => format!("{name}=***"),
+            false => pair.to_owned(),
+        }
     });
-    pieces.collect::<Vec<_>>().join("&")
+    printable(&(path + &pairs.collect::<Vec<_>>().join("&")))
+}
+
+/// Of what is no JSON only the length is told: nobody knows what is in it.
+fn body_without_secrets(body: &str) -> String {
+    if body.is_empty() {
+        return String::new();
+    }
+    match serde_json::from_str(body) {
+        Ok(mut value) => {
+            mask(&mut value);
+            printable(&value.to_string())
+        }
+        Err(_) => format!("{} bytes that are not JSON", body.len()),
+    }
+}
+
+fn mask(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match SECRETS.contains(&name.as_str()) {
+                    true => *value = Value::from("***"),
+                    false => mask(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(mask),
+        _ => {}
+    }
+}
+
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(shown).collect()
 }
 
 fn refused(error: &Error, language: Language) -> String {
@@ -123,5 +184,23 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("50_Im7"), "{text}");
+    }
+
+    #[test]
+    fn no_secret_of_a_call_is_shown_and_no_answer_breaks_the_terminal() {
+        let call = Remembered {
+            invoke_time: u64::MAX,
+            cost_in_ms: 0,
+            request_url: "access%5Ftoken=5ecret&js_code=5ecret&a=b\u{1b}[2J".to_owned(),
+            request_body: r#"{"a":[{"code":"5ecret"}],"secret":"5ecret"}"#.to_owned(),
+            response_body: "5ecret".to_owned(),
+            client_ip: String::new(),
+        };
+        let text = explained(&call, Language::English);
+        assert!(
+            !text.contains("5ecret") && !text.contains('\u{1b}'),
+            "{text}"
+        );
+        assert!(text.contains("a=b") && text.contains("6 bytes"), "{text}");
     }
 }
