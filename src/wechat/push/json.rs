@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Flaw;
@@ -124,7 +124,7 @@ fn escape_controls(document: &str) -> String {
     let mut escaped = String::with_capacity(document.len() + 64);
     let (mut in_string, mut after_backslash) = (false, false);
     for c in document.chars() {
-        if in_string && c < ' ' {
+        if in_string && !after_backslash && c < ' ' {
             escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             escaped.push(c);
@@ -185,11 +185,119 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(field) = map.next_entry()? {
-            if fields.len() > super::node::MAX_NODES {
-                return Err(A::Error::custom("too many fields"));
-            }
             fields.push(field);
         }
         Ok(Fields(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(document: &str) -> Result<String, Flaw> {
+        let document = text(document)?;
+        parse(&document).map(|members| write(&members))
+    }
+
+    #[test]
+    fn values_keep_their_text() {
+        for document in [
+            "{}",
+            r#"{"a":1,"b":-0,"c":1.0,"d":1e400,"e":123456789012345678901234567890,"f":0.10}"#,
+            r#"{"z":[true,false,null,[],{},""],"a":{"b":{"b":"x"}}}"#,
+            r#"{"a":"\u0000\b\"\\"}"#,
+        ] {
+            assert_eq!(read(document).as_deref(), Ok(document));
+        }
+        assert_eq!(
+            read(" { \"a\" : [ 1 , 2 ] } ".trim()).as_deref(),
+            Ok(r#"{"a":[1,2]}"#)
+        );
+        assert_eq!(
+            read(r#"{"\u4f60":"\/\u597d"}"#).as_deref(),
+            Ok("{\"\u{4f60}\":\"/\u{597d}\"}")
+        );
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_costs_a_character_and_not_the_message() {
+        let read = read(r#"{"a":"x\ud83dy","\ude00":1}"#).unwrap();
+        assert!(
+            read.starts_with("{\"a\":\"x\u{fffd}") && read.contains("y\""),
+            "{read}"
+        );
+    }
+
+    #[test]
+    fn control_characters_in_strings_are_escaped_and_no_others() {
+        assert_eq!(
+            text("{\n\"a\"\t:\"b\nc\u{1}\"}").as_deref(),
+            Ok("{\n\"a\"\t:\"b\\u000ac\\u0001\"}")
+        );
+        assert_eq!(
+            text("{\"a\\\"\n\":\"\\\\\",\n\"b\":1}").as_deref(),
+            Ok("{\"a\\\"\\u000a\":\"\\\\\",\n\"b\":1}")
+        );
+        assert!(matches!(text("{\n\"a\":1}"), Ok(Cow::Borrowed(_))));
+        for bad in [
+            "{\"a\":1\0}",
+            "{\"a\":\"\\\n\"}",
+            "\n",
+            "{\"a\":\n",
+            "{\"a\":\"\n",
+        ] {
+            assert_eq!(text(bad), Err(NO_JSON), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_or_says_something_twice_is_refused() {
+        for bad in [
+            "",
+            "{",
+            "{}}",
+            "{'a':1}",
+            "{\"a\":1,}",
+            "{\"a\":01}",
+            "{\"a\":+1}",
+            "{\"a\":NaN}",
+            "{a:1}",
+            "{} {}",
+            "{\"a\":\"\\x\"}",
+        ] {
+            assert_eq!(read(bad), Err(NO_JSON), "{bad}");
+        }
+        for bad in ["[]", "1", "null", "\"{}\""] {
+            assert_eq!(read(bad), Err(Flaw::NotAnObject), "{bad}");
+        }
+        for bad in [r#"{"a":1,"b":2,"a":1}"#, r#"{"a":1,"\u0061":2}"#] {
+            assert_eq!(read(bad), Err(Flaw::Duplicate("a".to_owned())), "{bad}");
+        }
+        assert!(
+            read(r#"{"a":{"b":1,"b":2}}"#).is_ok(),
+            "deeper ones are for the app to read"
+        );
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let nested = |depth: usize| {
+            read(&format!(
+                "{{\"a\":{}{}}}",
+                "[".repeat(depth),
+                "]".repeat(depth)
+            ))
+        };
+        assert!(nested(32).is_ok());
+        assert_eq!(nested(33), Err(Flaw::Depth));
+        assert_eq!(nested(300_000), Err(Flaw::Depth));
+        let objects = format!("{}1{}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
+        assert_eq!(read(&objects), Err(Flaw::Depth));
+        let many = |count: usize| read(&format!("{{\"a\":[{}1]}}", "1,".repeat(count)));
+        assert!(many(19_000).is_ok());
+        assert_eq!(many(20_001), Err(Flaw::Size));
+        let fields: String = (0..20_001).map(|at| format!("\"{at}\":1,")).collect();
+        assert_eq!(read(&format!("{{{fields}\"a\":1}}")), Err(Flaw::Size));
     }
 }

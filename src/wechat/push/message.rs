@@ -422,3 +422,6 @@ impl Digest {
         half
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -360,3 +360,244 @@ fn flaw(error: &Error) -> Flaw {
         _ => Flaw::Syntax("it is not XML"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::json;
+    use super::*;
+
+    /// The document as JSON.
+    fn read(document: &str) -> Result<String, Flaw> {
+        parse(document).map(|members| json::write(&members))
+    }
+
+    /// What is in `<xml>`, as JSON.
+    fn inside(elements: &str) -> Result<String, Flaw> {
+        read(&format!("<xml>{elements}</xml>"))
+    }
+
+    #[test]
+    fn elements_become_fields() {
+        for (elements, expected) in [
+            ("<a>x</a>", r#"{"a":"x"}"#),
+            ("<a></a><b/><c ></c >", r#"{"a":"","b":"","c":""}"#),
+            ("<a><![CDATA[]]></a>", r#"{"a":""}"#),
+            ("<a><b>1</b></a>", r#"{"a":{"b":1}}"#),
+            ("<a>1</a><b>2</b><a>3</a><a>4</a>", r#"{"a":[1,3,4],"b":2}"#),
+            ("<a><b/></a><a/>", r#"{"a":[{"b":""},""]}"#),
+            ("\n  <a>x</a>\n<!-- <b>y</b> -->\t", r#"{"a":"x"}"#),
+            (r#"<a x="1" y='>' z>x</a>"#, r#"{"a":"x"}"#),
+            ("<\u{540d}>x</\u{540d}>", "{\"\u{540d}\":\"x\"}"),
+            ("<a:b-c.d_1>x</a:b-c.d_1>", r#"{"a:b-c.d_1":"x"}"#),
+        ] {
+            assert_eq!(inside(elements).as_deref(), Ok(expected), "{elements}");
+        }
+    }
+
+    #[test]
+    fn only_bare_integers_that_json_writes_alike_are_numbers() {
+        let long = "9".repeat(64);
+        for number in [
+            "0",
+            "5",
+            "-5",
+            "1234567890123456789012",
+            "9007199254740993",
+            &long,
+        ] {
+            for text in [
+                number.to_owned(),
+                format!("\n {number} "),
+                format!("&#{};{}", number.as_bytes()[0], &number[1..]),
+            ] {
+                assert_eq!(
+                    inside(&format!("<a>{text}</a>")),
+                    Ok(format!("{{\"a\":{number}}}"))
+                );
+            }
+            let quoted = inside(&format!("<a><![CDATA[{number}]]></a>"));
+            assert_eq!(quoted, Ok(format!("{{\"a\":\"{number}\"}}")));
+        }
+        for text in [
+            "007",
+            "+5",
+            "-0",
+            "-",
+            "00",
+            "1.5",
+            "1e3",
+            "0x1",
+            "1 2",
+            "\u{661}",
+            "NaN",
+            "true",
+            "null",
+            &format!("{long}9"),
+        ] {
+            assert_eq!(
+                inside(&format!("<a>{text}</a>")),
+                Ok(format!("{{\"a\":\"{text}\"}}")),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            inside("<a>1<![CDATA[2]]></a>").as_deref(),
+            Ok(r#"{"a":"12"}"#)
+        );
+    }
+
+    #[test]
+    fn text_is_joined_from_its_pieces() {
+        for (text, expected) in [
+            ("<![CDATA[a]]]]><![CDATA[>b]]>", "a]]>b"),
+            ("x<![CDATA[<y>]]>z", "x<y>z"),
+            ("\n  <![CDATA[ a ]]>\n", " a "),
+            ("<![CDATA[a]]> <![CDATA[b]]>", "a b"),
+            ("<![CDATA[]]> a", " a"),
+            (
+                " a &lt;b&gt; &amp;amp; &quot;&apos; ",
+                " a <b> &amp; \\\"' ",
+            ),
+            ("&#65;&#x42;&#x1F600;&#x4f60;", "AB\u{1f600}\u{4f60}"),
+            ("a<!-- x -->b", "ab"),
+            ("<![CDATA[&lt;&bomb;]]>", "&lt;&bomb;"),
+            ("<![CDATA[a\r\nb\u{8}\u{1b}]]>", "a\\r\\nb\\b\\u001b"),
+            ("\n \t", ""),
+            ("&#32;", " "),
+            ("a ]]> b", "a ]]> b"),
+        ] {
+            assert_eq!(
+                inside(&format!("<a>{text}</a>")),
+                Ok(format!("{{\"a\":\"{expected}\"}}")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_looked_up_opened_or_expanded() {
+        for document in [
+            r#"<!DOCTYPE xml><xml><a>x</a></xml>"#,
+            r#"<!doctype xml><xml><a>x</a></xml>"#,
+            r#"<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><xml><a>&e;</a></xml>"#,
+            r#"<!DOCTYPE x SYSTEM "http://127.0.0.1/x.dtd"><xml><a>x</a></xml>"#,
+            r#"<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;">]><xml><a>&c;</a></xml>"#,
+            r#"<xml><a>x</a><!DOCTYPE xml></xml>"#,
+            r#"<!DOCTYPE xml"#,
+        ] {
+            assert_eq!(read(document), Err(Flaw::Doctype), "{document}");
+        }
+        for elements in [
+            "<a>&e;</a>",
+            "<a>&nbsp;</a>",
+            "<a>&LT;</a>",
+            "<a>&;</a>",
+            "<a>&#;</a>",
+            "<a>&#x;</a>",
+            "<a>&#0;</a>",
+            "<a>&#xD800;</a>",
+            "<a>&#x110000;</a>",
+            "<a>&#-1;</a>",
+            "<a>&#99999999999999999999;</a>",
+            "<a>&</a>",
+            "<a>& </a>",
+            "<a><?php 1 ?></a>",
+            "<?xml-stylesheet href='x'?><a/>",
+            "<?xml version='1.0'?><a/>",
+            "<!ENTITY e 'x'>",
+            "<!ELEMENT a ANY>",
+            "<![INCLUDE[<a/>]]>",
+            "<a><![cdata[x]]></a>",
+        ] {
+            assert!(inside(elements).is_err(), "{elements}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_well_formed_is_refused() {
+        for document in [
+            "",
+            "x",
+            "xml",
+            "<",
+            "<xml",
+            "<xml>",
+            "<xml><a>",
+            "<xml><a></xml>",
+            "<xml><a></b></xml>",
+            "<xml><a>x</a></xml></xml>",
+            "<xml><a>x</a></xml>x",
+            "x<xml><a>x</a></xml>",
+            "<xml><a>x</a></xml><xml><a>x</a></xml>",
+            "<xml><a>x</a></xml><xml/>",
+            "<xml><a>x</a></xml><![CDATA[]]>",
+            "<xml><a>x</a></xml>&lt;",
+            "</xml>",
+            "<xml><a>x</a>y</xml>",
+            "<xml><a>x<b/></a></xml>",
+            "<xml><![CDATA[]]><a/></xml>",
+            "<xml><a>x</a>&#32;</xml>",
+            "<xml><></></xml>",
+            "<xml>< a>x</ a></xml>",
+            "<xml><1>x</1></xml>",
+            "<xml><a/b>x</a/b></xml>",
+            "<xml><a<b>x</a<b></xml>",
+            "<xml><a><![CDATA[x]]</a></xml>",
+            "<xml><a><!-- x</a></xml>",
+            "<xml><a x='>x</a></xml>",
+            "<XML><a>x</a></XML>",
+            "<x><a>x</a></x>",
+            "<xml/>",
+            "<xml></xml>",
+            "<xml>x</xml>",
+            "<xml>\n</xml>",
+            "<!---->",
+        ] {
+            assert!(read(document).is_err(), "{document}");
+        }
+    }
+
+    #[test]
+    fn only_utf8_is_read() {
+        for encoding in ["UTF-8", "utf-8", "utf8"] {
+            let document =
+                format!("<?xml version=\"1.0\" encoding=\"{encoding}\"?>\n<xml><a>x</a></xml>");
+            assert!(read(&document).is_ok(), "{document}");
+        }
+        assert!(read("<?xml version='1.0'?><xml><a>x</a></xml>").is_ok());
+        for encoding in ["UTF-16", "GBK", "UTF-7", ""] {
+            let document =
+                format!("<?xml version=\"1.0\" encoding=\"{encoding}\"?><xml><a>x</a></xml>");
+            assert_eq!(read(&document), Err(Flaw::Encoding), "{document}");
+        }
+        assert_eq!(read("<xml><a>\0</a></xml>"), Err(Flaw::Encoding));
+        assert!(read(" <?xml version='1.0'?><xml><a>x</a></xml>").is_err());
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let nested = |depth: usize| {
+            read(&format!(
+                "<xml>{}{}</xml>",
+                "<a>".repeat(depth),
+                "</a>".repeat(depth)
+            ))
+        };
+        assert!(nested(32).is_ok());
+        assert_eq!(nested(33), Err(Flaw::Depth));
+        assert_eq!(nested(100_000), Err(Flaw::Depth));
+        let many = |count: usize| inside(&"<a/>".repeat(count));
+        assert!(many(19_000).is_ok());
+        assert_eq!(many(20_001), Err(Flaw::Size));
+        let distinct: String = (0..19_000).map(|at| format!("<a{at}/>")).collect();
+        assert!(inside(&distinct).is_ok());
+        assert_eq!(inside(&"<!---->".repeat(20_001)), Err(Flaw::Size));
+        let attributes: String = (0..100_000).map(|at| format!(" a{at}=''")).collect();
+        assert!(
+            inside(&format!("<a{attributes}/>")).is_ok(),
+            "nobody looks at them"
+        );
+        assert!(inside(&format!("<a>{}</a>", "&lt;".repeat(200_000))).is_ok());
+        assert!(inside(&format!("<a>{}</a>", "<![CDATA[x]]>".repeat(70_000))).is_ok());
+    }
+}
