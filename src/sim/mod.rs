@@ -35,6 +35,7 @@ mod payment;
 mod picture;
 #[cfg(test)]
 mod probe;
+pub mod push;
 mod quota;
 mod refusal;
 mod rids;
