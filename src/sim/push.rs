@@ -23,9 +23,10 @@ mod document;
 mod message;
 mod reply;
 mod sample;
+mod storm;
 
 use std::fmt;
-use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::header::{ACCEPT, CONTENT_TYPE, PRAGMA, USER_AGENT};
@@ -48,10 +49,11 @@ use crate::crypto;
 use crate::domain::{AppId, Malformed};
 use crate::secret::Secret;
 use cipher::{AesKey, sign};
-use document::{Field, Fields};
+pub(super) use document::{Field, Fields, is_name};
 pub use message::Push;
 pub use reply::{Reason, Reply};
 pub use sample::SAMPLES;
+pub use storm::{Ledger, Report, Storm, openid as storm_openid};
 
 /// How long WeChat waits for a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -138,7 +140,7 @@ impl PushOptions {
 pub struct Pusher {
     options: PushOptions,
     to: Uri,
-    aes_key: Option<std::sync::Arc<AesKey>>,
+    aes_key: Option<Arc<AesKey>>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -189,7 +191,7 @@ impl Pusher {
             .aes_key
             .as_ref()
             .map(|key| AesKey::parse(key.expose()));
-        let aes_key = aes_key.transpose()?.map(std::sync::Arc::new);
+        let aes_key = aes_key.transpose()?.map(Arc::new);
         if aes_key.is_none() && options.mode != Mode::Plaintext {
             return Err(Malformed("only the mode plaintext does without an AES key"));
         }
@@ -295,6 +297,18 @@ impl Pusher {
             encrypted: false,
             verdict,
         }
+    }
+
+    /// The receiver's host and port.
+    pub(super) fn place(&self) -> (String, u16) {
+        let host = self.to.host().unwrap_or_default();
+        let usual = if self.to.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        let host = host.trim_matches(['[', ']']).to_owned();
+        (host, self.to.port_u16().unwrap_or(usual))
     }
 
     async fn try_once(&self, push: &Push, number: u32, now: Timestamp) -> Try {
@@ -499,10 +513,247 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime: io::Result<_> = tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    runtime
+        .build()
         .expect("the system gives a runtime")
         .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const TOKEN: &str = "AAAAA";
+    const KEY: &str = "kWxPEV2UEDyxWpmPdKC3F4dgPDmOvfKX1HGnEUDS1aR";
+    const USER: &str = "oUser0000";
+
+    fn pusher(mode: Mode, format: Format) -> Pusher {
+        let appid = AppId::parse("wx0123456789abcdef").unwrap();
+        Pusher::new(PushOptions {
+            mode,
+            format,
+            original_id: "gh_1".to_owned(),
+            clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
+            ..PushOptions::new(
+                "http://a/p?x=1",
+                appid,
+                Secret::new(TOKEN),
+                Secret::new(KEY),
+            )
+        })
+        .unwrap()
+    }
+
+    /// The query's parameters and the body as text.
+    fn encoded(pusher: &Pusher, push: &Push) -> (Vec<(String, String)>, String) {
+        let (query, body) = pusher.encode(push);
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        (pairs.collect(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn value<'a>(query: &'a [(String, String)], name: &str) -> &'a str {
+        let pair = query.iter().find(|(known, _)| known == name);
+        pair.map_or("", |(_, value)| value)
+    }
+
+    fn plain(push: &Push, format: Format) -> String {
+        encoded(&pusher(Mode::Plaintext, format), push).1
+    }
+
+    #[test]
+    fn a_text_is_spelled_as_the_documentation_spells_it() {
+        let push = Push::text(USER, "this is <a> \"test\"").with_msg_id(23_637_352_235_060_880);
+        assert_eq!(
+            plain(&push, Format::Json),
+            r#"{"ToUserName":"gh_1","FromUserName":"oUser0000","CreateTime":1700000000,"MsgType":"text","Content":"this is <a> \"test\"","MsgId":23637352235060880}"#
+        );
+        assert_eq!(
+            plain(&push, Format::Xml),
+            "<xml><ToUserName><![CDATA[gh_1]]></ToUserName><FromUserName><![CDATA[oUser0000]]></FromUserName>\
+             <CreateTime>1700000000</CreateTime><MsgType><![CDATA[text]]></MsgType>\
+             <Content><![CDATA[this is <a> \"test\"]]></Content><MsgId>23637352235060880</MsgId></xml>"
+        );
+    }
+
+    #[test]
+    fn a_list_of_one_is_an_object_in_json_and_all_lists_are_wrapped_in_xml() {
+        let one = Push::sample("subscribe_popup_one").unwrap();
+        let many = Push::sample("subscribe_popup_many").unwrap();
+        let of = |push| serde_json::from_str::<Value>(&plain(push, Format::Json)).unwrap();
+        assert_eq!(of(&one)["List"]["TemplateId"], "t1");
+        assert_eq!(of(&one)["CreateTime"], "1700000000");
+        assert_eq!(of(&many)["List"][1]["TemplateId"], "t2");
+        let item = |t, status| {
+            format!(
+                "<List><TemplateId><![CDATA[{t}]]></TemplateId><SubscribeStatusString><![CDATA[{status}]]>\
+                 </SubscribeStatusString><PopupScene><![CDATA[0]]></PopupScene></List>"
+            )
+        };
+        let (first, second) = (item("t1", "accept"), item("t2", "reject"));
+        let xml = plain(&one, Format::Xml);
+        let popup = "SubscribeMsgPopupEvent";
+        assert!(
+            xml.ends_with(&format!("<{popup}>{first}</{popup}></xml>")),
+            "{xml}"
+        );
+        assert!(xml.contains("<CreateTime>1700000000</CreateTime>"));
+        let xml = plain(&many, Format::Xml);
+        assert!(
+            xml.ends_with(&format!("<{popup}>{first}{second}</{popup}></xml>")),
+            "{xml}"
+        );
+        let list = json!([{ "TemplateId": "t1" }]);
+        let given = Push::event("subscribe_msg_change_event", json!({ "List": list }));
+        assert_eq!(of(&given)["List"]["TemplateId"], "t1");
+    }
+
+    #[test]
+    fn each_mode_shows_and_signs_what_it_should() {
+        let push = Push::text(USER, "hello").with_msg_id(7);
+        for format in [Format::Json, Format::Xml] {
+            let message = plain(&push, format);
+            for mode in [Mode::Plaintext, Mode::Compatible, Mode::Secure] {
+                let (query, body) = encoded(&pusher(mode, format), &push);
+                let value = |name| value(&query, name);
+                let (timestamp, nonce) = (value("timestamp"), value("nonce"));
+                assert_eq!(timestamp, "1700000000");
+                assert_eq!(value("signature"), sign([TOKEN, timestamp, nonce]));
+                assert_eq!(value("openid"), USER);
+                if mode == Mode::Plaintext {
+                    assert_eq!(body, message);
+                    assert_eq!((value("encrypt_type"), value("msg_signature")), ("", ""));
+                    continue;
+                }
+                let document = match format {
+                    Format::Json => serde_json::from_str(&body).unwrap(),
+                    Format::Xml => document::read_xml(&body).unwrap(),
+                };
+                let encrypted = document.text("Encrypt").unwrap();
+                assert_eq!(value("encrypt_type"), "aes");
+                let signature = sign([TOKEN, timestamp, nonce, encrypted]);
+                assert_eq!(value("msg_signature"), signature);
+                let opened = AesKey::parse(KEY).unwrap().decrypt(encrypted).unwrap();
+                assert_eq!(opened.message, message.as_bytes());
+                assert_eq!(opened.receiver, b"wx0123456789abcdef");
+                assert_eq!(document.text("ToUserName"), Some("gh_1"));
+                let shown = document.text("Content");
+                assert_eq!(shown, (mode == Mode::Compatible).then_some("hello"));
+                assert_eq!(
+                    document.0.len(),
+                    if mode == Mode::Compatible { 7 } else { 2 }
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_padding_occurs_and_no_two_encryptions_are_alike() {
+        let pusher = pusher(Mode::Secure, Format::Json);
+        let mut paddings = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for length in 0..32 {
+            let push = Push::text(USER, "x".repeat(length)).with_msg_id(7);
+            let length = plain(&push, Format::Json).len() + 38;
+            for _ in 0..2 {
+                let (_, body) = encoded(&pusher, &push);
+                let body: Value = serde_json::from_str(&body).unwrap();
+                let encrypted = body["Encrypt"].as_str().unwrap();
+                paddings.insert(STANDARD.decode(encrypted).unwrap().len() - length);
+                assert!(seen.insert(encrypted.to_owned()));
+            }
+        }
+        assert_eq!(paddings, (1..=32).collect());
+    }
+
+    #[test]
+    fn retries_are_counted_where_the_event_has_a_place_for_it() {
+        let pusher = pusher(Mode::Plaintext, Format::Json);
+        let push = Push::sample("xpay_refund_notify")
+            .unwrap()
+            .with_openid(USER);
+        let sent = |number| {
+            let (_, body) = pusher.encode_at(&push, number, Timestamp::from_millis(0));
+            serde_json::from_slice::<Value>(&body).unwrap()
+        };
+        assert_eq!(sent(1)["RetryTimes"], 0);
+        assert_eq!(sent(3)["RetryTimes"], 2);
+        assert_eq!(sent(1)["OpenId"], USER);
+        assert_ne!(sent(1)["FromUserName"], USER);
+        let text = Push::text(USER, "x");
+        let second = Duration::from_secs(1);
+        assert_eq!(pusher.pause(&push, 1, second), Duration::from_secs(2));
+        assert_eq!(pusher.pause(&push, 3, second), Duration::from_secs(8));
+        assert_eq!(pusher.pause(&text, 1, second), Duration::from_secs(4));
+        assert_eq!(pusher.pause(&text, 2, 6 * second), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_sample_can_be_spelled_and_read_again() {
+        for name in SAMPLES {
+            let push = Push::sample(name).unwrap();
+            let json = plain(&push, Format::Json);
+            let read: Value = serde_json::from_str(&json).unwrap();
+            assert!(
+                !json.contains("$appid") && !json.contains("$openid"),
+                "{json}"
+            );
+            if !push.is_bare() {
+                assert_eq!(
+                    read["Event"].as_str().is_some(),
+                    !push.is_message(),
+                    "{name}"
+                );
+                let xml = plain(&push, Format::Xml);
+                assert!(document::read_xml(&xml).is_some(), "{xml}");
+            }
+        }
+        let (query, body) =
+            pusher(Mode::Secure, Format::Xml).encode(&Push::sample("container_check").unwrap());
+        assert_eq!(
+            (&*query, &body[..]),
+            ("", &br#"{"action":"CheckContainerPath"}"#[..])
+        );
+    }
+
+    #[test]
+    fn fields_can_be_changed_and_given_to_events() {
+        let push = Push::event("debug_demo", json!({ "debug_str": "a", "n": u64::MAX }))
+            .with("debug_str", "b")
+            .with("more", json!({ "x": [1, 2] }))
+            .with_openid(USER)
+            .with_create_time(5);
+        assert_eq!(
+            plain(&push, Format::Json),
+            r#"{"ToUserName":"gh_1","FromUserName":"oUser0000","CreateTime":5,"MsgType":"event","Event":"debug_demo","debug_str":"b","n":18446744073709551615,"more":{"x":[1,2]}}"#
+        );
+    }
+
+    #[test]
+    fn a_receiver_needs_a_url_and_a_mode_its_key() {
+        let appid = AppId::parse("wx0123456789abcdef").unwrap();
+        let options = |to: &str, key: &str| {
+            PushOptions::new(to, appid.clone(), Secret::new(TOKEN), Secret::new(key))
+        };
+        for wrong in ["", "a", "/p", "ftp://a/", "http://"] {
+            assert!(Pusher::new(options(wrong, KEY)).is_err(), "{wrong}");
+        }
+        assert!(Pusher::new(options("http://a/", "short")).is_err());
+        let without = |mode| PushOptions {
+            aes_key: None,
+            mode,
+            ..options("https://a/b", KEY)
+        };
+        assert!(Pusher::new(without(Mode::Plaintext)).is_ok());
+        assert!(Pusher::new(without(Mode::Compatible)).is_err());
+        let target = pusher(Mode::Secure, Format::Json).target("a=b");
+        assert_eq!(target, "http://a/p?x=1&a=b");
+    }
 }

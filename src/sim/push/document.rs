@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// What a field holds.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Field {
+pub(in crate::sim) enum Field {
     Text(String),
     Number(serde_json::Number),
     Bool(bool),
@@ -25,7 +25,7 @@ pub(super) enum Field {
 
 /// Fields in their order; the same name may come again.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Fields(pub(super) Vec<(String, Field)>);
+pub(in crate::sim) struct Fields(pub(in crate::sim) Vec<(String, Field)>);
 
 impl Fields {
     pub(super) fn get(&self, name: &str) -> Option<&Field> {
@@ -100,6 +100,12 @@ fn write_cdata(xml: &mut String, text: &str) {
         c => c,
     }));
     xml.push_str("]]>");
+}
+
+/// Whether a name can be an element's.
+pub(in crate::sim) fn is_name(name: &str) -> bool {
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// Reads a document of elements, texts and CDATA: of replies, which have no attributes. Numbers are texts here. `None` if

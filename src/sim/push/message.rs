@@ -82,7 +82,7 @@ impl Push {
         }
     }
 
-    pub(super) fn event_of(name: String, fields: Fields) -> Self {
+    pub(in crate::sim) fn event_of(name: String, fields: Fields) -> Self {
         Self {
             kind: Kind::Event {
                 name,
@@ -164,7 +164,7 @@ impl Push {
         self
     }
 
-    pub(super) fn with_field(mut self, name: &str, field: Field) -> Self {
+    pub(in crate::sim) fn with_field(mut self, name: &str, field: Field) -> Self {
         self.fields.set(name, field);
         self
     }
@@ -179,8 +179,17 @@ impl Push {
     }
 
     /// Whether a user wrote it, so that it may be handed to a person.
-    pub(super) fn is_message(&self) -> bool {
+    pub(in crate::sim) fn is_message(&self) -> bool {
         matches!(self.kind, Kind::Message(_))
+    }
+
+    /// The event, or the kind of message.
+    pub(in crate::sim) fn kind(&self) -> &str {
+        match &self.kind {
+            Kind::Message(kind) => kind,
+            Kind::Event { name, .. } => name,
+            Kind::Bare => "container_check",
+        }
     }
 
     pub(super) fn event_name(&self) -> Option<&str> {
