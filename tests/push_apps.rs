@@ -5,6 +5,7 @@
 //! disk before it answers. All runs by the system's clock, because the programs sign with theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -98,7 +99,6 @@ fn what_is_answered_it_reads(kind: Kind, script: &str) {
     let sidecar = sidecar(&app.url(), &secure("wait"));
     let messages: Vec<_> = (0..8)
         .map(|number| Message {
-            format: [Format::Xml, Format::Json][number % 2],
             key: number / 2 % 2,
             is_event: number < 4,
             ..Message::new(number, "转人工 ]]> 😀")
@@ -265,16 +265,22 @@ impl Stage {
     }
 
     fn wait_for_failed_attempts(&self, count: u64) {
-        eventually("attempts fail", || failed_attempts(&self.sidecar) >= count);
+        eventually(
+            || "too few attempts have failed",
+            || failed_attempts(&self.sidecar) >= count,
+        );
     }
 
     fn wait_for_dead_letter(&self, message: &Message) {
         let id = message.id.to_string();
-        eventually("it is a dead letter", || {
-            admin(&self.sidecar, "/push/dead-letters")
-                .text()
-                .contains(&id)
-        });
+        eventually(
+            || "it is no dead letter",
+            || {
+                admin(&self.sidecar, "/push/dead-letters")
+                    .text()
+                    .contains(&id)
+            },
+        );
     }
 }
 
@@ -352,7 +358,8 @@ impl Ledger {
     }
 
     fn wait_for(&self, count: usize) {
-        eventually("the ledger fills", || self.distinct() >= count);
+        let what = || format!("{} of {count} messages are in the ledger", self.distinct());
+        eventually(what, || self.distinct() >= count);
     }
 
     /// Each message is in it, and none other; where they come first, they come in their user's order; and an id is always
@@ -406,7 +413,7 @@ impl Message {
         Self {
             id: FIRST_ID + number as u64,
             user: number % 20,
-            format: Format::Json,
+            format: [Format::Xml, Format::Json][number % 2],
             key: 0,
             is_event: false,
             content: content.into(),
@@ -501,7 +508,6 @@ fn messages_of_all_paddings() -> Vec<Message> {
     let mut dice = Dice(0x5eed);
     let mut messages: Vec<_> = (0..66).map(|n| Message::new(n, "")).collect();
     for (number, message) in messages.iter_mut().enumerate() {
-        message.format = [Format::Xml, Format::Json][number % 2];
         message.key = number / 2 % 2;
         if number < 2 {
             continue;
@@ -624,13 +630,11 @@ fn failed_attempts(_sidecar: &Sidecar) -> u64 {
     u64::MAX
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Looks until it is so; `what` says how far it has come.
+fn eventually<What: Display>(what: impl Fn() -> What, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(
-            Instant::now() < deadline,
-            "in {PATIENCE:?} it does not come true that {what}"
-        );
+        assert!(Instant::now() < deadline, "after {PATIENCE:?}: {}", what());
         thread::sleep(Duration::from_millis(5));
     }
 }
