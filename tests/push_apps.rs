@@ -151,7 +151,7 @@ fn a_flask_app_killed_in_a_storm_gets_all_of_it_in_order() {
 }
 
 fn gets_all_of_a_storm(kind: Kind) {
-    let mut stage = Stage::new(kind, "");
+    let mut stage = Stage::new(kind);
     let storm: Vec<_> = (0..300).map(|n| Message::new(n, "风暴")).collect();
     let (begins, goes_on, ends) = (&storm[..100], &storm[100..200], &storm[200..]);
 
@@ -175,11 +175,11 @@ fn gets_all_of_a_storm(kind: Kind) {
 #[test]
 fn an_app_that_is_away_for_several_attempts_gets_all_when_it_returns() {
     for kind in [Kind::PushExpress, Kind::PushFlask] {
-        let mut stage = Stage::new(kind, "");
+        let mut stage = Stage::new(kind);
         let messages: Vec<_> = (0..60).map(|n| Message::new(n, "还在吗")).collect();
         stage.app.kill();
         stage.send(&messages);
-        stage.wait_for_failed_attempts(100);
+        stage.wait_for_attempts("unreachable", 8);
         stage.restart();
         stage.ledger.wait_for(messages.len());
         stage.ledger.assert_holds(&messages);
@@ -189,13 +189,13 @@ fn an_app_that_is_away_for_several_attempts_gets_all_when_it_returns() {
 #[test]
 fn an_app_that_answers_500_for_a_while_gets_all_when_it_recovers() {
     for kind in [Kind::PushExpress, Kind::PushFlask] {
-        let stage = Stage::new(kind, "");
+        let stage = Stage::new(kind);
         let messages: Vec<_> = (0..60).map(|n| Message::new(n, "磁盘不在")).collect();
         stage.send(&messages[..20]);
         stage.ledger.wait_for(20);
         stage.ledger.take_away();
         stage.send(&messages[20..]);
-        stage.wait_for_failed_attempts(100);
+        stage.wait_for_attempts("failed", 40);
         assert_eq!(stage.ledger.distinct(), 0);
         stage.ledger.bring_back();
         stage.ledger.wait_for(messages.len());
@@ -206,7 +206,7 @@ fn an_app_that_answers_500_for_a_while_gets_all_when_it_recovers() {
 #[test]
 fn a_message_that_the_app_never_accepts_becomes_a_dead_letter_and_the_others_arrive() {
     for kind in [Kind::PushExpress, Kind::PushFlask] {
-        let stage = Stage::new(kind, "retry_for = \"1s\"\n");
+        let stage = Stage::new(kind);
         let mut messages: Vec<_> = (0..60).map(|n| Message::new(n, "可以")).collect();
         // The app wants a text; and the user writes on after it.
         messages[7].content.clear();
@@ -218,7 +218,7 @@ fn a_message_that_the_app_never_accepts_becomes_a_dead_letter_and_the_others_arr
     }
 }
 
-/// An app with a ledger behind a sidecar that takes pushes in plaintext, by itself signed.
+/// An app with a ledger, behind a sidecar with a journal that takes pushes in plaintext.
 struct Stage {
     kind: Kind,
     ledger: Ledger,
@@ -227,14 +227,15 @@ struct Stage {
 }
 
 impl Stage {
-    /// With more lines for `[push]`.
-    fn new(kind: Kind, lines: &str) -> Self {
+    fn new(kind: Kind) -> Self {
         let ledger = Ledger::new();
         let app = App::start_with(kind, None, &[("LEDGER", &ledger.path)]);
-        canary(KEYS[0].token);
+        let token = KEYS[0].token;
+        canary(token);
+        let journal = ledger.directory.path().join("journal");
         let push = format!(
-            "token = \"{}\"\nmode = \"plaintext\"\nretry_cap = \"100ms\"\n{lines}",
-            KEYS[0].token
+            "token = \"{token}\"\nmode = \"plaintext\"\nretry_cap = \"100ms\"\njournal = \"{}\"\n",
+            journal.display()
         );
         let sidecar = sidecar(&app.url(), &push);
         Self {
@@ -264,11 +265,14 @@ impl Stage {
         });
     }
 
-    fn wait_for_failed_attempts(&self, count: u64) {
-        eventually(
-            || "too few attempts have failed",
-            || failed_attempts(&self.sidecar) >= count,
-        );
+    fn wait_for_attempts(&self, result: &str, count: u64) {
+        let what = || {
+            format!(
+                "{} of {count} attempts: {result}",
+                attempts(&self.sidecar, result)
+            )
+        };
+        eventually(what, || attempts(&self.sidecar, result) >= count);
     }
 
     fn wait_for_dead_letter(&self, message: &Message) {
@@ -626,8 +630,17 @@ fn admin(sidecar: &Sidecar, target: &str) -> Response {
     Client::connect(sidecar.admin_addr()).request("GET", target, &[], b"")
 }
 
-fn failed_attempts(_sidecar: &Sidecar) -> u64 {
-    u64::MAX
+/// How many attempts to deliver a message have ended so.
+fn attempts(sidecar: &Sidecar, result: &str) -> u64 {
+    let page = admin(sidecar, "/metrics");
+    let series = format!("wx_sidecar_push_deliveries_total{{result=\"{result}\"}} ");
+    let value = page
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix(&series));
+    value.map_or(0, |value| {
+        value.parse().expect("a metric's value is a number")
+    })
 }
 
 /// Looks until it is so; `what` says how far it has come.
