@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | 9 | [`cli`]: one file per command |
 //! | 8 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
-//! | 7 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat) |
+//! | 7 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat), `push` (what WeChat sends of itself) |
 //! | 6 | [`gateway`]: calling WeChat |
 //! | 5 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics |
 //! | 4 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
@@ -32,6 +32,7 @@ mod open_data;
 mod outbound;
 mod path;
 mod proxy;
+mod push;
 mod resilience;
 pub mod secret;
 pub mod server;

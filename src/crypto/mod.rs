@@ -28,6 +28,17 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     out
 }
 
+/// SHA-1 of the parts as if they were one message. Only for what others chose long ago: it resists no collisions.
+pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; 20];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
 /// HMAC-SHA256 (RFC 2104) of the parts as if they were one message. The key may have any length.
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
@@ -145,6 +156,13 @@ mod tests {
     #[test]
     fn sha256_agrees_with_fips_180_4() {
         assert_eq!(sha256(b"abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+
+    #[test]
+    fn sha1_agrees_with_fips_180_4_however_it_is_cut() {
+        for parts in [&[&b"abc"[..]][..], &[b"a", b"", b"bc"]] {
+            assert_eq!(sha1(parts)[..4], [0xa9, 0x99, 0x3e, 0x36]);
+        }
     }
 
     #[test]
