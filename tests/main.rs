@@ -26,6 +26,7 @@ mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;
+mod push;
 mod push_apps;
 #[cfg(feature = "redis")]
 mod redis_server;

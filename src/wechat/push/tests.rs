@@ -356,7 +356,7 @@ fn an_aes_key_is_forty_three_letters_and_digits() {
         assert!(EncodingAesKey::parse(bad).is_err(), "{bad}");
     }
     assert_eq!(format!("{:?}", key()), "EncodingAesKey(***)");
-    assert_eq!(key(), key().clone());
+    assert_eq!(key(), key());
     assert_ne!(key(), EncodingAesKey::parse(odd).unwrap());
 }
 
