@@ -35,6 +35,7 @@ mod redis_store;
 mod rig;
 mod sdks;
 mod sessions;
+mod sim_push;
 mod tls;
 mod traps;
 mod upgrade;

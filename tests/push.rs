@@ -12,6 +12,7 @@ use wx_sidecar::domain::AppId;
 use wx_sidecar::wechat::push::{EncodingAesKey, Envelope, Format, sign};
 
 use crate::fake_app::{FakeApp, OK, Request};
+use crate::h2_peer::{H2App, read_body};
 use crate::http_client::{Client, Response};
 use crate::rig::{self, APPID, Rig, START, canary};
 
@@ -356,7 +357,7 @@ fn what_is_not_wechats_is_refused_and_reaches_nobody() {
         (
             "a tampered ciphertext",
             with(secure(), &|_, body| {
-                let at = body.len() - 20;
+                let at = 30;
                 body[at] = if body[at] == b'A' { b'B' } else { b'A' };
             }),
             "msg_signature",
@@ -1063,6 +1064,15 @@ fn an_app_on_a_unix_socket_and_one_that_speaks_http_2_get_messages_too() {
     let request = unix.only_request();
     assert_eq!(request.header("host"), Some("localhost"));
     nothing_waits(&rig);
+    let h2c = H2App::start(|mut call| async move {
+        assert_eq!(call.header("x-wx-msg-id"), "23637352235060881");
+        read_body(&mut call.body).await.unwrap();
+        call.answer(&[], true);
+    });
+    let rig = Rig::with(&h2c.url(), "", &push_section(""));
+    is_success(&Sent::json(&text(OPENID, 1)).to(&rig));
+    nothing_waits(&rig);
+    assert_eq!(h2c.requests().len(), 1);
 }
 
 /// What is in memory only is delivered before the end, because nobody would after it.
