@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::journal::Sum;
+use super::journal::{Change, Changed, Found, Journal, Sum};
 use super::*;
 use crate::push::entry::Head;
 
