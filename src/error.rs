@@ -103,6 +103,10 @@ pub enum Kind {
     Overloaded,
     /// The store of sessions cannot be reached, and this request needs it.
     StoreUnavailable,
+    /// A push is not WeChat's, or not for this Mini Program.
+    PushRefused,
+    /// A message of WeChat's cannot be made safe, so it is not acknowledged.
+    PushNotStored,
     /// A defect of the sidecar.
     Internal,
 }
@@ -317,6 +321,20 @@ impl Kind {
                 true,
                 "The sidecar is at its limit",
                 "边车已达上限",
+            ),
+            Self::PushRefused => row(
+                "push-refused",
+                401,
+                false,
+                "This is not a message of WeChat's",
+                "不是微信推送的消息",
+            ),
+            Self::PushNotStored => row(
+                "push-not-stored",
+                503,
+                true,
+                "The message cannot be kept",
+                "消息无法保存",
             ),
             Self::UnsupportedMediaType => row(
                 "unsupported-media-type",

@@ -26,6 +26,8 @@ mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;
+mod push;
+mod push_apps;
 #[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod dev;
 pub mod errcode;
+pub mod push;
 pub mod rid;
 pub mod run;
 mod signals;
@@ -55,6 +56,8 @@ pub enum Command {
         #[arg(long)]
         zh: bool,
     },
+    /// List, replay or drop messages of WeChat's that are not delivered.
+    Push(push::PushArgs),
     /// Print the version.
     Version,
 }
@@ -72,6 +75,7 @@ impl Command {
                 ExitCode::SUCCESS
             }
             Self::Rid { rid, config, zh } => rid::rid(&rid, &config, language(zh)),
+            Self::Push(args) => push::run(&args),
             Self::Version => {
                 println!("wx-sidecar {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS

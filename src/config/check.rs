@@ -4,6 +4,8 @@
 //! is looked at, and only at the end do the pieces become a [`Config`] or not. Rules between keys stand in
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
+mod push;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
@@ -73,6 +75,10 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
     let open_data = check.open_data(&raw.open_data);
     let wechat = check.wechat(&raw.wechat);
     let outbound = check.outbound(&raw.outbound);
+    let push = match &raw.push {
+        None => Some(None),
+        Some(raw) => check.push(raw).map(Some),
+    };
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
     let log = check.log(&raw.log);
@@ -85,6 +91,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         open_data: open_data?,
         wechat: wechat?,
         outbound: outbound?,
+        push: push?,
         store: store?,
         admin: admin?,
         log: log?,

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::domain::AppId;
 use crate::secret::Secret;
+use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
@@ -44,6 +45,8 @@ pub struct Config {
     pub wechat: Wechat,
     /// The side that faces the app, for its calls to WeChat.
     pub outbound: Outbound,
+    /// What WeChat sends of itself, if it is to.
+    pub push: Option<Push>,
     /// Where state lives.
     pub store: Store,
     /// The side that faces operators.
@@ -313,6 +316,94 @@ pub enum Errors {
     Raw,
     /// As problem+json with a status of their own.
     Problem,
+}
+
+/// `[push]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    /// What WeChat signs with, newest first; more than one during a rotation, never none.
+    pub tokens: Vec<Secret>,
+    /// What messages are encrypted with, newest first; none only in the mode that needs none.
+    pub aes_keys: Vec<EncodingAesKey>,
+    /// How much of its security WeChat was told to use.
+    pub mode: PushMode,
+    /// What messages are written in; `None` if each says it itself by its first character.
+    pub format: Option<Format>,
+    /// How old the timestamp of a push may be, and how far ahead; `None` for any.
+    pub max_age: Option<Duration>,
+    /// What becomes of a message that no route takes.
+    pub delivery: Delivery,
+    /// What becomes of some messages instead; the first that matches.
+    pub routes: Vec<PushRoute>,
+    /// How long the app may take to answer one.
+    pub timeout: Duration,
+    /// How many are delivered at once; at least 1.
+    pub concurrency: usize,
+    /// The longest time between two attempts.
+    pub retry_cap: Duration,
+    /// How long a message is tried before it becomes a dead letter.
+    pub retry_for: Duration,
+    /// The directory of the journal; without one, messages wait in memory.
+    pub journal: Option<PathBuf>,
+    /// Whether a message is on the disk, and not only with the system, before WeChat is told that it is here.
+    pub fsync: bool,
+    /// How many messages may wait, and how many dead letters are kept; at least 1.
+    pub max_waiting: usize,
+    /// How many bytes those may have that wait, and as many the dead letters.
+    pub max_bytes: u64,
+}
+
+/// How much of its security WeChat uses for pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushMode {
+    /// Nothing is encrypted, and the signature does not cover the message (明文模式).
+    Plaintext,
+    /// Each message comes twice, in clear and encrypted; only what is encrypted counts (兼容模式).
+    Compatible,
+    /// Encrypted and signed (安全模式).
+    Secure,
+}
+
+/// Where in the app a message goes, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The path, which may have a query.
+    pub path: String,
+    /// Who answers WeChat.
+    pub reply: Reply,
+    /// What the message is wrapped in.
+    pub envelope: PushEnvelope,
+}
+
+/// Who answers WeChat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The sidecar, as soon as the message is safe.
+    Ack,
+    /// The app, if it does in time.
+    Wait,
+}
+
+/// What the app gets a message in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushEnvelope {
+    /// Nothing: the body is the message.
+    Plain,
+    /// A CloudEvent in structured mode (CloudEvents 1.0, JSON format).
+    CloudEvents,
+}
+
+/// `[[push.route]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushRoute {
+    /// The type that the message must have.
+    pub msg_type: Option<String>,
+    /// The event that it must be.
+    pub event: Option<String>,
+    /// What its text must be like; `*` stands for any characters.
+    pub content: Option<String>,
+    /// What becomes of it.
+    pub delivery: Delivery,
 }
 
 /// A base URL of WeChat's.

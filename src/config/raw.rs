@@ -196,6 +196,42 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "push",
+        repeated: false,
+        keys: &[
+            Key::new("token", Kind::Secret),
+            Key::new("token_file", Kind::Files),
+            Key::new("aes_key", Kind::Secret),
+            Key::new("aes_key_file", Kind::Files),
+            Key::new("mode", Kind::Text),
+            Key::new("format", Kind::Text),
+            Key::new("max_age", Kind::Duration),
+            Key::new("deliver", Kind::Text),
+            Key::new("reply", Kind::Text),
+            Key::new("envelope", Kind::Text),
+            Key::new("timeout", Kind::Duration),
+            Key::new("concurrency", Kind::Number),
+            Key::new("retry_cap", Kind::Duration),
+            Key::new("retry_for", Kind::Duration),
+            Key::new("journal", Kind::Text),
+            Key::new("fsync", Kind::Flag),
+            Key::new("max_waiting", Kind::Number),
+            Key::new("max_bytes", Kind::Size),
+        ],
+    },
+    Section {
+        name: "push.route",
+        repeated: true,
+        keys: &[
+            Key::new("type", Kind::Text),
+            Key::new("event", Kind::Text),
+            Key::new("content", Kind::Text),
+            Key::new("deliver", Kind::Text),
+            Key::new("reply", Kind::Text),
+            Key::new("envelope", Kind::Text),
+        ],
+    },
+    Section {
         name: "store",
         repeated: false,
         keys: &[
@@ -235,6 +271,7 @@ pub(super) struct Raw {
     pub(super) open_data: OpenData,
     pub(super) wechat: Wechat,
     pub(super) outbound: Outbound,
+    pub(super) push: Option<Push>,
     pub(super) store: Store,
     pub(super) admin: Admin,
     pub(super) log: Log,
@@ -365,6 +402,41 @@ pub(super) struct Outbound {
     pub(super) replay_limit: Field<Text>,
     pub(super) max_requests: Field<i64>,
     pub(super) quota_interval: Field<Text>,
+}
+
+/// `[push]`
+pub(super) struct Push {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) token: Field<Texts>,
+    pub(super) token_file: Field<Texts>,
+    pub(super) aes_key: Field<Texts>,
+    pub(super) aes_key_file: Field<Texts>,
+    pub(super) mode: Field<Text>,
+    pub(super) format: Field<Text>,
+    pub(super) max_age: Field<Text>,
+    pub(super) deliver: Field<Text>,
+    pub(super) reply: Field<Text>,
+    pub(super) envelope: Field<Text>,
+    pub(super) timeout: Field<Text>,
+    pub(super) concurrency: Field<i64>,
+    pub(super) retry_cap: Field<Text>,
+    pub(super) retry_for: Field<Text>,
+    pub(super) journal: Field<Text>,
+    pub(super) fsync: Field<bool>,
+    pub(super) max_waiting: Field<i64>,
+    pub(super) max_bytes: Field<Text>,
+    pub(super) routes: Vec<PushRoute>,
+}
+
+/// `[[push.route]]`
+pub(super) struct PushRoute {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) msg_type: Field<Text>,
+    pub(super) event: Field<Text>,
+    pub(super) content: Field<Text>,
+    pub(super) deliver: Field<Text>,
+    pub(super) reply: Field<Text>,
+    pub(super) envelope: Field<Text>,
 }
 
 /// `[wechat.api_security]`
@@ -595,6 +667,7 @@ impl Raw {
                 }
             }
             "outbound" => self.outbound = Outbound::read(&mut table, r),
+            "push" => self.push = Some(Push::read(&mut table, r)),
             "store" => self.store = Store::read(&mut table, r),
             "admin" => self.admin.listen = table.text("listen", r),
             "log" => {
@@ -682,6 +755,53 @@ impl Outbound {
             max_requests: table.number("max_requests", r),
             quota_interval: table.text("quota_interval", r),
         }
+    }
+}
+
+impl Push {
+    fn read(table: &mut Table<'_>, r: &mut Reader<'_>) -> Self {
+        Self {
+            header: table.header.clone(),
+            token: table.text_or_list("token", r),
+            token_file: table.text_or_list("token_file", r),
+            aes_key: table.text_or_list("aes_key", r),
+            aes_key_file: table.text_or_list("aes_key_file", r),
+            mode: table.text("mode", r),
+            format: table.text("format", r),
+            max_age: table.text("max_age", r),
+            deliver: table.text("deliver", r),
+            reply: table.text("reply", r),
+            envelope: table.text("envelope", r),
+            timeout: table.text("timeout", r),
+            concurrency: table.number("concurrency", r),
+            retry_cap: table.text("retry_cap", r),
+            retry_for: table.text("retry_for", r),
+            journal: table.text("journal", r),
+            fsync: table.flag("fsync", r),
+            max_waiting: table.number("max_waiting", r),
+            max_bytes: table.text("max_bytes", r),
+            routes: table
+                .sections("route", r)
+                .into_iter()
+                .map(|table| PushRoute::read(table, r))
+                .collect(),
+        }
+    }
+}
+
+impl PushRoute {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let route = Self {
+            header: table.header.clone(),
+            msg_type: table.text("type", r),
+            event: table.text("event", r),
+            content: table.text("content", r),
+            deliver: table.text("deliver", r),
+            reply: table.text("reply", r),
+            envelope: table.text("envelope", r),
+        };
+        table.finish(r);
+        route
     }
 }
 
@@ -826,6 +946,17 @@ impl<'i> Table<'i> {
         let section = self.section.nested(name)?;
         let (name, value) = self.entries.remove(name)?;
         r.table(section, name, value)
+    }
+
+    /// The sections of a list within this one.
+    fn sections(&mut self, name: &str, r: &mut Reader<'_>) -> Vec<Table<'i>> {
+        let Some(section) = self.section.nested(name) else {
+            return Vec::new();
+        };
+        match self.entries.remove(name) {
+            Some((_, value)) => r.tables(section, value),
+            None => Vec::new(),
+        }
     }
 
     fn take<T>(

@@ -1,11 +1,11 @@
-//! AES-128-CBC, in which WeChat encrypts what it hands to phones.
+//! AES-CBC: with 128 bits WeChat encrypts what it hands to phones, with 256 what it pushes.
 //!
 //! The mode authenticates nothing, so whoever may try ciphertexts and learns which of them have good padding can decrypt
 //! without the key. Hence padding is looked at without a branch on what it is, and the caller gets a length to go on
 //! with either way.
 
-use aes::Aes128;
-use aes::cipher::{Array, BlockModeDecrypt, KeyIvInit};
+use aes::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use aes::{Aes128, Aes256};
 
 /// Bytes in a block.
 pub const BLOCK: usize = 16;
@@ -29,17 +29,45 @@ pub fn decrypt(key: &[u8; BLOCK], iv: &[u8; BLOCK], data: &mut [u8]) -> bool {
     true
 }
 
+/// As [`decrypt`], with a key of 256 bits.
+pub fn decrypt_256(key: &[u8; 32], iv: &[u8; BLOCK], data: &mut [u8]) -> bool {
+    let (blocks, rest) = Array::slice_as_chunks_mut(data);
+    if !rest.is_empty() {
+        return false;
+    }
+    cbc::Decryptor::<Aes256>::new(key.into(), iv.into()).decrypt_blocks(blocks);
+    true
+}
+
+/// Fills up to a multiple of `multiple` bytes, by PKCS#7, and encrypts in place with a key of 256 bits.
+///
+/// # Panics
+/// If `multiple` is not a multiple of [`BLOCK`], or is more than a byte can say.
+pub fn encrypt_256(key: &[u8; 32], iv: &[u8; BLOCK], multiple: usize, data: &mut Vec<u8>) {
+    let count = multiple - data.len() % multiple;
+    let byte = u8::try_from(count).expect("padding is told by a byte");
+    data.resize(data.len() + count, byte);
+    let (blocks, rest) = Array::slice_as_chunks_mut(data);
+    assert!(rest.is_empty(), "padding makes whole blocks");
+    cbc::Encryptor::<Aes256>::new(key.into(), iv.into()).encrypt_blocks(blocks);
+}
+
 /// Looks at the padding of a plaintext of whole blocks. Takes as long whatever it finds.
 pub fn padding(plain: &[u8]) -> Padding {
-    let Some(last) = plain.last_chunk::<BLOCK>() else {
+    padding_to::<BLOCK>(plain)
+}
+
+/// As [`padding`], where it may be up to `N` bytes long, and the plaintext is not shorter.
+pub fn padding_to<const N: usize>(plain: &[u8]) -> Padding {
+    let Some(last) = plain.last_chunk::<N>() else {
         return Padding {
             length: plain.len(),
             is_good: false,
         };
     };
-    let count = last[BLOCK - 1];
+    let count = last[N - 1];
     // One bit for each thing that is wrong.
-    let mut wrong = u8::from(count.wrapping_sub(1) >= BLOCK as u8);
+    let mut wrong = u8::from(usize::from(count.wrapping_sub(1)) >= N);
     for (back, byte) in (1..).zip(last.iter().rev()) {
         let within = u8::from(count >= back);
         wrong |= within * (byte ^ count);

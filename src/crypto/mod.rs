@@ -28,7 +28,7 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     out
 }
 
-/// SHA-1 of the parts as if they were one message: what WeChat signs its pushes with, and good for nothing else.
+/// SHA-1 of the parts as if they were one message. Only for what others chose long ago: it resists no collisions.
 pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     for part in parts {

@@ -1,7 +1,9 @@
-//! The operators' listener: health, readiness, metrics.
+//! The operators' listener: health, readiness, metrics, and the messages of WeChat's that wait.
 //!
 //! It has its own thread and an HTTP library's server, because nothing here is fast or public. `/livez` depends on nobody;
 //! `/readyz` tells whether traffic should come here.
+
+mod letters;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ impl Admin {
                     tokio::task::spawn_local(async move {
                         let service = service_fn(move |request| {
                             let admin = Arc::clone(&admin);
-                            async move { Ok::<_, Infallible>(admin.answer(&request)) }
+                            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
                         });
                         let serving = hyper::server::conn::http1::Builder::new()
                             .timer(TokioTimer::new())
@@ -59,7 +61,17 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Some(rest) = request.uri().path().strip_prefix("/push/") {
+            let bus = self.current.load().bus.clone();
+            return letters::answer(
+                bus.as_deref(),
+                (request.method(), request.headers()),
+                rest,
+                request.uri().query(),
+            )
+            .await;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allow = header::HeaderValue::from_static("GET, HEAD");
@@ -76,11 +88,11 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/" => text(
                 StatusCode::OK,
-                "wx-sidecar admin: /livez /readyz?verbose /metrics\n",
+                "wx-sidecar admin: /livez /readyz?verbose /metrics /push/inbox /push/dead-letters\n",
             ),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "not found; there are /livez /readyz?verbose /metrics\n",
+                "not found; there are /livez /readyz?verbose /metrics /push/inbox /push/dead-letters\n",
             ),
         }
     }
@@ -119,6 +131,15 @@ impl Admin {
         }
         if let Some(why) = needless {
             page.push_str(&format!("[i]store is away, and not required: {why}\n"));
+        }
+        if let Some(why) = self
+            .current
+            .load()
+            .bus
+            .as_ref()
+            .and_then(|bus| bus.failure())
+        {
+            page.push_str(&format!("[i]messages are not acknowledged: {why}\n"));
         }
         for line in self.current.load().gateway.held_back() {
             page.push_str(&format!("[i]calls to WeChat are held back: {line}\n"));

@@ -4,6 +4,7 @@
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
 mod open_data;
+mod push;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
@@ -288,6 +289,8 @@ impl<'a> Exchange<'a> {
             // Boxed, because they are large and few requests need them.
             Endpoint::OpenData => Box::pin(self.open_data(body, responder)).await,
             Endpoint::Phone => Box::pin(self.phone(body, responder)).await,
+            Endpoint::PushHandshake => self.push_handshake(path),
+            Endpoint::Push => Box::pin(self.push(path, body, responder)).await,
             Endpoint::KeySet => match &self.snapshot.assertions {
                 Some(assertions) => Ok(assertions.key_set()),
                 None => Err(

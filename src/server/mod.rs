@@ -19,6 +19,7 @@ mod worker;
 mod tests;
 
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -32,6 +33,7 @@ use crate::config::{Config, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
 use crate::net::Bound;
+use crate::push::Bus;
 use crate::resilience::panics::caught;
 use crate::session::{SessionState, Sessions, ShownToken, Store};
 use crate::telemetry::metrics::Metrics;
@@ -90,6 +92,9 @@ pub enum StartError {
         /// What the system says.
         cause: io::Error,
     },
+    /// The journal of pushes cannot be opened.
+    #[error("cannot use the journal ([push] journal): {0}")]
+    Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A thread or its runtime cannot be had.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -148,6 +153,14 @@ impl Sidecar {
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
         metrics.config_loaded(true, state.clock.now());
+        let bus = match &config.push {
+            Some(push) => {
+                let opened = Bus::open(push, &config, &state.clock, &metrics);
+                let unusable = |error| StartError::Journal(Box::new(error));
+                Some(Arc::new(opened.map_err(unusable)?))
+            }
+            None => None,
+        };
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (orders, inbox) = mpsc::unbounded_channel();
         // First, because the connections to WeChat live there, and it outlives the workers, which use them.
@@ -163,7 +176,7 @@ impl Sidecar {
                 }
             })?
         };
-        let shared = Arc::new(Shared::new(home, state.clock.clone()));
+        let shared = Arc::new(Shared::new(home, state.clock.clone(), bus));
         let snapshot = Snapshot::build(config, &state, &metrics, &shared);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let _it_waits = first_snapshot.send(Arc::clone(&current));
@@ -250,6 +263,7 @@ impl Sidecar {
                 old.outbound.listen == config.outbound.listen,
             ),
             ("[admin] listen", old.admin.listen == config.admin.listen),
+            ("[push] journal", inbox_of(old) == inbox_of(&config)),
             ("[store]", old.store == config.store),
             // A session that outlives its revocation would come back to life.
             (
@@ -360,6 +374,17 @@ impl Drop for Sidecar {
         let _stopped = self.orders.send(Order::Stop);
         self.join();
     }
+}
+
+/// What of `[push]` the inbox was opened with.
+fn inbox_of(config: &Config) -> Option<(Option<&PathBuf>, bool, usize, u64)> {
+    let push = config.push.as_ref()?;
+    Some((
+        push.journal.as_ref(),
+        push.fsync,
+        push.max_waiting,
+        push.max_bytes,
+    ))
 }
 
 /// Has all workers drain when one dies of a panic.

@@ -100,20 +100,41 @@ impl OutboundSide {
         listener: Option<Bound>,
         mut phase: watch::Receiver<Phase>,
     ) {
-        let mut connections = JoinSet::new();
-        let listener = listener.map(Bound::join);
-        let (told, mut finishing) = (phase.clone(), phase.clone());
-        tokio::select! {
-            _ = finishing.wait_for(|phase| *phase >= Phase::Finishing) => {}
-            () = self.accept(listener.as_ref(), &told, &mut connections) => {}
-            () = self.watch_quotas() => {}
-        }
-        drop(listener);
-        let silent = async { while connections.join_next().await.is_some() {} };
-        tokio::select! {
-            () = silent => {}
-            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
-        }
+        let delivering = self.deliver(phase.clone());
+        let serving = async {
+            let mut connections = JoinSet::new();
+            let listener = listener.map(Bound::join);
+            let (told, mut finishing) = (phase.clone(), phase.clone());
+            tokio::select! {
+                _ = finishing.wait_for(|phase| *phase >= Phase::Finishing) => {}
+                () = self.accept(listener.as_ref(), &told, &mut connections) => {}
+                () = self.watch_quotas() => {}
+            }
+            drop(listener);
+            let silent = async { while connections.join_next().await.is_some() {} };
+            tokio::select! {
+                () = silent => {}
+                _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+            }
+        };
+        tokio::join!(serving, delivering);
+    }
+
+    /// Delivers what WeChat pushes. It goes on while requests are being finished, because some of them bring messages.
+    async fn deliver(&self, phase: watch::Receiver<Phase>) {
+        let bus = self.current.load().shared.bus.clone();
+        let Some(bus) = bus else {
+            return;
+        };
+        let reaches = |phase: watch::Receiver<Phase>, end: Phase| async move {
+            let mut phase = phase;
+            let _gone = phase.wait_for(|phase| *phase >= end).await;
+        };
+        let (leave, cut) = (
+            reaches(phase.clone(), Phase::Finishing),
+            reaches(phase, Phase::Stopped),
+        );
+        bus.deliver(leave, cut).await;
     }
 
     /// Looks at quotas now and then, for the metrics, once there have been calls. After a panic it begins anew.

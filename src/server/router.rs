@@ -17,6 +17,9 @@ pub(crate) enum Endpoint {
     Verify,
     OpenData,
     Phone,
+    /// WeChat's proof that it is us whom it pushes to, and its messages.
+    PushHandshake,
+    Push,
     /// The public keys of assertions.
     KeySet,
     /// What clients of the seed demo call: login, info and phone by GET, with the AppID in the path.
@@ -61,12 +64,13 @@ pub(crate) struct Router {
     prefix: String,
     /// Where the seed demo has its endpoints, below the prefix.
     seed: String,
+    portal: String,
     routes: Vec<(Pattern, Vec<String>, Rule)>,
     default: Rule,
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, &'static str, Self); 8] = [
+    const ALL: [(&'static str, &'static str, Self); 10] = [
         ("/login", "POST", Self::Login),
         ("/refresh", "POST", Self::Refresh),
         ("/logout", "POST", Self::Logout),
@@ -74,6 +78,8 @@ impl Endpoint {
         ("/verify", "GET", Self::Verify),
         ("/open-data", "POST", Self::OpenData),
         ("/phone", "POST", Self::Phone),
+        ("/push", "GET", Self::PushHandshake),
+        ("/push", "POST", Self::Push),
         ("/jwks.json", "GET", Self::KeySet),
     ];
 
@@ -83,6 +89,10 @@ impl Endpoint {
         ("/info", "GET", Self::SeedInfo),
         ("/phone", "GET", Self::SeedPhone),
     ];
+
+    /// At `/portal/{appid}`, which is what users of the seed demo have told WeChat.
+    const PORTAL: [(&'static str, &'static str, Self); 2] =
+        [("", "GET", Self::PushHandshake), ("", "POST", Self::Push)];
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let all = Self::ALL.into_iter().chain(Self::SEED);
@@ -105,6 +115,8 @@ impl Endpoint {
             Self::Verify => "wx:verify",
             Self::OpenData => "wx:open-data",
             Self::Phone => "wx:phone",
+            Self::PushHandshake => "wx:push/handshake",
+            Self::Push => "wx:push",
             Self::KeySet => "wx:jwks",
             Self::SeedLogin => "wx:user/login",
             Self::SeedInfo => "wx:user/info",
@@ -153,6 +165,7 @@ impl Router {
         Self {
             prefix: inbound.prefix.clone(),
             seed: format!("/user/{}", config.app.appid),
+            portal: format!("/portal/{}", config.app.appid),
             routes,
             default,
         }
@@ -163,9 +176,11 @@ impl Router {
         if let Some(rest) = path.strip_prefix(self.prefix.as_bytes())
             && matches!(rest, [] | [b'/', ..])
         {
-            return match rest.strip_prefix(self.seed.as_bytes()) {
-                Some(rest) => own(&Endpoint::SEED, rest, method),
-                None => own(&Endpoint::ALL, rest, method),
+            let below = |prefix: &str| rest.strip_prefix(prefix.as_bytes());
+            return match (below(&self.seed), below(&self.portal)) {
+                (Some(rest), _) => own(&Endpoint::SEED, rest, method),
+                (_, Some(rest)) => own(&Endpoint::PORTAL, rest, method),
+                (None, None) => own(&Endpoint::ALL, rest, method),
             };
         }
         let matching = |(pattern, methods, _): &&(Pattern, Vec<String>, Rule)| {
@@ -197,15 +212,19 @@ fn own(
     rest: &[u8],
     method: &[u8],
 ) -> Action<'static> {
-    let Some((_, expected, endpoint)) = endpoints.iter().find(|(path, ..)| path.as_bytes() == rest)
-    else {
+    let is_here = |(path, ..): &&(&str, &str, Endpoint)| path.as_bytes() == rest;
+    let mut here = endpoints.iter().filter(is_here);
+    let Some((_, first, _)) = here.clone().next() else {
         return Action::Nothing;
     };
-    let head_for_get = *expected == "GET" && method == b"HEAD" && !endpoint.acts();
-    if method == expected.as_bytes() || head_for_get {
-        Action::Own(*endpoint)
-    } else {
-        Action::WrongMethod(expected)
+    let takes = |(_, expected, endpoint): &&(&str, &str, Endpoint)| {
+        let head_for_get = *expected == "GET" && method == b"HEAD" && !endpoint.acts();
+        method == expected.as_bytes() || head_for_get
+    };
+    match (here.clone().find(takes), here.nth(1)) {
+        (Some((_, _, endpoint)), _) => Action::Own(*endpoint),
+        (None, None) => Action::WrongMethod(first),
+        (None, Some(_)) => Action::WrongMethod("GET, POST"),
     }
 }
 
@@ -238,6 +257,11 @@ mod tests {
         ));
         assert!(matches!(own("/login", "GET"), Action::WrongMethod("POST")));
         assert!(matches!(own("/login/", "POST"), Action::Nothing));
+        assert!(matches!(own("/push", "POST"), Action::Own(Endpoint::Push)));
+        assert!(matches!(
+            own("/push", "PUT"),
+            Action::WrongMethod("GET, POST")
+        ));
         assert!(matches!(own("", "GET"), Action::Nothing));
     }
 
@@ -254,12 +278,18 @@ mod tests {
             route(&format!("{ours}/login")),
             Action::Own(Endpoint::SeedLogin)
         ));
+        assert!(matches!(
+            route("/wx/portal/wx0123456789abcdef"),
+            Action::Own(Endpoint::PushHandshake)
+        ));
         for path in [
             ours.to_owned(),
             format!("{ours}x/login"),
             format!("{ours}/open-data"),
             "/wx/user/wx0123456789abcdee/login".to_owned(),
             "/wx/user/login".to_owned(),
+            "/wx/portal/wx0123456789abcdee".to_owned(),
+            "/wx/portal".to_owned(),
         ] {
             assert!(matches!(route(&path), Action::Nothing), "{path}");
         }

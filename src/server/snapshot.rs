@@ -14,6 +14,7 @@ use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
 use crate::open_data::Opener;
 use crate::outbound::{Callers, Rules};
+use crate::push::Bus;
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{Assertions, SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     /// What of it they may call.
     pub(crate) rules: Rules,
     pub(crate) opener: Opener,
+    /// If messages are taken.
+    pub(crate) bus: Option<Arc<Bus>>,
     /// If the app wants proof.
     pub(crate) assertions: Option<Assertions>,
     pub(crate) head_limits: HeadLimits,
@@ -49,14 +52,16 @@ pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
     pub(crate) wechat: Memory,
+    pub(crate) bus: Option<Arc<Bus>>,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
 }
 
 impl Shared {
     /// Connections to WeChat will live on `home`.
-    pub(crate) fn new(home: Handle, clock: Clock) -> Self {
+    pub(crate) fn new(home: Handle, clock: Clock, bus: Option<Arc<Bus>>) -> Self {
         Self {
+            bus,
             wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
         }
@@ -80,7 +85,15 @@ impl Snapshot {
             "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
             config.app.appid, config.app.env
         );
+        let bus = match (&config.push, &shared.bus) {
+            (Some(push), Some(bus)) => {
+                bus.configure(push, &config);
+                Some(Arc::clone(bus))
+            }
+            _ => None,
+        };
         Self {
+            bus,
             router: Router::new(&config, &shared.limiters),
             opener: Opener::new(&config, Arc::clone(&gateway), Arc::clone(metrics)),
             assertions: config.session.assertion.then(|| {

@@ -223,6 +223,16 @@ impl Simulator {
         self.state().calls.received(path)
     }
 
+    /// Pushes to this receiver from now on.
+    ///
+    /// # Errors
+    /// If nobody can be pushed to with the options.
+    pub fn push_to(&self, options: PushOptions) -> io::Result<()> {
+        let outbox = Outbox::new(options)?;
+        self.state().outbox = Some(outbox);
+        Ok(())
+    }
+
     /// What came of the last 100 pushes, the oldest first: those that followed from calls and those that were ordered.
     pub fn pushes(&self) -> Vec<Outcome> {
         let state = self.state();

@@ -345,7 +345,7 @@ pub(super) fn registered<C: Collector + Clone + 'static>(
     family
 }
 
-fn register(registry: &Registry, collector: impl Collector + 'static) {
+pub(super) fn register(registry: &Registry, collector: impl Collector + 'static) {
     registry
         .register(Box::new(collector))
         .expect("each family is registered once");

@@ -4,6 +4,7 @@ mod breakers;
 pub(crate) mod ids;
 pub mod logs;
 pub mod metrics;
+pub(crate) mod push;
 pub(crate) mod requests;
 #[cfg(feature = "redis")]
 pub(crate) mod store;

@@ -10,6 +10,7 @@ pub mod errcode;
 pub mod login;
 pub mod open_data;
 pub mod phone;
+pub mod push;
 pub mod quota;
 pub mod rid;
 pub mod session_key;

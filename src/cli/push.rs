@@ -1,0 +1,272 @@
+//! `wx-sidecar push list|replay|drop`: what has been pushed and not delivered.
+//!
+//! The running sidecar is asked, at its admin listener. If it does not run, its journal is read; to change something it
+//! must run, because what is replayed has to be delivered by somebody.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Listen};
+use crate::push::read_only;
+
+/// How long the running sidecar may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many letters are asked for at once.
+const PAGE: usize = 1000;
+/// The last second of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Messages of WeChat's that are not delivered yet, or were given up.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    #[command(subcommand)]
+    order: Order,
+    /// The configuration file, which says where the sidecar and its journal are.
+    #[arg(short, long, default_value = "sidecar.toml", global = true)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Order {
+    /// List messages that wait; of a sidecar that does not run, what is in its journal.
+    List {
+        /// Dead letters instead: messages that were given up.
+        #[arg(long)]
+        dead: bool,
+        /// One JSON object a line, with the whole message.
+        #[arg(long)]
+        json: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Have dead letters delivered again.
+    Replay {
+        /// The id of one (X-WX-Msg-Id).
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Throw dead letters away; or the messages with an id, dead or waiting.
+    Drop {
+        /// The id (X-WX-Msg-Id).
+        #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead")]
+        id: Option<String>,
+        /// All dead letters.
+        #[arg(long)]
+        all_dead: bool,
+    },
+}
+
+/// Does it. Exit code 0: done, 1: not.
+pub fn run(args: &PushArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(loaded) => loaded.config,
+        Err(report) => {
+            eprint!("{}", report.render(io::stderr().is_terminal()));
+            return ExitCode::FAILURE;
+        }
+    };
+    match done(&args.order, &config) {
+        Ok(text) => {
+            // A pipe that is closed has read enough.
+            let _closed = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("wx-sidecar push: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn done(order: &Order, config: &Config) -> Result<String, String> {
+    let Some(push) = &config.push else {
+        return Err("the configuration has no [push]".to_owned());
+    };
+    let admin = &config.admin.listen;
+    match order {
+        Order::List { dead, json, limit } => {
+            let letters = match list(admin, *dead, *limit) {
+                Ok(letters) => letters,
+                Err(Unanswered::NotThere(why)) => match &push.journal {
+                    Some(journal) => left_behind(journal, *dead, *limit)?,
+                    None => {
+                        return Err(format!(
+                            "no sidecar at {admin} ({why}), and there is no [push] journal"
+                        ));
+                    }
+                },
+                Err(Unanswered::Refused(why)) => return Err(why),
+            };
+            Ok(if *json {
+                as_lines(&letters)
+            } else {
+                as_table(&letters, *dead)
+            })
+        }
+        Order::Replay { id, .. } => {
+            let target = match id {
+                Some(id) => format!("/push/dead-letters/{}/replay", encoded(id)),
+                None => "/push/dead-letters/replay".to_owned(),
+            };
+            let answer = change(admin, "POST", &target)?;
+            Ok(format!(
+                "{} will be delivered again\n",
+                counted(&answer["replayed"])
+            ))
+        }
+        Order::Drop { id, .. } => {
+            let target = match id {
+                Some(id) => format!("/push/dead-letters/{}", encoded(id)),
+                None => "/push/dead-letters".to_owned(),
+            };
+            let answer = change(admin, "DELETE", &target)?;
+            Ok(format!("{} thrown away\n", counted(&answer["dropped"])))
+        }
+    }
+}
+
+/// Why the sidecar has not done it.
+enum Unanswered {
+    NotThere(io::Error),
+    Refused(String),
+}
+
+fn list(admin: &Listen, dead: bool, limit: usize) -> Result<Vec<Value>, Unanswered> {
+    let place = if dead { "dead-letters" } else { "inbox" };
+    let mut letters = Vec::new();
+    let mut from = 0;
+    while letters.len() < limit {
+        let most = PAGE.min(limit - letters.len());
+        let mut page = ask(
+            admin,
+            "GET",
+            &format!("/push/{place}?from={from}&limit={most}"),
+        )?;
+        if let Some(listed) = page["letters"].as_array_mut() {
+            letters.append(listed);
+        }
+        match page["next"].as_u64() {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    Ok(letters)
+}
+
+fn left_behind(journal: &Path, dead: bool, limit: usize) -> Result<Vec<Value>, String> {
+    let letters = read_only(journal, dead).map_err(|error| {
+        format!(
+            "the journal in {} cannot be read: {error}",
+            journal.display()
+        )
+    })?;
+    Ok(letters
+        .iter()
+        .take(limit)
+        .map(|letter| letter.to_json())
+        .collect())
+}
+
+fn change(admin: &Listen, method: &str, target: &str) -> Result<Value, String> {
+    ask(admin, method, target).map_err(|unanswered| match unanswered {
+        Unanswered::NotThere(why) => {
+            format!("no sidecar at {admin} ({why}); it must run, because it is what delivers")
+        }
+        Unanswered::Refused(why) => why,
+    })
+}
+
+/// One small request; the admin side speaks plain HTTP on this machine.
+fn ask(admin: &Listen, method: &str, target: &str) -> Result<Value, Unanswered> {
+    let request = format!("{method} {target} HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n");
+    let answer = exchange(admin, request.as_bytes()).map_err(Unanswered::NotThere)?;
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let is_ok = head.split(' ').nth(1) == Some("200");
+    let value: Value = serde_json::from_str(body).unwrap_or_else(|_| json!({}));
+    if is_ok {
+        return Ok(value);
+    }
+    let why = value["error"]
+        .as_str()
+        .unwrap_or("the admin side's answer cannot be understood");
+    Err(Unanswered::Refused(why.to_owned()))
+}
+
+fn exchange(admin: &Listen, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    match admin {
+        Listen::Tcp(addr) => {
+            let mut stream = TcpStream::connect_timeout(addr, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(request)?;
+            stream.read_to_end(&mut answer)?;
+        }
+        Listen::Unix(path) => {
+            let mut stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(request)?;
+            stream.read_to_end(&mut answer)?;
+        }
+    }
+    Ok(answer)
+}
+
+fn encoded(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+fn counted(count: &Value) -> String {
+    match count.as_u64().unwrap_or(0) {
+        1 => "1 message".to_owned(),
+        count => format!("{count} messages"),
+    }
+}
+
+fn as_lines(letters: &[Value]) -> String {
+    letters.iter().map(|letter| format!("{letter}\n")).collect()
+}
+
+/// For people: what, whose, when, and of dead letters why.
+fn as_table(letters: &[Value], dead: bool) -> String {
+    if letters.is_empty() {
+        return if dead {
+            "no dead letters\n"
+        } else {
+            "nothing waits\n"
+        }
+        .to_owned();
+    }
+    let mut table = String::new();
+    for letter in letters {
+        let text = |name: &str| letter[name].as_str().unwrap_or("-");
+        let kind = letter["event"].as_str().unwrap_or_else(|| text("type"));
+        let received = moment(letter["received"].as_u64().unwrap_or(0));
+        let (id, openid) = (text("id"), text("openid"));
+        let _in_memory = write!(table, "{received}  {id:<32}  {kind:<28}  {openid}");
+        if dead {
+            let death = &letter["death"];
+            let (reason, attempts) = (death["reason"].as_str().unwrap_or("-"), &death["attempts"]);
+            let _in_memory = write!(table, "  {reason} (tried {attempts} times)");
+        }
+        table.push('\n');
+    }
+    table
+}
+
+fn moment(millis: u64) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs((millis / 1000).min(LAST_SECOND));
+    humantime::format_rfc3339_seconds(at).to_string()
+}
