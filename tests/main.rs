@@ -26,6 +26,7 @@ mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;
+mod push_kill;
 #[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]
