@@ -98,6 +98,10 @@ bench-outbound: cargo ## Measure the app's calls to WeChat beside direct ones, d
 bench-identity: cargo ## Measure decryption beside openssl, tokens, and that failures take the same time
 	cargo bench --locked --bench identity
 
+.PHONY: bench-push
+bench-push: cargo ## Measure message push in memory, with the journal and with Redis, 100,000 messages that wait; ARGS="--quick" is shorter
+	cargo bench --locked --bench push -- $(ARGS)
+
 .PHONY: lint
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
 	cargo fmt --check

@@ -12,7 +12,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server that ends with its handle.
 pub(crate) struct Redis {
-    #[expect(dead_code, reason = "it ends with it")]
     process: Process,
     pub(crate) place: SocketAddr,
 }
@@ -39,6 +38,12 @@ impl Redis {
         Ok(server)
     }
 
+    /// Its process, for the accounts of the kernel.
+    #[allow(dead_code, reason = "a bench measures it")]
+    pub(crate) fn tree(&self) -> Vec<u32> {
+        self.process.tree()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.place)
     }
@@ -51,6 +56,7 @@ pub(crate) fn has_streams(place: SocketAddr) -> bool {
 }
 
 /// Where a URL of the simple form leads.
+#[allow(dead_code, reason = "a bench has a server of its own")]
 pub(crate) fn place_of(url: &str) -> Option<SocketAddr> {
     let rest = url.strip_prefix("redis://")?;
     rest.split('/').next()?.parse().ok()
