@@ -3,7 +3,7 @@
 //! `make ledger` runs it long and prints what came of it, a test runs it short.
 
 mod app;
-mod book;
+pub(crate) mod book;
 mod chance;
 #[path = "../proxy/process.rs"]
 #[allow(dead_code, reason = "it is the other bench's, which needs more of it")]
@@ -65,6 +65,7 @@ pub(crate) struct Options {
 }
 
 /// Where messages wait.
+#[allow(dead_code, reason = "the test has a journal")]
 pub(crate) enum Inbox {
     /// One sidecar, with a journal.
     Journal,
