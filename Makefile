@@ -56,6 +56,10 @@ test-tools:
 	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
 	$(install)
 
+.PHONY: ledger
+ledger: cargo ## Kill the sidecar 100 times under load and compare what it acknowledged with what the app got; LEDGER_ARGS="--kills 20 --rate 800"
+	cargo bench --locked --bench ledger -- $(LEDGER_ARGS)
+
 # What cargo-fuzz passes without a sanitizer, which works on any toolchain and needs nothing installed.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,\
 	level=4 inline-8bit-counters pc-table trace-compares)
@@ -93,6 +97,10 @@ bench-outbound: cargo ## Measure the app's calls to WeChat beside direct ones, d
 .PHONY: bench-identity
 bench-identity: cargo ## Measure decryption beside openssl, tokens, and that failures take the same time
 	cargo bench --locked --bench identity
+
+.PHONY: bench-push
+bench-push: cargo ## Measure message push in memory, with the journal and with Redis, 100,000 messages that wait; ARGS="--quick" is shorter
+	cargo bench --locked --bench push -- $(ARGS)
 
 .PHONY: lint
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors

@@ -28,6 +28,7 @@ mod process;
 mod proxy_protocol;
 mod push;
 mod push_apps;
+mod push_kill;
 #[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]
