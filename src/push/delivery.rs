@@ -171,7 +171,7 @@ impl Delivery {
                         .delivered(now.since(Timestamp::from_millis(head.received)));
                 }
                 if let Some(to) = waiting.answer.take() {
-                    to.send_replace(Some(answer));
+                    to.tell(answer);
                 }
                 return Self::forget(lane, true, lanes);
             }

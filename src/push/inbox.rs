@@ -6,14 +6,15 @@
 mod disk;
 mod journal;
 mod local;
-#[path = "inbox/no_shared.rs"]
+#[cfg_attr(not(feature = "redis"), path = "inbox/no_shared.rs")]
 mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use super::entry::{Death, Entry};
@@ -35,11 +36,20 @@ pub(crate) struct Put {
     /// What may come with no other message, and how long.
     pub(crate) nonce: Option<([u8; 16], Duration)>,
     /// Who waits for the app's answer.
-    pub(crate) answer: Option<AnswerTo>,
+    pub(crate) answer: Option<watch::Sender<Option<Bytes>>>,
 }
 
 /// Where the app's answer to a message goes.
-pub(crate) type AnswerTo = watch::Sender<Option<bytes::Bytes>>;
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "all who wait are here")
+)]
+pub(crate) enum AnswerTo {
+    /// To somebody in this process.
+    Here(watch::Sender<Option<Bytes>>),
+    /// To whoever asks for the answer to the message of this identity.
+    Elsewhere([u8; 16], UnboundedSender<([u8; 16], Bytes)>),
+}
 
 /// What has become of a message that was brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +127,6 @@ pub(crate) enum News {
     Arrived(Waiting),
     /// There is no such message any more.
     Dropped(u64),
-    #[expect(dead_code, reason = "a shared one is never made")]
     /// Others deliver from now on what is of these lanes: those that leave `rest` when divided by `of`.
     Left {
         /// How many parts there are.
@@ -128,13 +137,28 @@ pub(crate) enum News {
 }
 
 /// The inbox, as all threads see it.
-
-#[expect(dead_code, reason = "a shared one is never made")]
+#[expect(clippy::large_enum_variant, reason = "there is one inbox")]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "a shared one is never made")
+)]
 pub(crate) enum Inbox {
     /// Of this process.
     Local(Local),
     /// In a Redis that replicas share.
     Shared(Shared),
+}
+
+impl AnswerTo {
+    pub(crate) fn tell(self, answer: Bytes) {
+        match self {
+            Self::Here(to) => {
+                to.send_replace(Some(answer));
+            }
+            // If nobody passes answers on any more, WeChat is told `success`.
+            Self::Elsewhere(identity, to) => drop(to.send((identity, answer))),
+        }
+    }
 }
 
 /// What metrics tell of it.
@@ -156,14 +180,22 @@ impl Inbox {
     ///
     /// # Errors
     /// If the journal cannot be opened, or the thread not be made.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "what is of this process needs neither")
+    )]
     pub(crate) fn open(
         push: &config::Push,
         config: &Config,
         clock: Clock,
-        _: &Metrics,
+        metrics: &Metrics,
     ) -> Result<Self, JournalError> {
         match &config.store {
-            _ => Local::open(push, clock).map(Self::Local),
+            #[cfg(feature = "redis")]
+            config::Store::Redis(redis) => Ok(Self::Shared(Shared::new(
+                redis, push, config, clock, metrics,
+            ))),
+            config::Store::Memory => Local::open(push, clock).map(Self::Local),
         }
     }
 

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 
 use super::journal::{Change, Changed, Found, Journal, JournalError};
 use super::{
-    Accepted, Bounds, Fetched, KEPT_IN_MEMORY, Letter, News, NotStored, Put, Seen, Waiting, Which,
+    Accepted, AnswerTo, Bounds, Fetched, KEPT_IN_MEMORY, Letter, News, NotStored, Put, Seen,
+    Waiting, Which,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -335,7 +336,7 @@ impl Keeper {
                         lane: put.entry.head.lane,
                         queued: Timestamp::from_millis(put.entry.head.queued),
                         entry: kept.then_some(put.entry),
-                        answer: put.answer,
+                        answer: put.answer.map(AnswerTo::Here),
                         attempts: 0,
                     }));
                 }
