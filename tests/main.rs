@@ -26,6 +26,7 @@ mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;
+mod push;
 #[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]
@@ -33,6 +34,7 @@ mod redis_store;
 mod rig;
 mod sdks;
 mod sessions;
+mod sim_push;
 mod tls;
 mod traps;
 mod upgrade;

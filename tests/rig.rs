@@ -59,6 +59,7 @@ impl Rig {
             clock: clock.clone(),
             seed: 7,
             tls: None,
+            push: None,
         };
         let sim = Simulator::start(options).expect("the simulator starts on a free port");
         let config = configuration(&sim.url(), upstream, inbound, sections);

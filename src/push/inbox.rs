@@ -8,6 +8,8 @@ mod journal;
 mod local;
 #[cfg_attr(not(feature = "redis"), path = "inbox/no_shared.rs")]
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
