@@ -28,6 +28,8 @@ mod process;
 mod proxy_protocol;
 mod push;
 #[cfg(feature = "redis")]
+mod push_redis;
+#[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
