@@ -220,20 +220,34 @@ fn parts_move_when_a_replica_leaves_and_nothing_is_delivered_twice() {
         thread::sleep(Duration::from_millis(5));
         answer(200, "")
     });
-    let rig = rig_of(&app, &redis, "");
-    let second = replica_of(&rig);
-    become_held(&redis, &[8, 8]);
-    let pusher = pusher_to(&rig, rig.sidecar());
+    let (first, second) = processes(&app, &redis, "");
+    let pusher = pusher(&first.inbound.to_string(), &Clock::System);
     for number in 0..10 {
         for user in 0..20 {
             is_taken(&pusher.send_once_blocking(&message(user, number)));
         }
     }
-    drop(second);
+    second.process.signal("TERM");
+    let (code, stderr) = second.process.end();
+    assert_eq!(code, 0, "{stderr}");
     become_held(&redis, &[16]);
     are_in_order(&arrive(&app, 200));
     nothing_waits(&redis);
     assert_eq!(app.requests(0).len(), 200, "each once");
+}
+
+/// Two replicas that can be ended as processes are. Each holds half of the parts.
+fn processes(app: &FakeApp, redis: &Server, push: &str) -> (Run, Run) {
+    let configuration = rig::configuration(
+        "https://127.0.0.1:1",
+        &app.url(),
+        "auth = \"none\"",
+        &sections(&url(redis), push),
+    );
+    let file = write_configuration(&configuration);
+    let both = (Run::under(&[], &file), Run::under(&[], &file));
+    become_held(redis, &[8, 8]);
+    both
 }
 
 #[test]
@@ -243,15 +257,7 @@ fn what_a_killed_replica_had_is_delivered_by_another() {
         thread::sleep(Duration::from_millis(10));
         answer(200, "")
     });
-    let configuration = rig::configuration(
-        "https://127.0.0.1:1",
-        &app.url(),
-        "auth = \"none\"",
-        &sections(&url(&redis), "concurrency = 4"),
-    );
-    let file = write_configuration(&configuration);
-    let (first, second) = (Run::under(&[], &file), Run::under(&[], &file));
-    become_held(&redis, &[8, 8]);
+    let (first, second) = processes(&app, &redis, "concurrency = 4");
     let (a, b) = (
         pusher(&first.inbound.to_string(), &Clock::System),
         pusher(&second.inbound.to_string(), &Clock::System),

@@ -93,8 +93,8 @@ enum Untold {
     Bury(u64, Held, Death),
 }
 
-/// What tending says: our share, the sums, the parts that are ours, what was dropped.
-type Tended = (usize, [i64; 4], Vec<usize>, Vec<String>);
+/// What tending says: our share, the sums, the parts that are still ours, those that are from now on, what was dropped.
+type Tended = (usize, [i64; 4], Vec<usize>, Vec<usize>, Vec<String>);
 
 /// As Redis has it: an id, and names and values in turn.
 type Entries = Vec<(String, Vec<Vec<u8>>)>;
@@ -147,6 +147,7 @@ impl Shared {
         };
         let whole = async {
             delivering.await;
+            self.holdings().break_off();
             self.retire();
             let given_back = timeout(FAREWELL, self.given_back()).await;
             if given_back.is_err() {
@@ -309,10 +310,11 @@ impl Shared {
         let mut tend = scripts::on(scripts::TEND, keys.into_iter().chain(leases));
         tend.arg(&self.me).arg(millis(LEASE));
         tend.arg(u8::from(is_retiring));
-        let (share, sums, ours, dropped): Tended = self.ask("tend", &tend).await?;
+        let (share, sums, kept, taken, dropped): Tended = self.ask("tend", &tend).await?;
         let changed = {
             let mut holdings = self.holdings();
-            let mut changed = holdings.tended(&ours, began + LEASE - MARGIN, Instant::now());
+            let mut changed =
+                holdings.tended(&kept, &taken, began + LEASE - MARGIN, Instant::now());
             changed.extend(holdings.give_up_beyond(share));
             changed
         };
@@ -328,7 +330,7 @@ impl Shared {
 
     /// Gives leases back whose parts have nothing under way any more.
     async fn release(&self) -> Result<(), &'static str> {
-        let finished = self.holdings().take_finished();
+        let finished = self.holdings().finished();
         if finished.is_empty() {
             return Ok(());
         }
@@ -336,8 +338,8 @@ impl Shared {
         let keys = finished.iter().map(|part| leases[*part].as_str());
         let mut release = scripts::on(scripts::RELEASE, keys);
         release.arg(&self.me);
-        // If this fails, the leases are over soon, or ours again.
         let _released: Value = self.ask("release", &release).await?;
+        self.holdings().released(&finished);
         Ok(())
     }
 

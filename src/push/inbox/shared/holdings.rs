@@ -84,14 +84,22 @@ pub(super) struct Reading {
 }
 
 impl Holdings {
-    /// Redis says which parts are ours, until then. Gives those that are begun or lost: whatever waits of them in the lanes
-    /// has to be taken out.
-    pub(super) fn tended(&mut self, ours: &[usize], until: Instant, now: Instant) -> Vec<usize> {
+    /// Redis says which parts are still ours, and which are from now on, until then. Gives those that are begun or lost:
+    /// whatever waits of them in the lanes has to be taken out. One that is ours from now on is begun even if we held it: Redis
+    /// has forgotten that, and perhaps more.
+    pub(super) fn tended(
+        &mut self,
+        kept: &[usize],
+        taken: &[usize],
+        until: Instant,
+        now: Instant,
+    ) -> Vec<usize> {
         let mut changed = Vec::new();
         for part in 0..PARTS {
             let was_good = self.parts[part].lease.is_some_and(|lease| lease > now);
-            match ours.contains(&part) {
-                true if was_good => self.parts[part].lease = Some(until),
+            let is_kept = kept.contains(&part);
+            match is_kept || taken.contains(&part) {
+                true if is_kept && was_good => self.parts[part].lease = Some(until),
                 true => {
                     self.begin(part);
                     self.parts[part].lease = Some(until);
@@ -131,17 +139,20 @@ impl Holdings {
         given_up
     }
 
-    /// Parts that were given up and of which nothing is under way any more. They are not ours from now on.
-    pub(super) fn take_finished(&mut self) -> Vec<usize> {
+    /// Parts that were given up and of which nothing is under way any more.
+    pub(super) fn finished(&self) -> Vec<usize> {
         let is_finished = |part: &usize| {
             let part = &self.parts[*part];
             part.lease.is_some() && part.is_leaving && part.busy == 0
         };
-        let finished: Vec<_> = (0..PARTS).filter(is_finished).collect();
-        for part in &finished {
+        (0..PARTS).filter(is_finished).collect()
+    }
+
+    /// These are not ours any more.
+    pub(super) fn released(&mut self, parts: &[usize]) {
+        for part in parts {
             self.lose(*part);
         }
-        finished
     }
 
     /// Begins all parts anew: Redis may be another one.
@@ -265,6 +276,18 @@ impl Holdings {
         let part = &mut self.parts[held.part];
         part.busy -= 1;
         if held.is_stray || part.is_leaving {
+            self.forget(number);
+        }
+    }
+
+    /// Nobody delivers any more: what was under way has ended or was broken off.
+    pub(super) fn break_off(&mut self) {
+        let is_under_way = |(number, held): (&u64, &Held)| {
+            let is_under_way = held.stage == Stage::UnderWay;
+            is_under_way.then_some(*number)
+        };
+        let broken: Vec<_> = self.messages.iter().filter_map(is_under_way).collect();
+        for number in broken {
             self.forget(number);
         }
     }

@@ -100,7 +100,8 @@ return 1";
 
 /// Tells that this replica lives, renews its leases, and takes free ones up to its share. Keys: the members, what was
 /// dropped, the sums, the leases of all parts. Arguments: who we are, how long a lease lasts, and '1' if we are leaving. The answer is our
-/// share, the sums `n`, `b`, `dn`, `db`, the parts that are ours, and what was dropped of late.
+/// share, the sums `n`, `b`, `dn`, `db`, the parts that are still ours, those that are ours from now on, and what was dropped of
+/// late.
 ///
 /// Shares differ by one at most and add up to all parts, by the order of the replicas' names.
 pub(super) const TEND: &str = "\
@@ -124,7 +125,7 @@ else
     end
   end
 end
-local ours, free = {}, {}
+local ours, taken, free = {}, {}, {}
 for i = 4, #KEYS do
   local holder = redis.call('GET', KEYS[i])
   if holder == ARGV[1] then
@@ -135,13 +136,13 @@ for i = 4, #KEYS do
   end
 end
 for _, i in ipairs(free) do
-  if #ours >= share then break end
+  if #ours + #taken >= share then break end
   redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
-  table.insert(ours, i - 4)
+  table.insert(taken, i - 4)
 end
 local sums = redis.call('HMGET', KEYS[3], 'n', 'b', 'dn', 'db')
 for i = 1, 4 do sums[i] = tonumber(sums[i] or 0) end
-return {share, sums, ours, redis.call('ZRANGE', KEYS[2], 0, -1)}";
+return {share, sums, ours, taken, redis.call('ZRANGE', KEYS[2], 0, -1)}";
 
 /// Keys: leases. Argument: who we are.
 pub(super) const RELEASE: &str = "\
