@@ -15,13 +15,13 @@ use wx_sidecar::clock::{Clock, Timestamp};
 use wx_sidecar::domain::AppId;
 use wx_sidecar::secret::Secret;
 use wx_sidecar::sim::push::{
-    Format, Ledger, Mode, Push, PushOptions, Pusher, Reason, Reply, Storm,
+    Format, Ledger, Mode, Push, PushOptions, Pusher, Reason, Reply, SAMPLES, Storm,
 };
 use wx_sidecar::sim::{Options, Simulator};
 
 use crate::fake_app::{FakeApp, Signal};
 use crate::http_client::Client;
-use crate::rig::{APPID, SECRET, canary, keep};
+use crate::rig::{APPID, Rig, SECRET, canary, keep};
 
 const TOKEN: &str = "ca9a41pushtoken00";
 const KEY: &str = "ca9a41abcdefghijklmnopqrstuvwxyz0123456789A";
@@ -199,6 +199,55 @@ fn block_on<F: Future>(future: F) -> F::Output {
         .enable_all()
         .build();
     runtime.unwrap().block_on(future)
+}
+
+// Against the sidecar.
+
+#[test]
+fn the_sidecar_takes_every_sample_in_every_mode_and_format_and_the_app_gets_it() {
+    for (mode, name) in [
+        (Mode::Plaintext, "plaintext"),
+        (Mode::Compatible, "compatible"),
+        (Mode::Secure, "secure"),
+    ] {
+        let app = FakeApp::agreeable();
+        let section =
+            format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\nmode = \"{name}\"\n");
+        let rig = Rig::with(&app.url(), "", &section);
+        let mut sent = BTreeSet::new();
+        for format in [Format::Json, Format::Xml] {
+            let pusher = Pusher::new(PushOptions {
+                mode,
+                format,
+                tries: 1,
+                clock: rig.clock.clone(),
+                ..options(&format!("http://{}/wx/push", rig.address()))
+            });
+            let pusher = pusher.unwrap();
+            assert_eq!(block_on(pusher.handshake()).verdict, Ok(Reply::Echo));
+            // Containers are asked without a signature, and carriers want an answer that this app does not have.
+            let quiet = |sample: &&&str| {
+                let asks = ["add_waybill", "cancel_waybill", "get_quota", "check_biz"];
+                **sample != "container_check" && !asks.contains(sample)
+            };
+            for (number, sample) in SAMPLES.iter().filter(quiet).enumerate() {
+                // Events that differ in nothing but their fields are one event to a receiver.
+                let openid = format!("oSample{format:?}{number:017}");
+                let push = Push::sample(sample).unwrap().with_openid(&*openid);
+                let outcome = pusher.send_blocking(&push.with("Mark", &*openid));
+                assert!(
+                    outcome.is_accepted(),
+                    "{name} {format:?} {sample}: {outcome}"
+                );
+                sent.insert(openid);
+            }
+        }
+        let got = app.requests(sent.len()).into_iter().map(|request| {
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            body["Mark"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(got.collect::<BTreeSet<_>>(), sent, "{name}");
+    }
 }
 
 // The command line.
