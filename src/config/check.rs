@@ -1038,6 +1038,18 @@ impl Check<'_> {
             self.upstream_loop(field, &listeners);
         }
         self.unreachable_routes(raw);
+        self.unused_journal(raw);
+    }
+
+    /// With Redis, messages wait there and nowhere else.
+    fn unused_journal(&mut self, raw: &Raw) {
+        let is_redis = peek(&raw.store.kind, "memory", |kind| Ok(kind == "redis"));
+        let journal = raw.push.as_ref().map(|push| &push.journal);
+        if let (Some(true), Some(journal @ Field::Given(_))) = (is_redis, journal) {
+            let fault = Fault::new("with `[store] kind = \"redis\"` messages wait in Redis, and this journal is not used")
+                .help("leave `journal` out, or write `[store] kind = \"memory\"` for a sidecar that has no replicas");
+            self.sink.warn(journal.span(), fault);
+        }
     }
 
     fn lifetimes(&mut self, raw: &raw::Session) {

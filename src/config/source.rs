@@ -959,6 +959,18 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_journal_beside_redis_is_not_used_and_that_is_said() {
+        let sections = "[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1\"\n\
+                        [push]\ntoken = \"abc\"\nmode = \"plaintext\"\njournal = \"/tmp\"";
+        let warnings = loaded(&good("", "", sections)).warnings;
+        assert!(
+            warnings.to_string().contains("this journal is not used"),
+            "{warnings}"
+        );
+    }
+
     #[test]
     fn routes_take_what_they_leave_out_from_inbound() {
         let rest = "[[route]]\npath = \"/login\"\nlogin = true\n[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\ntimeout = \"1s\"\nauth = \"none\"\n[[route]]\npath = \"/a\"\nmethods = [\"POST\"]";

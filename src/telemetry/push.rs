@@ -73,7 +73,7 @@ impl PushMetrics {
         let attempts = counters(
             "wx_sidecar_push_deliveries_total",
             "Attempts to deliver a message to the app by result: accepted, refused (another 4xx), failed (5xx, 401, 403, 404, 405, \
-             too slow), unreachable (no connection, 429, 503), dropped (by an operator), unread (the journal cannot be read).",
+             too slow), unreachable (no connection, 429, 503), dropped (by an operator), unread (the journal or Redis cannot be read).",
             &["result"],
         );
         let delay = Histogram::with_opts(
@@ -174,12 +174,12 @@ impl InboxGauges {
         Self {
             waiting: whole(
                 "wx_sidecar_push_inbox_depth",
-                "Messages that are acknowledged and not delivered.",
+                "Messages that are acknowledged and not delivered; with Redis, those of all replicas.",
             ),
             bytes: whole("wx_sidecar_push_inbox_bytes", "How many bytes those have."),
             oldest: Gauge::new(
                 "wx_sidecar_push_inbox_oldest_age_seconds",
-                "How long the oldest of them has waited; 0 if there is none.",
+                "How long the oldest of them has waited; 0 if there is none. With Redis, of those that this replica delivers.",
             )
             .expect("names are constants that prometheus accepts"),
             dead: whole(

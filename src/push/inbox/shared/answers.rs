@@ -29,10 +29,13 @@ const TRIES: usize = 3;
 /// A message's identity and what the app said to it.
 pub(super) type Answer = ([u8; 16], Bytes);
 
+/// Those who wait for answers, by the message's identity, and how long they do.
+type Expected = HashMap<[u8; 16], Vec<(watch::Sender<Option<Bytes>>, Instant)>>;
+
 /// Answers on their way.
 pub(super) struct Answers {
-    /// Who waits, and how long. Held for a few lines.
-    expected: Mutex<HashMap<[u8; 16], Vec<(watch::Sender<Option<Bytes>>, Instant)>>>,
+    /// Held for a few lines.
+    expected: Mutex<Expected>,
     /// Somebody waits.
     looked_for: Notify,
     given: UnboundedSender<Answer>,
@@ -84,9 +87,7 @@ impl Answers {
         expected.keys().copied().collect()
     }
 
-    fn expected(
-        &self,
-    ) -> MutexGuard<'_, HashMap<[u8; 16], Vec<(watch::Sender<Option<Bytes>>, Instant)>>> {
+    fn expected(&self) -> MutexGuard<'_, Expected> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -364,3 +364,129 @@ impl Holdings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::push::entry::Head;
+
+    const ROOM: u64 = 1_000;
+    const A_WHILE: Duration = Duration::from_secs(4);
+
+    fn id(number: u64) -> Id {
+        Id { number, mark: 7 }
+    }
+
+    fn take(holdings: &mut Holdings, part: usize, number: u64) -> Option<u64> {
+        let entry = Arc::new(Entry {
+            head: Head::example(),
+            body: Bytes::from_static(b"{}"),
+        });
+        holdings.take((part, id(number)), 300, ([1; 16], false), entry, ROOM)
+    }
+
+    fn holding(parts: &[usize], now: Instant) -> Holdings {
+        let mut holdings = Holdings::default();
+        assert_eq!(holdings.tended(&[], parts, now + A_WHILE, now), parts);
+        holdings
+    }
+
+    fn is_here(holdings: &mut Holdings, number: u64, now: Instant) -> bool {
+        !matches!(holdings.begin_attempt(number, now), Whereabouts::Gone)
+    }
+
+    #[test]
+    fn nothing_is_begun_when_the_time_is_up_whether_or_not_anybody_has_noticed() {
+        let now = Instant::now();
+        let mut holdings = holding(&[3], now);
+        let (first, second) = (take(&mut holdings, 3, 1), take(&mut holdings, 3, 2));
+        assert!(is_here(&mut holdings, first.unwrap(), now));
+        let later = now + A_WHILE;
+        assert!(!is_here(&mut holdings, second.unwrap(), later));
+        assert!(holdings.to_read(later).is_empty());
+        let renewed = holdings.tended(&[3], &[], later + A_WHILE, later);
+        assert_eq!(
+            renewed,
+            [3],
+            "it is begun anew, because some of it was missed"
+        );
+        assert_eq!(holdings.to_read(later)[0].after, Id::default());
+        assert_eq!(take(&mut holdings, 3, 1), None, "it is under way");
+        assert!(take(&mut holdings, 3, 2).is_some());
+    }
+
+    #[test]
+    fn a_lease_that_goes_on_changes_nothing_and_one_that_was_forgotten_begins_anew() {
+        let now = Instant::now();
+        let mut holdings = holding(&[0, 1], now);
+        let reading = holdings.to_read(now)[0];
+        assert!(holdings.read(&reading, id(5)));
+        assert!(holdings.tended(&[0, 1], &[], now + A_WHILE, now).is_empty());
+        assert_eq!(holdings.to_read(now)[0].after, id(5));
+        assert_eq!(holdings.tended(&[1], &[0], now + A_WHILE, now), [0]);
+        assert!(!holdings.read(&reading, id(6)), "that was another term");
+        assert_eq!(holdings.tended(&[1], &[], now + A_WHILE, now), [0], "lost");
+        assert_eq!(holdings.parts(), 1);
+    }
+
+    #[test]
+    fn a_part_that_is_given_up_waits_for_what_is_under_way() {
+        let now = Instant::now();
+        let mut holdings = holding(&[4, 5], now);
+        let numbers = [1, 2, 3].map(|number| take(&mut holdings, 5, number).unwrap());
+        assert!(is_here(&mut holdings, numbers[0], now));
+        assert!(is_here(&mut holdings, numbers[1], now));
+        assert_eq!(holdings.give_up_beyond(1), [5]);
+        assert!(!is_here(&mut holdings, numbers[2], now));
+        assert!(holdings.finished().is_empty());
+        holdings.rest(numbers[0]);
+        assert!(!is_here(&mut holdings, numbers[0], now), "not begun again");
+        holdings.done(numbers[1]).unwrap();
+        assert!(holdings.finished().is_empty(), "Redis does not know yet");
+        holdings.written(numbers[1]);
+        assert_eq!(holdings.finished(), [5]);
+        holdings.released(&[5]);
+        assert_eq!((holdings.parts(), holdings.bytes), (1, 0));
+        assert!(holdings.messages.is_empty() && holdings.numbers.is_empty());
+    }
+
+    #[test]
+    fn what_is_done_is_not_begun_again_when_the_part_is_read_anew() {
+        let now = Instant::now();
+        let mut holdings = holding(&[2], now);
+        let number = take(&mut holdings, 2, 1).unwrap();
+        assert!(is_here(&mut holdings, number, now));
+        holdings.done(number).unwrap();
+        holdings.begin_all();
+        assert_eq!(take(&mut holdings, 2, 1), None);
+        let other = Id { number: 1, mark: 8 };
+        let entry = Entry {
+            head: Head::example(),
+            body: Bytes::new(),
+        };
+        let taken = holdings.take((2, other), 1, ([2; 16], false), Arc::new(entry), ROOM);
+        assert!(taken.is_some(), "the number was given again");
+        holdings.written(number);
+        assert!(is_here(&mut holdings, taken.unwrap(), now));
+    }
+
+    #[test]
+    fn beyond_the_room_there_is_bodies_stay_in_redis() {
+        let now = Instant::now();
+        let mut holdings = holding(&[2], now);
+        let numbers = [1, 2, 3, 4].map(|number| take(&mut holdings, 2, number).unwrap());
+        let here = |holdings: &mut Holdings, number| {
+            matches!(holdings.begin_attempt(number, now), Whereabouts::Here(_))
+        };
+        assert!(here(&mut holdings, numbers[2]));
+        assert!(!here(&mut holdings, numbers[3]));
+        holdings.break_off();
+        assert_eq!(holdings.parts[2].busy, 0);
+        assert_eq!(holdings.dropped(2, id(1)), Some(numbers[0]));
+        assert_eq!(holdings.dropped(2, id(1)), None);
+    }
+}

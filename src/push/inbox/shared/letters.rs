@@ -2,7 +2,8 @@
 //!
 //! Each question has a connection of its own: a long list must not make the common one late.
 
-use std::borrow::Cow;
+use std::fmt::Display;
+use std::time::Duration;
 
 use super::names::{self, Id, Opened, PARTS, part_of};
 use super::scripts;
@@ -13,7 +14,7 @@ use crate::redis_link::reason;
 /// Entries that are read at once.
 const PAGE: usize = 100;
 /// How long replicas are told of a message that was dropped; they ask each second.
-const TOLD: std::time::Duration = std::time::Duration::from_secs(10);
+const TOLD: Duration = Duration::from_secs(10);
 
 /// An entry of a stream.
 struct Found {
@@ -191,6 +192,6 @@ impl Which {
     }
 }
 
-fn text(why: Cow<'static, str>) -> String {
+fn text(why: impl Display) -> String {
     format!("Redis: {why}")
 }
