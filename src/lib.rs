@@ -10,10 +10,10 @@
 //! | 8 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
 //! | 7 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat), `push` (what WeChat sends of itself) |
 //! | 6 | [`gateway`]: calling WeChat |
-//! | 5 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics |
+//! | 5 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics; `redis_link`: the connection to Redis |
 //! | 4 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; [`telemetry`]: metrics, logs, ids; [`error`] |
 //! | 3 | [`config`] |
-//! | 2 | [`wechat`]: the protocol as data |
+//! | 2 | [`wechat`]: the protocol as data; `seal`: sealing under keys that rotate |
 //! | 1 | [`secret`]; [`domain`]: values that are valid if they exist |
 //! | 0 | [`crypto`]: bytes in, bytes out; [`clock`] |
 
@@ -33,7 +33,10 @@ mod outbound;
 mod path;
 mod proxy;
 mod push;
+#[cfg(feature = "redis")]
+mod redis_link;
 mod resilience;
+mod seal;
 pub mod secret;
 pub mod server;
 mod session;

@@ -191,6 +191,7 @@ impl Both {
             clock: clock.clone(),
             seed: 7,
             tls: None,
+            push: None,
         });
         let sim = sim.unwrap();
         let config = configuration(&sim.url(), "http://127.0.0.1:9", "", &agreement.section);

@@ -55,6 +55,16 @@ pub(crate) enum Kind {
     SdkGo,
     /// The same with EasyWeChat for Node.
     SdkEasyWechat,
+    /// No app, but WeChat's servers, as wechatpy encrypts.
+    PushWechatpy,
+    /// The same as WxJava encrypts.
+    PushWxJava,
+    /// The same as the package for Node of WeChat's makers encrypts.
+    PushNode,
+    /// Express with a route for pushes, and a ledger of them at `LEDGER`.
+    PushExpress,
+    /// The same in Flask.
+    PushFlask,
 }
 
 /// What a kind is written for.
@@ -79,14 +89,31 @@ impl Kind {
             Kind::SdkWxJava => "sdk-wxjava",
             Kind::SdkGo => "sdk-go",
             Kind::SdkEasyWechat => "sdk-easywechat",
+            Kind::PushWechatpy => "push-wechatpy",
+            Kind::PushWxJava => "push-wxjava",
+            Kind::PushNode => "push-node",
+            Kind::PushExpress => "push-express",
+            Kind::PushFlask => "push-flask",
+        }
+    }
+
+    /// The kind whose dependencies it uses: its own, or those that another has installed anyway.
+    fn dependencies(self) -> Kind {
+        match self {
+            Kind::PushWechatpy => Kind::SdkWechatpy,
+            Kind::PushExpress => Kind::Express,
+            Kind::PushFlask => Kind::Flask,
+            own => own,
         }
     }
 
     fn platform(self) -> Platform {
         match self {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
+            Kind::PushNode | Kind::PushExpress => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
-            Kind::SdkWxJava => Platform::Java,
+            Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
+            Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
             Kind::SdkGo => Platform::Go,
         }
     }
@@ -147,13 +174,27 @@ impl App {
         App::try_start(kind, port).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// As [`App::start`], with more variables of its environment.
+    pub(crate) fn start_with(kind: Kind, port: Option<u16>, settings: &[(&str, &Path)]) -> App {
+        App::try_start_with(kind, port, settings).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// As [`App::start`], with the message.
     pub(crate) fn try_start(kind: Kind, port: Option<u16>) -> Result<App, String> {
+        App::try_start_with(kind, port, &[])
+    }
+
+    fn try_start_with(
+        kind: Kind,
+        port: Option<u16>,
+        settings: &[(&str, &Path)],
+    ) -> Result<App, String> {
         let installed = install_once(kind)?;
         let stderr = output_file(&format!("{}.stderr", kind.name()));
         let mut leash = kind
             .command(&installed, None)
             .env("PORT", port.unwrap_or(0).to_string())
+            .envs(settings.iter().copied())
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -380,17 +421,23 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static SDK_WXJAVA: Once = Once::new();
     static SDK_GO: Once = Once::new();
     static SDK_EASYWECHAT: Once = Once::new();
+    static PUSH_WXJAVA: Once = Once::new();
+    static PUSH_NODE: Once = Once::new();
     let installed = match kind {
-        Kind::Express => &EXPRESS,
-        Kind::Flask => &FLASK,
+        Kind::Express | Kind::PushExpress => &EXPRESS,
+        Kind::Flask | Kind::PushFlask => &FLASK,
         Kind::Streams => &STREAMS,
         Kind::Identity => &IDENTITY,
-        Kind::SdkWechatpy => &SDK_WECHATPY,
+        Kind::SdkWechatpy | Kind::PushWechatpy => &SDK_WECHATPY,
         Kind::SdkWxJava => &SDK_WXJAVA,
         Kind::SdkGo => &SDK_GO,
         Kind::SdkEasyWechat => &SDK_EASYWECHAT,
+        Kind::PushWxJava => &PUSH_WXJAVA,
+        Kind::PushNode => &PUSH_NODE,
     };
-    installed.get_or_init(|| install(kind)).clone()
+    installed
+        .get_or_init(|| install(kind.dependencies()))
+        .clone()
 }
 
 fn install(kind: Kind) -> Result<PathBuf, String> {

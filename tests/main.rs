@@ -26,6 +26,8 @@ mod outbound;
 mod overload;
 mod process;
 mod proxy_protocol;
+mod push;
+mod push_apps;
 mod push_kill;
 #[cfg(feature = "redis")]
 mod redis_server;
@@ -34,6 +36,7 @@ mod redis_store;
 mod rig;
 mod sdks;
 mod sessions;
+mod sim_push;
 mod tls;
 mod traps;
 mod upgrade;

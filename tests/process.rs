@@ -527,9 +527,16 @@ fn the_commands_that_dev_prints_work_as_printed() {
         ],
     );
     let commands = printed_commands(&dev, "Ctrl-C ends it.");
-    assert_eq!(commands.len(), 8, "{commands:#?}");
+    assert_eq!(commands.len(), 10, "{commands:#?}");
     let mut outputs = run_in_one_shell(&commands);
     assert_eq!(outputs.remove(3).trim(), "200 image/jpeg");
+    let pushed: Value =
+        serde_json::from_str(&outputs.remove(3)).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(pushed["accepted"], true, "{pushed}");
+    let message: Value =
+        serde_json::from_str(&outputs.remove(3)).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(message["message"]["Content"], "hello");
+    assert!(message["openid"].is_string(), "{message}");
     let me: Value = serde_json::from_str(&outputs[2]).unwrap_or_else(|_| panic!("{outputs:#?}"));
     assert_eq!(me["message"], "hello, I know you");
     assert!(me["openid"].is_string());

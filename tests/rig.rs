@@ -59,6 +59,7 @@ impl Rig {
             clock: clock.clone(),
             seed: 7,
             tls: None,
+            push: None,
         };
         let sim = Simulator::start(options).expect("the simulator starts on a free port");
         let config = configuration(&sim.url(), upstream, inbound, sections);
@@ -324,6 +325,7 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
 
 /// A sidecar of any configuration.
 pub(crate) fn start(config: &str, clock: &Clock) -> Sidecar {
+    log_to_file();
     let config = Config::from_toml(config).unwrap_or_else(|report| panic!("{report}"));
     Sidecar::start_at(config, clock.clone()).expect("the sidecar starts on free ports")
 }

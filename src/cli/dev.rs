@@ -7,12 +7,13 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,12 +25,19 @@ use crate::domain::AppId;
 use crate::resilience::panics::log_panics;
 use crate::secret::Secret;
 use crate::server::Sidecar;
+use crate::sim::push::PushOptions;
 use crate::sim::{Options, Simulator};
 use crate::telemetry::logs;
 
 /// The appid and secret that simulator and sidecar share; they are worth nothing anywhere else.
 const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// What the simulator signs and encrypts its pushes with.
+const PUSH_TOKEN: &str = "devtoken";
+const PUSH_AES_KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
+/// How long the sample app looks for a message that is on its way, in steps.
+const LOOKS: usize = 40;
+const LOOK: Duration = Duration::from_millis(25);
 
 /// Arguments of `wx-sidecar dev`.
 #[derive(Debug, clap::Args)]
@@ -112,6 +120,9 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         path = "/auth/login"
         methods = ["POST"]
         login = true
+        [push]
+        token = "{PUSH_TOKEN}"
+        aes_key = "{PUSH_AES_KEY}"
         [wechat]
         endpoints = ["{}"]
         [outbound]
@@ -133,6 +144,15 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
     let sidecar = Sidecar::start(config).map_err(|cause| {
         format!("{cause}; choose other ports with --listen, --outbound and --admin")
     })?;
+    let pushes = PushOptions::new(
+        format!("http://{}/wx/push", sidecar.inbound_addr()),
+        AppId::parse(APPID).expect("the appid above is one"),
+        Secret::new(PUSH_TOKEN),
+        Secret::new(PUSH_AES_KEY),
+    );
+    simulator
+        .push_to(pushes)
+        .map_err(|cause| format!("the simulator cannot push to the sidecar: {cause}"))?;
     Ok(Dev {
         simulator,
         sidecar,
@@ -176,6 +196,10 @@ Try it, in another terminal:
   # 4. The app calls WeChat, without an access_token and without the AppSecret.
   curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"table=7"}}' -o /dev/null -w '%{{http_code}} %{{content_type}}\n'
 
+  # 5. A user writes to the Mini Program: WeChat's message, encrypted, becomes JSON for the app.
+  curl -s http://{sim}/_sim/push -d '{{"kind":"text","user":"alice","fields":{{"Content":"hello"}}}}'
+  curl -s http://{sidecar}/public/pushed
+
 And what goes wrong:
 
   curl -s http://{sidecar}/api/whoami                                  # no token: the app sees nothing
@@ -203,12 +227,17 @@ fn serve_sample(listener: TcpListener) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // The last message that came, for whoever asks. Guards a value; held to replace or to copy it.
+    let pushed = Arc::<Mutex<Value>>::default();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            let service =
-                service_fn(|request| async move { Ok::<_, Infallible>(sample_answer(&request)) });
+            let pushed = Arc::clone(&pushed);
+            let service = service_fn(move |request| {
+                let pushed = Arc::clone(&pushed);
+                async move { Ok::<_, Infallible>(sample_answer(request, &pushed).await) }
+            });
             let serving = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
@@ -220,7 +249,46 @@ fn serve_sample(listener: TcpListener) -> io::Result<()> {
 }
 
 /// What a CloudRun app does: it believes its headers.
-fn sample_answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn sample_answer(request: Request<Incoming>, pushed: &Mutex<Value>) -> Response<Full<Bytes>> {
+    match request.uri().path() {
+        "/wx/push" => {
+            let (head, body) = request.into_parts();
+            let body = body
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes);
+            let message: Value =
+                serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
+            let of_user = head
+                .headers
+                .get("x-wx-openid")
+                .and_then(|value| value.to_str().ok());
+            *pushed.lock().unwrap_or_else(PoisonError::into_inner) =
+                json!({ "openid": of_user, "message": message });
+            respond(&json!({}))
+        }
+        "/public/pushed" => {
+            for _ in 0..LOOKS {
+                if !pushed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .is_null()
+                {
+                    break;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            let last = pushed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            respond(&last)
+        }
+        _ => respond(&who_am_i(&request)),
+    }
+}
+
+fn who_am_i(request: &Request<Incoming>) -> Value {
     let said = |name: &str| -> Value {
         request
             .headers()
@@ -228,7 +296,7 @@ fn sample_answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
             .and_then(|value| value.to_str().ok())
             .map_or(Value::Null, Value::from)
     };
-    let body = json!({
+    json!({
         "message": if said("x-wx-openid").is_null() { "hello, whoever you are" } else { "hello, I know you" },
         "openid": said("x-wx-openid"),
         "unionid": said("x-wx-unionid"),
@@ -238,7 +306,10 @@ fn sample_answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
         "method": request.method().as_str(),
         "path": request.uri().path(),
         "request_id": said("x-request-id"),
-    });
+    })
+}
+
+fn respond(body: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
     let kind = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

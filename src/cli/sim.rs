@@ -1,4 +1,6 @@
-//! `wx-sidecar sim`: the simulator on a port, until it is told to stop.
+//! `wx-sidecar sim`: the simulator on a port, until it is told to stop; `wx-sidecar sim push`: pushes without one.
+
+mod push;
 
 use std::convert::Infallible;
 use std::fs;
@@ -7,25 +9,33 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::crypto;
 use crate::domain::AppId;
 use crate::secret::Secret;
+use crate::sim::push::{Format, Mode, PushOptions};
 use crate::sim::{Identity, Options, SimApp, Simulator};
 
+const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// What signs and encrypts pushes where nothing else is given; invented, as the secret is.
+const PUSH_TOKEN: &str = "0123456789abcdef";
+const PUSH_AES_KEY: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
 /// Simulates WeChat's servers, for development without an account.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SimArgs {
+    #[command(subcommand)]
+    command: Option<Box<SimCommand>>,
     /// Where to listen; whoever can reach it can log in as anyone.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9902")]
     pub listen: SocketAddr,
     /// The AppID of the one Mini Program that exists.
-    #[arg(long, default_value = "wx0123456789abcdef", value_parser = AppId::parse)]
+    #[arg(long, default_value = APPID, value_parser = AppId::parse)]
     pub appid: AppId,
     /// Its AppSecret; an invented one, never a real one.
     #[arg(long, default_value = SECRET, value_parser = parse_secret)]
@@ -36,10 +46,36 @@ pub struct SimArgs {
     /// The certificate's private key in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Where to push what WeChat would tell the app of the calls that it makes, such as http://127.0.0.1:8080/wx/push;
+    /// without it nothing is pushed.
+    #[arg(long, value_name = "URL")]
+    pub push_to: Option<String>,
+    /// The token that pushes are signed with.
+    #[arg(long, value_name = "TOKEN", default_value = PUSH_TOKEN, value_parser = parse_secret)]
+    pub push_token: Secret,
+    /// The EncodingAESKey that pushes are encrypted with, 43 letters and digits.
+    #[arg(long, value_name = "KEY", default_value = PUSH_AES_KEY, value_parser = parse_secret)]
+    pub push_aes_key: Secret,
+    /// How pushes are protected.
+    #[arg(long, value_enum, default_value_t)]
+    pub push_mode: Mode,
+    /// The format of pushes.
+    #[arg(long, value_enum, default_value_t)]
+    pub push_format: Format,
 }
 
-/// Runs the simulator until SIGINT or SIGTERM.
-pub fn run(args: SimArgs) -> ExitCode {
+#[derive(Subcommand, Debug)]
+enum SimCommand {
+    /// Push a message or an event to a receiver, as WeChat does, and judge its reply.
+    Push(push::PushArgs),
+}
+
+/// Runs the simulator until SIGINT or SIGTERM, or pushes.
+pub fn run(mut args: SimArgs) -> ExitCode {
+    if let Some(command) = args.command.take() {
+        let SimCommand::Push(args) = *command;
+        return push::push(args);
+    }
     match simulate(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,7 +102,18 @@ fn simulate(args: SimArgs) -> io::Result<()> {
         secret,
         tls_cert,
         tls_key,
+        push_to,
+        push_token,
+        push_aes_key,
+        push_mode,
+        push_format,
+        command: _,
     } = args;
+    let push = push_to.map(|to| PushOptions {
+        mode: push_mode,
+        format: push_format,
+        ..PushOptions::new(to, appid.clone(), push_token, push_aes_key)
+    });
     let mut curl = "curl -s".to_owned();
     let tls = match (tls_cert, tls_key) {
         (Some(certificate), Some(key)) => {
@@ -85,6 +132,7 @@ fn simulate(args: SimArgs) -> io::Result<()> {
         clock: Clock::System,
         seed: u64::from_ne_bytes(crypto::random()),
         tls,
+        push,
     })
     .map_err(|error| io::Error::new(error.kind(), format!("cannot start on {listen}: {error}")))?;
     println!("{}", greeting(&curl, &simulator.url(), &named, shown));

@@ -13,6 +13,7 @@ mod open_data;
 mod oracle;
 mod path;
 mod proxy_header;
+mod push;
 mod request;
 mod response;
 mod stored;
@@ -23,6 +24,7 @@ pub use headers::headers;
 pub use open_data::open_data;
 pub use path::path;
 pub use proxy_header::proxy_header;
+pub use push::push;
 pub use request::request;
 pub use response::response;
 pub use stored::stored;
@@ -219,5 +221,5 @@ mod tests {
         };
     }
 
-    replays! { chunked headers open_data path proxy_header request response stored token }
+    replays! { chunked headers open_data path proxy_header push request response stored token }
 }

@@ -4,7 +4,6 @@
 //! routes are wired to them in `server/`.
 
 mod assertion;
-mod seal;
 mod shown;
 mod store;
 mod token;

@@ -17,10 +17,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::seal::{self, Seals};
 use crate::clock::Timestamp;
 use crate::crypto::{self, base64url};
 use crate::domain::{AppId, OpenId, SessionKey, UnionId, User};
+use crate::seal::{self, Seals};
 use crate::secret::Secret;
 
 const SEALS: seal::Purpose = seal::Purpose {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::api_security;
-use super::exchange::{Answer, Request, percent_decode};
+use super::exchange::{Answer, Outcome, Request, percent_decode};
 use super::fault::{Effect, FOR_EVER, Fault};
 use super::ids::base64_of;
 use super::open_data::OpenDataOrder;
@@ -34,6 +34,20 @@ const LONGEST_ADVANCE_S: u64 = 10 * 365 * 86_400;
 pub(super) fn owns(path: &str) -> bool {
     path.strip_prefix(PREFIX)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a call orders a push, which is answered when it is done.
+pub(super) fn is_push(request: &Request) -> bool {
+    request.method == Method::POST && request.path == "/_sim/push"
+}
+
+/// Understands the order of a push.
+pub(super) fn push(state: &mut State, request: &Request) -> Outcome {
+    let due = parse(&request.body).and_then(|order| state.ordered_push(order).map_err(Wrong));
+    match due {
+        Ok(due) => Outcome::Push(Box::new(due)),
+        Err(Wrong(why)) => Outcome::Answer(Answer::control(400, &json!({ "error": why }))),
+    }
 }
 
 /// Answers a control call.
@@ -72,6 +86,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         (&Method::GET, "calls", "") => {
             Ok(serde_json::to_value(&state.calls).expect("strings and numbers serialise"))
         }
+        (&Method::GET, "push", "") => Ok(pushes(state)),
         (&Method::GET, "rids", rid) if !rid.is_empty() => call_by_rid(state, rid),
         (&Method::POST, "clock", "") => advance(state, request),
         (&Method::POST, "reset", "") => {
@@ -540,6 +555,11 @@ fn check_status(status: Option<u16>) -> Result<(), Wrong> {
 fn header_value(field: &str, value: &str) -> Result<HeaderValue, Wrong> {
     HeaderValue::from_str(value)
         .map_err(|_| Wrong(format!("`{field}` cannot stand in a header field")))
+}
+
+fn pushes(state: &State) -> Value {
+    let pushed = state.outbox.as_ref().map(|outbox| &outbox.pushed);
+    serde_json::json!({ "pushes": pushed })
 }
 
 fn call_by_rid(state: &State, rid: &str) -> Result<Value, Wrong> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::calls::masked;
 use super::fault::Effect;
+use super::outbox::Due;
 use super::refusal::{Refused, wording};
 use super::rids::{Remembered, beginning};
 use super::state::State;
@@ -58,6 +59,8 @@ pub(super) enum Outcome {
     Torn(Answer),
     /// The answer, its body in pieces.
     Slow(Answer, Pace),
+    /// What came of a push, which is to be sent first.
+    Push(Box<Due>),
 }
 
 /// How a body comes in pieces.
@@ -84,6 +87,9 @@ pub(super) struct Answer {
 
 /// Decides a call: the whole of the simulator, short of the network.
 pub(super) fn receive(state: &mut State, request: Request) -> Reply {
+    if control::is_push(&request) {
+        return Reply::at_once(control::push(state, &request));
+    }
     if control::owns(&request.path) {
         return Reply::at_once(Outcome::Answer(control::answer(state, &request)));
     }
@@ -93,7 +99,7 @@ pub(super) fn receive(state: &mut State, request: Request) -> Reply {
     let outcome = suffer(state, &request, effect);
     let answer = match &outcome {
         Outcome::Answer(answer) | Outcome::Torn(answer) | Outcome::Slow(answer, _) => Some(answer),
-        Outcome::Reset => None,
+        Outcome::Reset | Outcome::Push(_) => None,
     };
     if let Some((answer, rid)) = answer.and_then(|answer| Some((answer, answer.rid.clone()?))) {
         let call = remembered(state, &request, answer, delay);
@@ -654,7 +660,7 @@ mod tests {
             method in "GET|POST|PUT|DELETE|HEAD",
             path in prop_oneof![
                 4 => ENDPOINTS,
-                1 => "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|purchases|faults|quota|access|clock|reset|calls|rids/.{0,9}|.{0,9})",
+                1 => "/_sim/(code|encrypt|users|users/.{0,9}|apps/.{0,9}|purchases|faults|quota|access|push|clock|reset|calls|rids/.{0,9}|.{0,9})",
                 1 => "/.{0,20}",
             ],
             query in "((appid|secret|js_code|grant_type|user|type|media_id|.{0,3})=(.{0,9}|wx0123456789abcdef|right|image|client_credential)&){0,3}(access_token=TOKEN&)?(openid=OPENID&sig_method=hmac_sha256)?",

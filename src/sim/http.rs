@@ -17,6 +17,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
 use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{Answer, Outcome, Pace, Query, Request, receive};
 use super::lock;
+use super::outbox::Due;
 use super::state::State;
 
 const BODY_LIMIT: usize = 32 << 20;
@@ -91,7 +93,7 @@ async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: IpAddr,
     socket: &Arc<Socket>,
-    state: &Mutex<State>,
+    state: &Arc<Mutex<State>>,
 ) {
     let service = service_fn(|request| exchange(request, peer, state, socket));
     let served = hyper::server::conn::http1::Builder::new()
@@ -106,7 +108,7 @@ async fn serve_connection(
 async fn exchange(
     request: HttpRequest<Incoming>,
     peer: IpAddr,
-    state: &Mutex<State>,
+    state: &Arc<Mutex<State>>,
     socket: &Arc<Socket>,
 ) -> Result<Response<SimBody>, Torn> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -114,7 +116,14 @@ async fn exchange(
         Ok(request) => request,
         Err(answer) => return Ok(whole(answer)),
     };
-    let reply = receive(&mut lock(state), request);
+    let (reply, due) = {
+        let mut state = lock(state);
+        let reply = receive(&mut state, request);
+        (reply, state.take_due())
+    };
+    for due in due {
+        tokio::spawn(push_later(due, Arc::clone(state)));
+    }
     if !reply.delay.is_zero() {
         tokio::time::sleep(reply.delay).await;
     }
@@ -132,11 +141,34 @@ async fn exchange(
             tracing::debug!(%method, path, "the simulator answers slowly");
             Ok(slow(answer, pace))
         }
+        Outcome::Push(due) => Ok(whole(Answer::control(200, &push(*due, state).await))),
         Outcome::Reset => {
             tracing::debug!(%method, path, "the simulator resets the connection");
             Err(tear(socket))
         }
     }
+}
+
+async fn push_later(due: Due, state: Arc<Mutex<State>>) {
+    tokio::time::sleep(due.after).await;
+    push(due, &state).await;
+}
+
+/// Pushes and keeps what came of it; that as JSON.
+async fn push(due: Due, state: &Mutex<State>) -> Value {
+    let Due { pusher, push, .. } = due;
+    let outcome = pusher.send_by(&push, || lock(state).now()).await;
+    tracing::debug!(
+        kind = push.kind(),
+        accepted = outcome.is_accepted(),
+        "the simulator pushed"
+    );
+    let mut told = serde_json::to_value(&outcome).expect("texts and numbers serialise");
+    told["accepted"] = outcome.is_accepted().into();
+    if let Some(outbox) = &mut lock(state).outbox {
+        outbox.keep(&push, outcome);
+    }
+    told
 }
 
 async fn read(request: HttpRequest<Incoming>, peer: IpAddr) -> Result<Request, Answer> {

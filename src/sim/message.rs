@@ -1,6 +1,6 @@
 //! Messages to users: subscription messages, and replies of customer service.
 //!
-//! Nobody receives them. What is kept of WeChat is what it refuses: a template's field that breaks the rule of its type,
+//! Nobody receives them; that a subscription message was is pushed. What is kept of WeChat is what it refuses: a template's field that breaks the rule of its type,
 //! a user who wants none, an answer that comes too late or too often.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::api::{ok, posted};
 use super::exchange::Request;
+use super::push::Push;
 use super::refusal::{Refusal, Refused};
 use super::state::State;
 use crate::clock::Timestamp;
@@ -90,7 +91,16 @@ pub(super) fn subscribe(state: &mut State, request: &Request) -> Result<Value, R
     if !state.users[&user].subscribed {
         return Err(Refusal::MessagesRefused.into());
     }
-    Ok(ok(json!({ "msgid": state.ids.message_id() })))
+    let msgid = state.ids.message_id();
+    let sent = json!({ "List": {
+        "TemplateId": body.template_id,
+        "MsgID": msgid.to_string(),
+        "ErrorCode": "0",
+        "ErrorStatus": "success",
+    } });
+    let event = Push::event("subscribe_msg_sent_event", sent).with_openid(body.touser);
+    state.push_soon(app, event);
+    Ok(ok(json!({ "msgid": msgid })))
 }
 
 /// `POST /cgi-bin/message/custom/send`.

@@ -31,10 +31,12 @@ mod message;
 mod multipart;
 mod open_data;
 mod operations;
+mod outbox;
 mod payment;
 mod picture;
 #[cfg(test)]
 mod probe;
+pub mod push;
 mod quota;
 mod refusal;
 mod rids;
@@ -61,7 +63,9 @@ pub use api_security::{ApiSecurity, SimKey};
 pub use calls::Received;
 pub use fault::{Effect, Fault};
 pub use open_data::{Encrypted, OpenDataKind, OpenDataOrder, WhichKey};
+use outbox::Outbox;
 pub use payment::PayKeys;
+use push::{Outcome, PushOptions};
 pub use quota::Limits;
 use state::{CodeKind, State};
 pub use state::{SimApp, UserChange};
@@ -90,10 +94,14 @@ pub struct Options {
     pub seed: u64,
     /// If there is one, HTTPS is spoken, and plain HTTP is not.
     pub tls: Option<Identity>,
+    /// Where to push what WeChat would tell the app with this AppID of the calls that it makes. The simulator's own clock
+    /// takes the place of the one in it.
+    pub push: Option<PushOptions>,
 }
 
 impl Options {
-    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock, without TLS.
+    /// A simulator of one Mini Program on a free port of the loopback interface, by the system's clock, without TLS and
+    /// pushes.
     pub fn local(appid: AppId, secret: Secret) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -101,6 +109,7 @@ impl Options {
             clock: Clock::System,
             seed: 0,
             tls: None,
+            push: None,
         }
     }
 }
@@ -109,7 +118,8 @@ impl Simulator {
     /// Starts a simulator on a thread of its own; it is bound when this returns.
     ///
     /// # Errors
-    /// If the address cannot be bound, the thread cannot be made, `apps` is empty, or certificate and key are no pair.
+    /// If the address cannot be bound, the thread cannot be made, `apps` is empty, certificate and key are no pair, or
+    /// nobody can be pushed to with the options.
     pub fn start(options: Options) -> io::Result<Self> {
         if options.apps.is_empty() {
             return Err(io::Error::new(
@@ -132,6 +142,7 @@ impl Simulator {
 
         let mut state = State::new(options.clock, options.seed, options.apps);
         state.url = format!("{scheme}://{addr}");
+        state.outbox = options.push.map(Outbox::new).transpose()?;
         let state = Arc::new(Mutex::new(state));
         let (running, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
@@ -212,6 +223,27 @@ impl Simulator {
         self.state().calls.received(path)
     }
 
+    /// Pushes to this receiver from now on.
+    ///
+    /// # Errors
+    /// If nobody can be pushed to with the options.
+    pub fn push_to(&self, options: PushOptions) -> io::Result<()> {
+        let outbox = Outbox::new(options)?;
+        self.state().outbox = Some(outbox);
+        Ok(())
+    }
+
+    /// What came of the last 100 pushes, the oldest first: those that followed from calls and those that were ordered.
+    pub fn pushes(&self) -> Vec<Outcome> {
+        let state = self.state();
+        let pushed = state.outbox.as_ref().map(|outbox| &outbox.pushed);
+        pushed
+            .into_iter()
+            .flatten()
+            .map(|pushed| pushed.outcome.clone())
+            .collect()
+    }
+
     /// Limits how often each app may call a path; the limits replace those before them. No path has any at first.
     pub fn limit(&self, path: &str, limits: Limits) {
         self.state().quotas.limit(path, limits);
@@ -242,8 +274,8 @@ impl Simulator {
         self.state().advance(by);
     }
 
-    /// Forgets users, codes, cloudIDs, media, coins, tokens, the white-list, withheld paths, quotas, faults, calls and the
-    /// clock's offset; keeps the apps.
+    /// Forgets users, codes, cloudIDs, media, coins, tokens, the white-list, withheld paths, quotas, faults, calls, pushes
+    /// and the clock's offset; keeps the apps.
     pub fn reset(&self) {
         self.state().reset();
     }

@@ -14,6 +14,7 @@ use super::ids::{self, Ids};
 use super::media::Media;
 use super::message::Conversation;
 use super::open_data::CloudIds;
+use super::outbox::Outbox;
 use super::payment::{PayKeys, Payments};
 use super::quota::{Quota, Quotas, Usage, minute};
 use super::refusal::Refusal;
@@ -126,6 +127,8 @@ pub(super) struct State {
     pub(super) rids: Rids,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
+    /// If there is somebody to push to.
+    pub(super) outbox: Option<Outbox>,
 }
 
 /// An app and its tokens.
@@ -209,6 +212,7 @@ impl State {
             rids: Rids::default(),
             faults: Faults::default(),
             calls: Calls::default(),
+            outbox: None,
         }
     }
 
@@ -239,6 +243,9 @@ impl State {
         self.rids = Rids::default();
         self.faults.clear();
         self.calls = Calls::default();
+        if let Some(outbox) = &mut self.outbox {
+            outbox.clear();
+        }
     }
 
     pub(super) fn app_index(&self, appid: &str) -> Option<usize> {

@@ -6,11 +6,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::super::diagnostic::Fault;
-use super::super::raw::{self, Field, Text};
-use super::super::values::{self, one_of};
-use super::super::{Delivery, Push, PushEnvelope, PushMode, PushRoute, Reply};
 use super::{Check, SecretKeys, path, whole_within};
+use crate::config::diagnostic::Fault;
+use crate::config::raw::{self, Field, Text};
+use crate::config::values::{self, one_of};
+use crate::config::{Delivery, Push, PushEnvelope, PushMode, PushRoute, Reply};
 use crate::secret::Secret;
 use crate::wechat::push::{EncodingAesKey, Format};
 

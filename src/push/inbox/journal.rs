@@ -288,6 +288,16 @@ impl Journal {
         Ok(())
     }
 
+    /// As if another version had written it.
+    #[cfg(test)]
+    pub(super) fn pretend_form(&mut self, form: u64) -> Result<(), JournalError> {
+        let database = self.database.as_ref().expect("a test has just opened it");
+        let transaction = database.begin_write()?;
+        transaction.open_table(META)?.insert("form", form)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn size_of_file(&self) -> u64 {
         let Some(place) = &self.place else {
             return 0;

@@ -10,9 +10,9 @@ use super::{Claimed, Family};
 use crate::clock::Timestamp;
 use crate::crypto;
 use crate::domain::{AppId, OpenId, SessionKey};
+use crate::seal::{Purpose, Seals};
 use crate::secret::Secret;
 use crate::session::Granted;
-use crate::session::seal::{Purpose, Seals};
 use crate::session::token::{Claims, SessionId};
 
 const SEALS: Purpose = Purpose {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use tokio::time::{Instant, timeout};
 
-use super::link::{Connection, Link, Pauses, reason};
+use crate::redis_link::{Connection, Link, Pauses, reason};
 
 /// How long Redis holds a question that it has no news for.
 const WAIT: Duration = Duration::from_millis(1000);

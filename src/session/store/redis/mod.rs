@@ -6,7 +6,6 @@
 //! overwritten. Every key has a time to live, so there is nothing to clean up.
 
 mod follower;
-mod link;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +21,12 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::crypto;
 use crate::domain::{OpenId, SessionKey};
+use crate::redis_link::{Failure, Link};
 use crate::session::Granted;
 use crate::session::token::{Claims, SessionId};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::store::StoreMetrics;
 use follower::{Followed, Follower};
-use link::{Failure, Link};
 
 /// How often a compare-and-set is tried while others change the same value; that many do at once only in an attack.
 const MOST_TURNS: usize = 8;
@@ -343,7 +342,7 @@ impl RedisStore {
     ) -> Result<Option<T>, Unavailable> {
         match self.link.ask(operation, command, &self.metrics).await {
             Ok(value) => Ok(value),
-            Err(Failure::Away(why)) => Err(why),
+            Err(Failure::Away(why)) => Err(Unavailable(why)),
             Err(Failure::Foreign) => {
                 self.metrics.value_refused();
                 Ok(None)

@@ -1,4 +1,4 @@
-//! Sealing under keys that rotate: what tokens and the values of a shared store have in common.
+//! Sealing under keys that rotate: what tokens and all that stands in a shared store have in common.
 //!
 //! ```text
 //! version 1 | key id 4 | nonce 12 | AES-256-GCM-SIV( plaintext ) | tag 16
@@ -16,7 +16,7 @@ const KEY_ID_LEN: usize = 4;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 
 /// The keys for one purpose.
-pub(super) struct Seals(Vec<Seal>);
+pub(crate) struct Seals(Vec<Seal>);
 
 struct Seal {
     id: [u8; KEY_ID_LEN],
@@ -24,14 +24,14 @@ struct Seal {
 }
 
 /// What keys are for. The labels are those of HKDF, and never change.
-pub(super) struct Purpose {
-    pub(super) key: &'static [u8],
-    pub(super) id: &'static [u8],
+pub(crate) struct Purpose {
+    pub(crate) key: &'static [u8],
+    pub(crate) id: &'static [u8],
 }
 
 impl Seals {
     /// Derives the keys from secrets, newest first. There is at least one secret.
-    pub(super) fn derive(appid: &AppId, secrets: &[Secret], purpose: &Purpose) -> Self {
+    pub(crate) fn derive(appid: &AppId, secrets: &[Secret], purpose: &Purpose) -> Self {
         let seals = secrets.iter().map(|secret| {
             let material = secret.expose().as_bytes();
             let salt = appid.as_str().as_bytes();
@@ -45,7 +45,7 @@ impl Seals {
     }
 
     /// Seals `plaintext` together with `data`, which is needed to open it and is not in it.
-    pub(super) fn seal(&self, data: &[u8], mut plaintext: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal(&self, data: &[u8], mut plaintext: Vec<u8>) -> Vec<u8> {
         let seal = &self.0[0];
         let nonce = crypto::random();
         seal.aead.seal(nonce, data, &mut plaintext);
@@ -59,7 +59,7 @@ impl Seals {
 
     /// The plaintext, in place, if this was sealed by one of these keys with this `data`; and which key that was, counted
     /// from the newest.
-    pub(super) fn open<'s>(&self, data: &[u8], sealed: &'s mut [u8]) -> Option<(usize, &'s [u8])> {
+    pub(crate) fn open<'s>(&self, data: &[u8], sealed: &'s mut [u8]) -> Option<(usize, &'s [u8])> {
         let (header, sealed) = sealed.split_first_chunk_mut::<HEADER_LEN>()?;
         let [version, rest @ ..] = *header;
         let (id, nonce) = rest.split_first_chunk::<KEY_ID_LEN>()?;

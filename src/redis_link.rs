@@ -2,7 +2,7 @@
 //!
 //! Nobody who asks ever waits for a connection. While there is none, or too much is under way, the answer is no, at once;
 //! a command that is not answered in time, or answered with anything but an answer, takes the connection out of use, so
-//! that one login finds out and not each of them. What watches it ([`Link::keep`]) proves a new connection by a write
+//! that one finds out and not all who come. What watches it ([`Link::keep`]) proves a new connection by a write
 //! before anybody gets it: a replica, a full memory or a user without rights would let itself be connected to.
 
 use std::borrow::Cow;
@@ -24,7 +24,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Redis, RedisMode, RedisNode, RedisPlace};
-use crate::session::store::Unavailable;
 use crate::telemetry::store::StoreMetrics;
 
 /// How long a connection may take to be made, greeting and TLS included.
@@ -33,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a connection that nobody complains about is proved.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How many commands may be under way; at 200 ms each, more than Redis would be asked by a storm of logins.
+/// How many commands may be under way; at 200 ms each, more than Redis would be asked in a storm.
 const MOST_IN_FLIGHT: usize = 1024;
 /// Between two attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -46,7 +45,7 @@ const ERROR: &str = "error";
 const OK: &str = "ok";
 
 /// The way to Redis, and the connection in use.
-pub(super) struct Link {
+pub(crate) struct Link {
     config: Redis,
     open: ArcSwapOption<Connection>,
     /// Counts connections that were put to use.
@@ -63,27 +62,29 @@ pub(super) struct Link {
 
 /// A connection that many can use at once; which is why it is cloned to be used.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(crate) enum Connection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 /// Why there is no answer that could be used.
 #[derive(Debug)]
-pub(super) enum Failure {
-    Away(Unavailable),
+pub(crate) enum Failure {
+    /// It cannot be asked now; why, in a word.
+    Away(&'static str),
     /// What is there under this name is no value of ours, but a list or the like.
     Foreign,
 }
 
 /// Pauses that grow as long as nothing comes of what is between them.
-pub(super) struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
 
 /// A place among the commands under way.
 struct Place<'a>(&'a AtomicUsize);
 
 impl Link {
-    pub(super) fn new(config: &Redis) -> Self {
+    /// Connects to nobody yet, and needs no runtime.
+    pub(crate) fn new(config: &Redis) -> Self {
         if config.nodes.iter().any(|node| node.tls) {
             // The library takes the process' provider, which there is unless two are built in and nobody has chosen.
             let _chosen_already = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -101,7 +102,7 @@ impl Link {
     }
 
     /// Asks, within the deadline.
-    pub(super) async fn ask<T: FromRedisValue>(
+    pub(crate) async fn ask<T: FromRedisValue>(
         &self,
         operation: &'static str,
         command: &Cmd,
@@ -109,7 +110,7 @@ impl Link {
     ) -> Result<T, Failure> {
         let not_sent = |why| {
             metrics.not_sent(operation, why);
-            Failure::Away(Unavailable(why))
+            Failure::Away(why)
         };
         let connection = self.open.load_full().ok_or_else(|| not_sent(AWAY))?;
         let _place = Place::take(&self.in_flight).ok_or_else(|| not_sent(BUSY))?;
@@ -131,11 +132,11 @@ impl Link {
         };
         metrics.request(operation, result, took);
         self.take_out_of_use(&connection, why);
-        Err(Failure::Away(Unavailable(result)))
+        Err(Failure::Away(result))
     }
 
     /// Keeps a connection in use for as long as one can be had. `probe` makes a command that writes; `told` hears of changes.
-    pub(super) async fn keep(
+    pub(crate) async fn keep(
         &self,
         probe: impl Fn() -> Cmd,
         metrics: &StoreMetrics,
@@ -159,7 +160,7 @@ impl Link {
     }
 
     /// A connection of one's own; an answer may take `patience`.
-    pub(super) async fn connect(&self, patience: Duration) -> RedisResult<Connection> {
+    pub(crate) async fn connect(&self, patience: Duration) -> RedisResult<Connection> {
         let nodes = &self.config.nodes;
         match &self.config.mode {
             RedisMode::Single => self.connect_to(&nodes[0], patience).await,
@@ -173,17 +174,17 @@ impl Link {
 
     /// Has the connection in use proved at once: another one to the same Redis has failed, and the first to use this one
     /// should not be whoever logs in next.
-    pub(super) fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         self.doubted.notify_one();
     }
 
     /// How many connections have been put to use: another number, and Redis may be another one.
-    pub(super) fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::Acquire)
     }
 
     /// Why there is no connection in use, if there is none.
-    pub(super) fn why_away(&self) -> Option<Cow<'static, str>> {
+    pub(crate) fn why_away(&self) -> Option<Cow<'static, str>> {
         let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         why.clone()
     }
@@ -371,12 +372,12 @@ impl ConnectionLike for Connection {
 }
 
 impl Pauses {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(SHORTEST_PAUSE)
     }
 
     /// Pauses after something that went on for `lasted`. What held for a while deserves to be had again soon.
-    pub(super) async fn pause(&mut self, lasted: Duration) {
+    pub(crate) async fn pause(&mut self, lasted: Duration) {
         if lasted > 2 * LONGEST_PAUSE {
             self.0 = SHORTEST_PAUSE;
         }
@@ -401,7 +402,7 @@ impl Drop for Place<'_> {
 
 /// What an error is called in the log and on `/readyz`: Redis' own word for it, or what the system says. Never what else
 /// Redis says, which may be anything.
-pub(super) fn reason(error: &RedisError) -> Cow<'static, str> {
+pub(crate) fn reason(error: &RedisError) -> Cow<'static, str> {
     let is_word = |code: &&str| {
         let upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit();
         (1..=20).contains(&code.len()) && code.bytes().all(upper)
