@@ -111,6 +111,7 @@ struct Run {
     push: String,
     sections: String,
     life: (Duration, Duration),
+    is_shared: bool,
     /// Kills that are left.
     kills: AtomicUsize,
     lives: AtomicU32,
@@ -158,6 +159,7 @@ impl Run {
                 None => LIFE,
                 Some(_) => SHARED_LIFE,
             },
+            is_shared: url.is_some(),
             kills: AtomicUsize::new(options.kills),
             lives: AtomicU32::new(0),
             tally: Mutex::default(),
@@ -275,11 +277,11 @@ impl Run {
                 tally.kills += 1;
                 tally.early += usize::from(is_early);
                 tally.said.push_str(&said);
-                // In trouble it is the app that is measured.
+                // In trouble it is the app that is measured; what is delivered for another takes longer than its troubles.
+                let in_peace = |of: u64| of == era && era.is_multiple_of(2);
                 if let Some((at, of)) = first
                     && lived > 0
-                    && of == era
-                    && era.is_multiple_of(2)
+                    && (in_peace(of) || self.is_shared)
                 {
                     tally.first_delivery.push(at - born);
                 }
