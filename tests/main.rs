@@ -30,6 +30,8 @@ mod push;
 mod push_apps;
 mod push_kill;
 #[cfg(feature = "redis")]
+mod push_redis;
+#[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -299,70 +300,94 @@ fn the_command_sends_any_event_with_any_field_and_speaks_json() {
 
 // Storms.
 
-/// A receiver that can be killed and that comes back at the same address: acknowledges, and notes what it has
-/// acknowledged before it does.
+/// A receiver that dies once and comes back at the same address. It notes what it acknowledges before it does.
 struct Mortal {
     addr: SocketAddr,
-    seen: Arc<Mutex<Vec<Value>>>,
-    living: Option<JoinHandle<()>>,
+    life: Arc<Life>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Life {
+    seen: Mutex<Vec<Value>>,
+    /// All of this life.
+    connections: Mutex<Vec<TcpStream>>,
+    /// Whether the acceptor is to stop at the next connection.
+    over: AtomicBool,
 }
 
 impl Mortal {
-    /// Dies after so many requests, without an answer to the last one, and lives again after `rebirth`.
-    fn dying_after(requests: usize, rebirth: Signal) -> Self {
+    /// Dies when it has seen so many requests, without an answer to the last one.
+    fn dying_after(requests: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let seen = Arc::<Mutex<Vec<Value>>>::default();
-        let ours = Arc::clone(&seen);
-        let living = thread::spawn(move || {
-            live(&listener, &ours, Some(requests));
-            drop(listener);
-            rebirth.wait();
-            live(&TcpListener::bind(addr).unwrap(), &ours, None);
+        let life = Arc::<Life>::default();
+        let ours = Arc::clone(&life);
+        let acceptor = thread::spawn(move || {
+            ours.live(listener, Some(requests));
+            ours.over.store(false, Ordering::SeqCst);
+            let listener = TcpListener::bind(addr).expect("the address that was left");
+            ours.live(listener, None);
         });
         Self {
             addr,
-            seen,
-            living: Some(living),
+            life,
+            acceptor: Some(acceptor),
         }
     }
 }
 
 impl Drop for Mortal {
     fn drop(&mut self) {
-        let farewell =
-            TcpStream::connect(self.addr).and_then(|mut it| it.write_all(b"END\r\n\r\n"));
-        if let Some(living) = self.living.take().filter(|_| farewell.is_ok()) {
-            let _panicked_with_a_message = living.join();
+        self.life.over.store(true, Ordering::SeqCst);
+        if TcpStream::connect(self.addr).is_ok() {
+            let _panicked_with_a_message = self.acceptor.take().map(JoinHandle::join);
         }
     }
 }
 
-/// One connection at a time is enough; ends after so many requests, or when it is told to.
-fn live(listener: &TcpListener, seen: &Mutex<Vec<Value>>, most: Option<usize>) {
-    let mut served = 0;
-    while let Ok((stream, _)) = listener.accept() {
-        let mut writer = stream.try_clone().unwrap();
-        let mut reader = BufReader::new(stream);
-        while let Some((first, body)) = read_request(&mut reader) {
-            if first == "END" {
-                return;
-            }
-            served += 1;
-            if most == Some(served) {
-                return;
-            }
-            seen.lock()
-                .unwrap()
-                .push(serde_json::from_slice(&body).unwrap());
-            if writer.write_all(SUCCESS).is_err() {
+impl Life {
+    fn live(self: &Arc<Self>, listener: TcpListener, most: Option<usize>) {
+        let addr = listener.local_addr().unwrap();
+        while let Ok((stream, _)) = listener.accept() {
+            if self.over.load(Ordering::SeqCst) {
                 break;
             }
+            let mut connections = self.connections.lock().unwrap();
+            connections.push(stream.try_clone().unwrap());
+            let life = Arc::clone(self);
+            thread::spawn(move || life.serve(stream, most, addr));
+        }
+        // Nobody can connect any more before those who are connected are thrown out.
+        drop(listener);
+        for connection in self.connections.lock().unwrap().drain(..) {
+            let _gone_already = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, most: Option<usize>, addr: SocketAddr) {
+        let mut writer = stream.try_clone().unwrap();
+        let mut reader = BufReader::new(stream);
+        while let Some(body) = read_request(&mut reader) {
+            let count = {
+                let mut seen = self.seen.lock().unwrap();
+                seen.push(serde_json::from_slice(&body).unwrap());
+                seen.len()
+            };
+            if most == Some(count) {
+                self.over.store(true, Ordering::SeqCst);
+                let _woken = TcpStream::connect(addr);
+                return;
+            }
+            if writer.write_all(SUCCESS).is_err() {
+                return;
+            }
         }
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+/// The body.
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
@@ -382,7 +407,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> 
     });
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
-    Some((head.first()?.clone(), body))
+    Some(body)
 }
 
 fn storm_options(to: SocketAddr) -> PushOptions {
@@ -415,21 +440,19 @@ fn read_ledger(path: &Path) -> Vec<(String, u64, String, u64)> {
 
 #[test]
 fn a_storm_outlives_its_receiver_and_its_ledger_is_true() {
-    let rebirth = Signal::default();
-    let receiver = Mortal::dying_after(30, rebirth.clone());
+    let receiver = Mortal::dying_after(30);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger");
     let storm = Storm {
         count: 100,
         users: 7,
-        concurrency: 1,
+        concurrency: 4,
         size: 200,
         duplicates: 30,
         ..Storm::default()
     };
     let pusher = Pusher::new(storm_options(receiver.addr)).unwrap();
     let ledger = Ledger::open(&path).unwrap();
-    rebirth.give();
     let report = block_on(storm.run(&pusher, Some(ledger))).unwrap();
     assert_eq!(
         (report.messages, report.acknowledged, report.lost),
@@ -440,12 +463,12 @@ fn a_storm_outlives_its_receiver_and_its_ledger_is_true() {
         "{report:?}"
     );
 
-    let seen = receiver.seen.lock().unwrap().clone();
+    let seen = receiver.life.seen.lock().unwrap().clone();
     let mut numbers = BTreeMap::<u64, (String, u64)>::new();
     let mut last = BTreeMap::<String, u64>::new();
     for message in &seen {
         let content = message["Content"].as_str().unwrap();
-        let mut words = content.split([' ']);
+        let mut words = content.split(' ');
         assert_eq!(words.next(), Some("storm"));
         let openid = words.next().unwrap().to_owned();
         let n = words.next().unwrap().parse().unwrap();

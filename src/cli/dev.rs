@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::run::serve;
+use super::sim::{PUSH_AES_KEY, PUSH_TOKEN};
 use crate::config::Config;
 use crate::domain::AppId;
 use crate::resilience::panics::log_panics;
@@ -32,9 +33,6 @@ use crate::telemetry::logs;
 /// The appid and secret that simulator and sidecar share; they are worth nothing anywhere else.
 const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// What the simulator signs and encrypts its pushes with.
-const PUSH_TOKEN: &str = "devtoken";
-const PUSH_AES_KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
 /// How long the sample app looks for a message that is on its way, in steps.
 const LOOKS: usize = 40;
 const LOOK: Duration = Duration::from_millis(25);

@@ -22,8 +22,8 @@ use crate::sim::{Identity, Options, SimApp, Simulator};
 const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// What signs and encrypts pushes where nothing else is given; invented, as the secret is.
-const PUSH_TOKEN: &str = "0123456789abcdef";
-const PUSH_AES_KEY: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+pub(super) const PUSH_TOKEN: &str = "0123456789abcdef";
+pub(super) const PUSH_AES_KEY: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
 /// Simulates WeChat's servers, for development without an account.
 #[derive(Args, Debug)]

@@ -54,7 +54,7 @@ enum Outcome {
     Away(String, Option<Duration>),
     /// There is no such message any more.
     Gone,
-    /// The journal cannot be read.
+    /// The inbox cannot be read.
     Unread(String),
 }
 
@@ -110,6 +110,7 @@ impl Delivery {
         match news {
             News::Arrived(waiting) => lanes.push(waiting.lane, waiting),
             News::Dropped(number) => lanes.remove(|waiting| waiting.number == number),
+            News::Left { of, rest } => lanes.remove(|waiting| waiting.lane % of == rest),
         }
     }
 
@@ -170,7 +171,7 @@ impl Delivery {
                         .delivered(now.since(Timestamp::from_millis(head.received)));
                 }
                 if let Some(to) = waiting.answer.take() {
-                    to.send_replace(Some(answer));
+                    to.tell(answer);
                 }
                 return Self::forget(lane, true, lanes);
             }
@@ -199,6 +200,7 @@ impl Delivery {
                 "push: a message is not delivered yet"
             );
         }
+        self.bus.inbox.rest(waiting.number);
         lanes.end(lane, Some(waiting), end, Instant::now(), jitter());
     }
 

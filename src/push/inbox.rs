@@ -1,37 +1,34 @@
 //! The inbox: what has been acknowledged and is not delivered yet.
 //!
-//! One thread owns the journal, takes what all workers bring, writes it in one commit, and only then tells them that it is
-//! safe, and the delivery that it is there. So fsync costs one for many, the order of messages is the order of commits,
-//! and no lock is held while the disk is waited for.
+//! Of one process, in a journal or in memory ([`local`]), or in a Redis that replicas share ([`shared`]). An enum and no
+//! trait object: both kinds are known.
 
 mod disk;
 mod journal;
+mod local;
+#[cfg_attr(not(feature = "redis"), path = "inbox/no_shared.rs")]
+mod shared;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{oneshot, watch};
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 
 use super::entry::{Death, Entry};
 use crate::clock::{Clock, Timestamp};
-use crate::config;
-use journal::{Change, Changed, Found, Journal};
+use crate::config::{self, Config};
+use crate::telemetry::metrics::Metrics;
 pub(crate) use journal::{JournalError, read_only};
+use local::Local;
+use shared::Shared;
 
-/// How many tasks go into one commit.
-const MOST_AT_ONCE: usize = 512;
 /// Bodies of messages that wait are kept in memory too, as long as all that wait have fewer bytes than this.
 const KEPT_IN_MEMORY: u64 = 8 * 1024 * 1024;
-/// How long a journal that failed is left alone before it is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How long nothing has to come before room is given back.
-const IDLE: Duration = Duration::from_secs(30);
-
 /// A message and what makes it the same as another.
 pub(crate) struct Put {
     pub(crate) entry: Arc<Entry>,
@@ -41,11 +38,20 @@ pub(crate) struct Put {
     /// What may come with no other message, and how long.
     pub(crate) nonce: Option<([u8; 16], Duration)>,
     /// Who waits for the app's answer.
-    pub(crate) answer: Option<AnswerTo>,
+    pub(crate) answer: Option<watch::Sender<Option<Bytes>>>,
 }
 
 /// Where the app's answer to a message goes.
-pub(crate) type AnswerTo = watch::Sender<Option<bytes::Bytes>>;
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "all who wait are here")
+)]
+pub(crate) enum AnswerTo {
+    /// To somebody in this process.
+    Here(watch::Sender<Option<Bytes>>),
+    /// To whoever asks for the answer to the message of this identity.
+    Elsewhere([u8; 16], UnboundedSender<([u8; 16], Bytes)>),
+}
 
 /// What has become of a message that was brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +70,8 @@ pub(crate) enum NotStored {
     /// As many wait as may.
     #[error("as many messages wait as max_waiting and max_bytes allow")]
     Full,
-    /// The journal cannot be written to.
-    #[error("the journal cannot be written to: {0}")]
+    /// The journal or Redis cannot be written to.
+    #[error("it cannot be made safe: {0}")]
     Failed(String),
 }
 
@@ -123,16 +129,38 @@ pub(crate) enum News {
     Arrived(Waiting),
     /// There is no such message any more.
     Dropped(u64),
+    /// Others deliver from now on what is of these lanes: those that leave `rest` when divided by `of`.
+    Left {
+        /// How many parts there are.
+        of: u64,
+        /// The part that is meant.
+        rest: u64,
+    },
 }
 
 /// The inbox, as all threads see it.
-pub(crate) struct Inbox {
-    tasks: Option<mpsc::Sender<Task>>,
-    news: Mutex<Option<UnboundedReceiver<News>>>,
-    seen: Arc<Seen>,
-    thread: Option<JoinHandle<()>>,
-    clock: Clock,
-    durable: bool,
+#[expect(clippy::large_enum_variant, reason = "there is one inbox")]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "a shared one is never made")
+)]
+pub(crate) enum Inbox {
+    /// Of this process.
+    Local(Local),
+    /// In a Redis that replicas share.
+    Shared(Shared),
+}
+
+impl AnswerTo {
+    pub(crate) fn tell(self, answer: Bytes) {
+        match self {
+            Self::Here(to) => {
+                to.send_replace(Some(answer));
+            }
+            // If nobody passes answers on any more, WeChat is told `success`.
+            Self::Elsewhere(identity, to) => drop(to.send((identity, answer))),
+        }
+    }
 }
 
 /// What metrics tell of it.
@@ -146,129 +174,150 @@ pub(crate) struct Seen {
     oldest: AtomicI64,
 }
 
-/// What the thread is asked for.
-enum Task {
-    Put(Put, oneshot::Sender<Result<Accepted, NotStored>>),
-    Settle(u64),
-    Bury(u64, Death),
-    Revive(Which, oneshot::Sender<Result<usize, String>>),
-    Drop(Which, oneshot::Sender<Result<usize, String>>),
-    Fetch(Vec<u64>, oneshot::Sender<Fetched>),
-    List {
-        dead: bool,
-        from: u64,
-        most: usize,
-        done: oneshot::Sender<Result<Vec<Letter>, String>>,
-    },
-}
-
 /// Messages by number; those that are gone have none.
 pub(crate) type Fetched = Result<Vec<(u64, Option<Entry>)>, String>;
 
 impl Inbox {
-    /// Opens the journal and starts its thread. What waited in it will be delivered.
+    /// Opens the journal and starts its thread, or prepares the way to Redis. What waits will be delivered.
     ///
     /// # Errors
     /// If the journal cannot be opened, or the thread not be made.
-    pub(crate) fn open(push: &config::Push, clock: Clock) -> Result<Self, JournalError> {
-        let bounds = Bounds {
-            count: push.max_waiting,
-            bytes: push.max_bytes,
-        };
-        let began = Instant::now();
-        let (journal, found) = Journal::open(push.journal.as_deref(), push.fsync, bounds)?;
-        if push.journal.is_some() {
-            let (waiting, dead) = (found.len(), journal.dead().count);
-            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            tracing::info!(waiting, dead, micros, "push: the journal is open");
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(unused_variables, reason = "what is of this process needs neither")
+    )]
+    pub(crate) fn open(
+        push: &config::Push,
+        config: &Config,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, JournalError> {
+        match &config.store {
+            #[cfg(feature = "redis")]
+            config::Store::Redis(redis) => Ok(Self::Shared(Shared::new(
+                redis, push, config, clock, metrics,
+            ))),
+            config::Store::Memory => Local::open(push, clock).map(Self::Local),
         }
-        let (tasks, inbox) = mpsc::channel();
-        let (announce, news) = unbounded_channel();
-        let seen = Arc::<Seen>::default();
-        let keeper = Keeper {
-            journal,
-            tasks: inbox,
-            announce,
-            seen: Arc::clone(&seen),
-            clock: clock.clone(),
-            undone: Vec::new(),
-            tried: None,
-        };
-        keeper.tell();
-        let thread = thread::Builder::new()
-            .name("wx-journal".to_owned())
-            .spawn(move || {
-                keeper.run(found);
-            })?;
-        Ok(Self {
-            tasks: Some(tasks),
-            news: Mutex::new(Some(news)),
-            seen,
-            thread: Some(thread),
-            clock,
-            durable: push.journal.is_some(),
-        })
+    }
+
+    /// Keeps what has to go on in the background, for as long as `delivering` takes.
+    pub(crate) async fn keep(&self, delivering: impl Future<Output = ()>) {
+        match self {
+            Self::Local(_) => delivering.await,
+            Self::Shared(shared) => shared.keep(delivering).await,
+        }
+    }
+
+    /// No more is to be delivered here: others may have it.
+    pub(crate) fn retire(&self) {
+        match self {
+            Self::Local(_) => {}
+            Self::Shared(shared) => shared.retire(),
+        }
+    }
+
+    /// Follows a change of configuration: what is written from now on is sealed with its keys.
+    pub(crate) fn rekey(&self, config: &Config) {
+        match self {
+            Self::Local(_) => {}
+            Self::Shared(shared) => shared.rekey(config),
+        }
     }
 
     /// Whether what waits survives the process.
     pub(crate) fn is_durable(&self) -> bool {
-        self.durable
+        match self {
+            Self::Local(local) => local.is_durable(),
+            Self::Shared(_) => true,
+        }
+    }
+
+    /// Why messages are not acknowledged, if they are not.
+    pub(crate) fn failure(&self) -> Option<&'static str> {
+        let failing = self.seen().is_failing();
+        failing.then_some(match self {
+            Self::Local(_) => "the journal cannot be written to",
+            Self::Shared(_) => "Redis is away",
+        })
     }
 
     pub(crate) fn seen(&self) -> Arc<Seen> {
-        Arc::clone(&self.seen)
+        match self {
+            Self::Local(local) => local.seen(),
+            Self::Shared(shared) => shared.seen(),
+        }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
+        match self {
+            Self::Local(local) => local.clock(),
+            Self::Shared(shared) => shared.clock(),
+        }
     }
 
     /// Where arrivals are told; it can be taken once.
     pub(crate) fn news(&self) -> Option<UnboundedReceiver<News>> {
-        self.news
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        match self {
+            Self::Local(local) => local.news(),
+            Self::Shared(shared) => shared.news(),
+        }
     }
 
     /// Makes a message safe. It is, when this has returned `New`.
     pub(crate) async fn put(&self, put: Put) -> Result<Accepted, NotStored> {
-        let (done, outcome) = oneshot::channel();
-        self.ask(Task::Put(put, done));
-        outcome
-            .await
-            .unwrap_or_else(|_| Err(NotStored::Failed(gone())))
+        match self {
+            Self::Local(local) => local.put(put).await,
+            Self::Shared(shared) => shared.put(put).await,
+        }
     }
 
     /// The app has a message.
     pub(crate) fn settle(&self, number: u64) {
-        self.ask(Task::Settle(number));
+        match self {
+            Self::Local(local) => local.settle(number),
+            Self::Shared(shared) => shared.settle(number),
+        }
     }
 
     /// The app will not have a message.
     pub(crate) fn bury(&self, number: u64, death: Death) {
-        self.ask(Task::Bury(number, death));
+        match self {
+            Self::Local(local) => local.bury(number, death),
+            Self::Shared(shared) => shared.bury(number, death),
+        }
+    }
+
+    /// The attempt with a message has ended, and it waits again.
+    pub(crate) fn rest(&self, number: u64) {
+        match self {
+            Self::Local(_) => {}
+            Self::Shared(shared) => shared.rest(number),
+        }
     }
 
     /// Has dead letters delivered again; how many.
     pub(crate) async fn revive(&self, which: Which) -> Result<usize, String> {
-        let (done, outcome) = oneshot::channel();
-        self.ask(Task::Revive(which, done));
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+        match self {
+            Self::Local(local) => local.revive(which).await,
+            Self::Shared(shared) => shared.revive(which).await,
+        }
     }
 
     /// Throws dead letters away, or the messages of one id; how many.
     pub(crate) async fn drop_letters(&self, which: Which) -> Result<usize, String> {
-        let (done, outcome) = oneshot::channel();
-        self.ask(Task::Drop(which, done));
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+        match self {
+            Self::Local(local) => local.drop_letters(which).await,
+            Self::Shared(shared) => shared.drop_letters(which).await,
+        }
     }
 
-    /// Messages that are not in memory.
+    /// Messages that are not in memory, immediately before they are delivered.
     pub(crate) async fn fetch(&self, numbers: Vec<u64>) -> Fetched {
-        let (done, outcome) = oneshot::channel();
-        self.ask(Task::Fetch(numbers, done));
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+        match self {
+            Self::Local(local) => local.fetch(numbers).await,
+            Self::Shared(shared) => shared.fetch(numbers).await,
+        }
     }
 
     /// Letters from a number on.
@@ -278,34 +327,9 @@ impl Inbox {
         from: u64,
         most: usize,
     ) -> Result<Vec<Letter>, String> {
-        let (done, outcome) = oneshot::channel();
-        self.ask(Task::List {
-            dead,
-            from,
-            most,
-            done,
-        });
-        outcome.await.unwrap_or_else(|_| Err(gone()))
-    }
-
-    fn ask(&self, task: Task) {
-        if let Some(tasks) = &self.tasks {
-            // The thread ends only with us or by a panic; who waits for an answer learns of that.
-            let _gone = tasks.send(task);
-        }
-    }
-}
-
-/// So that the file is closed in order, which spares the next start a look at all of it.
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        self.tasks = None;
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            tracing::error!("the journal's thread panicked");
+        match self {
+            Self::Local(local) => local.list(dead, from, most).await,
+            Self::Shared(shared) => shared.list(dead, from, most).await,
         }
     }
 }
@@ -342,227 +366,4 @@ impl Seen {
         let millis = oldest.map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(i64::MAX));
         self.oldest.store(millis, Ordering::Relaxed);
     }
-}
-
-/// The thread that owns the journal.
-struct Keeper {
-    journal: Journal,
-    tasks: mpsc::Receiver<Task>,
-    announce: UnboundedSender<News>,
-    seen: Arc<Seen>,
-    clock: Clock,
-    /// What the app has, or will not have, and the journal could not be told yet.
-    undone: Vec<Task>,
-    /// When the journal last failed.
-    tried: Option<Instant>,
-}
-
-impl Keeper {
-    fn run(mut self, found: Vec<Found>) {
-        self.announce_found(found);
-        let mut idle_since = None;
-        loop {
-            let patience = if self.undone.is_empty() { IDLE } else { PAUSE };
-            let first = match self.tasks.recv_timeout(patience) {
-                Ok(task) => task,
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    self.write(Vec::new());
-                    if idle_since.replace(Instant::now()).is_none()
-                        && let Err(error) = self.journal.compact_if_worthwhile()
-                    {
-                        tracing::warn!(%error, "push: the journal cannot be made smaller");
-                    }
-                    continue;
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            };
-            idle_since = None;
-            let mut tasks = vec![first];
-            while tasks.len() < MOST_AT_ONCE {
-                match self.tasks.try_recv() {
-                    Ok(task) => tasks.push(task),
-                    Err(_) => break,
-                }
-            }
-            self.serve(tasks);
-        }
-        self.write(Vec::new());
-        if !self.undone.is_empty() {
-            let messages = self.undone.len();
-            tracing::error!(
-                messages,
-                "push: the app has these and the journal does not know; they will be delivered again"
-            );
-        }
-    }
-
-    fn serve(&mut self, tasks: Vec<Task>) {
-        let (reading, writing): (Vec<_>, Vec<_>) = tasks
-            .into_iter()
-            .partition(|task| matches!(task, Task::Fetch(..) | Task::List { .. }));
-        if !writing.is_empty() {
-            self.write(writing);
-        }
-        for task in reading {
-            self.read(task);
-        }
-    }
-
-    fn read(&mut self, task: Task) {
-        // Whoever asked may be gone; then nobody needs the answer.
-        match task {
-            Task::Fetch(numbers, done) => {
-                let _gone = done.send(
-                    self.journal
-                        .fetch(&numbers)
-                        .map_err(|error| error.to_string()),
-                );
-            }
-            Task::List {
-                dead,
-                from,
-                most,
-                done,
-            } => {
-                let letters = self.journal.list(dead, from, most);
-                let _gone = done.send(letters.map_err(|error| error.to_string()));
-            }
-            _ => {}
-        }
-    }
-
-    /// Writes all that is to be written, and then tells everybody.
-    fn write(&mut self, tasks: Vec<Task>) {
-        let mut all = std::mem::take(&mut self.undone);
-        all.extend(tasks);
-        if all.is_empty() {
-            return;
-        }
-        if let Err(error) = self.ensure_open() {
-            return self.fail(all, &error.to_string());
-        }
-        let changes: Vec<_> = all.iter().filter_map(Task::change).collect();
-        match self.journal.write(&changes, self.clock.now()) {
-            Ok((changed, found)) => {
-                self.recovered();
-                self.tell();
-                for (task, changed) in all.into_iter().zip(changed) {
-                    self.done(task, changed);
-                }
-                self.announce_found(found);
-            }
-            Err(error) => {
-                self.tried = Some(Instant::now());
-                self.fail(all, &error.to_string());
-            }
-        }
-    }
-
-    fn ensure_open(&mut self) -> Result<(), JournalError> {
-        if self.journal.is_open() {
-            return Ok(());
-        }
-        if self.tried.is_some_and(|at| at.elapsed() < PAUSE) {
-            return Err(std::io::Error::other("it failed a moment ago").into());
-        }
-        self.tried = Some(Instant::now());
-        let found = self.journal.reopen()?;
-        self.announce_found(found);
-        Ok(())
-    }
-
-    fn done(&self, task: Task, changed: Changed) {
-        match (task, changed) {
-            (Task::Put(put, done), Changed::Put(outcome)) => {
-                if let Ok(Accepted::New(number)) = outcome {
-                    let kept = self.journal.waiting().bytes < KEPT_IN_MEMORY;
-                    self.news(News::Arrived(Waiting {
-                        number,
-                        lane: put.entry.head.lane,
-                        queued: Timestamp::from_millis(put.entry.head.queued),
-                        entry: kept.then_some(put.entry),
-                        answer: put.answer,
-                        attempts: 0,
-                    }));
-                }
-                let _gone = done.send(outcome);
-            }
-            (Task::Revive(_, done) | Task::Drop(_, done), Changed::Letters(count, waited)) => {
-                for number in waited {
-                    self.news(News::Dropped(number));
-                }
-                let _gone = done.send(Ok(count));
-            }
-            _ => {}
-        }
-    }
-
-    /// Nothing was written: whoever brings a message keeps it, and what has been delivered is written later.
-    fn fail(&mut self, tasks: Vec<Task>, error: &str) {
-        if !self.seen.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(
-                error,
-                "push: the journal cannot be written to; messages are not acknowledged, so that WeChat keeps them"
-            );
-        }
-        for task in tasks {
-            match task {
-                Task::Put(_, done) => {
-                    let _gone = done.send(Err(NotStored::Failed(error.to_owned())));
-                }
-                Task::Revive(_, done) | Task::Drop(_, done) => {
-                    let _gone = done.send(Err(error.to_owned()));
-                }
-                later => self.undone.push(later),
-            }
-        }
-    }
-
-    fn recovered(&self) {
-        if self.seen.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("push: the journal can be written to again");
-        }
-    }
-
-    fn tell(&self) {
-        let (waiting, dead) = (self.journal.waiting(), self.journal.dead());
-        self.seen.waiting.store(waiting.count, Ordering::Relaxed);
-        self.seen.bytes.store(waiting.bytes, Ordering::Relaxed);
-        self.seen.dead.store(dead.count, Ordering::Relaxed);
-    }
-
-    fn announce_found(&self, found: Vec<Found>) {
-        for found in found {
-            self.news(News::Arrived(Waiting {
-                number: found.number,
-                lane: found.head.lane,
-                queued: Timestamp::from_millis(found.head.queued),
-                entry: None,
-                answer: None,
-                attempts: 0,
-            }));
-        }
-    }
-
-    fn news(&self, news: News) {
-        // Nobody delivers any more: the sidecar is ending, and the journal keeps it.
-        let _ending = self.announce.send(news);
-    }
-}
-
-impl Task {
-    fn change(&self) -> Option<Change<'_>> {
-        match self {
-            Self::Put(put, _) => Some(Change::Put(put)),
-            Self::Settle(number) => Some(Change::Settle(*number)),
-            Self::Bury(number, death) => Some(Change::Bury(*number, death)),
-            Self::Revive(which, _) => Some(Change::Revive(which)),
-            Self::Drop(which, _) => Some(Change::Drop(which)),
-            Self::Fetch(..) | Self::List { .. } => None,
-        }
-    }
-}
-
-fn gone() -> String {
-    "the journal's thread is gone".to_owned()
 }

@@ -97,7 +97,7 @@ impl Bus {
         clock: &Clock,
         metrics: &Metrics,
     ) -> Result<Self, JournalError> {
-        let inbox = Inbox::open(push, clock.clone())?;
+        let inbox = Inbox::open(push, config, clock.clone(), metrics)?;
         let (seen, clock) = (inbox.seen(), clock.clone());
         let metrics = PushMetrics::register(metrics.registry(), move || InboxSeen {
             waiting: seen.waiting(),
@@ -122,13 +122,13 @@ impl Bus {
 
     /// Follows a change of configuration.
     pub(crate) fn configure(&self, push: &config::Push, config: &Config) {
+        self.inbox.rekey(config);
         self.settings.store(Arc::new(Settings::new(push, config)));
     }
 
     /// Why messages are not acknowledged, if they are not.
     pub(crate) fn failure(&self) -> Option<&'static str> {
-        let failing = self.inbox.seen().is_failing();
-        failing.then_some("the journal cannot be written to")
+        self.inbox.failure()
     }
 
     /// The handshake (URL 验证): echoes what WeChat sent.
@@ -171,7 +171,11 @@ impl Bus {
         let delivery = Delivery {
             bus: Arc::clone(self),
         };
-        delivery.run(news, leave, cut).await;
+        let leave = async {
+            leave.await;
+            self.inbox.retire();
+        };
+        self.inbox.keep(delivery.run(news, leave, cut)).await;
     }
 
     /// Messages that wait, or dead letters, from a number on.
@@ -231,7 +235,9 @@ impl Bus {
             }
             Ok(Accepted::Duplicate) => {
                 self.metrics.received(&msg_type, PushResult::Duplicate);
-                self.replies.get(&identity)
+                // It may have come to another replica, which waits too.
+                let elsewhere = || waits.then_some(reply);
+                self.replies.get(&identity).or_else(elsewhere)
             }
             Ok(Accepted::Replayed) => {
                 let detail = "timestamp and nonce have come with another message";
@@ -307,7 +313,10 @@ impl Bus {
     fn not_stored(&self, msg_type: &str, why: &NotStored) -> Error {
         let (result, detail) = match why {
             NotStored::Full => (PushResult::Full, "as many messages wait as may"),
-            NotStored::Failed(_) => (PushResult::Failed, "the journal cannot be written to"),
+            NotStored::Failed(_) => {
+                let why = self.inbox.failure();
+                (PushResult::Failed, why.unwrap_or("it cannot be made safe"))
+            }
         };
         self.metrics.received(msg_type, result);
         if let Some(suppressed) = self.failures.pass("not stored", std::time::Instant::now()) {

@@ -18,21 +18,32 @@ pub(crate) struct StoreMetrics {
 }
 
 impl StoreMetrics {
+    /// Those of the store of sessions.
     pub(crate) fn register(registry: &Registry) -> Self {
-        let up = IntGauge::new(
-            "wx_sidecar_store_up",
-            "Whether the store can be used: it takes writes, and its revocations are known here.",
-        );
+        let up =
+            "Whether the store can be used: it takes writes, and its revocations are known here.";
+        Self::named(registry, "wx_sidecar_store", up)
+    }
+
+    /// Those of the inbox of messages, which has connections of its own to the same Redis.
+    pub(crate) fn register_for_push(registry: &Registry) -> Self {
+        let up = "Whether the store of pushed messages can be used: it takes writes.";
+        Self::named(registry, "wx_sidecar_push_store", up)
+    }
+
+    fn named(registry: &Registry, prefix: &str, up: &str) -> Self {
+        let name = |family: &str| format!("{prefix}_{family}");
+        let up = IntGauge::new(name("up"), up);
         let requests = IntCounterVec::new(
             Opts::new(
-                "wx_sidecar_store_requests_total",
+                name("requests_total"),
                 "Requests to the store by operation and result: ok, away (not sent), busy (not sent), timeout, error.",
             ),
             &["operation", "result"],
         );
         let seconds = HistogramVec::new(
             HistogramOpts::new(
-                "wx_sidecar_store_request_duration_seconds",
+                name("request_duration_seconds"),
                 "How long requests took that were sent to the store.",
             )
             .buckets(vec![
@@ -41,11 +52,11 @@ impl StoreMetrics {
             &["operation"],
         );
         let values_refused = IntCounter::new(
-            "wx_sidecar_store_values_refused_total",
+            name("values_refused_total"),
             "Values that were not written by a sidecar with our keys, or not as this one writes them; taken as absent.",
         );
         let connections = IntCounter::new(
-            "wx_sidecar_store_connections_total",
+            name("connections_total"),
             "Attempts to connect to the store.",
         );
         Self {
