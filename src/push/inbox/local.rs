@@ -287,9 +287,15 @@ impl Keeper {
     }
 
     /// Writes all that is to be written, and then tells everybody.
+    ///
+    /// What could not be written before goes by itself: it makes room, and on a full disk new messages would keep it from that.
     fn write(&mut self, tasks: Vec<Task>) {
-        let mut all = std::mem::take(&mut self.undone);
-        all.extend(tasks);
+        let undone = std::mem::take(&mut self.undone);
+        self.commit(undone);
+        self.commit(tasks);
+    }
+
+    fn commit(&mut self, all: Vec<Task>) {
         if all.is_empty() {
             return;
         }
