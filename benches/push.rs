@@ -190,22 +190,22 @@ fn tell(
     }
     println!(
         "\nMessages acknowledged; medians of {} rounds; {CONNECTIONS} connections, one worker. CPU is the sidecar's for one message, \
-         from WeChat to the app; Redis has its own beside it.\n",
+         from WeChat to the app; Redis has its own beside it. Refused are tries that came again.\n",
         options.rounds
     );
     let rate = options.rate;
     println!(
-        "| bytes | waits in | p50 µs at {rate}/s | p99 µs at {rate}/s | saturated, messages/s | p50 µs | p99 µs | delivered, messages/s | CPU µs | of Redis |"
+        "| bytes | waits in | p50 µs at {rate}/s | p99 µs at {rate}/s | saturated, messages/s | p50 µs | p99 µs | delivered, messages/s | CPU µs | of Redis | refused |"
     );
-    println!("|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for (length, kind, results) in acknowledged {
         if results.is_empty() {
-            skipped(&format!("| {length} | {} |", kind.name()), 8);
+            skipped(&format!("| {length} | {} |", kind.name()), 9);
             continue;
         }
         let of = |figure: &dyn Fn(&Acknowledged) -> f64| median(results.iter().map(figure));
         println!(
-            "| {length} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+            "| {length} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
             kind.name(),
             of(&|one| one.p50),
             of(&|one| one.p99),
@@ -215,6 +215,7 @@ fn tell(
             of(&|one| one.through),
             of(&|one| one.cpu),
             of(&|one| one.of_redis),
+            of(&|one| one.refused as f64),
         );
     }
     println!(

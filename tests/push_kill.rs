@@ -5,6 +5,8 @@
 #[path = "../benches/ledger/run.rs"]
 mod ledger;
 
+use std::time::Instant;
+
 use crate::rig::{canary, keep};
 use ledger::book::{Balance, Book, Delivered};
 use ledger::wechat::{AES_KEY, SECRET, TOKEN};
@@ -36,6 +38,7 @@ fn delivered(number: u64) -> Delivered {
         life: 0,
         era: 0,
         answered: Some(0),
+        at: Instant::now(),
     }
 }
 
@@ -103,16 +106,27 @@ fn a_second_time_needs_a_reason_and_the_same_id() {
     let needless = with(delivered(2));
     assert_eq!((needless.extra, needless.needless), (1, 1));
     assert!(!needless.is_even());
-    let killed = with(Delivered {
+    let of_another = with(Delivered {
         life: 1,
         ..delivered(2)
     });
-    assert!(killed.is_even(), "{killed:?}");
+    assert_eq!(of_another.needless, 1, "the first sidecar still lives");
     let in_trouble = with(Delivered {
         era: 1,
         ..delivered(2)
     });
     assert!(in_trouble.is_even(), "{in_trouble:?}");
+    let mut book = Book::default();
+    book.sent((7, 2));
+    book.acknowledged((7, 2));
+    book.deliver(delivered(2));
+    book.died(0);
+    book.deliver(Delivered {
+        life: 1,
+        ..delivered(2)
+    });
+    let killed = book.balance();
+    assert!(killed.is_even() && killed.extra == 1, "{killed:?}");
     let renamed = with(Delivered {
         life: 1,
         id: "another".to_owned(),

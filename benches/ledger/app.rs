@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -211,6 +211,7 @@ fn read(message: &Message, era: u64) -> Result<Delivered, String> {
         life: life.ok_or_else(|| format!("X-WX-ENV is {env:?}"))?,
         era,
         answered: None,
+        at: Instant::now(),
     })
 }
 

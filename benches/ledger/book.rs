@@ -16,6 +16,8 @@ pub(crate) struct Book {
     delivered: Vec<Delivered>,
     /// Of each life of a sidecar the first delivery.
     firsts: HashMap<u32, (Instant, u64)>,
+    /// When a sidecar's life ended.
+    deaths: HashMap<u32, Instant>,
     /// Tries that were not answered in time.
     late: usize,
     /// What should not have been, in words.
@@ -39,6 +41,7 @@ pub(crate) struct Delivered {
     pub(crate) era: u64,
     /// And when the answer was written, if it was.
     pub(crate) answered: Option<u64>,
+    pub(crate) at: Instant,
 }
 
 /// What the balance says.
@@ -83,7 +86,7 @@ impl Book {
 
     /// Writes a message down; the place of the entry.
     pub(crate) fn deliver(&mut self, delivered: Delivered) -> usize {
-        let first = (Instant::now(), delivered.era);
+        let first = (delivered.at, delivered.era);
         self.firsts.entry(delivered.life).or_insert(first);
         self.delivered.push(delivered);
         self.delivered.len() - 1
@@ -91,6 +94,11 @@ impl Book {
 
     pub(crate) fn answered(&mut self, place: usize, era: u64) {
         self.delivered[place].answered = Some(era);
+    }
+
+    /// A sidecar was killed, and nothing comes from it any more but what is under way.
+    pub(crate) fn died(&mut self, life: u32) {
+        self.deaths.insert(life, Instant::now());
     }
 
     pub(crate) fn late(&mut self) {
@@ -173,8 +181,10 @@ impl Book {
         for pair in entries.windows(2) {
             balance.extra += 1;
             let [before, after] = pair else { continue };
+            let death = self.deaths.get(&before.life);
+            let is_orphan = death.is_some_and(|death| *death <= after.at);
             let in_peace = before.era == after.era && before.answered == Some(after.era);
-            if before.life == after.life && in_peace && after.era.is_multiple_of(2) {
+            if !is_orphan && in_peace && after.era.is_multiple_of(2) {
                 balance.needless += 1;
             }
         }

@@ -49,6 +49,8 @@ pub(crate) struct Acknowledged {
     /// Of the sidecar for one message, from the wire to the app, in µs; and of Redis.
     pub(crate) cpu: f64,
     pub(crate) of_redis: f64,
+    /// Tries that were not acknowledged.
+    pub(crate) refused: usize,
 }
 
 /// What waiting messages cost.
@@ -128,6 +130,7 @@ impl Bench<'_> {
             through: many as f64 / through.as_secs_f64(),
             cpu,
             of_redis,
+            refused: steady.refused + full.refused,
         }))
     }
 
