@@ -1005,12 +1005,12 @@ fn kinds_of_messages_go_where_their_routes_say() {
 #[test]
 fn the_check_of_a_container_path_is_answered_here() {
     let app = FakeApp::agreeable();
-    let rig = rig(&app, "mode = \"plaintext\"");
-    is_success(
-        &Sent::json(&json!({"action": "CheckContainerPath"}))
-            .plaintext()
-            .to(&rig),
-    );
+    let rig = rig(&app, "");
+    is_success(&post(
+        &rig,
+        "/wx/push",
+        b"{\"action\":\"CheckContainerPath\"}",
+    ));
     is_success(
         &Sent::xml("<xml><action><![CDATA[CheckContainerPath]]></action></xml>")
             .plaintext()

@@ -124,6 +124,10 @@ pub(crate) struct Waiting {
 }
 
 /// What the delivery is told.
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "nobody else delivers")
+)]
 pub(crate) enum News {
     /// There is a message.
     Arrived(Waiting),
@@ -139,7 +143,10 @@ pub(crate) enum News {
 }
 
 /// The inbox, as all threads see it.
-#[expect(clippy::large_enum_variant, reason = "there is one inbox")]
+#[cfg_attr(
+    feature = "redis",
+    expect(clippy::large_enum_variant, reason = "there is one inbox")
+)]
 #[cfg_attr(
     not(feature = "redis"),
     expect(dead_code, reason = "a shared one is never made")

@@ -32,6 +32,7 @@ use crate::error::{Error, Kind, Side};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::push::{InboxSeen, PushMetrics, PushResult};
 use crate::telemetry::throttle::Throttle;
+use crate::wechat::push::{Format, Message};
 use courier::Courier;
 use delivery::Delivery;
 use entry::Entry;
@@ -47,6 +48,8 @@ const PATIENCE: Duration = Duration::from_millis(4_500);
 /// How long a reply is kept for WeChat to ask again.
 const REPLY_TTL: Duration = Duration::from_secs(60);
 const MOST_REPLIES: u64 = 10_000;
+/// The longest body that is looked at for CloudRun's question, in bytes.
+const LONGEST_CHECK: usize = 256;
 /// When an overloaded inbox may be tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// For how long timestamp and nonce are remembered if pushes may have any age.
@@ -142,16 +145,19 @@ impl Bus {
 
     /// Takes a message, and says what WeChat is to be told.
     pub(crate) async fn take(&self, brought: Brought<'_>) -> Result<Answer, Error> {
+        if is_container_check(brought.body) {
+            return Ok(success());
+        }
         let settings = self.settings.load_full();
         let now = self.inbox.clock().now();
         let arrival = settings
             .reception
             .receive(brought.query, brought.body, now)
             .map_err(|refused| self.refuse(&refused))?;
-        let began = brought.began;
         if arrival.message.is_container_check() {
             return Ok(success());
         }
+        let began = brought.began;
         let answer = self.keep(&settings, arrival, brought).await;
         if answer.is_ok() {
             self.metrics.acknowledged(began.elapsed());
@@ -343,6 +349,14 @@ impl Settings {
             nonce_window: push.max_age.map_or(NONCE_WINDOW, |age| 2 * age),
         }
     }
+}
+
+/// CloudRun's question whether messages may be sent here. It comes without a signature, and to answer it does nothing.
+fn is_container_check(body: &[u8]) -> bool {
+    body.len() <= LONGEST_CHECK
+        && Format::of(body)
+            .and_then(|format| Message::parse(format, body).ok())
+            .is_some_and(|message| message.is_container_check())
 }
 
 /// What WeChat wants to hear (消息推送 / 回复).
