@@ -157,7 +157,11 @@ fn push_section(more: &str) -> String {
     for secret in [TOKEN, OLD_TOKEN, KEY, OLD_KEY] {
         canary(secret);
     }
-    format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\nretry_cap = \"1s\"\n{more}\n")
+    let cap = match more.contains("retry_cap") {
+        true => "",
+        false => "retry_cap = \"1s\"\n",
+    };
+    format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\n{cap}{more}\n")
 }
 
 fn rig(app: &FakeApp, more: &str) -> Rig {
@@ -768,6 +772,21 @@ fn a_message_that_the_app_calls_wrong_becomes_a_dead_letter_and_can_be_replayed(
     let dropped = admin("DELETE", "/push/dead-letters/23637352235060882", &[]);
     assert_eq!(dropped.json(), json!({"dropped": 1}));
     assert_eq!(rig.metric("wx_sidecar_push_dead_letters"), 0.0);
+}
+
+#[test]
+fn an_app_that_had_troubles_of_its_own_may_still_call_a_message_wrong_four_times() {
+    let times = AtomicUsize::new(0);
+    let app = app(move |_| match times.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => status(500),
+        2..=5 => status(422),
+        _ => OK.to_vec(),
+    });
+    let rig = rig(&app, "retry_cap = \"100ms\"");
+    is_success(&Sent::json(&text(OPENID, 1)).to(&rig));
+    nothing_waits(&rig);
+    assert_eq!(rig.metric("wx_sidecar_push_dead_letters"), 0.0);
+    assert_eq!(app.requests(7).len(), 7);
 }
 
 #[test]

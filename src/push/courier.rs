@@ -23,7 +23,7 @@ use crate::net::Stream;
 /// How long a connection to the app waits for its next use.
 const IDLE: Duration = Duration::from_secs(15);
 /// The largest answer of the app's that is read, in bytes. A passive reply is far smaller.
-const LARGEST_ANSWER: usize = 64 * 1024;
+const LARGEST_ANSWER: usize = 16 * 1024;
 const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Connections to the app, for messages.

@@ -176,13 +176,14 @@ impl Delivery {
                 return Self::forget(lane, true, lanes);
             }
             Outcome::Gone => return Self::forget(lane, false, lanes),
-            Outcome::Wrong(status) if tries >= TRIES_OF_WRONG => {
-                return self.give_up(lane, &waiting, format!("the app answers {status}"), lanes);
+            Outcome::Wrong(status) => {
+                waiting.refusals += 1;
+                let reason = format!("the app answers {status}");
+                if waiting.refusals >= TRIES_OF_WRONG {
+                    return self.give_up(lane, &waiting, reason, lanes);
+                }
+                (reason, End::Again { tries, cap })
             }
-            Outcome::Wrong(status) => (
-                format!("the app answers {status}"),
-                End::Again { tries, cap },
-            ),
             Outcome::Failed(reason) => (reason, End::Again { tries, cap }),
             Outcome::Away(reason, after) => (reason, End::Away { cap, after }),
             Outcome::Unread(reason) => (reason, End::Again { tries, cap }),

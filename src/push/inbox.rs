@@ -120,7 +120,10 @@ pub(crate) struct Waiting {
     /// Itself, if there was room to keep it in memory.
     pub(crate) entry: Option<Arc<Entry>>,
     pub(crate) answer: Option<AnswerTo>,
+    /// How often it was tried.
     pub(crate) attempts: u32,
+    /// How often the app said that it is wrong.
+    pub(crate) refusals: u32,
 }
 
 /// What the delivery is told.

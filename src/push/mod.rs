@@ -47,7 +47,7 @@ pub(crate) const BODY_LIMIT: u64 = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_millis(4_500);
 /// How long a reply is kept for WeChat to ask again.
 const REPLY_TTL: Duration = Duration::from_secs(60);
-const MOST_REPLIES: u64 = 10_000;
+const MOST_REPLIES: u64 = 4_000;
 /// The longest body that is looked at for CloudRun's question, in bytes.
 const LONGEST_CHECK: usize = 256;
 /// When an overloaded inbox may be tried again.

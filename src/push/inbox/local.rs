@@ -344,6 +344,7 @@ impl Keeper {
                         entry: kept.then_some(put.entry),
                         answer: put.answer.map(AnswerTo::Here),
                         attempts: 0,
+                        refusals: 0,
                     }));
                 }
                 let _gone = done.send(outcome);
@@ -401,6 +402,7 @@ impl Keeper {
                 entry: None,
                 answer: None,
                 attempts: 0,
+                refusals: 0,
             }));
         }
     }

@@ -461,6 +461,7 @@ impl Shared {
             entry: None,
             answer,
             attempts: 0,
+            refusals: 0,
         }));
     }
 
