@@ -21,7 +21,7 @@ use redb::{
 use super::disk::Disk;
 use super::{Accepted, Bounds, Letter, NotStored, Put, Which};
 use crate::clock::Timestamp;
-use crate::push::entry::{Death, Entry, Head};
+use crate::push::entry::{Death, Entry, Head, Place};
 
 /// Messages that wait, by number.
 const INBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inbox");
@@ -49,7 +49,7 @@ const FILE: &str = "push.redb";
 
 /// The open journal. All of its methods block.
 pub(super) struct Journal {
-    place: Option<Place>,
+    file: Option<File>,
     bounds: Bounds,
     /// `None` after a failure.
     database: Option<Database>,
@@ -63,7 +63,7 @@ pub(super) struct Journal {
 
 /// Where the file is.
 #[derive(Clone)]
-struct Place {
+struct File {
     path: PathBuf,
     fsync: bool,
 }
@@ -78,7 +78,7 @@ pub(super) struct Sum {
 /// A message of which the delivery has not heard.
 pub(super) struct Found {
     pub(super) number: u64,
-    pub(super) head: Head,
+    pub(super) place: Place,
 }
 
 /// What is to be written.
@@ -141,18 +141,18 @@ impl Journal {
         fsync: bool,
         bounds: Bounds,
     ) -> Result<(Self, Vec<Found>), JournalError> {
-        let place = match directory {
+        let file = match directory {
             None => None,
             Some(directory) => {
                 fs::create_dir_all(directory)?;
-                Some(Place {
+                Some(File {
                     path: directory.join(FILE),
                     fsync,
                 })
             }
         };
         let mut journal = Self {
-            place,
+            file,
             bounds,
             database: None,
             next: 0,
@@ -185,10 +185,10 @@ impl Journal {
         }
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE);
-        let mut database = match &self.place {
+        let mut database = match &self.file {
             None => builder.create_with_backend(InMemoryBackend::new())?,
-            Some(place) => {
-                let disk = Disk::open(&place.path, place.fsync)?;
+            Some(file) => {
+                let disk = Disk::open(&file.path, file.fsync)?;
                 #[cfg(test)]
                 let disk = disk.filled_by(&self.full);
                 builder.create_with_backend(disk)?
@@ -299,10 +299,10 @@ impl Journal {
     }
 
     fn size_of_file(&self) -> u64 {
-        let Some(place) = &self.place else {
+        let Some(file) = &self.file else {
             return 0;
         };
-        fs::metadata(&place.path).map_or(0, |file| file.len())
+        fs::metadata(&file.path).map_or(0, |file| file.len())
     }
 }
 
@@ -341,8 +341,8 @@ fn survey(database: &Database, known: u64) -> Result<(Sum, Sum, Vec<Found>, u64)
         if number < known {
             continue;
         }
-        match Head::decode(written) {
-            Some(head) => found.push(Found { number, head }),
+        match Place::decode(written) {
+            Some(place) => found.push(Found { number, place }),
             None => tracing::error!(
                 number,
                 "a message in the journal cannot be read; it stays there"
@@ -569,7 +569,7 @@ impl Pen<'_> {
             let number = self.insert(&entry.encode(), tables)?;
             self.found.push(Found {
                 number,
-                head: entry.head,
+                place: entry.head.place(),
             });
             count += 1;
         }

@@ -397,8 +397,8 @@ impl Keeper {
         for found in found {
             self.news(News::Arrived(Waiting {
                 number: found.number,
-                lane: found.head.lane,
-                queued: Timestamp::from_millis(found.head.queued),
+                lane: found.place.lane,
+                queued: Timestamp::from_millis(found.place.queued),
                 entry: None,
                 answer: None,
                 attempts: 0,
