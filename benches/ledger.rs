@@ -2,6 +2,7 @@
 //!
 //! Users write and the app reads while the sidecar between them is killed with SIGKILL at random moments, again and again,
 //! some of them within its start, and the app has troubles of its own. In the end the two sides of the ledger are compared.
+//! A kill leaves what the kernel was given, so this says nothing of a loss of power, nor of fsync.
 //! The exit code is 1 if anything was lost, came out of order, or came twice without a reason.
 //!
 //! `cargo bench --bench ledger -- [--kills N] [--rate MESSAGES_A_SECOND] [--users N] [--seed N] [--redis URL|start]`. With

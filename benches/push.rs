@@ -153,7 +153,10 @@ async fn measure(options: &Options, machine: &Machine) -> Result<(), String> {
         .map(|(length, kind)| (length, kind, Vec::new()))
         .collect();
     let mut backlogs: Vec<_> = Kind::ALL.iter().map(|kind| (*kind, Vec::new())).collect();
+    let mut fsyncs = Vec::new();
     for round in 1..=options.rounds {
+        let tried = fsync(bench.directory);
+        fsyncs.push(tried.map_err(|error| format!("fsync cannot be tried: {error}"))?);
         for (length, kind, results) in &mut acknowledged {
             eprintln!("round {round}: {}, {length} bytes", kind.name());
             let result = bench.acknowledge(*kind, *length, options.rate, options.counts);
@@ -168,23 +171,25 @@ async fn measure(options: &Options, machine: &Machine) -> Result<(), String> {
             results.extend(bench.backlog(*kind, options.waiting).await?);
         }
     }
-    tell(options, machine, &bench, &acknowledged, &backlogs)
+    tell(options, machine, &fsyncs, &acknowledged, &backlogs);
+    Ok(())
 }
 
 fn tell(
     options: &Options,
     machine: &Machine,
-    bench: &Bench<'_>,
+    fsyncs: &[(f64, f64)],
     acknowledged: &[(usize, Kind, Vec<Acknowledged>)],
     backlogs: &[(Kind, Vec<Backlog>)],
-) -> Result<(), String> {
-    let (p50, p99) =
-        fsync(bench.directory).map_err(|error| format!("fsync cannot be tried: {error}"))?;
+) {
     // The rest is of other proxies.
     for line in machine.to_string().lines().take(2) {
         println!("{line}");
     }
-    println!("fsync     of 4 KiB: p50 {p50:.0} µs, p99 {p99:.0} µs");
+    // Of a disk that others use too; what hangs on it cannot be compared between runs.
+    for (p50, p99) in fsyncs {
+        println!("fsync     of 4 KiB, before a round: p50 {p50:.0} µs, p99 {p99:.0} µs");
+    }
     if cfg!(debug_assertions) {
         println!("NOT OPTIMISED: a debug build; these figures say nothing");
     }
@@ -262,7 +267,6 @@ fn tell(
             of(&|one| one.peak as f64 / 1024.0),
         );
     }
-    Ok(())
 }
 
 /// A row that this sidecar cannot fill.
