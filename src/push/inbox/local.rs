@@ -70,6 +70,10 @@ impl Local {
             let (waiting, dead) = (found.len(), journal.dead().count);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             tracing::info!(waiting, dead, micros, "push: the journal is open");
+        } else {
+            tracing::info!(
+                "push: messages wait in memory; a restart loses those that the app has not accepted ([push] journal)"
+            );
         }
         let (tasks, inbox) = mpsc::channel();
         let (announce, news) = unbounded_channel();
