@@ -185,7 +185,7 @@ impl Journal {
         }
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE);
-        let mut database = match &self.file {
+        let database = match &self.file {
             None => builder.create_with_backend(InMemoryBackend::new())?,
             Some(file) => {
                 let disk = Disk::open(&file.path, file.fsync)?;
@@ -196,12 +196,6 @@ impl Journal {
         };
         prepare(&database)?;
         let (waiting, dead, found, next) = survey(&database, self.next)?;
-        let wasted = self
-            .size_of_file()
-            .saturating_sub(2 * (waiting.bytes + dead.bytes));
-        if wasted > WORTH_COMPACTING {
-            database.compact()?;
-        }
         (self.waiting, self.dead, self.next) = (waiting, dead, next);
         self.database = Some(database);
         Ok(found)
