@@ -11,7 +11,7 @@ use wx_sidecar::crypto;
 use wx_sidecar::domain::AppId;
 use wx_sidecar::wechat::push::{EncodingAesKey, Envelope, Format, sign};
 
-use crate::fake_app::{FakeApp, OK, Request};
+use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::h2_peer::{H2App, read_body};
 use crate::http_client::{Client, Response};
 use crate::rig::{self, APPID, Rig, START, canary};
@@ -964,10 +964,11 @@ fn an_app_that_has_nothing_to_say_or_says_nonsense_costs_no_message() {
 
 #[test]
 fn an_app_that_is_too_late_to_answer_has_the_message_nevertheless() {
-    let app = FakeApp::start(|connection| {
+    let answered = Signal::default();
+    let wechat_is_answered = answered.clone();
+    let app = FakeApp::start(move |connection| {
         while let Some(_request) = connection.read_request().filter(|request| request.complete) {
-            // The only sleep: that WeChat is answered before five seconds is what this is about.
-            std::thread::sleep(Duration::from_millis(5_200));
+            wechat_is_answered.wait();
             connection.write(&answer("{\"MsgType\":\"transfer_customer_service\"}"));
         }
     });
@@ -978,6 +979,7 @@ fn an_app_that_is_too_late_to_answer_has_the_message_nevertheless() {
         1.0,
         "it is under way"
     );
+    answered.give();
     assert_eq!(
         rig.metric("wx_sidecar_push_replies_total{result=\"late\"}"),
         1.0

@@ -15,7 +15,7 @@ use wx_sidecar::domain::AppId;
 use wx_sidecar::secret::Secret;
 use wx_sidecar::sim::push::{Push, PushOptions, Pusher, Reply, Try};
 
-use crate::fake_app::{FakeApp, Request};
+use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response};
 use crate::process::{Run, write_configuration};
 use crate::redis_server::{Server, free_port, until};
@@ -215,9 +215,11 @@ fn a_message_that_comes_to_two_replicas_is_one() {
 #[test]
 fn parts_move_when_a_replica_leaves_and_nothing_is_delivered_twice() {
     let redis = Server::start(&[]);
-    let app = app(|_| {
-        // So that there is something under way when the replica leaves.
-        thread::sleep(Duration::from_millis(5));
+    // Something is under way when the replica leaves.
+    let leaving = Signal::default();
+    let left = leaving.clone();
+    let app = app(move |_| {
+        left.wait();
         answer(200, "")
     });
     let (first, second) = processes(&app, &redis, "");
@@ -227,7 +229,9 @@ fn parts_move_when_a_replica_leaves_and_nothing_is_delivered_twice() {
             is_taken(&pusher.send_once_blocking(&message(user, number)));
         }
     }
+    app.requests(2);
     second.process.signal("TERM");
+    leaving.give();
     let (code, stderr) = second.process.end();
     assert_eq!(code, 0, "{stderr}");
     become_held(&redis, &[16]);
@@ -253,8 +257,13 @@ fn processes(app: &FakeApp, redis: &Server, push: &str) -> (Run, Run) {
 #[test]
 fn what_a_killed_replica_had_is_delivered_by_another() {
     let redis = Server::start(&[]);
-    let app = app(|_| {
-        thread::sleep(Duration::from_millis(10));
+    // Some messages are delivered, and some are under way when the replica is killed.
+    let (killed, served) = (Signal::default(), AtomicUsize::new(0));
+    let is_killed = killed.clone();
+    let app = app(move |_| {
+        if served.fetch_add(1, Ordering::SeqCst) >= 40 {
+            is_killed.wait();
+        }
         answer(200, "")
     });
     let (first, second) = processes(&app, &redis, "concurrency = 4");
@@ -289,6 +298,7 @@ fn what_a_killed_replica_had_is_delivered_by_another() {
         acknowledged.load(Ordering::SeqCst) > 100
     });
     first.process.signal("KILL");
+    killed.give();
     let mut taken = BTreeMap::new();
     for storm in storms {
         taken.extend(storm.join().unwrap());
