@@ -11,8 +11,8 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,6 +145,24 @@ pub(crate) enum News {
     },
 }
 
+/// What the rest of the sidecar has of an inbox, of whichever kind.
+struct Outlet {
+    /// Guards the end of the channel until somebody takes it.
+    news: Mutex<Option<UnboundedReceiver<News>>>,
+    seen: Arc<Seen>,
+    clock: Clock,
+}
+
+impl Outlet {
+    fn new(news: UnboundedReceiver<News>, seen: Arc<Seen>, clock: Clock) -> Self {
+        Self {
+            news: Mutex::new(Some(news)),
+            seen,
+            clock,
+        }
+    }
+}
+
 /// The inbox, as all threads see it.
 #[cfg_attr(
     feature = "redis",
@@ -253,24 +271,27 @@ impl Inbox {
     }
 
     pub(crate) fn seen(&self) -> Arc<Seen> {
-        match self {
-            Self::Local(local) => local.seen(),
-            Self::Shared(shared) => shared.seen(),
-        }
+        Arc::clone(&self.outlet().seen)
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        match self {
-            Self::Local(local) => local.clock(),
-            Self::Shared(shared) => shared.clock(),
-        }
+        &self.outlet().clock
     }
 
     /// Where arrivals are told; it can be taken once.
     pub(crate) fn news(&self) -> Option<UnboundedReceiver<News>> {
+        let mut news = self
+            .outlet()
+            .news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        news.take()
+    }
+
+    fn outlet(&self) -> &Outlet {
         match self {
-            Self::Local(local) => local.news(),
-            Self::Shared(shared) => shared.news(),
+            Self::Local(local) => local.outlet(),
+            Self::Shared(shared) => shared.outlet(),
         }
     }
 

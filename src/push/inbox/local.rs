@@ -5,17 +5,17 @@
 //! and no lock is held while the disk is waited for.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::journal::{Change, Changed, Found, Journal, JournalError};
 use super::{
-    Accepted, AnswerTo, Bounds, Fetched, KEPT_IN_MEMORY, Letter, News, NotStored, Put, Seen,
-    Waiting, Which,
+    Accepted, AnswerTo, Bounds, Fetched, KEPT_IN_MEMORY, Letter, News, NotStored, Outlet, Put,
+    Seen, Waiting, Which,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -31,10 +31,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The inbox, as all threads see it.
 pub(crate) struct Local {
     tasks: Option<mpsc::Sender<Task>>,
-    news: Mutex<Option<UnboundedReceiver<News>>>,
-    seen: Arc<Seen>,
+    outlet: Outlet,
     thread: Option<JoinHandle<()>>,
-    clock: Clock,
     durable: bool,
 }
 
@@ -95,10 +93,8 @@ impl Local {
             })?;
         Ok(Self {
             tasks: Some(tasks),
-            news: Mutex::new(Some(news)),
-            seen,
+            outlet: Outlet::new(news, seen, clock),
             thread: Some(thread),
-            clock,
             durable: push.journal.is_some(),
         })
     }
@@ -108,20 +104,8 @@ impl Local {
         self.durable
     }
 
-    pub(super) fn seen(&self) -> Arc<Seen> {
-        Arc::clone(&self.seen)
-    }
-
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// Where arrivals are told; it can be taken once.
-    pub(super) fn news(&self) -> Option<UnboundedReceiver<News>> {
-        self.news
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    pub(super) fn outlet(&self) -> &Outlet {
+        &self.outlet
     }
 
     /// Makes a message safe. It is, when this has returned `New`.

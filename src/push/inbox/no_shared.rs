@@ -1,11 +1,6 @@
 //! Without the feature `redis` there is no such inbox, and the configuration cannot ask for it.
 
-use std::sync::Arc;
-
-use tokio::sync::mpsc::UnboundedReceiver;
-
-use super::{Accepted, Fetched, Letter, News, NotStored, Put, Seen, Which};
-use crate::clock::Clock;
+use super::{Accepted, Fetched, Letter, NotStored, Outlet, Put, Which};
 use crate::config::Config;
 use crate::push::entry::Death;
 
@@ -24,15 +19,7 @@ impl Shared {
         match *self {}
     }
 
-    pub(super) fn seen(&self) -> Arc<Seen> {
-        match *self {}
-    }
-
-    pub(super) fn clock(&self) -> &Clock {
-        match *self {}
-    }
-
-    pub(super) fn news(&self) -> Option<UnboundedReceiver<News>> {
+    pub(super) fn outlet(&self) -> &Outlet {
         match *self {}
     }
 

@@ -22,10 +22,12 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Value};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 
-use super::{Accepted, Bounds, Fetched, KEPT_IN_MEMORY, News, NotStored, Put, Seen, Waiting};
+use super::{
+    Accepted, Bounds, Fetched, KEPT_IN_MEMORY, News, NotStored, Outlet, Put, Seen, Waiting,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::crypto;
@@ -80,9 +82,7 @@ pub(crate) struct Shared {
     must_reread: AtomicBool,
     answers: Answers,
     announce: UnboundedSender<News>,
-    news: Mutex<Option<UnboundedReceiver<News>>>,
-    seen: Arc<Seen>,
-    clock: Clock,
+    outlet: Outlet,
     metrics: StoreMetrics,
     bounds: Bounds,
 }
@@ -125,9 +125,7 @@ impl Shared {
             must_reread: AtomicBool::new(false),
             answers: Answers::new(),
             announce,
-            news: Mutex::new(Some(news)),
-            seen,
-            clock,
+            outlet: Outlet::new(news, seen, clock),
             metrics: StoreMetrics::register_for_push(metrics.registry()),
             bounds: Bounds {
                 count: push.max_waiting,
@@ -192,19 +190,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn seen(&self) -> Arc<Seen> {
-        Arc::clone(&self.seen)
-    }
-
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    pub(super) fn news(&self) -> Option<UnboundedReceiver<News>> {
-        self.news
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    pub(super) fn outlet(&self) -> &Outlet {
+        &self.outlet
     }
 
     /// Makes a message safe, as safe as Redis keeps it.
@@ -613,7 +600,7 @@ impl Shared {
         let why = self.link.why_away();
         let is_failing = why.is_some();
         self.metrics.up(!is_failing);
-        let was_failing = self.seen.failing.swap(is_failing, Ordering::Relaxed);
+        let was_failing = self.outlet.seen.failing.swap(is_failing, Ordering::Relaxed);
         match why {
             Some(why) if !was_failing => tracing::error!(
                 %why,
@@ -630,9 +617,12 @@ impl Shared {
     fn note_sums(&self, sums: [i64; 4]) {
         let [waiting, bytes, dead, _] = sums.map(|sum| u64::try_from(sum).unwrap_or_default());
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        self.seen.waiting.store(count(waiting), Ordering::Relaxed);
-        self.seen.bytes.store(bytes, Ordering::Relaxed);
-        self.seen.dead.store(count(dead), Ordering::Relaxed);
+        self.outlet
+            .seen
+            .waiting
+            .store(count(waiting), Ordering::Relaxed);
+        self.outlet.seen.bytes.store(bytes, Ordering::Relaxed);
+        self.outlet.seen.dead.store(count(dead), Ordering::Relaxed);
     }
 
     fn holdings(&self) -> MutexGuard<'_, Holdings> {

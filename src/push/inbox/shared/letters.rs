@@ -59,7 +59,7 @@ impl Shared {
             };
             let mut entry = opened.entry;
             entry.head.death = None;
-            entry.head.queued = self.clock.now().as_millis();
+            entry.head.queued = self.outlet.clock.now().as_millis();
             let stream = names.part(part_of(entry.head.lane));
             let sealed = names.seal(stream, opened.identity, opened.is_awaited, &entry);
             let keys = [&names.dead, stream, &names.sums];
