@@ -85,6 +85,16 @@ impl Limited {
         );
     }
 
+    /// Who has no descriptors may refuse. The connections that waited to be accepted take some when it goes on, although
+    /// nobody is there any more; what comes after them is served.
+    fn has_descriptors_again(&self) {
+        let back = eventually(|| {
+            let answer = self.client().request("POST", "/good", &[], b"good");
+            answer.status == 200 && self.descriptors_now() <= self.descriptors
+        });
+        assert!(back, "{} descriptors", self.descriptors_now());
+    }
+
     fn proc(&self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.run.process.id());
         fs::read_to_string(path).expect("the sidecar lives")
@@ -307,6 +317,7 @@ fn without_descriptors_accepting_pauses_and_goes_on_when_there_are_some() {
         "{used} ticks of the processor in a second of waiting"
     );
     drop(crowd);
+    limited.has_descriptors_again();
     limited.is_as_it_was();
 }
 
@@ -339,6 +350,7 @@ fn without_descriptors_a_large_body_goes_its_way_nevertheless() {
     );
     drop(crowd);
     drop(client);
+    limited.has_descriptors_again();
     serves_the_good(limited.run.inbound, 10);
 }
 
