@@ -32,6 +32,8 @@ struct UserId {
 /// The longest code that is believed; WeChat's have 32 characters.
 const MAX_CODE: usize = 512;
 const MAX_ACCESS_TOKEN: usize = 4096;
+/// The longest media_id that is believed; WeChat's have 64 characters.
+const MAX_MEDIA_ID: usize = 256;
 const MIN_USER_ID: usize = 6;
 const MAX_USER_ID: usize = 64;
 /// What may stand in a user id.
@@ -58,6 +60,10 @@ pub struct PhoneCode(Zeroizing<String>);
 /// has it has the data, for five minutes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CloudId(String);
+
+/// What WeChat calls a file that was uploaded: 1 to 256 characters of `[A-Za-z0-9_-]`. Whoever has it can have the file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MediaId(String);
 
 /// An access_token, the Mini Program's own key to WeChat's APIs: 1 to 4096 visible ASCII characters. WeChat asks for
 /// room for 512 at least, and says no more of the shape.
@@ -190,6 +196,24 @@ impl CloudId {
 
     /// The cloudID itself, for the call to WeChat and for whoever sent it.
     pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl MediaId {
+    /// Parses a media_id.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        if !(1..=MAX_MEDIA_ID).contains(&text.len()) || !text.bytes().all(plain) {
+            return Err(Malformed(
+                "a media_id is 1 to 256 letters, digits, `_` and `-`",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The media_id as WeChat gave it.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -107,6 +107,12 @@ pub enum Kind {
     PushRefused,
     /// A message of WeChat's cannot be made safe, so it is not acknowledged.
     PushNotStored,
+    /// WeChat judges what the request says as risky.
+    ContentRisky,
+    /// A signed URL of a medium is not ours, has expired, or is another user's.
+    MediaUrlInvalid,
+    /// The medium is shorter than the range that is asked for.
+    RangeNotSatisfiable,
     /// A defect of the sidecar.
     Internal,
 }
@@ -335,6 +341,27 @@ impl Kind {
                 true,
                 "The message cannot be kept",
                 "消息无法保存",
+            ),
+            Self::ContentRisky => row(
+                "content-risky",
+                422,
+                false,
+                "WeChat judges the content as risky",
+                "内容含有违规信息",
+            ),
+            Self::MediaUrlInvalid => row(
+                "media-url-invalid",
+                403,
+                false,
+                "The URL of the medium is not valid",
+                "媒体链接无效或已过期",
+            ),
+            Self::RangeNotSatisfiable => row(
+                "range-not-satisfiable",
+                416,
+                false,
+                "The medium is shorter than that",
+                "请求的范围超出媒体大小",
             ),
             Self::UnsupportedMediaType => row(
                 "unsupported-media-type",

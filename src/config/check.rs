@@ -4,6 +4,7 @@
 //! is looked at, and only at the end do the pieces become a [`Config`] or not. Rules between keys stand in
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
+mod media;
 mod push;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::api_security;
 use super::diagnostic::{Fault, Sink, nearest};
-use super::raw::{self, Field, Raw, Text, Texts, Workers};
+use super::raw::{self, Field, NumberOrText, Raw, Text, Texts};
 use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
@@ -79,6 +80,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         None => Some(None),
         Some(raw) => check.push(raw).map(Some),
     };
+    let media = check.media(&raw.media);
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
     let log = check.log(&raw.log);
@@ -92,6 +94,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         wechat: wechat?,
         outbound: outbound?,
         push: push?,
+        media: media?,
         store: store?,
         admin: admin?,
         log: log?,
@@ -318,6 +321,11 @@ impl Check<'_> {
         let methods = self.methods(&raw.methods);
         let login = self.value(&raw.login, || Ok(false), |login| Ok(*login));
         let open_data = self.value(&raw.open_data, || Ok(false), |on| Ok(*on));
+        let media = self.given(&raw.media, |text| one_of(text, &[("upload", ())]));
+        let text_check = match &raw.text_check {
+            None => Some(None),
+            Some(raw) => self.text_check(raw).map(Some),
+        };
         let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
         let timeout = self.given(&raw.timeout, values::duration);
         let body_limit = self.given(&raw.body_limit, values::size);
@@ -331,12 +339,16 @@ impl Check<'_> {
         let inbound = inbound?;
         let login = login?;
         let usual_auth = if login { Auth::None } else { inbound.auth };
+        let auth = auth?.unwrap_or(usual_auth);
+        self.checks_strangers(raw, auth != Auth::Required);
         Some(Route {
             path: path?,
             methods: methods?,
-            auth: auth?.unwrap_or(usual_auth),
+            auth,
             login,
             open_data: open_data?,
+            media_upload: media?.is_some(),
+            text_check: text_check?,
             timeout: timeout?.unwrap_or(inbound.timeout),
             body_limit: body_limit?.unwrap_or(inbound.body_limit),
             rate_limit: rate_limit?.unwrap_or(inbound.rate_limit),
@@ -787,13 +799,13 @@ impl Check<'_> {
         })
     }
 
-    fn workers(&mut self, field: &Field<Workers>) -> Option<usize> {
+    fn workers(&mut self, field: &Field<NumberOrText>) -> Option<usize> {
         let advice = "write a number from 1 to 256 without quotes, or \"auto\"";
         let auto = || Ok(available_parallelism().map_or(1, usize::from));
         self.value(field, auto, |workers| match workers {
-            Workers::Number(n) => whole_within(*n, MOST_WORKERS),
-            Workers::Text(text) if text.value == "auto" => auto(),
-            Workers::Text(_) => {
+            NumberOrText::Number(n) => whole_within(*n, MOST_WORKERS),
+            NumberOrText::Text(text) if text.value == "auto" => auto(),
+            NumberOrText::Text(_) => {
                 Err(Fault::new("`workers` takes a whole number or \"auto\"").help(advice))
             }
         })
@@ -1039,6 +1051,7 @@ impl Check<'_> {
         }
         self.unreachable_routes(raw);
         self.unused_journal(raw);
+        self.media_are_needed(raw);
     }
 
     /// With Redis, messages wait there and nowhere else.

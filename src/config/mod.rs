@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::domain::AppId;
 use crate::secret::Secret;
+use crate::wechat::content_check::Scene;
 use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
@@ -47,6 +48,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// What WeChat sends of itself, if it is to.
     pub push: Option<Push>,
+    /// Files that go to WeChat and come from there.
+    pub media: Media,
     /// Where state lives.
     pub store: Store,
     /// The side that faces operators.
@@ -209,6 +212,10 @@ pub struct Route {
     pub login: bool,
     /// Open data in JSON bodies is decrypted on the way.
     pub open_data: bool,
+    /// Files in forms are uploaded on the way, and the app finds their media_ids.
+    pub media_upload: bool,
+    /// What WeChat is asked about before the app sees it.
+    pub text_check: Option<TextCheck>,
     /// Instead of `[inbound] timeout`.
     pub timeout: Duration,
     /// Instead of `[inbound] body_limit`.
@@ -217,6 +224,28 @@ pub struct Route {
     pub rate_limit: Option<RateLimit>,
     /// Instead of `[inbound] upstream`.
     pub upstream: Upstream,
+}
+
+/// `text_check` of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextCheck {
+    /// Where the texts are: members of the app's JSON body or form, such as `post.title`. One at least.
+    pub fields: Vec<String>,
+    /// Where they will stand.
+    pub scene: Scene,
+    /// What becomes of a text that WeChat would have somebody look at.
+    pub on_review: Verdict,
+    /// What becomes of a text that WeChat does not judge, because it fails.
+    pub on_failure: Verdict,
+}
+
+/// What becomes of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The app gets it.
+    Pass,
+    /// The app does not get it.
+    Refuse,
 }
 
 /// `[session]`
@@ -435,6 +464,49 @@ pub struct ProxyCredentials {
     pub user: String,
     /// The user's password; may be empty.
     pub password: Secret,
+}
+
+/// `[media]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    /// Whether media are dealt with at all.
+    pub enabled: bool,
+    /// What the URLs of media begin with, without a slash at the end; without it they begin with our path.
+    pub base_url: Option<String>,
+    /// How long a signed URL is good.
+    pub url_ttl: Duration,
+    /// How many bytes of media are kept in memory; none if 0.
+    pub memory_cache_size: u64,
+    /// Where media are kept on the disk; without it they are not.
+    pub cache_dir: Option<PathBuf>,
+    /// How many bytes of them.
+    pub cache_size: u64,
+    /// Where films may be fetched: hosts, or `*.` and the end of hosts, in lower case.
+    pub video_hosts: Vec<String>,
+    /// How large an upload may be.
+    pub max_size: MediaSizes,
+    /// If WeChat is to look at uploads.
+    pub check: Option<MediaCheck>,
+}
+
+/// `[media.max_size]`, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MediaSizes {
+    /// Pictures.
+    pub image: u64,
+    /// Sound.
+    pub voice: u64,
+    /// Films.
+    pub video: u64,
+    /// Small pictures in messages.
+    pub thumb: u64,
+}
+
+/// `[media.check]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MediaCheck {
+    /// Where uploads will stand.
+    pub scene: Scene,
 }
 
 /// `[store]`

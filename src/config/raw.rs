@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Number,
     /// A number or `"auto"`.
     Workers,
+    /// A number or a name of WeChat's scenes.
+    Scene,
     Flag,
 }
 
@@ -106,10 +108,21 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("auth", Kind::Text),
             Key::new("login", Kind::Flag),
             Key::new("open_data", Kind::Flag),
+            Key::new("media", Kind::Text),
             Key::new("timeout", Kind::Duration),
             Key::new("body_limit", Kind::Size),
             Key::new("rate_limit", Kind::Text),
             Key::new("upstream", Kind::Text),
+        ],
+    },
+    Section {
+        name: "route.text_check",
+        repeated: false,
+        keys: &[
+            Key::new("field", Kind::Texts),
+            Key::new("scene", Kind::Scene),
+            Key::new("on_review", Kind::Text),
+            Key::new("on_failure", Kind::Text),
         ],
     },
     Section {
@@ -232,6 +245,34 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "media",
+        repeated: false,
+        keys: &[
+            Key::new("enabled", Kind::Flag),
+            Key::new("base_url", Kind::Text),
+            Key::new("url_ttl", Kind::Duration),
+            Key::new("memory_cache_size", Kind::Size),
+            Key::new("cache_dir", Kind::Text),
+            Key::new("cache_size", Kind::Size),
+            Key::new("video_hosts", Kind::List),
+        ],
+    },
+    Section {
+        name: "media.max_size",
+        repeated: false,
+        keys: &[
+            Key::new("image", Kind::Size),
+            Key::new("voice", Kind::Size),
+            Key::new("video", Kind::Size),
+            Key::new("thumb", Kind::Size),
+        ],
+    },
+    Section {
+        name: "media.check",
+        repeated: false,
+        keys: &[Key::new("scene", Kind::Scene)],
+    },
+    Section {
         name: "store",
         repeated: false,
         keys: &[
@@ -272,6 +313,7 @@ pub(super) struct Raw {
     pub(super) wechat: Wechat,
     pub(super) outbound: Outbound,
     pub(super) push: Option<Push>,
+    pub(super) media: Media,
     pub(super) store: Store,
     pub(super) admin: Admin,
     pub(super) log: Log,
@@ -295,7 +337,7 @@ pub(super) struct Inbound {
     pub(super) upstream: Field<Text>,
     pub(super) prefix: Field<Text>,
     pub(super) auth: Field<Text>,
-    pub(super) workers: Field<Workers>,
+    pub(super) workers: Field<NumberOrText>,
     pub(super) trusted_proxies: Field<Texts>,
     pub(super) proxy_protocol: Field<bool>,
     pub(super) body_limit: Field<Text>,
@@ -333,6 +375,8 @@ pub(super) struct Route {
     pub(super) auth: Field<Text>,
     pub(super) login: Field<bool>,
     pub(super) open_data: Field<bool>,
+    pub(super) media: Field<Text>,
+    pub(super) text_check: Option<TextCheck>,
     pub(super) timeout: Field<Text>,
     pub(super) body_limit: Field<Text>,
     pub(super) rate_limit: Field<Text>,
@@ -455,6 +499,44 @@ pub(super) struct ApiSecurity {
     pub(super) certificate_sn: Field<Texts>,
 }
 
+/// `[route.text_check]`
+pub(super) struct TextCheck {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) field: Field<Texts>,
+    pub(super) scene: Field<NumberOrText>,
+    pub(super) on_review: Field<Text>,
+    pub(super) on_failure: Field<Text>,
+}
+
+/// `[media]`
+#[derive(Default)]
+pub(super) struct Media {
+    pub(super) enabled: Field<bool>,
+    pub(super) base_url: Field<Text>,
+    pub(super) url_ttl: Field<Text>,
+    pub(super) memory_cache_size: Field<Text>,
+    pub(super) cache_dir: Field<Text>,
+    pub(super) cache_size: Field<Text>,
+    pub(super) video_hosts: Field<Texts>,
+    pub(super) max_size: MaxSize,
+    pub(super) check: Option<MediaCheck>,
+}
+
+/// `[media.max_size]`
+#[derive(Default)]
+pub(super) struct MaxSize {
+    pub(super) image: Field<Text>,
+    pub(super) voice: Field<Text>,
+    pub(super) video: Field<Text>,
+    pub(super) thumb: Field<Text>,
+}
+
+/// `[media.check]`
+pub(super) struct MediaCheck {
+    pub(super) header: Option<Range<usize>>,
+    pub(super) scene: Field<NumberOrText>,
+}
+
 /// `[store]`
 #[derive(Default)]
 pub(super) struct Store {
@@ -506,8 +588,8 @@ pub(super) struct Text {
 /// A list of strings.
 pub(super) type Texts = Vec<Spanned<Text>>;
 
-/// `workers`
-pub(super) enum Workers {
+/// `workers`, `scene`
+pub(super) enum NumberOrText {
     Number(i64),
     Text(Text),
 }
@@ -574,6 +656,7 @@ impl Kind {
             Self::List => "a list of strings",
             Self::Number => "a whole number",
             Self::Workers => "a whole number or \"auto\"",
+            Self::Scene => "a number from 1 to 4, or what it stands for",
             Self::Flag => "true or false",
         }
     }
@@ -668,6 +751,7 @@ impl Raw {
             }
             "outbound" => self.outbound = Outbound::read(&mut table, r),
             "push" => self.push = Some(Push::read(&mut table, r)),
+            "media" => self.media = Media::read(&mut table, r),
             "store" => self.store = Store::read(&mut table, r),
             "admin" => self.admin.listen = table.text("listen", r),
             "log" => {
@@ -691,7 +775,7 @@ impl Inbound {
             upstream: table.text("upstream", r),
             prefix: table.text("prefix", r),
             auth: table.text("auth", r),
-            workers: table.workers("workers", r),
+            workers: table.number_or_text("workers", r),
             trusted_proxies: table.list("trusted_proxies", r),
             proxy_protocol: table.flag("proxy_protocol", r),
             body_limit: table.text("body_limit", r),
@@ -789,6 +873,65 @@ impl Push {
     }
 }
 
+impl Media {
+    fn read(table: &mut Table<'_>, r: &mut Reader<'_>) -> Self {
+        Self {
+            enabled: table.flag("enabled", r),
+            base_url: table.text("base_url", r),
+            url_ttl: table.text("url_ttl", r),
+            memory_cache_size: table.text("memory_cache_size", r),
+            cache_dir: table.text("cache_dir", r),
+            cache_size: table.text("cache_size", r),
+            video_hosts: table.list("video_hosts", r),
+            max_size: table
+                .section("max_size", r)
+                .map(|table| MaxSize::read(table, r))
+                .unwrap_or_default(),
+            check: table
+                .section("check", r)
+                .map(|table| MediaCheck::read(table, r)),
+        }
+    }
+}
+
+impl MaxSize {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let sizes = Self {
+            image: table.text("image", r),
+            voice: table.text("voice", r),
+            video: table.text("video", r),
+            thumb: table.text("thumb", r),
+        };
+        table.finish(r);
+        sizes
+    }
+}
+
+impl MediaCheck {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let check = Self {
+            header: table.header.clone(),
+            scene: table.number_or_text("scene", r),
+        };
+        table.finish(r);
+        check
+    }
+}
+
+impl TextCheck {
+    fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
+        let check = Self {
+            header: table.header.clone(),
+            field: table.text_or_list("field", r),
+            scene: table.number_or_text("scene", r),
+            on_review: table.text("on_review", r),
+            on_failure: table.text("on_failure", r),
+        };
+        table.finish(r);
+        check
+    }
+}
+
 impl PushRoute {
     fn read(mut table: Table<'_>, r: &mut Reader<'_>) -> Self {
         let route = Self {
@@ -865,6 +1008,10 @@ impl Route {
             auth: table.text("auth", r),
             login: table.flag("login", r),
             open_data: table.flag("open_data", r),
+            media: table.text("media", r),
+            text_check: table
+                .section("text_check", r)
+                .map(|table| TextCheck::read(table, r)),
             timeout: table.text("timeout", r),
             body_limit: table.text("body_limit", r),
             rate_limit: table.text("rate_limit", r),
@@ -931,11 +1078,11 @@ impl<'i> Table<'i> {
         })
     }
 
-    fn workers(&mut self, name: &str, r: &mut Reader<'_>) -> Field<Workers> {
+    fn number_or_text(&mut self, name: &str, r: &mut Reader<'_>) -> Field<NumberOrText> {
         self.take(name, r, |value, span, r| match value {
-            DeValue::String(text) => Read::of(r.text(&text, span).map(Workers::Text)),
+            DeValue::String(text) => Read::of(r.text(&text, span).map(NumberOrText::Text)),
             other => match whole_number(&other) {
-                Some(number) => Read::Value(Workers::Number(number)),
+                Some(number) => Read::Value(NumberOrText::Number(number)),
                 None => Read::WrongType(other),
             },
         })

@@ -356,8 +356,13 @@ mod tests {
                     true => format!("[[{}]]", section.name),
                     false => format!("[{}]", section.name),
                 };
-                let text = format!("{header}\n{} = 2020-01-01\n", key.name);
-                let expected = format!("2:{} error: `{}` takes", key.name.len() + 4, key.name);
+                // What stands in a repeated section stands in one of them.
+                let around = section
+                    .name
+                    .strip_prefix("route.")
+                    .map_or("", |_| "[[route]]");
+                let text = format!("{around}\n{header}\n{} = 2020-01-01\n", key.name);
+                let expected = format!("3:{} error: `{}` takes", key.name.len() + 4, key.name);
                 let report = report(&text);
                 let lines = lines(&report);
                 assert!(lines.iter().any(|l| l.starts_with(&expected)), "{report}");

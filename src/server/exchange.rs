@@ -3,8 +3,10 @@
 //! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
+mod downloads;
 mod open_data;
 mod push;
+mod uploads;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
@@ -220,6 +222,12 @@ impl<'a> Exchange<'a> {
             .router
             .route(path.as_bytes(), self.head.method_text())
         {
+            Action::Own(Endpoint::MediaDownload) => {
+                *counted = Counted::Own(Endpoint::MediaDownload);
+                let _slot = self.slot()?;
+                // Boxed, because it is large and few requests need it.
+                Box::pin(self.media_download(&path, body, responder)).await
+            }
             Action::Own(endpoint) => {
                 *counted = Counted::Own(endpoint);
                 let _slot = match endpoint {
@@ -291,6 +299,9 @@ impl<'a> Exchange<'a> {
             Endpoint::Phone => Box::pin(self.phone(body, responder)).await,
             Endpoint::PushHandshake => self.push_handshake(path),
             Endpoint::Push => Box::pin(self.push(path, body, responder)).await,
+            Endpoint::MediaUpload => Box::pin(self.media_upload(body, responder)).await,
+            Endpoint::MediaUrl => self.media_url(path).await,
+            Endpoint::MediaDownload => unreachable!("it is answered as it comes, in `handle`"),
             Endpoint::KeySet => match &self.snapshot.assertions {
                 Some(assertions) => Ok(assertions.key_set()),
                 None => Err(

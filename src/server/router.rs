@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Auth, Config, Upstream};
+use crate::config::{Auth, Config, TextCheck, Upstream};
 use crate::path::Pattern;
 use crate::resilience::{RateLimiter, RateLimiters};
 
@@ -20,6 +20,10 @@ pub(crate) enum Endpoint {
     /// WeChat's proof that it is us whom it pushes to, and its messages.
     PushHandshake,
     Push,
+    /// A file on its way to WeChat, one that is there, and the URL for a reader without a token.
+    MediaUpload,
+    MediaDownload,
+    MediaUrl,
     /// The public keys of assertions.
     KeySet,
     /// What clients of the seed demo call: login, info and phone by GET, with the AppID in the path.
@@ -49,6 +53,8 @@ pub(crate) struct Rule {
     pub(crate) auth: Auth,
     pub(crate) login: bool,
     pub(crate) open_data: bool,
+    pub(crate) media_upload: bool,
+    pub(crate) text_check: Option<Arc<TextCheck>>,
     pub(crate) timeout: Duration,
     pub(crate) body_limit: u64,
     pub(crate) rate_limiter: Option<Arc<RateLimiter>>,
@@ -64,13 +70,14 @@ pub(crate) struct Router {
     prefix: String,
     /// Where the seed demo has its endpoints, below the prefix.
     seed: String,
+    seed_media: String,
     portal: String,
     routes: Vec<(Pattern, Vec<String>, Rule)>,
     default: Rule,
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, &'static str, Self); 10] = [
+    const ALL: [(&'static str, &'static str, Self); 11] = [
         ("/login", "POST", Self::Login),
         ("/refresh", "POST", Self::Refresh),
         ("/logout", "POST", Self::Logout),
@@ -80,8 +87,19 @@ impl Endpoint {
         ("/phone", "POST", Self::Phone),
         ("/push", "GET", Self::PushHandshake),
         ("/push", "POST", Self::Push),
+        ("/media", "POST", Self::MediaUpload),
         ("/jwks.json", "GET", Self::KeySet),
     ];
+
+    /// Below `/media/{media_id}`.
+    const MEDIA: [(&'static str, &'static str, Self); 2] = [
+        ("", "GET", Self::MediaDownload),
+        ("/url", "GET", Self::MediaUrl),
+    ];
+
+    /// Below `/media/{appid}`.
+    const SEED_MEDIA: [(&'static str, &'static str, Self); 1] =
+        [("/upload", "POST", Self::MediaUpload)];
 
     /// Below `/user/{appid}`.
     const SEED: [(&'static str, &'static str, Self); 3] = [
@@ -95,7 +113,8 @@ impl Endpoint {
         [("", "GET", Self::PushHandshake), ("", "POST", Self::Push)];
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let all = Self::ALL.into_iter().chain(Self::SEED);
+        let all = Self::ALL.into_iter().chain(Self::MEDIA);
+        let all = all.chain(Self::SEED);
         all.map(|(_, _, endpoint)| endpoint)
     }
 
@@ -117,6 +136,9 @@ impl Endpoint {
             Self::Phone => "wx:phone",
             Self::PushHandshake => "wx:push/handshake",
             Self::Push => "wx:push",
+            Self::MediaUpload => "wx:media/upload",
+            Self::MediaDownload => "wx:media",
+            Self::MediaUrl => "wx:media/url",
             Self::KeySet => "wx:jwks",
             Self::SeedLogin => "wx:user/login",
             Self::SeedInfo => "wx:user/info",
@@ -133,6 +155,8 @@ impl Router {
                 auth: route.auth,
                 login: route.login,
                 open_data: route.open_data,
+                media_upload: route.media_upload,
+                text_check: route.text_check.clone().map(Arc::new),
                 timeout: route.timeout,
                 body_limit: route.body_limit,
                 rate_limiter: route.rate_limit.map(|limit| {
@@ -152,6 +176,8 @@ impl Router {
             auth: inbound.auth,
             login: false,
             open_data: false,
+            media_upload: false,
+            text_check: None,
             timeout: inbound.timeout,
             body_limit: inbound.body_limit,
             rate_limiter: inbound
@@ -165,6 +191,7 @@ impl Router {
         Self {
             prefix: inbound.prefix.clone(),
             seed: format!("/user/{}", config.app.appid),
+            seed_media: format!("/media/{}", config.app.appid),
             portal: format!("/portal/{}", config.app.appid),
             routes,
             default,
@@ -177,10 +204,18 @@ impl Router {
             && matches!(rest, [] | [b'/', ..])
         {
             let below = |prefix: &str| rest.strip_prefix(prefix.as_bytes());
-            return match (below(&self.seed), below(&self.portal)) {
-                (Some(rest), _) => own(&Endpoint::SEED, rest, method),
-                (_, Some(rest)) => own(&Endpoint::PORTAL, rest, method),
-                (None, None) => own(&Endpoint::ALL, rest, method),
+            if let Some((_, rest)) = self.medium(rest) {
+                return own(&Endpoint::MEDIA, rest, method);
+            }
+            return match (
+                below(&self.seed),
+                below(&self.portal),
+                below(&self.seed_media),
+            ) {
+                (Some(rest), ..) => own(&Endpoint::SEED, rest, method),
+                (_, Some(rest), _) => own(&Endpoint::PORTAL, rest, method),
+                (_, _, Some(rest)) => own(&Endpoint::SEED_MEDIA, rest, method),
+                (None, None, None) => own(&Endpoint::ALL, rest, method),
             };
         }
         let matching = |(pattern, methods, _): &&(Pattern, Vec<String>, Rule)| {
@@ -194,6 +229,25 @@ impl Router {
                 .find(matching)
                 .map_or(&self.default, |(_, _, rule)| rule),
         )
+    }
+
+    /// The media_id in a path at which there is a medium, whether it is a good one or not.
+    pub(crate) fn media_id<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let rest = path.strip_prefix(self.prefix.as_bytes())?;
+        self.medium(rest).map(|(id, _)| id)
+    }
+
+    /// The media_id in a path below our prefix, and what follows it.
+    fn medium<'p>(&self, rest: &'p [u8]) -> Option<(&'p [u8], &'p [u8])> {
+        let seed = rest.strip_prefix(self.seed_media.as_bytes());
+        let at_seed = seed.filter(|rest| matches!(rest, [] | [b'/', ..]));
+        let rest = match at_seed {
+            Some(rest) => rest.strip_prefix(b"/download/")?,
+            None => rest.strip_prefix(b"/media/")?,
+        };
+        let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
+        let (id, rest) = rest.split_at(end);
+        (!id.is_empty()).then_some((id, rest))
     }
 
     /// The names of all rules, by their index.
@@ -263,6 +317,71 @@ mod tests {
             Action::WrongMethod("GET, POST")
         ));
         assert!(matches!(own("", "GET"), Action::Nothing));
+    }
+
+    #[test]
+    fn a_medium_is_named_by_its_path() {
+        let config = Config::from_toml(
+            "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+             [inbound]\nupstream = \"http://127.0.0.1:1\"\n",
+        );
+        let router = Router::new(&config.unwrap(), &RateLimiters::default());
+        for (method, path, endpoint, id) in [
+            ("POST", "/wx/media", Endpoint::MediaUpload, None),
+            (
+                "GET",
+                "/wx/media/a-b_1",
+                Endpoint::MediaDownload,
+                Some("a-b_1"),
+            ),
+            (
+                "HEAD",
+                "/wx/media/a-b_1",
+                Endpoint::MediaDownload,
+                Some("a-b_1"),
+            ),
+            (
+                "GET",
+                "/wx/media/a-b_1/url",
+                Endpoint::MediaUrl,
+                Some("a-b_1"),
+            ),
+            (
+                "POST",
+                "/wx/media/wx0123456789abcdef/upload",
+                Endpoint::MediaUpload,
+                None,
+            ),
+            (
+                "GET",
+                "/wx/media/wx0123456789abcdef/download/m1",
+                Endpoint::MediaDownload,
+                Some("m1"),
+            ),
+        ] {
+            let action = router.route(path.as_bytes(), method.as_bytes());
+            assert!(
+                matches!(action, Action::Own(it) if it == endpoint),
+                "{path}"
+            );
+            assert_eq!(
+                router.media_id(path.as_bytes()),
+                id.map(str::as_bytes),
+                "{path}"
+            );
+        }
+        for path in [
+            "/wx/media/",
+            "/wx/media/m1/",
+            "/wx/media/m1/other",
+            "/wx/media/wx0123456789abcdef",
+            "/wx/media/wx0123456789abcdef/download",
+            "/wx/media/wx0123456789abcdef/download/",
+            "/wx/media/wx0123456789abcdee/download/m1",
+        ] {
+            let action = router.route(path.as_bytes(), b"GET");
+            assert!(matches!(action, Action::Nothing), "{path}");
+        }
     }
 
     #[test]

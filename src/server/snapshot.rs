@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
+use crate::media::Media;
 use crate::open_data::Opener;
 use crate::outbound::{Callers, Rules};
 use crate::push::Bus;
@@ -34,6 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) opener: Opener,
     /// If messages are taken.
     pub(crate) bus: Option<Arc<Bus>>,
+    /// If they are dealt with.
+    pub(crate) media: Option<Media>,
     /// If the app wants proof.
     pub(crate) assertions: Option<Assertions>,
     pub(crate) head_limits: HeadLimits,
@@ -94,6 +97,7 @@ impl Snapshot {
         };
         Self {
             bus,
+            media: Media::new(&config, Arc::clone(&gateway)),
             router: Router::new(&config, &shared.limiters),
             opener: Opener::new(&config, Arc::clone(&gateway), Arc::clone(metrics)),
             assertions: config.session.assertion.then(|| {
