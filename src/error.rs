@@ -415,6 +415,7 @@ struct Account {
     wechat: Option<WechatFault>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    members: Vec<(&'static str, Value)>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -430,6 +431,7 @@ impl Error {
             wechat: None,
             retry_after: None,
             allow: None,
+            members: Vec::new(),
             cause: None,
         }))
     }
@@ -475,6 +477,22 @@ impl Error {
     ) -> Self {
         self.0.hint = Some(en.into());
         self.0.hint_zh = Some(zh.into());
+        self
+    }
+
+    /// The same, if nothing better is known.
+    #[must_use]
+    pub(crate) fn or_hints(self, en: &'static str, zh: &'static str) -> Self {
+        match self.0.hint {
+            Some(_) => self,
+            None => self.with_hints(en, zh),
+        }
+    }
+
+    /// Adds a member of the problem's own (RFC 9457 §3.2).
+    #[must_use]
+    pub(crate) fn with_member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.members.push((name, value.into()));
         self
     }
 
@@ -563,6 +581,9 @@ impl Error {
         problem.insert("retryable".into(), json!(self.retryable()));
         if let Some(after) = self.0.retry_after {
             problem.insert("retry_after".into(), json!(after.as_secs().max(1)));
+        }
+        for (name, value) in &self.0.members {
+            problem.insert((*name).into(), value.clone());
         }
         if let Some(hint) = self.hint(language) {
             problem.insert("hint".into(), json!(hint));

@@ -6,6 +6,7 @@
 mod downloads;
 mod open_data;
 mod push;
+mod text_check;
 mod uploads;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -350,6 +351,14 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
+        if let Some(check) = &rule.text_check {
+            // Before all that changes the body, or keeps a part of it. Boxed, because it is large and few requests need it.
+            let wire = (&mut *body, &mut *responder);
+            let checking =
+                self.check_texts(check, rule.body_limit, &caller, path, wire, &mut buffered);
+            let passed = Box::pin(checking).await?;
+            told.push(("X-WX-Text-Check", passed.label().to_owned()));
+        }
         if rule.open_data && self.has_json_body()? {
             let text = match buffered.take() {
                 Some(text) => text,
