@@ -28,10 +28,14 @@ pub(super) const BY_SECRET: [&str; 3] = [
 
 /// Answers a call.
 ///
-/// A body without a `Content-Length` meets the gateway before WeChat: it takes none, on any path, and says so by HTTP 412.
+/// A body without a `Content-Length` meets the gateway before WeChat: it takes none, on any path, and says so by HTTP 412. Only
+/// what takes uploads reads on, and finds no file.
 pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
     if request.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Answer::text(412, "");
+        return match request.path.as_str() {
+            media::UPLOAD => Answer::refusal(state, &request.path, &Refusal::MediaMissing.into()),
+            _ => Answer::text(412, ""),
+        };
     }
     match api_security::open(state, request) {
         Ok(None) => answer_plain(state, request),
@@ -99,8 +103,8 @@ fn success(state: &mut State, request: &Request) -> Result<Answer, Refused> {
         "/wxa/getwxacodeunlimit" => return wxacode::unlimited(state, request),
         "/wxa/getwxacode" => return wxacode::limited(state, request),
         "/cgi-bin/wxaapp/createwxaqrcode" => return wxacode::qr_code(state, request),
-        "/cgi-bin/media/upload" => return media::upload(state, request),
-        "/cgi-bin/media/get" => return media::get(state, request),
+        media::UPLOAD => return media::upload(state, request),
+        media::GET => return media::get(state, request),
         _ => return Err(Refusal::PathUnknown.into()),
     };
     Ok(Answer::success(&request.path, &body))
@@ -541,8 +545,11 @@ mod tests {
             HeaderValue::from_static("chunked"),
         )]);
         let target = probe.with_token("/wxa/getopendata");
-        let answer = probe.call_with(Method::POST, &target, chunked, b"{}");
+        let answer = probe.call_with(Method::POST, &target, chunked.clone(), b"{}");
         assert_eq!((answer.status, answer.body.len()), (412, 0));
+        let target = probe.with_token("/cgi-bin/media/upload?type=image");
+        let answer = probe.call_with(Method::POST, &target, chunked, b"{}");
+        assert_eq!(answer.errcode, Some(41005));
     }
 
     #[test]

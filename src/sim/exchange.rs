@@ -14,7 +14,7 @@ use super::outbox::Due;
 use super::refusal::{Refused, wording};
 use super::rids::{Remembered, beginning};
 use super::state::State;
-use super::{api, control};
+use super::{api, control, media};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const CGI_JSON: HeaderValue = HeaderValue::from_static("application/json; encoding=utf-8");
@@ -230,9 +230,14 @@ impl Answer {
 
     fn error_with_rid(state: &mut State, path: &str, errcode: i64, errmsg: &str) -> Self {
         let rid = state.rid();
+        let told = Self::error(path, errcode, &format!("{errmsg} rid: {rid}"));
         Self {
-            rid: Some(rid.clone()),
-            ..Self::error(path, errcode, &format!("{errmsg} rid: {rid}"))
+            content_type: match path {
+                media::GET => called_at_random(&rid),
+                _ => told.content_type,
+            },
+            rid: Some(rid),
+            ..told
         }
     }
 
@@ -243,6 +248,16 @@ impl Answer {
             ..Self::success(path, &body)
         }
     }
+}
+
+/// Where a file was asked for, a refusal is at times called one.
+fn called_at_random(rid: &str) -> HeaderValue {
+    let types = [TEXT, CGI_JSON, HeaderValue::from_static("image/jpeg")];
+    let place = rid.bytes().map(usize::from).sum::<usize>() % types.len();
+    types
+        .into_iter()
+        .nth(place)
+        .expect("the place is one of them")
 }
 
 /// WeChat's content types: logins and media have JSON that is called plain text.

@@ -15,6 +15,9 @@ use super::refusal::{Refusal, Refused};
 use super::state::State;
 use crate::clock::Timestamp;
 
+pub(super) const UPLOAD: &str = "/cgi-bin/media/upload";
+pub(super) const GET: &str = "/cgi-bin/media/get";
+
 /// How long a media_id lives.
 const MEDIA_LIFE: Duration = Duration::from_secs(3 * 86_400);
 /// Beyond so many bytes the oldest are forgotten early, because a load test uploads more in an hour than WeChat lets an
@@ -211,12 +214,12 @@ impl Medium {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::sim::control;
     use crate::sim::probe::{Probe, form, json};
     use crate::sim::state::UserChange;
-
-    const UPLOAD: &str = "/cgi-bin/media/upload";
 
     fn uploaded(probe: &mut Probe, kind: &str, filename: &str, data: &[u8]) -> serde_json::Value {
         let target = probe.with_token(&format!("{UPLOAD}?type={kind}"));
@@ -297,6 +300,23 @@ mod tests {
             "the expired one is forgotten"
         );
         assert_eq!(probe.state.media.bytes, data.len());
+    }
+
+    #[test]
+    fn a_refusal_is_json_whatever_it_is_called() {
+        let mut probe = Probe::new();
+        let mut called = BTreeSet::new();
+        for _ in 0..100 {
+            let refused = fetched(&mut probe, "nothing");
+            assert_eq!(json(&refused)["errcode"], 40007);
+            called.insert(refused.content_type.to_str().unwrap().to_owned());
+        }
+        let expected = [
+            "application/json; encoding=utf-8",
+            "image/jpeg",
+            "text/plain",
+        ];
+        assert_eq!(called.into_iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
