@@ -15,6 +15,7 @@ mod names;
 mod payload;
 mod relay;
 mod repeat;
+mod upload;
 mod usage;
 
 use std::future::Future;
@@ -43,8 +44,9 @@ use line::{Call, Line};
 use repeat::Repeats;
 use usage::Usage;
 
-pub(crate) use payload::{Cause, Payload};
+pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
+pub(crate) use upload::{Uploaded, Uploading};
 
 /// What is known of WeChat that outlives a reload.
 #[derive(Default)]
