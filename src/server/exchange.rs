@@ -300,7 +300,7 @@ impl<'a> Exchange<'a> {
             Endpoint::Phone => Box::pin(self.phone(body, responder)).await,
             Endpoint::PushHandshake => self.push_handshake(path),
             Endpoint::Push => Box::pin(self.push(path, body, responder)).await,
-            Endpoint::MediaUpload => Box::pin(self.media_upload(body, responder)).await,
+            Endpoint::MediaUpload => Box::pin(self.media_upload(path, body, responder)).await,
             Endpoint::MediaUrl => self.media_url(path).await,
             Endpoint::MediaDownload => unreachable!("it is answered as it comes, in `handle`"),
             Endpoint::KeySet => match &self.snapshot.assertions {
@@ -367,6 +367,16 @@ impl<'a> Exchange<'a> {
             // Boxed, because it is large and few requests need it.
             let (rewritten, count) = Box::pin(self.rewritten(&text, &caller)).await?;
             told.push(("X-WX-Open-Data", count.to_string()));
+            buffered = Some(rewritten);
+        }
+        if rule.media_upload
+            && buffered.is_none()
+            && let Some(boundary) = self.form_boundary()?
+        {
+            let limit = rule.body_limit;
+            let (rewritten, count) =
+                Box::pin(self.with_media_ids(&boundary, limit, body, responder)).await?;
+            told.push(("X-WX-Media", count.to_string()));
             buffered = Some(rewritten);
         }
         if let (Some(assertions), Some(claims)) = (&self.snapshot.assertions, &caller.claims) {
@@ -564,14 +574,7 @@ impl<'a> Exchange<'a> {
         let mut all = self.snapshot.shared.buffers.body(budget);
         let mut pace = proxy::Pace::new(self.snapshot.config.inbound.idle_timeout);
         loop {
-            let began = Instant::now();
-            let patience = pace.limit(all.len() as u64);
-            let reading = self.worker.timers.within(patience, body.ready()).await;
-            pace.count(began.elapsed());
-            let count = match reading {
-                Ok(read) => read.map_err(proxy::broken_body)?,
-                Err(_) => return Err(proxy::silent_within_body()),
-            };
+            let count = self.more(all.len() as u64, &mut pace, body).await?;
             if count == 0 {
                 return Ok(all);
             }
@@ -581,6 +584,23 @@ impl<'a> Exchange<'a> {
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
             }
+        }
+    }
+
+    /// Waits for more of a body of which `received` bytes have come, and says how many there are; 0 is its end.
+    async fn more(
+        &self,
+        received: u64,
+        pace: &mut proxy::Pace,
+        body: &mut Reader<'_>,
+    ) -> Result<usize, Error> {
+        let began = Instant::now();
+        let patience = pace.limit(received);
+        let reading = self.worker.timers.within(patience, body.ready()).await;
+        pace.count(began.elapsed());
+        match reading {
+            Ok(read) => read.map_err(proxy::broken_body),
+            Err(_) => Err(proxy::silent_within_body()),
         }
     }
 
