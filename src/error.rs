@@ -113,6 +113,8 @@ pub enum Kind {
     MediaUrlInvalid,
     /// The medium is shorter than the range that is asked for.
     RangeNotSatisfiable,
+    /// A condition of the request does not hold.
+    PreconditionFailed,
     /// A defect of the sidecar.
     Internal,
 }
@@ -363,6 +365,13 @@ impl Kind {
                 "The medium is shorter than that",
                 "请求的范围超出媒体大小",
             ),
+            Self::PreconditionFailed => row(
+                "precondition-failed",
+                412,
+                false,
+                "A condition of the request does not hold",
+                "请求的前提条件不成立",
+            ),
             Self::UnsupportedMediaType => row(
                 "unsupported-media-type",
                 415,
@@ -416,6 +425,7 @@ struct Account {
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
     members: Vec<(&'static str, Value)>,
+    complete_length: Option<u64>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -432,6 +442,7 @@ impl Error {
             retry_after: None,
             allow: None,
             members: Vec::new(),
+            complete_length: None,
             cause: None,
         }))
     }
@@ -517,6 +528,13 @@ impl Error {
         self
     }
 
+    /// Adds how many bytes there are (RFC 9110 §14.4 wants that with a 416).
+    #[must_use]
+    pub fn with_complete_length(mut self, length: u64) -> Self {
+        self.0.complete_length = Some(length);
+        self
+    }
+
     /// Adds what caused it, for the log.
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -551,6 +569,11 @@ impl Error {
     /// Which methods there are, if the method was at fault.
     pub fn allow(&self) -> Option<&'static str> {
         self.0.allow
+    }
+
+    /// How many bytes there are, if more were asked for.
+    pub fn complete_length(&self) -> Option<u64> {
+        self.0.complete_length
     }
 
     /// When to try again, if that is known.

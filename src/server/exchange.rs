@@ -397,24 +397,30 @@ impl<'a> Exchange<'a> {
                 body: rule.body_limit,
             },
             added,
+            takes_media: self.snapshot.media.is_some(),
             counting: Counting {
                 recorder: self.settings.recorder(Counted::Rule(rule.index)),
                 cells: &self.worker.cells,
                 began: self.began,
             },
         };
-        let body = match &buffered {
+        let request = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
-            None => Body::Wire(body),
+            None => Body::Wire(&mut *body),
         };
-        proxy::forward(
+        let handed = proxy::forward(
             &forward,
             &self.worker.pool,
             &self.worker.timers,
-            body,
+            request,
             responder,
         )
-        .await
+        .await?;
+        match handed {
+            // Boxed, because it is large and few requests need it.
+            Some(handed) => Box::pin(self.send_handed(&handed, body, responder)).await,
+            None => Ok(()),
+        }
     }
 
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
@@ -590,10 +596,10 @@ impl<'a> Exchange<'a> {
             .await
     }
 
-    fn send_within(
+    fn send_within<T>(
         &self,
-        sending: impl Future<Output = std::io::Result<()>>,
-    ) -> impl Future<Output = Result<(), Error>> {
+        sending: impl Future<Output = std::io::Result<T>>,
+    ) -> impl Future<Output = Result<T, Error>> {
         let limit = self.snapshot.config.inbound.idle_timeout;
         proxy::to_client(&self.worker.timers, limit, sending)
     }
