@@ -64,25 +64,25 @@ impl<'c> Texts<'c> {
 
     /// Adds the texts of a JSON document.
     pub(crate) fn json(&mut self, document: &[u8]) -> Result<(), Refused> {
+        let paths: Vec<String> = self.fields.iter().map(|field| field.path.clone()).collect();
+        let ways = (0..).zip(&paths);
+        let ways: Vec<Way<'_>> = ways.map(|(field, rest)| Way { field, rest }).collect();
+        self.walk(document, &ways)
+    }
+
+    fn walk(&mut self, document: &[u8], ways: &[Way<'_>]) -> Result<(), Refused> {
         if str::from_utf8(document).is_err() {
             return Err(Refused("the body is not JSON in UTF-8".into()));
         }
-        let paths: Vec<String> = self.fields.iter().map(|field| field.path.clone()).collect();
-        let ways: Vec<Way<'_>> = (0..)
-            .zip(&paths)
-            .map(|(field, rest)| Way { field, rest })
-            .collect();
         let mut refused = None;
         let walk = Walk {
             texts: self,
             refused: &mut refused,
-            ways: &ways,
+            ways,
         };
         let mut document = serde_json::Deserializer::from_slice(document);
-        let walked = walk
-            .deserialize(&mut document)
-            .and_then(|()| document.end());
-        match (walked, refused) {
+        let walked = walk.deserialize(&mut document);
+        match (walked.and_then(|()| document.end()), refused) {
             (Ok(()), _) => Ok(()),
             (Err(_), Some(refused)) => Err(refused),
             (Err(_), None) => Err(Refused(
@@ -93,8 +93,7 @@ impl<'c> Texts<'c> {
 
     /// Adds the texts of `application/x-www-form-urlencoded`. JSON that is only called a form is read as what it is, too.
     pub(crate) fn form(&mut self, body: &[u8]) -> Result<(), Refused> {
-        let is_like_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
-        if is_like_json && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        if is_json(body) {
             self.json(body)?;
         }
         self.query(body)
@@ -114,19 +113,34 @@ impl<'c> Texts<'c> {
 
     /// Adds a field of a form, decoded.
     pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> Result<(), Refused> {
+        if name.eq_ignore_ascii_case("_charset_") && !value.eq_ignore_ascii_case(b"utf-8") {
+            return Err(Refused(
+                "a form with a text that is checked must be UTF-8".into(),
+            ));
+        }
         let spelled = Spelled::of(name);
-        let index = self.fields.iter().position(|field| spelled.is(field));
-        let Some(index) = index else {
-            return Ok(());
-        };
-        match str::from_utf8(value) {
-            Ok(text) => self.add(index, text),
-            Err(_) => {
-                let name = self.fields[index].name;
-                return Err(Refused(format!("`{name}` is not UTF-8").into()));
+        for index in 0..self.fields.len() {
+            let field = &self.fields[index];
+            if spelled.is(field) {
+                let Ok(text) = str::from_utf8(value) else {
+                    return Err(Refused(format!("`{}` is not UTF-8", field.name).into()));
+                };
+                self.add(index, text);
+            } else if let Some(rest) = spelled.leads_to(field)
+                && is_json(value)
+            {
+                let (field, rest) = (index, rest.to_owned());
+                self.walk(value, &[Way { field, rest: &rest }])?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a field of a form is one that is checked, so that it must not come in another way than as text.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let spelled = Spelled::of(name);
+        let concerns = |field| spelled.is(field) || spelled.leads_to(field).is_some();
+        self.fields.iter().any(concerns)
     }
 
     /// What WeChat is to be asked about; `None` if it is too much.
@@ -192,6 +206,12 @@ impl Spelled {
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             || self.flat.contains(&field.flat)
     }
+
+    /// What is left of a field's path behind this one, which may hold JSON.
+    fn leads_to<'f>(&self, field: &'f Field<'_>) -> Option<&'f str> {
+        let rest = field.path.strip_prefix(&self.path)?.strip_prefix('.')?;
+        (!self.path.is_empty()).then_some(rest)
+    }
 }
 
 /// The names in a path, with dots between them, without the numbers of elements.
@@ -205,6 +225,12 @@ fn segments(name: &str) -> String {
 fn folded(name: &str) -> String {
     let lower = name.chars().flat_map(char::to_lowercase);
     lower.map(|c| if c == 'ſ' { 's' } else { c }).collect()
+}
+
+/// Whether a value is an object or an array, whatever it is called.
+fn is_json(value: &[u8]) -> bool {
+    matches!(value.trim_ascii_start().first(), Some(b'{' | b'['))
+        && serde_json::from_slice::<IgnoredAny>(value).is_ok()
 }
 
 /// `+` is a space in a form.
@@ -549,6 +575,27 @@ mod tests {
         assert!(in_form(&["content"], b"content=\xc4\xe3").is_err());
         assert!(in_form(&["content"], br#"{"content":"x","content":"y"}"#).is_err());
         assert_eq!(in_form(&["content"], b"other=%C4%E3").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_part_of_a_form_may_hold_json() {
+        for (body, text) in [
+            (r#"post={"title":"x","body":"n"}"#, "post.title: x"),
+            ("post=%5B%7B%22title%22:%22x%22%7D%5D", "post.title: x"),
+        ] {
+            assert_eq!(in_form(&["post.title"], body.as_bytes()).unwrap(), [text]);
+        }
+        assert!(in_form(&["post.title"], br#"post={"title":"x","title":"y"}"#).is_err());
+        assert_eq!(
+            in_form(&["post.title"], br#"post={"title":"x""#).unwrap(),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn a_form_must_not_say_that_it_is_in_another_character_set() {
+        assert!(in_form(&["content"], b"_charset_=gbk&content=x").is_err());
+        assert!(in_form(&["content"], b"_charset_=UTF-8&content=x").is_ok());
     }
 
     #[test]
