@@ -374,8 +374,9 @@ impl<'a> Exchange<'a> {
             && let Some(boundary) = self.form_boundary()?
         {
             let limit = rule.body_limit;
+            let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
             let (rewritten, count) =
-                Box::pin(self.with_media_ids(&boundary, limit, body, responder)).await?;
+                Box::pin(self.with_media_ids(&boundary, limit, user, body, responder)).await?;
             told.push(("X-WX-Media", count.to_string()));
             buffered = Some(rewritten);
         }
