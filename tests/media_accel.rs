@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::fake_app::{FakeApp, Request};
+use crate::h2_peer::{H2App, send};
 use crate::http_client::Response;
 use crate::http2_client::{End, Http2Client};
 use crate::media_download::{picture, upload};
@@ -371,4 +372,24 @@ fn over_http2_it_is_the_same() {
     client.get(3, "/a", &[("range", "bytes=1-2")]);
     assert_eq!(client.end_of(3), End::Answer(206));
     assert!(client.stream(3).body == stage.picture[1..3]);
+}
+
+#[test]
+fn an_app_behind_http2_names_media_too() {
+    let app = H2App::start(|mut call| async move {
+        let id = call.head.uri.query().unwrap().to_owned();
+        let mut body = call.answer(&[("x-wx-media-id", &id), ("set-cookie", "a=1")], false);
+        send(&mut body, b"ignored", true).await.unwrap();
+    });
+    let rig = Rig::with(&app.url(), "auth = \"none\"", "");
+    let picture = picture(100_000);
+    let id = upload(&rig, "image", "a.png", &picture);
+    let mut client = rig.client();
+    for _ in 0..3 {
+        let answer = client.request("GET", &format!("/a?{id}"), &[], b"");
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == picture);
+        assert_eq!(answer.header("set-cookie"), Some("a=1"));
+        assert_eq!(answer.header("x-wx-media-id"), None);
+    }
 }

@@ -43,6 +43,8 @@ impl Stage {
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         let told = answer.json();
         let url = told["url"].as_str().unwrap().to_owned();
+        let (_, signature) = url.rsplit_once("&s=").unwrap();
+        canary(signature);
         (url, told["expires_at"].as_u64().unwrap() - START.as_secs())
     }
 

@@ -270,7 +270,7 @@ impl Exchange<'_> {
         last: bool,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
-        let mut by_kernel = length > COPIED;
+        let mut by_kernel = length > COPIED && responder.takes_files();
         if by_kernel {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             let brought = files::bring(file, place, length).await;
