@@ -221,7 +221,11 @@ fn a_head_is_answered_without_a_body() {
 fn an_answer_that_has_no_body_stays_as_it_is() {
     let stage = Stage::new();
     let lines = ["X-WX-Media-Id: {id}", "X-App: yes", "ETag: \"apps\""];
-    for (path, status) in [("/204", "204 No Content"), ("/304", "304 Not Modified")] {
+    for (path, status) in [
+        ("/204", "204 No Content"),
+        ("/205", "205 Reset Content\r\nContent-Length: 0"),
+        ("/304", "304 Not Modified"),
+    ] {
         stage.answer(path, status, &lines, "");
         let answer = stage.get(path, &[]);
         assert_eq!(answer.status.to_string(), path[1..]);
