@@ -424,6 +424,7 @@ struct Account {
     wechat: Option<WechatFault>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    members: Vec<(&'static str, Value)>,
     complete_length: Option<u64>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -440,6 +441,7 @@ impl Error {
             wechat: None,
             retry_after: None,
             allow: None,
+            members: Vec::new(),
             complete_length: None,
             cause: None,
         }))
@@ -486,6 +488,22 @@ impl Error {
     ) -> Self {
         self.0.hint = Some(en.into());
         self.0.hint_zh = Some(zh.into());
+        self
+    }
+
+    /// The same, if nothing better is known.
+    #[must_use]
+    pub(crate) fn or_hints(self, en: &'static str, zh: &'static str) -> Self {
+        match self.0.hint {
+            Some(_) => self,
+            None => self.with_hints(en, zh),
+        }
+    }
+
+    /// Adds a member of the problem's own (RFC 9457 §3.2).
+    #[must_use]
+    pub(crate) fn with_member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.members.push((name, value.into()));
         self
     }
 
@@ -586,6 +604,9 @@ impl Error {
         problem.insert("retryable".into(), json!(self.retryable()));
         if let Some(after) = self.0.retry_after {
             problem.insert("retry_after".into(), json!(after.as_secs().max(1)));
+        }
+        for (name, value) in &self.0.members {
+            problem.insert((*name).into(), value.clone());
         }
         if let Some(hint) = self.hint(language) {
             problem.insert("hint".into(), json!(hint));
