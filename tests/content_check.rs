@@ -15,12 +15,14 @@ use crate::rig::{Rig, Session};
 const CHECK: &str = "/wxa/msg_sec_check";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
+const PARTS: &str = "multipart/form-data; boundary=b";
 const ROUTES: &str = "[[route]]\npath = \"/comments\"\ntext_check = { field = \"content\", scene = \"comment\" }\n\
     [[route]]\npath = \"/posts\"\nmethods = [\"POST\", \"GET\"]\ntext_check = { field = [\"post.title\", \"post.body\"], scene = \"forum\" }\n\
     [[route]]\npath = \"/strict\"\ntext_check = { field = \"content\", scene = 1, on_review = \"refuse\" }\n\
     [[route]]\npath = \"/open\"\ntext_check = { field = \"content\", scene = 1, on_failure = \"open\" }\n\
     [[route]]\npath = \"/small\"\nbody_limit = \"1KiB\"\ntext_check = { field = \"content\", scene = 1 }\n\
     [[route]]\npath = \"/auth/login\"\nlogin = true\ntext_check = { field = \"nickname\", scene = \"profile\" }\n\
+    [[route]]\npath = \"/album\"\nmedia = \"upload\"\ntext_check = { field = [\"content\", \"post.title\"], scene = 1 }\n\
     [[route]]\npath = \"/both\"\nopen_data = true\ntext_check = { field = \"content\", scene = 1 }\n";
 
 /// A sidecar that checks, an app that takes everything, and a user.
@@ -253,6 +255,129 @@ fn a_risky_text_is_found_wherever_an_app_would_find_it() {
     let get = desk.send("GET", "/posts?post[title]=[risky]", &[], b"");
     get.problem(422, "content-risky");
     desk.passed(0);
+}
+
+/// A form of parts, each with its head and its content.
+fn parts(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut form = Vec::new();
+    for (head, content) in parts {
+        form.extend_from_slice(
+            format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n").as_bytes(),
+        );
+        form.extend_from_slice(content);
+        form.extend_from_slice(b"\r\n");
+    }
+    form.extend_from_slice(b"--b--\r\n");
+    form
+}
+
+#[test]
+fn the_texts_of_a_form_with_parts_are_found_and_it_is_passed_on_byte_for_byte() {
+    let desk = Desk::new();
+    for part in [
+        ("name=\"content\"", &b"[risky]"[..]),
+        ("name=\"content[]\"", b"[risky]"),
+        (
+            "name=\"CONTENT\"\r\nContent-Type: text/plain; charset=utf-8",
+            b"[risky]",
+        ),
+        ("name=\"content\"; filename=\"\"", b"[risky]"),
+        ("name=\"content%5B%5D\"; filename=\"\"\r\nX: y", b"-"),
+        ("name=content", b"[risky]"),
+    ] {
+        let form = parts(&[
+            ("name=\"a\"", b"fine"),
+            part,
+            ("name=\"content\"", b"[risky:20001]"),
+        ]);
+        desk.post("/comments", PARTS, &form)
+            .problem(422, "content-risky");
+    }
+    let json = parts(&[(
+        "name=\"post\"\r\nContent-Type: application/json",
+        br#"{"title":"[risky]"}"#,
+    )]);
+    desk.post("/posts", PARTS, &json)
+        .problem(422, "content-risky");
+    desk.passed(0);
+    let form = parts(&[
+        ("name=\"content\"", "你好".as_bytes()),
+        ("name=\"file\"; filename=\"a.bin\"", b"[risky]\0\xff\r\n--c"),
+    ]);
+    let answer = desk.post("/comments", PARTS, &form);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.body, form);
+    assert_eq!(request.header("content-type"), Some(PARTS));
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert_eq!(desk.asked().last().unwrap()["content"], "你好");
+}
+
+#[test]
+fn a_part_that_some_app_would_read_otherwise_is_refused() {
+    let desk = Desk::new();
+    for part in [
+        ("name=\"content\"; filename=\"a.txt\"", &b"[risky]"[..]),
+        (
+            "name=\"content\"\r\nContent-Type: text/plain; charset=gbk",
+            b"[risky]",
+        ),
+        (
+            "name=\"content\"\r\nContent-Transfer-Encoding: base64",
+            b"W3Jpc2t5XQ==",
+        ),
+        ("name=\"content\"; name=\"a\"", b"[risky]"),
+        ("name=\"_charset_\"", b"gbk"),
+        ("name=\"content\"", b"\xc4\xe3[risky]"),
+    ] {
+        let answer = desk.post("/comments", PARTS, &parts(&[part]));
+        answer.problem(400, "bad-request");
+    }
+    let form = parts(&[("name=\"content\"", b"[risky]")]);
+    desk.post("/comments", "multipart/form-data", &form)
+        .problem(400, "bad-request");
+    desk.post("/comments", PARTS, &form[..form.len() - 5])
+        .problem(400, "bad-request");
+    let other = "multipart/form-data; boundary=b; charset=gbk";
+    desk.post("/comments", other, &form)
+        .problem(415, "unsupported-media-type");
+    desk.post("/album", other, &form)
+        .problem(415, "unsupported-media-type");
+    desk.passed(0);
+}
+
+#[test]
+fn a_form_whose_text_is_refused_uploads_nothing() {
+    let desk = Desk::new();
+    let picture = [
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0",
+        &[0; 64][..],
+    ]
+    .concat();
+    let form = |text: &str| {
+        let file = (
+            "name=\"photo\"; filename=\"a.png\"\r\nContent-Type: image/png",
+            &picture[..],
+        );
+        parts(&[file, ("name=\"post[title]\"", text.as_bytes())])
+    };
+    let problem = desk
+        .post("/album", PARTS, &form("[risky:20013]"))
+        .problem(422, "content-risky");
+    assert_eq!(problem["field"], "post.title");
+    assert_eq!(desk.rig.sim.calls("/cgi-bin/media/upload"), 0);
+    desk.passed(0);
+    let answer = desk.post("/album", PARTS, &form("我的照片"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert_eq!(request.header("x-wx-media"), Some("1"));
+    assert_eq!(desk.rig.sim.calls("/cgi-bin/media/upload"), 1);
+    // Without a form the route checks as any other.
+    desk.post("/album", JSON, br#"{"content":"[risky]"}"#)
+        .problem(422, "content-risky");
+    desk.post("/album", "text/plain", b"x")
+        .problem(415, "unsupported-media-type");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod names;
 mod payload;
 mod relay;
 mod repeat;
+mod upload;
 mod usage;
 
 use std::future::Future;
@@ -44,8 +45,9 @@ use line::{Call, Line};
 use repeat::Repeats;
 use usage::Usage;
 
-pub(crate) use payload::{Cause, Payload};
+pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
+pub(crate) use upload::{Uploaded, Uploading};
 
 /// The shortest text of a user's that WeChat may not repeat, in bytes.
 const SHORTEST_HIDDEN: usize = 8;

@@ -3,8 +3,12 @@
 //! Nothing here writes HTTP: an upload becomes a value or an error, a medium becomes what is known of it and its bytes.
 
 mod download;
+mod kind;
+mod name;
 mod query;
 mod reply;
+mod spool;
+mod upload;
 mod urls;
 
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::sync::Arc;
 pub(crate) use download::{Chunk, Downloads, Medium};
 pub(crate) use query::{Repeated, text as parameter};
 pub(crate) use reply::{Asked, Manner, Plan};
+pub(crate) use upload::{Incoming, Received, Uploads};
 pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
@@ -19,9 +24,9 @@ use crate::gateway::Gateway;
 
 /// Media, as the configuration wants them dealt with.
 pub(crate) struct Media {
+    pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) urls: Urls,
-    _gateway: Arc<Gateway>,
 }
 
 impl Media {
@@ -30,7 +35,7 @@ impl Media {
         config.media.enabled.then(|| Self {
             downloads: Downloads,
             urls: Urls::new(config),
-            _gateway: gateway,
+            uploads: Uploads::new(config, gateway),
         })
     }
 }

@@ -34,6 +34,7 @@ use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
+use text_check::Checking;
 
 /// The largest body of our own endpoints; a code and a token fit many times.
 const OWN_BODY_LIMIT: u64 = 16 * 1024;
@@ -300,7 +301,7 @@ impl<'a> Exchange<'a> {
             Endpoint::Phone => Box::pin(self.phone(body, responder)).await,
             Endpoint::PushHandshake => self.push_handshake(path),
             Endpoint::Push => Box::pin(self.push(path, body, responder)).await,
-            Endpoint::MediaUpload => Box::pin(self.media_upload(body, responder)).await,
+            Endpoint::MediaUpload => Box::pin(self.media_upload(path, body, responder)).await,
             Endpoint::MediaUrl => self.media_url(path).await,
             Endpoint::MediaDownload => unreachable!("it is answered as it comes, in `handle`"),
             Endpoint::KeySet => match &self.snapshot.assertions {
@@ -351,13 +352,20 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
-        if let Some(check) = &rule.text_check {
-            // Before all that changes the body, or keeps a part of it. Boxed, because it is large and few requests need it.
-            let wire = (&mut *body, &mut *responder);
-            let checking =
-                self.check_texts(check, rule.body_limit, &caller, path, wire, &mut buffered);
-            let passed = Box::pin(checking).await?;
-            told.push(("X-WX-Text-Check", passed.label().to_owned()));
+        let checking = match &rule.text_check {
+            Some(check) => Some(Checking::of(check, &caller, path)?),
+            None => None,
+        };
+        let form = match rule.media_upload && buffered.is_none() {
+            true => self.form_boundary()?,
+            false => None,
+        };
+        let mut passed = None;
+        if let (Some(checking), None) = (&checking, &form) {
+            // Before all that changes the body. Boxed, because it is large and few requests need it.
+            let limit = rule.body_limit;
+            let judged = self.check_texts(checking, limit, body, responder, &mut buffered);
+            passed = Some(Box::pin(judged).await?);
         }
         if rule.open_data && self.has_json_body()? {
             let text = match buffered.take() {
@@ -368,6 +376,18 @@ impl<'a> Exchange<'a> {
             let (rewritten, count) = Box::pin(self.rewritten(&text, &caller)).await?;
             told.push(("X-WX-Open-Data", count.to_string()));
             buffered = Some(rewritten);
+        }
+        if let Some(boundary) = &form {
+            let checking = checking.as_ref();
+            let limit = rule.body_limit;
+            let uploading = self.with_media_ids(boundary, limit, checking, body, responder);
+            let (rewritten, count, judged) = Box::pin(uploading).await?;
+            told.push(("X-WX-Media", count.to_string()));
+            buffered = Some(rewritten);
+            passed = judged;
+        }
+        if let Some(passed) = passed {
+            told.push(("X-WX-Text-Check", passed.label().to_owned()));
         }
         if let (Some(assertions), Some(claims)) = (&self.snapshot.assertions, &caller.claims) {
             let assertion = assertions.sign(&claims.user, self.now);
@@ -564,14 +584,7 @@ impl<'a> Exchange<'a> {
         let mut all = self.snapshot.shared.buffers.body(budget);
         let mut pace = proxy::Pace::new(self.snapshot.config.inbound.idle_timeout);
         loop {
-            let began = Instant::now();
-            let patience = pace.limit(all.len() as u64);
-            let reading = self.worker.timers.within(patience, body.ready()).await;
-            pace.count(began.elapsed());
-            let count = match reading {
-                Ok(read) => read.map_err(proxy::broken_body)?,
-                Err(_) => return Err(proxy::silent_within_body()),
-            };
+            let count = self.more(all.len() as u64, &mut pace, body).await?;
             if count == 0 {
                 return Ok(all);
             }
@@ -581,6 +594,23 @@ impl<'a> Exchange<'a> {
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
             }
+        }
+    }
+
+    /// Waits for more of a body of which `received` bytes have come, and says how many there are; 0 is its end.
+    async fn more(
+        &self,
+        received: u64,
+        pace: &mut proxy::Pace,
+        body: &mut Reader<'_>,
+    ) -> Result<usize, Error> {
+        let began = Instant::now();
+        let patience = pace.limit(received);
+        let reading = self.worker.timers.within(patience, body.ready()).await;
+        pace.count(began.elapsed());
+        match reading {
+            Ok(read) => read.map_err(proxy::broken_body),
+            Err(_) => Err(proxy::silent_within_body()),
         }
     }
 
