@@ -3,16 +3,22 @@
 //! The simulator calls a text risky that has `[risky]` in it, wherever a client hides it, so each evasion is tried with a
 //! text that must not arrive.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wx_sidecar::domain::AppId;
+use wx_sidecar::secret::Secret;
+use wx_sidecar::sim::push::PushOptions;
 use wx_sidecar::sim::{Effect, Fault, OpenDataKind, OpenDataOrder, Received};
 
-use crate::fake_app::{FakeApp, Request};
+use crate::fake_app::{FakeApp, OK, Request};
 use crate::http_client::{Response, chunked};
-use crate::rig::{Rig, Session};
+use crate::rig::{APPID, Rig, Session, canary};
 
 const CHECK: &str = "/wxa/msg_sec_check";
+const MEDIA_CHECK: &str = "/wxa/media_check_async";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const PARTS: &str = "multipart/form-data; boundary=b";
@@ -34,8 +40,11 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let app = FakeApp::agreeable();
-        let rig = Rig::with(&app.url(), "", ROUTES);
+        Self::with(FakeApp::agreeable(), ROUTES)
+    }
+
+    fn with(app: FakeApp, sections: &str) -> Self {
+        let rig = Rig::with(&app.url(), "", sections);
         let session = rig.login("alice");
         Self { app, rig, session }
     }
@@ -349,11 +358,7 @@ fn a_part_that_some_app_would_read_otherwise_is_refused() {
 #[test]
 fn a_form_whose_text_is_refused_uploads_nothing() {
     let desk = Desk::new();
-    let picture = [
-        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0",
-        &[0; 64][..],
-    ]
-    .concat();
+    let picture = picture();
     let form = |text: &str| {
         let file = (
             "name=\"photo\"; filename=\"a.png\"\r\nContent-Type: image/png",
@@ -709,4 +714,108 @@ fn text_check_and_open_data_go_together() {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     assert!(body["run"]["openData"]["stepInfoList"].is_array(), "{body}");
     assert_eq!(body["content"], "fine");
+}
+
+const PUSH_TOKEN: &str = "ca9a41pushtoken01";
+const PUSH_KEY: &str = "ca9a41abcdefghijklmnopqrstuvwxyz0123456789B";
+
+/// `[push]` and `[media.check]`. The simulator judges what is not on this machine by its URL.
+fn judging(more: &str) -> String {
+    canary(PUSH_TOKEN);
+    canary(PUSH_KEY);
+    format!(
+        "[push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\nretry_cap = \"1s\"\n{more}\n\
+         [media]\nbase_url = \"https://mini.example.com\"\n[media.check]\nscene = \"social\"\n{ROUTES}"
+    )
+}
+
+/// Has WeChat push to the sidecar.
+fn push_to(rig: &Rig) {
+    let to = format!("http://{}/wx/push", rig.sidecar().inbound_addr());
+    let appid = AppId::parse(APPID).unwrap();
+    let options = PushOptions::new(to, appid, Secret::new(PUSH_TOKEN), Secret::new(PUSH_KEY));
+    let clock = rig.clock.clone();
+    rig.sim.push_to(PushOptions { clock, ..options }).unwrap();
+}
+
+fn picture() -> Vec<u8> {
+    let header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
+    [&header[..], &[0; 64]].concat()
+}
+
+fn upload(desk: &Desk) -> Value {
+    let file = "name=\"media\"; filename=\"a.png\"\r\nContent-Type: image/png";
+    let answer = desk.post("/wx/media", PARTS, &parts(&[(file, &picture())]));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn the_judgement_of_an_upload_comes_with_its_media_id() {
+    let app = FakeApp::agreeable();
+    let desk = Desk::with(app, &judging(""));
+    push_to(&desk.rig);
+    for count in 1..=3 {
+        let told = upload(&desk);
+        let pushed = desk.passed(count).pop().unwrap();
+        assert_eq!(pushed.header("x-wx-event"), Some("wxa_media_check"));
+        assert_eq!(pushed.header("x-wx-media-id"), told["media_id"].as_str());
+        let judged: Value = serde_json::from_slice(&pushed.body).unwrap();
+        assert!(told["trace_id"].is_string(), "{told}");
+        assert_eq!(judged["trace_id"], told["trace_id"]);
+    }
+    let asked = desk.rig.sim.received(MEDIA_CHECK).remove(0);
+    let asked: Value = serde_json::from_slice(&asked.body).unwrap();
+    assert_eq!(asked["media_type"], 2);
+    assert_eq!(asked["scene"], 4);
+    assert_eq!(asked["openid"], desk.session.openid);
+    let url = asked["media_url"].as_str().unwrap();
+    assert!(url.starts_with("https://mini.example.com/"), "{url}");
+    let asked = desk
+        .rig
+        .metric("wx_sidecar_media_checks_total{result=\"asked\"}");
+    assert_eq!(asked, 3.0);
+}
+
+#[test]
+fn a_judgement_that_waits_keeps_its_media_id_over_a_restart_and_later_ones_have_none() {
+    let journal = tempfile::tempdir().unwrap();
+    let up = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&up);
+    let app = FakeApp::start(move |connection| {
+        while connection.read_request().is_some_and(|it| it.complete) {
+            let away = b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n";
+            connection.write(match seen.load(Ordering::SeqCst) {
+                true => OK,
+                false => away,
+            });
+        }
+    });
+    let more = format!("journal = \"{}\"", journal.path().display());
+    let mut desk = Desk::with(app, &judging(&more));
+    push_to(&desk.rig);
+    let told = upload(&desk);
+    let first = desk.app.requests(1).remove(0);
+    desk.rig.restart();
+    let tried = desk.app.requests(1).len();
+    up.store(true, Ordering::SeqCst);
+    let later = desk.app.requests(tried + 1).pop().unwrap();
+    for pushed in [first, later] {
+        assert_eq!(pushed.header("x-wx-media-id"), told["media_id"].as_str());
+    }
+}
+
+#[test]
+fn an_upload_stands_if_wechat_does_not_look_at_it() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    desk.rig
+        .sim
+        .fault(Fault::new(MEDIA_CHECK, 1, errcode(87020)));
+    let told = upload(&desk);
+    assert!(told["media_id"].is_string());
+    assert!(told["trace_id"].is_null(), "{told}");
+    let failed = desk
+        .rig
+        .metric("wx_sidecar_media_checks_total{result=\"error\"}");
+    assert_eq!(failed, 1.0);
 }

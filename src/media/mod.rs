@@ -33,9 +33,9 @@ impl Media {
     /// Media of the app that `config` is for; `None` if they are not to be dealt with.
     pub(crate) fn new(config: &Config, gateway: Arc<Gateway>) -> Option<Self> {
         config.media.enabled.then(|| Self {
+            uploads: Uploads::new(config, gateway),
             downloads: Downloads,
             urls: Urls::new(config),
-            uploads: Uploads::new(config, gateway),
         })
     }
 }

@@ -380,7 +380,8 @@ impl<'a> Exchange<'a> {
         if let Some(boundary) = &form {
             let checking = checking.as_ref();
             let limit = rule.body_limit;
-            let uploading = self.with_media_ids(boundary, limit, checking, body, responder);
+            let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
+            let uploading = self.with_media_ids(boundary, limit, user, checking, body, responder);
             let (rewritten, count, judged) = Box::pin(uploading).await?;
             told.push(("X-WX-Media", count.to_string()));
             buffered = Some(rewritten);
