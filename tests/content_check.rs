@@ -14,7 +14,7 @@ use wx_sidecar::sim::push::PushOptions;
 use wx_sidecar::sim::{Effect, Fault, OpenDataKind, OpenDataOrder, Received};
 
 use crate::fake_app::{FakeApp, OK, Request};
-use crate::http_client::{Response, chunked};
+use crate::http_client::{Client, Response, chunked};
 use crate::rig::{APPID, Rig, Session, canary};
 
 const CHECK: &str = "/wxa/msg_sec_check";
@@ -778,7 +778,7 @@ fn the_judgement_of_an_upload_comes_with_its_media_id() {
 }
 
 #[test]
-fn a_judgement_that_waits_keeps_its_media_id_over_a_restart_and_later_ones_have_none() {
+fn a_judgement_that_waits_keeps_its_media_id_over_a_restart() {
     let journal = tempfile::tempdir().unwrap();
     let up = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&up);
@@ -818,4 +818,46 @@ fn an_upload_stands_if_wechat_does_not_look_at_it() {
         .rig
         .metric("wx_sidecar_media_checks_total{result=\"error\"}");
     assert_eq!(failed, 1.0);
+}
+
+#[test]
+fn the_judgement_of_what_the_app_has_checked_itself_comes_without_a_media_id() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    push_to(&desk.rig);
+    let question = json!({
+        "media_url": "https://mini.example.com/a", "media_type": 1, "version": 2, "scene": 1,
+        "openid": desk.session.openid,
+    });
+    let body = question.to_string();
+    let told = desk
+        .rig
+        .call("POST", MEDIA_CHECK, &[], body.as_bytes())
+        .json();
+    let pushed = desk.passed(1).remove(0);
+    assert_eq!(pushed.header("x-wx-media-id"), None);
+    let judged: Value = serde_json::from_slice(&pushed.body).unwrap();
+    assert_eq!(judged["trace_id"], told["trace_id"]);
+}
+
+#[test]
+fn a_reload_forgets_no_upload() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    // Nobody is pushed to yet, so what WeChat says of it is told by hand.
+    let told = upload(&desk);
+    let config = wx_sidecar::Config::from_toml(desk.rig.config()).unwrap();
+    desk.rig.sidecar().reload(config).unwrap();
+    push_to(&desk.rig);
+    let event = json!({
+        "kind": "event", "event": "wxa_media_check", "user": "alice",
+        "fields": { "trace_id": told["trace_id"], "version": 2, "result": { "suggest": "pass", "label": 100 } },
+    });
+    let sent = Client::connect(desk.rig.sim.addr()).request(
+        "POST",
+        "/_sim/push",
+        &[],
+        event.to_string().as_bytes(),
+    );
+    assert_eq!(sent.status, 200, "{}", sent.text());
+    let pushed = desk.app.requests(1).remove(0);
+    assert_eq!(pushed.header("x-wx-media-id"), told["media_id"].as_str());
 }
