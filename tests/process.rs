@@ -527,8 +527,13 @@ fn the_commands_that_dev_prints_work_as_printed() {
         ],
     );
     let commands = printed_commands(&dev, "Ctrl-C ends it.");
-    assert_eq!(commands.len(), 10, "{commands:#?}");
+    assert_eq!(commands.len(), 14, "{commands:#?}");
     let mut outputs = run_in_one_shell(&commands);
+    let risky: Value =
+        serde_json::from_str(&outputs.remove(12)).unwrap_or_else(|_| panic!("{outputs:#?}"));
+    assert_eq!(risky["type"], "urn:wx-sidecar:problem:content-risky");
+    let picture = outputs.drain(6..9).next_back().unwrap();
+    assert!(picture.starts_with("200 image/jpeg "), "{picture}");
     assert_eq!(outputs.remove(3).trim(), "200 image/jpeg");
     let pushed: Value =
         serde_json::from_str(&outputs.remove(3)).unwrap_or_else(|_| panic!("{outputs:#?}"));
@@ -603,7 +608,7 @@ fn printed_commands(process: &Process, last: &str) -> Vec<String> {
             return commands;
         }
         let line = line.trim();
-        if ["curl ", "CODE=", "TOKEN=", "code="]
+        if ["curl ", "CODE=", "TOKEN=", "URL=", "code="]
             .iter()
             .any(|start| line.starts_with(start))
         {

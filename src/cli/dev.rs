@@ -100,6 +100,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
             start_sample().map_err(|cause| format!("the sample app: {cause}"))?
         ),
     };
+    let listen = settled(args.listen);
     let config = Config::from_toml(&format!(
         r#"
         [app]
@@ -107,7 +108,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         secret = "{SECRET}"
         env = "dev"
         [inbound]
-        listen = "{}"
+        listen = "{listen}"
         upstream = {upstream:?}
         drain_delay = "0s"
         drain_timeout = "1s"
@@ -118,6 +119,16 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         path = "/auth/login"
         methods = ["POST"]
         login = true
+        [[route]]
+        path = "/api/avatar"
+        media = "upload"
+        [[route]]
+        path = "/api/comments"
+        text_check = {{ field = "content", scene = "comment" }}
+        [media]
+        base_url = "http://{listen}"
+        [media.check]
+        scene = "social"
         [push]
         token = "{PUSH_TOKEN}"
         aes_key = "{PUSH_AES_KEY}"
@@ -131,7 +142,6 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         format = "pretty"
         access = true
         "#,
-        args.listen,
         simulator.url(),
         args.outbound,
         args.admin,
@@ -157,6 +167,16 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         upstream,
         sample: args.upstream.is_none(),
     })
+}
+
+/// An address with a port of its own: the URLs of pictures say it before anything listens there.
+fn settled(listen: SocketAddr) -> SocketAddr {
+    match listen.port() {
+        0 => TcpListener::bind(listen).and_then(|it| it.local_addr()),
+        _ => Ok(listen),
+    }
+    // What cannot be listened on is told by whoever listens.
+    .unwrap_or(listen)
 }
 
 impl Dev {
@@ -198,11 +218,17 @@ Try it, in another terminal:
   curl -s http://{sim}/_sim/push -d '{{"kind":"text","user":"alice","fields":{{"Content":"hello"}}}}'
   curl -s http://{sidecar}/public/pushed
 
+  # 6. A picture goes to WeChat; it comes back from there by a URL that an <image> can load without a token.
+  curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"table=7"}}' -o /tmp/code.jpg
+  URL=$(curl -s http://{sidecar}/wx/media -H "Authorization: Bearer $TOKEN" -F media=@/tmp/code.jpg | sed 's/.*"url":"\([^"]*\)".*/\1/')
+  curl -s "$URL" -o /dev/null -w '%{{http_code}} %{{content_type}} %{{size_download}} bytes\n'
+
 And what goes wrong:
 
   curl -s http://{sidecar}/api/whoami                                  # no token: the app sees nothing
   curl -s http://{sidecar}/public/hello -H 'X-WX-OPENID: somebody'     # a forged identity does not arrive
   curl -s http://{sidecar}/wx/login -d '{{"code":"made-up"}}' -H 'Accept-Language: zh'
+  curl -s http://{sidecar}/api/comments -H "Authorization: Bearer $TOKEN" --json '{{"content":"[risky], says the simulator"}}'
   curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"ünknown"}}' -H 'Accept: application/problem+json'
 
 Ctrl-C ends it."#

@@ -1,17 +1,24 @@
-//! A request's body on its way to WeChat: bytes at hand, or a stream that can be sent once.
+//! A request's body on its way to WeChat: bytes at hand, bytes that are partly in a file, or a stream that can be sent once.
 //!
-//! Both have a known length, because WeChat refuses uploads without one (41005). A stream that nobody has begun to read is
+//! All have a known length, because WeChat refuses uploads without one (41005). A stream that nobody has begun to read is
 //! as good as new: as long as nothing was sent, another endpoint may be tried with it.
 
 use std::error::Error as StdError;
+use std::fs::File;
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
+
+use crate::files;
+
+/// How much of a file is read at once.
+const BITE: usize = 64 * 1024;
 
 /// Why a body broke off.
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
@@ -21,8 +28,29 @@ pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 pub(crate) enum Payload {
     /// Bytes at hand, maybe none.
     Whole(Bytes),
+    /// Bytes that are at hand without all being in memory.
+    Kept(Kept),
     /// Bytes that are still to come.
     Stream(Upload),
+}
+
+/// A body in pieces, which can be sent any number of times.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pieces: Arc<[Piece]>,
+    length: u64,
+    moved: Arc<Mutex<Instant>>,
+}
+
+/// Bytes that are at hand.
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    /// The first `length` bytes of a file.
+    File {
+        file: Arc<File>,
+        length: u64,
+    },
 }
 
 /// A body that is passed on as it comes.
@@ -39,11 +67,24 @@ pub(super) struct Outgoing(Form);
 
 enum Form {
     Whole(Option<Bytes>),
+    Kept(Reading),
     Stream {
         upload: Upload,
         body: Option<UnsyncBoxBody<Bytes, Cause>>,
         left: u64,
     },
+}
+
+/// How far a kept body has been read.
+struct Reading {
+    kept: Kept,
+    /// Of the pieces that are still to come, the first.
+    place: usize,
+    /// How much of it has been read.
+    at: u64,
+    /// What is being read of a file.
+    bite: Option<Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>>,
+    left: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,19 +105,30 @@ impl Payload {
         })
     }
 
+    /// Bytes that are at hand in pieces.
+    pub(crate) fn kept(pieces: impl Into<Arc<[Piece]>>) -> Self {
+        let pieces = pieces.into();
+        Self::Kept(Kept {
+            length: pieces.iter().map(Piece::length).sum(),
+            pieces,
+            moved: Arc::new(Mutex::new(Instant::now())),
+        })
+    }
+
     /// Whether it can be sent: a stream once, bytes any number of times.
     pub(super) fn is_at_hand(&self) -> bool {
         match self {
-            Self::Whole(_) => true,
+            Self::Whole(_) | Self::Kept(_) => true,
             Self::Stream(upload) => upload.source().is_some(),
         }
     }
 
-    /// When the last bytes of a stream were taken; `None` if there is nothing to be waited for.
+    /// When the last bytes of a stream, or of what is kept, were taken; `None` if there is nothing to be waited for.
     pub(super) fn moved(&self) -> Option<Instant> {
         match self {
             Self::Whole(_) => None,
-            Self::Stream(upload) => Some(*upload.moved()),
+            Self::Kept(kept) => Some(*lock(&kept.moved)),
+            Self::Stream(upload) => Some(*lock(&upload.moved)),
         }
     }
 
@@ -85,6 +137,13 @@ impl Payload {
             Self::Whole(bytes) => {
                 Form::Whole(Some(bytes.clone()).filter(|bytes| !bytes.is_empty()))
             }
+            Self::Kept(kept) => Form::Kept(Reading {
+                left: kept.length,
+                kept: kept.clone(),
+                place: 0,
+                at: 0,
+                bite: None,
+            }),
             Self::Stream(upload) => Form::Stream {
                 left: upload.length,
                 upload: upload.clone(),
@@ -95,13 +154,60 @@ impl Payload {
 }
 
 impl Upload {
-    fn source(&self) -> std::sync::MutexGuard<'_, Option<UnsyncBoxBody<Bytes, Cause>>> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    fn source(&self) -> MutexGuard<'_, Option<UnsyncBoxBody<Bytes, Cause>>> {
+        lock(&self.source)
     }
+}
 
-    fn moved(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+impl Piece {
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { length, .. } => *length,
+        }
     }
+}
+
+impl Reading {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cause>>> {
+        loop {
+            let Some(piece) = self.kept.pieces.get(self.place) else {
+                return Poll::Ready(None);
+            };
+            let left = piece.length() - self.at;
+            if left == 0 {
+                (self.place, self.at) = (self.place + 1, 0);
+                continue;
+            }
+            let bytes = match piece {
+                Piece::Bytes(bytes) => bytes.clone(),
+                Piece::File { file, .. } => {
+                    let (file, at) = (Arc::clone(file), self.at);
+                    let most = usize::try_from(left).unwrap_or(BITE).min(BITE);
+                    let bite = self.bite.get_or_insert_with(|| {
+                        Box::pin(async move { files::read_at(&file, at, most).await })
+                    });
+                    let read = ready!(bite.as_mut().poll(cx));
+                    self.bite = None;
+                    match read {
+                        Ok(bytes) if bytes.is_empty() => {
+                            return Poll::Ready(Some(Err(Broken::Length.into())));
+                        }
+                        Ok(bytes) => bytes,
+                        Err(cause) => return Poll::Ready(Some(Err(cause.into()))),
+                    }
+                }
+            };
+            self.at += bytes.len() as u64;
+            self.left -= bytes.len() as u64;
+            *lock(&self.kept.moved) = Instant::now();
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Body for Outgoing {
@@ -114,6 +220,9 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let (upload, body, left) = match &mut self.0 {
             Form::Whole(bytes) => return Poll::Ready(bytes.take().map(|all| Ok(Frame::data(all)))),
+            Form::Kept(reading) => {
+                return reading.poll_bytes(cx).map_ok(Frame::data);
+            }
             Form::Stream { upload, body, left } => (upload, body, left),
         };
         if body.is_none() {
@@ -123,7 +232,7 @@ impl Body for Outgoing {
             return Poll::Ready(Some(Err(Broken::Gone.into())));
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
-        *upload.moved() = Instant::now();
+        *lock(&upload.moved) = Instant::now();
         let data = match frame {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             Some(Err(cause)) => return Poll::Ready(Some(Err(cause))),
@@ -142,6 +251,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Form::Whole(bytes) => bytes.is_none(),
+            Form::Kept(reading) => reading.left == 0,
             Form::Stream { left, .. } => *left == 0,
         }
     }
@@ -149,6 +259,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.0 {
             Form::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            Form::Kept(reading) => reading.left,
             Form::Stream { left, .. } => *left,
         })
     }
@@ -173,6 +284,40 @@ mod tests {
             let sent = payload.to_outgoing().collect().await.unwrap();
             assert_eq!(sent.to_bytes(), "abc");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_partly_in_a_file_is_sent_any_number_of_times() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Arc::new(files::nameless(directory.path()).unwrap());
+        let content = Bytes::from(b"0123456789abcdef".repeat(BITE / 8));
+        files::write_at(&file, content.clone(), 0).await.unwrap();
+        let length = content.len() as u64 - 5;
+        let whole = [b"head", &content[..content.len() - 5], b"", b"tail"].concat();
+        let bytes = |text: &'static [u8]| Piece::Bytes(Bytes::from_static(text));
+        let file = Piece::File { file, length };
+        let payload = Payload::kept([bytes(b"head"), file, bytes(b""), bytes(b"tail")]);
+        let size = payload.to_outgoing().size_hint().exact();
+        assert_eq!(size, Some(whole.len() as u64));
+        let (first, second) = tokio::join!(
+            payload.to_outgoing().collect(),
+            payload.to_outgoing().collect()
+        );
+        for sent in [first, second] {
+            assert!(sent.unwrap().to_bytes() == whole);
+            assert!(payload.is_at_hand());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_become_shorter_breaks_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Arc::new(files::nameless(directory.path()).unwrap());
+        files::write_at(&file, Bytes::from_static(b"abc"), 0)
+            .await
+            .unwrap();
+        let payload = Payload::kept([Piece::File { file, length: 4 }]);
+        assert!(payload.to_outgoing().collect().await.is_err());
     }
 
     #[tokio::test]

@@ -2,19 +2,40 @@
 //!
 //! Nothing here writes HTTP: an upload becomes a value or an error, a medium becomes what is known of it and its bytes.
 
+mod download;
+mod kind;
+mod name;
+mod query;
+mod reply;
+mod spool;
+mod upload;
+mod urls;
+
 use std::sync::Arc;
+
+pub(crate) use download::{Chunk, Downloads, Medium};
+pub(crate) use query::{Repeated, text as parameter};
+pub(crate) use reply::{Asked, Manner, Plan};
+pub(crate) use upload::{Incoming, Received, Uploads};
+pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
 use crate::gateway::Gateway;
 
 /// Media, as the configuration wants them dealt with.
 pub(crate) struct Media {
-    _gateway: Arc<Gateway>,
+    pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
+    pub(crate) urls: Urls,
 }
 
 impl Media {
     /// Media of the app that `config` is for; `None` if they are not to be dealt with.
     pub(crate) fn new(config: &Config, gateway: Arc<Gateway>) -> Option<Self> {
-        config.media.enabled.then_some(Self { _gateway: gateway })
+        config.media.enabled.then(|| Self {
+            uploads: Uploads::new(config, gateway),
+            downloads: Downloads,
+            urls: Urls::new(config),
+        })
     }
 }

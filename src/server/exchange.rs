@@ -6,6 +6,7 @@
 mod downloads;
 mod open_data;
 mod push;
+mod text_check;
 mod uploads;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -299,7 +300,7 @@ impl<'a> Exchange<'a> {
             Endpoint::Phone => Box::pin(self.phone(body, responder)).await,
             Endpoint::PushHandshake => self.push_handshake(path),
             Endpoint::Push => Box::pin(self.push(path, body, responder)).await,
-            Endpoint::MediaUpload => Box::pin(self.media_upload(body, responder)).await,
+            Endpoint::MediaUpload => Box::pin(self.media_upload(path, body, responder)).await,
             Endpoint::MediaUrl => self.media_url(path).await,
             Endpoint::MediaDownload => unreachable!("it is answered as it comes, in `handle`"),
             Endpoint::KeySet => match &self.snapshot.assertions {
@@ -350,6 +351,14 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
+        if let Some(check) = &rule.text_check {
+            // Before all that changes the body, or keeps a part of it. Boxed, because it is large and few requests need it.
+            let wire = (&mut *body, &mut *responder);
+            let checking =
+                self.check_texts(check, rule.body_limit, &caller, path, wire, &mut buffered);
+            let passed = Box::pin(checking).await?;
+            told.push(("X-WX-Text-Check", passed.label().to_owned()));
+        }
         if rule.open_data && self.has_json_body()? {
             let text = match buffered.take() {
                 Some(text) => text,
@@ -358,6 +367,16 @@ impl<'a> Exchange<'a> {
             // Boxed, because it is large and few requests need it.
             let (rewritten, count) = Box::pin(self.rewritten(&text, &caller)).await?;
             told.push(("X-WX-Open-Data", count.to_string()));
+            buffered = Some(rewritten);
+        }
+        if rule.media_upload
+            && buffered.is_none()
+            && let Some(boundary) = self.form_boundary()?
+        {
+            let limit = rule.body_limit;
+            let (rewritten, count) =
+                Box::pin(self.with_media_ids(&boundary, limit, body, responder)).await?;
+            told.push(("X-WX-Media", count.to_string()));
             buffered = Some(rewritten);
         }
         if let (Some(assertions), Some(claims)) = (&self.snapshot.assertions, &caller.claims) {
@@ -388,24 +407,30 @@ impl<'a> Exchange<'a> {
                 body: rule.body_limit,
             },
             added,
+            takes_media: self.snapshot.media.is_some(),
             counting: Counting {
                 recorder: self.settings.recorder(Counted::Rule(rule.index)),
                 cells: &self.worker.cells,
                 began: self.began,
             },
         };
-        let body = match &buffered {
+        let request = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
-            None => Body::Wire(body),
+            None => Body::Wire(&mut *body),
         };
-        proxy::forward(
+        let handed = proxy::forward(
             &forward,
             &self.worker.pool,
             &self.worker.timers,
-            body,
+            request,
             responder,
         )
-        .await
+        .await?;
+        match handed {
+            // Boxed, because it is large and few requests need it.
+            Some(handed) => Box::pin(self.send_handed(&handed, body, responder)).await,
+            None => Ok(()),
+        }
     }
 
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
@@ -549,14 +574,7 @@ impl<'a> Exchange<'a> {
         let mut all = self.snapshot.shared.buffers.body(budget);
         let mut pace = proxy::Pace::new(self.snapshot.config.inbound.idle_timeout);
         loop {
-            let began = Instant::now();
-            let patience = pace.limit(all.len() as u64);
-            let reading = self.worker.timers.within(patience, body.ready()).await;
-            pace.count(began.elapsed());
-            let count = match reading {
-                Ok(read) => read.map_err(proxy::broken_body)?,
-                Err(_) => return Err(proxy::silent_within_body()),
-            };
+            let count = self.more(all.len() as u64, &mut pace, body).await?;
             if count == 0 {
                 return Ok(all);
             }
@@ -566,6 +584,23 @@ impl<'a> Exchange<'a> {
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
             }
+        }
+    }
+
+    /// Waits for more of a body of which `received` bytes have come, and says how many there are; 0 is its end.
+    async fn more(
+        &self,
+        received: u64,
+        pace: &mut proxy::Pace,
+        body: &mut Reader<'_>,
+    ) -> Result<usize, Error> {
+        let began = Instant::now();
+        let patience = pace.limit(received);
+        let reading = self.worker.timers.within(patience, body.ready()).await;
+        pace.count(began.elapsed());
+        match reading {
+            Ok(read) => read.map_err(proxy::broken_body),
+            Err(_) => Err(proxy::silent_within_body()),
         }
     }
 
@@ -581,10 +616,10 @@ impl<'a> Exchange<'a> {
             .await
     }
 
-    fn send_within(
+    fn send_within<T>(
         &self,
-        sending: impl Future<Output = std::io::Result<()>>,
-    ) -> impl Future<Output = Result<(), Error>> {
+        sending: impl Future<Output = std::io::Result<T>>,
+    ) -> impl Future<Output = Result<T, Error>> {
         let limit = self.snapshot.config.inbound.idle_timeout;
         proxy::to_client(&self.worker.timers, limit, sending)
     }

@@ -27,7 +27,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{Answer, Outcome, Pace, Query, Request, receive};
 use super::lock;
-use super::outbox::Due;
+use super::outbox::{Due, Work};
+use super::security::Seen;
 use super::state::State;
 
 const BODY_LIMIT: usize = 32 << 20;
@@ -156,7 +157,14 @@ async fn push_later(due: Due, state: Arc<Mutex<State>>) {
 
 /// Pushes and keeps what came of it; that as JSON.
 async fn push(due: Due, state: &Mutex<State>) -> Value {
-    let Due { pusher, push, .. } = due;
+    let Due { pusher, work, .. } = due;
+    let push = match work {
+        Work::Push(push) => *push,
+        Work::Look(look) => match pusher.fetch(&look.url).await {
+            Some(bytes) => look.verdict(Seen::Bytes(&bytes)),
+            None => look.verdict(Seen::Failed),
+        },
+    };
     let outcome = pusher.send_by(&push, || lock(state).now()).await;
     tracing::debug!(
         kind = push.kind(),

@@ -15,6 +15,7 @@ use super::message::Conversation;
 use super::push::{
     Field, Fields, Format, Mode, Outcome, Push, PushOptions, Pusher, SAMPLES, is_name,
 };
+use super::security::Look;
 use super::state::State;
 use crate::domain::Malformed;
 
@@ -37,7 +38,13 @@ pub(super) struct Outbox {
 pub(super) struct Due {
     pub(super) after: Duration,
     pub(super) pusher: Pusher,
-    pub(super) push: Push,
+    pub(super) work: Work,
+}
+
+/// A push, or what is looked at before there is one.
+pub(super) enum Work {
+    Push(Box<Push>),
+    Look(Look),
 }
 
 /// What was sent, and what came of it.
@@ -106,6 +113,15 @@ fn invalid(error: Malformed) -> io::Error {
 impl State {
     /// Has a push follow from a call of the app, if it is pushed to.
     pub(super) fn push_soon(&mut self, app: usize, push: Push) {
+        self.soon(app, Work::Push(Box::new(push)));
+    }
+
+    /// Has a medium looked at and the verdict pushed, if the app is pushed to.
+    pub(super) fn look_soon(&mut self, app: usize, look: Look) {
+        self.soon(app, Work::Look(look));
+    }
+
+    fn soon(&mut self, app: usize, work: Work) {
         let appid = self.apps[app].known.appid.clone();
         if let Some(outbox) = self
             .outbox
@@ -116,7 +132,7 @@ impl State {
             outbox.due.push(Due {
                 after: SOON,
                 pusher,
-                push,
+                work,
             });
         }
     }
@@ -188,7 +204,7 @@ impl State {
         Ok(Due {
             after: Duration::ZERO,
             pusher,
-            push,
+            work: Work::Push(Box::new(push)),
         })
     }
 }

@@ -61,6 +61,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TRIES: u32 = 3;
 /// A longer reply is none that WeChat would read.
 const LONGEST_REPLY: usize = 1 << 20;
+/// Of what it is to judge, by its pages.
+const LONGEST_MEDIUM: usize = 10 << 20;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a push is protected, as it is chosen in WeChat's console (消息加密方式).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -430,6 +433,22 @@ impl Pusher {
             .await
             .map_err(|error| Reason::Broken(root_cause(&*error)))?;
         Ok((status, body.to_bytes()))
+    }
+
+    /// What is at a URL, as WeChat fetches what it is to judge: without cookies or tokens, and 200 or nothing.
+    pub(super) async fn fetch(&self, url: &str) -> Option<Bytes> {
+        let request = Request::builder()
+            .uri(url)
+            .header(USER_AGENT, "Mozilla/4.0")
+            .body(Full::new(Bytes::new()))
+            .ok()?;
+        let fetching = async {
+            let answer = self.client.request(request).await.ok()?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LONGEST_MEDIUM).collect().await.ok()?;
+            (head.status == StatusCode::OK).then(|| body.to_bytes())
+        };
+        timeout(FETCH_TIMEOUT, fetching).await.ok()?
     }
 
     fn target(&self, query: &str) -> String {

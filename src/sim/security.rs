@@ -3,9 +3,10 @@
 //! A text that has `[risky]` in it is risky and one that has `[review]` doubtful; `[risky:20002]` names the label too.
 //! WeChat's own sample text is what its documentation says it is, and that is risky for version 1 only.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ::http::Method;
+use ::http::{Method, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,6 +26,8 @@ const LARGEST_PICTURE: usize = 1 << 20;
 const RECENT: Duration = Duration::from_secs(2 * 3600);
 const NORMAL: u32 = 100;
 const OTHER: u32 = 21_000;
+/// The errcode of a verdict on what could not be had.
+const NOT_FETCHED: i64 = -1008;
 
 /// `POST /wxa/msg_sec_check`. Without a version it is version 1, which knows no user and refuses what is risky.
 pub(super) fn text(state: &mut State, request: &Request) -> Result<Value, Refused> {
@@ -81,7 +84,8 @@ pub(super) fn text(state: &mut State, request: &Request) -> Result<Value, Refuse
     })))
 }
 
-/// `POST /wxa/media_check_async`. What comes of it is pushed, and judged by the mark in the URL: nothing is downloaded.
+/// `POST /wxa/media_check_async`. What comes of it is pushed. What is on this machine is fetched first, and anything else
+/// judged by its URL.
 pub(super) fn media(state: &mut State, request: &Request) -> Result<Value, Refused> {
     #[derive(Deserialize)]
     struct Body {
@@ -105,24 +109,84 @@ pub(super) fn media(state: &mut State, request: &Request) -> Result<Value, Refus
     check_scene(body.scene)?;
     check_user(state, app, &body.openid)?;
     let trace_id = state.rid();
-    let mark = Mark::in_text(&percent_decode(&body.media_url));
-    let (suggest, label) = (mark.suggest.name(), mark.label);
-    let event = Push::event(
-        "wxa_media_check",
-        json!({
-            "appid": state.apps[app].known.appid.as_str(),
-            "trace_id": trace_id,
-            "version": 2,
-            "errcode": 0,
-            "errmsg": "ok",
-            "result": { "suggest": suggest, "label": label },
-            "detail": [{
-                "strategy": "content_model", "errcode": 0, "suggest": suggest, "label": label, "prob": 90,
-            }],
-        }),
-    );
-    state.push_soon(app, event.with_openid(body.openid));
+    let look = Look {
+        appid: state.apps[app].known.appid.as_str().to_owned(),
+        openid: body.openid,
+        trace_id: trace_id.clone(),
+        url: body.media_url,
+    };
+    match look.is_near() {
+        true => state.look_soon(app, look),
+        false => state.push_soon(app, look.verdict(Seen::Nothing)),
+    }
     Ok(ok(json!({ "trace_id": trace_id })))
+}
+
+/// A medium that is to be judged.
+pub(super) struct Look {
+    appid: String,
+    openid: String,
+    trace_id: String,
+    pub(super) url: String,
+}
+
+/// What was found at a medium's URL.
+pub(super) enum Seen<'a> {
+    /// It was not looked at.
+    Nothing,
+    /// It cannot be fetched.
+    Failed,
+    Bytes(&'a [u8]),
+}
+
+impl Look {
+    /// Whether it is on this machine; nothing else is fetched.
+    fn is_near(&self) -> bool {
+        let Ok(url) = self.url.parse::<Uri>() else {
+            return false;
+        };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
+    /// By a mark in the URL or anywhere in the bytes, and an errcode.
+    fn judge(&self, seen: &Seen<'_>) -> (Mark, i64) {
+        let by_url = Mark::in_text(&percent_decode(&self.url));
+        match seen {
+            Seen::Nothing => (by_url, 0),
+            Seen::Failed => (Mark::NONE, NOT_FETCHED),
+            Seen::Bytes(bytes) => {
+                let by_bytes = Mark::in_text(&String::from_utf8_lossy(bytes));
+                let is_graver = by_bytes.suggest > by_url.suggest;
+                (if is_graver { by_bytes } else { by_url }, 0)
+            }
+        }
+    }
+
+    /// What WeChat pushes.
+    pub(super) fn verdict(self, seen: Seen<'_>) -> Push {
+        let (mark, errcode) = self.judge(&seen);
+        let errmsg = match errcode {
+            0 => "ok",
+            _ => "fetch media_url failed",
+        };
+        let (suggest, label) = (mark.suggest.name(), mark.label);
+        let event = Push::event(
+            "wxa_media_check",
+            json!({
+                "appid": self.appid,
+                "trace_id": self.trace_id,
+                "version": 2,
+                "errcode": errcode,
+                "errmsg": errmsg,
+                "result": { "suggest": suggest, "label": label },
+                "detail": [{
+                    "strategy": "content_model", "errcode": errcode, "suggest": suggest, "label": label, "prob": 90,
+                }],
+            }),
+        );
+        event.with_openid(self.openid)
+    }
 }
 
 /// `POST /wxa/img_sec_check`. The mark may stand in the picture's name or anywhere in its bytes.
@@ -403,6 +467,35 @@ mod tests {
             let mut body = good.clone();
             body.as_object_mut().unwrap().remove(field);
             assert_eq!(probe.post(MEDIA, &body)["errcode"], errcode, "{field}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_on_this_machine_is_fetched_and_then_judged_by_its_bytes_too() {
+        let look = |url: &str| Look {
+            appid: APPID.to_owned(),
+            openid: "o".to_owned(),
+            trace_id: "t".to_owned(),
+            url: url.to_owned(),
+        };
+        for (url, is_near) in [
+            ("http://127.0.0.1:8080/wx/media/m?e=1", true),
+            ("http://[::1]/m", true),
+            ("https://localhost/m", true),
+            ("https://example.com/127.0.0.1", false),
+            ("m", false),
+        ] {
+            assert_eq!(look(url).is_near(), is_near, "{url}");
+        }
+        for (url, seen, expected) in [
+            ("http://a/", Seen::Bytes(b"fine"), ("pass", 0)),
+            ("http://a/", Seen::Bytes(b"\xff[review]"), ("review", 0)),
+            ("http://a/%5Brisky%5D", Seen::Bytes(b"fine"), ("risky", 0)),
+            ("http://a/%5Brisky%5D", Seen::Nothing, ("risky", 0)),
+            ("http://a/", Seen::Failed, ("pass", -1008)),
+        ] {
+            let (mark, errcode) = look(url).judge(&seen);
+            assert_eq!((mark.suggest.name(), errcode), expected);
         }
     }
 

@@ -10,6 +10,7 @@
 //! This floor knows nothing of routes, identity or WeChat. It says what a message is, and refuses what is not one.
 
 mod fields;
+pub(crate) mod form;
 mod head;
 pub(crate) mod http1;
 pub(crate) mod http2;

@@ -124,7 +124,7 @@ impl<'a> Exchange<'a> {
         Ok(is_json)
     }
 
-    fn is_encoded(&self) -> bool {
+    pub(super) fn is_encoded(&self) -> bool {
         self.head.fields.iter().any(|field| {
             field.name.eq_ignore_ascii_case(b"content-encoding")
                 && !field.value.is_empty()

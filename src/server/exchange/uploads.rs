@@ -1,18 +1,409 @@
 //! Files on their way to WeChat: posted to us, or standing in a form for the app.
+//!
+//! A form is received as a whole, and each of its files looked at, before the first goes to WeChat: whoever breaks off, or
+//! has a file that cannot be taken, leaves nothing there. What of a form is no file is held in memory, the files are not.
 
-use super::Exchange;
+use std::cell::{Cell, RefCell};
+
+use serde_json::{Value, json};
+
+use super::{Exchange, bad_body, overloaded, with_tokens};
 use crate::answer::Answer;
 use crate::error::{Error, Kind};
-use crate::wire::{Reader, Responder};
+use crate::gateway::Uploaded;
+use crate::media::{Incoming, Received, Uploads};
+use crate::path::CanonicalPath;
+use crate::proxy;
+use crate::resilience::{BufferBudget, Buffered};
+use crate::wechat::media::{Kind as MediaKind, LIFE};
+use crate::wire::form::{Boundary, Event, Form, FormError, Part};
+use crate::wire::{Framing, Name, Reader, Responder};
+
+/// How many files a form may have.
+const MOST_FILES: usize = 20;
+/// How much of a form for us may be no file.
+const MOST_BESIDES: u64 = 1024 * 1024;
+/// The longest name of a kind that is looked at.
+const LONGEST_TYPE: usize = 32;
+
+/// A form that is coming in, without its bytes.
+struct Intake<'a> {
+    uploads: &'a Uploads,
+    budget: &'a BufferBudget,
+    part: Place,
+    files: Vec<(Part, Incoming)>,
+    besides: Besides,
+}
+
+/// Where in a form one is.
+enum Place {
+    /// Between two parts, or in one that is no file.
+    Besides,
+    /// In the field that says what the files are.
+    Type(Vec<u8>),
+    /// In a file of which nothing but the head has come.
+    Head(Part, Vec<u8>),
+    /// In the last of the files.
+    File,
+}
+
+/// What of a form is no file.
+enum Besides {
+    /// Of a form for us: how much that is, and what its files are said to be.
+    Own { bytes: u64, kind: Option<MediaKind> },
+    /// Of a form for the app: all of it, and where in it media_ids belong.
+    Kept { bytes: Buffered, gaps: Vec<usize> },
+}
 
 impl Exchange<'_> {
     /// `POST /wx/media`
     pub(super) async fn media_upload(
         &self,
-        _body: &mut Reader<'_>,
-        _responder: &mut Responder<'_>,
+        path: &CanonicalPath<'_>,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
     ) -> Result<Answer, Error> {
-        self.media()?;
-        Err(Error::downstream(Kind::NotImplemented, "not yet"))
+        let uploads = &self.media()?.uploads;
+        let form = match self.own_form(path, uploads) {
+            // A code works once, so none is spent on what cannot be.
+            Err(error) if self.only(Name::XWxCode)?.is_some() => return Err(error),
+            form => form,
+        };
+        let (_, grant) = self.required_user().await?;
+        let (boundary, kind, limit) = form?;
+        let mut intake = self.intake(uploads, Besides::Own { bytes: 0, kind });
+        let received = self.receive(&boundary, limit, too_large, &mut intake, body, responder);
+        received.await?;
+        let (fields, files, _) = intake.into_files()?;
+        if files.is_empty() {
+            let hint = "send it as wx.uploadFile does, in a part with a filename";
+            return Err(bad_body("the form has no file".to_owned()).with_hint(hint));
+        }
+        let uploaded = upload(uploads, &files).await?;
+        let media = files.iter().zip(&uploaded);
+        let media = media.map(|(file, uploaded)| described(file, uploaded));
+        let mut media: Vec<Value> = media.collect();
+        let told = match &mut media[..] {
+            [only] => only.take(),
+            several => {
+                for (medium, field) in several.iter_mut().zip(fields) {
+                    medium["field"] = json!(field);
+                }
+                json!({ "media": media })
+            }
+        };
+        Ok(with_tokens(Answer::json(200, &told), grant))
     }
+
+    /// The form for the app with media_ids in the place of its files, and how many files those were.
+    pub(super) async fn with_media_ids(
+        &self,
+        boundary: &Boundary,
+        limit: u64,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(Buffered, usize), Error> {
+        let uploads = &self.media()?.uploads;
+        let besides = Besides::Kept {
+            bytes: self.buffer(),
+            gaps: Vec::new(),
+        };
+        let mut intake = self.intake(uploads, besides);
+        let beyond = proxy::too_large;
+        let received = self.receive(boundary, limit, beyond, &mut intake, body, responder);
+        received.await?;
+        let (_, files, besides) = intake.into_files()?;
+        let uploaded = upload(uploads, &files).await?;
+        let Besides::Kept { bytes, gaps } = besides else {
+            unreachable!("it was made as that");
+        };
+        let mut rewritten = self.buffer();
+        let mut from = 0;
+        for (gap, uploaded) in gaps.into_iter().zip(&uploaded) {
+            let id = uploaded.media_id.as_str();
+            for piece in [&bytes[from..gap], id.as_bytes()] {
+                rewritten.push(piece).map_err(|_no_room| no_room())?;
+            }
+            from = gap;
+        }
+        rewritten
+            .push(&bytes[from..])
+            .map_err(|_no_room| no_room())?;
+        Ok((rewritten, uploaded.len()))
+    }
+
+    /// What sets the parts of the body apart, if it is a form.
+    pub(super) fn form_boundary(&self) -> Result<Option<Boundary>, Error> {
+        if self.head.framing == Framing::Empty {
+            return Ok(None);
+        }
+        let Some(kind) = self.only(Name::ContentType)? else {
+            return Ok(None);
+        };
+        let boundary = Boundary::of(kind).map_err(malformed)?;
+        if boundary.is_some() && self.is_encoded() {
+            let detail = "a form with files must not be compressed";
+            return Err(Error::downstream(Kind::UnsupportedMediaType, detail));
+        }
+        Ok(boundary)
+    }
+
+    /// What is known of a form for us before any of it has come: its boundary, what its files are said to be, and how
+    /// large it may be.
+    fn own_form(
+        &self,
+        path: &CanonicalPath<'_>,
+        uploads: &Uploads,
+    ) -> Result<(Boundary, Option<MediaKind>, u64), Error> {
+        let boundary = self.form_boundary()?.ok_or_else(|| {
+            let detail = "files are taken in a form (multipart/form-data)";
+            Error::downstream(Kind::UnsupportedMediaType, detail)
+                .with_hint("send them as wx.uploadFile does")
+        })?;
+        let kind = kind_in_query(path.query().unwrap_or_default())?;
+        let limit = uploads.most(kind) * MOST_FILES as u64 + MOST_BESIDES;
+        match self.head.framing {
+            Framing::Length(length) if length > limit => Err(too_large(limit)),
+            _ => Ok((boundary, kind, limit)),
+        }
+    }
+
+    fn intake<'u>(&'u self, uploads: &'u Uploads, besides: Besides) -> Intake<'u> {
+        Intake {
+            uploads,
+            budget: &self.snapshot.shared.buffers,
+            part: Place::Besides,
+            files: Vec::new(),
+            besides,
+        }
+    }
+
+    fn buffer(&self) -> Buffered {
+        let budget = self.snapshot.config.inbound.buffer_limit;
+        self.snapshot.shared.buffers.body(budget)
+    }
+
+    /// Receives a form to its end.
+    async fn receive(
+        &self,
+        boundary: &Boundary,
+        limit: u64,
+        beyond: fn(u64) -> Error,
+        intake: &mut Intake<'_>,
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<(), Error> {
+        if self.head.expects_continue {
+            self.send_within(responder.go_on()).await?;
+        }
+        let mut form = Form::new(boundary);
+        let mut pace = proxy::Pace::new(self.snapshot.config.inbound.idle_timeout);
+        let mut received = 0;
+        loop {
+            let count = self.more(received, &mut pace, body).await?;
+            received += count as u64;
+            if received > limit {
+                return Err(beyond(limit));
+            }
+            match count {
+                0 => form.finish(),
+                count => {
+                    form.push(&body.chunk()[..count]);
+                    body.consume(count);
+                }
+            }
+            loop {
+                match form.next().map_err(malformed)? {
+                    Event::More => break,
+                    Event::End => return Ok(()),
+                    event => intake.take(event).await?,
+                }
+            }
+        }
+    }
+}
+
+impl Intake<'_> {
+    async fn take(&mut self, event: Event<'_>) -> Result<(), Error> {
+        match event {
+            Event::Between(bytes) => self.besides.keep(bytes),
+            Event::Head(part, bytes) if part.filename.is_some() => {
+                self.part = Place::Head(part, bytes.to_vec());
+                Ok(())
+            }
+            Event::Head(part, bytes) => {
+                self.part = match &self.besides {
+                    Besides::Own { .. } if part.name == "type" => Place::Type(Vec::new()),
+                    _ => Place::Besides,
+                };
+                self.besides.keep(bytes)
+            }
+            Event::Content(bytes) => {
+                self.begin_file()?;
+                match &mut self.part {
+                    Place::File => match self.files.last_mut() {
+                        Some((_, file)) => file.push(bytes).await,
+                        None => unreachable!("a file that was begun is the last"),
+                    },
+                    Place::Type(text) => {
+                        let room = LONGEST_TYPE.saturating_sub(text.len());
+                        text.extend_from_slice(&bytes[..room.min(bytes.len())]);
+                        self.besides.keep(bytes)
+                    }
+                    Place::Besides | Place::Head(..) => self.besides.keep(bytes),
+                }
+            }
+            Event::PartEnd => self.end_part(),
+            Event::More | Event::End => Ok(()),
+        }
+    }
+
+    /// Has a part be a file, if it is one and that has not been done.
+    fn begin_file(&mut self) -> Result<(), Error> {
+        let Place::Head(part, _) = &mut self.part else {
+            return Ok(());
+        };
+        if self.files.len() == MOST_FILES {
+            let detail = format!("a form has {MOST_FILES} files at the most");
+            return Err(bad_body(detail));
+        }
+        let wanted = match &mut self.besides {
+            Besides::Own { kind, .. } => *kind,
+            Besides::Kept { bytes, gaps } => {
+                bytes
+                    .push(&part.plain_head())
+                    .map_err(|_no_room| no_room())?;
+                gaps.push(bytes.len());
+                None
+            }
+        };
+        let filename = part.filename.take().unwrap_or_default();
+        let number = self.files.len() + 1;
+        let file = self.uploads.receive(number, filename, wanted, self.budget);
+        if let Place::Head(part, _) = std::mem::replace(&mut self.part, Place::File) {
+            self.files.push((part, file));
+        }
+        Ok(())
+    }
+
+    fn end_part(&mut self) -> Result<(), Error> {
+        if matches!(&self.part, Place::Head(part, _) if part.filename.as_deref() != Some("")) {
+            self.begin_file()?;
+        }
+        match std::mem::replace(&mut self.part, Place::Besides) {
+            Place::File => match self.files.last_mut() {
+                Some((_, file)) => file.end(),
+                None => Ok(()),
+            },
+            Place::Type(text) => self.besides.set_kind(&text),
+            // Where a page has a field for a file and nobody chose one.
+            Place::Head(_, bytes) => self.besides.keep(&bytes),
+            Place::Besides => Ok(()),
+        }
+    }
+
+    /// The names of the fields that had files, these, and the rest.
+    fn into_files(self) -> Result<(Vec<String>, Vec<Received>, Besides), Error> {
+        let kind = match &self.besides {
+            Besides::Own { kind, .. } => *kind,
+            Besides::Kept { .. } => None,
+        };
+        let mut fields = Vec::new();
+        let mut files = Vec::new();
+        for (part, file) in self.files {
+            fields.push(part.name);
+            files.push(file.finish(kind)?);
+        }
+        Ok((fields, files, self.besides))
+    }
+}
+
+impl Besides {
+    fn keep(&mut self, piece: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Own { bytes, .. } => {
+                *bytes += piece.len() as u64;
+                if *bytes > MOST_BESIDES {
+                    let detail =
+                        format!("the form has more than {MOST_BESIDES} bytes besides its files");
+                    return Err(Error::downstream(Kind::BodyTooLarge, detail));
+                }
+                Ok(())
+            }
+            Self::Kept { bytes, .. } => bytes.push(piece).map_err(|_no_room| no_room()),
+        }
+    }
+
+    fn set_kind(&mut self, text: &[u8]) -> Result<(), Error> {
+        let Self::Own { kind, .. } = self else {
+            return Ok(());
+        };
+        let said = kind_of(text)?;
+        if kind.replace(said).is_some_and(|before| before != said) {
+            return Err(bad_body("`type` says two different things".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Sends files to WeChat, three at once, and gives their ids in order.
+async fn upload(uploads: &Uploads, files: &[Received]) -> Result<Vec<Uploaded>, Error> {
+    let next = Cell::new(0);
+    let done = RefCell::new(vec![None; files.len()]);
+    let lane = async || {
+        while let Some(file) = files.get(next.get()) {
+            let place = next.replace(next.get() + 1);
+            let uploaded = uploads.send(file).await?;
+            done.borrow_mut()[place] = Some(uploaded);
+        }
+        Ok::<_, Error>(())
+    };
+    tokio::try_join!(lane(), lane(), lane())?;
+    Ok(done.into_inner().into_iter().flatten().collect())
+}
+
+fn described(file: &Received, uploaded: &Uploaded) -> Value {
+    json!({
+        "type": uploaded.kind.name(),
+        "media_id": uploaded.media_id.as_str(),
+        "created_at": uploaded.created_at,
+        "expires_at": uploaded.created_at.saturating_add(LIFE.as_secs()),
+        "filename": file.filename,
+    })
+}
+
+fn kind_in_query(query: &[u8]) -> Result<Option<MediaKind>, Error> {
+    let mut found = None;
+    for pair in query.split(|b| *b == b'&') {
+        let Some(value) = pair.strip_prefix(b"type=") else {
+            continue;
+        };
+        if found.replace(kind_of(value)?).is_some() {
+            return Err(bad_body("`type` stands twice in the query".to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
+    let name = std::str::from_utf8(text).ok();
+    name.and_then(MediaKind::of)
+        .ok_or_else(|| bad_body("`type` must be image, voice, video or thumb".to_owned()))
+}
+
+fn malformed(why: FormError) -> Error {
+    Error::downstream(Kind::BadRequest, why.0)
+}
+
+fn no_room() -> Error {
+    overloaded("the memory for bodies is in use (buffer_limit)")
+}
+
+/// A form for us that is larger than any that could be good.
+fn too_large(limit: u64) -> Error {
+    let detail = format!(
+        "the form is larger than {limit} bytes, which is more than {MOST_FILES} files may have"
+    );
+    Error::downstream(Kind::BodyTooLarge, detail)
+        .with_hint("the limits of files stand below [media.max_size] in sidecar.toml")
 }

@@ -1,0 +1,197 @@
+//! A file of a client's on its way to WeChat: looked at as it comes, kept, and sent when all of it is there.
+//!
+//! What WeChat would not take is refused at the first byte that shows it, so that nobody waits for the rest, and no call
+//! is spent on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::kind::{self, Foreign, Format, TELLING};
+use super::name;
+use super::spool::{Room, Spool};
+use crate::config::{Config, MediaSizes};
+use crate::error::{Error, Kind};
+use crate::gateway::{Gateway, Piece, Uploaded, Uploading};
+use crate::resilience::BufferBudget;
+use crate::wechat::media::Kind as MediaKind;
+
+/// Uploads, as the configuration wants them.
+pub(crate) struct Uploads {
+    gateway: Arc<Gateway>,
+    sizes: MediaSizes,
+    directory: Option<std::path::PathBuf>,
+    buffer_limit: u64,
+    patience: Duration,
+}
+
+/// A file that is coming in.
+pub(crate) struct Incoming {
+    spool: Spool,
+    sizes: MediaSizes,
+    /// Its place among the files of its form, counted from 1.
+    number: usize,
+    /// What the client calls it.
+    filename: String,
+    /// Its first bytes, until they are enough.
+    start: Vec<u8>,
+    format: Option<Format>,
+    wanted: Option<MediaKind>,
+    length: u64,
+}
+
+/// A file that is here as a whole, and that WeChat will take.
+pub(crate) struct Received {
+    pub(crate) kind: MediaKind,
+    /// Its name at WeChat.
+    pub(crate) filename: String,
+    format: Format,
+    content: Vec<Piece>,
+}
+
+impl Uploads {
+    pub(super) fn new(config: &Config, gateway: Arc<Gateway>) -> Self {
+        Self {
+            gateway,
+            sizes: config.media.max_size,
+            directory: config.media.cache_dir.clone(),
+            buffer_limit: config.inbound.buffer_limit,
+            patience: config.outbound.timeout,
+        }
+    }
+
+    /// How large a file may be at the most.
+    pub(crate) fn most(&self, kind: Option<MediaKind>) -> u64 {
+        let most = |kind| kind::most(&self.sizes, kind);
+        match kind {
+            Some(kind) => most(kind),
+            None => MediaKind::ALL.into_iter().map(most).max().unwrap_or(0),
+        }
+    }
+
+    /// The `number`th file of a form, which the client calls `filename`; `wanted` is what it says to be, if it does.
+    pub(crate) fn receive(
+        &self,
+        number: usize,
+        filename: String,
+        wanted: Option<MediaKind>,
+        budget: &BufferBudget,
+    ) -> Incoming {
+        let room = Room::new(self.directory.as_deref(), budget, self.buffer_limit);
+        Incoming {
+            spool: Spool::new(room),
+            sizes: self.sizes,
+            number,
+            filename,
+            start: Vec::new(),
+            format: None,
+            wanted,
+            length: 0,
+        }
+    }
+
+    /// Sends a file to WeChat.
+    pub(crate) async fn send(&self, file: &Received) -> Result<Uploaded, Error> {
+        let uploading = Uploading {
+            kind: file.kind,
+            filename: &file.filename,
+            content_type: file.format.content_type(),
+            content: &file.content,
+            patience: self.patience,
+        };
+        self.gateway.upload(&uploading).await
+    }
+}
+
+impl Incoming {
+    /// Takes more of it.
+    ///
+    /// # Errors
+    /// As soon as it is none that WeChat takes, or too large.
+    pub(crate) async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.length += bytes.len() as u64;
+        if self.format.is_none() {
+            let wanted = TELLING - self.start.len();
+            self.start
+                .extend_from_slice(&bytes[..wanted.min(bytes.len())]);
+            if self.start.len() == TELLING {
+                self.look()?;
+            }
+        }
+        self.measure()?;
+        self.spool.push(bytes).await
+    }
+
+    /// That was all.
+    ///
+    /// # Errors
+    /// If it is none that WeChat takes.
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
+        if self.length == 0 {
+            let detail = format!("{} is empty", self.told());
+            return Err(Error::downstream(Kind::BadRequest, detail));
+        }
+        self.look()?;
+        self.measure()
+    }
+
+    /// The file, once its form has ended, which may have said behind it what it is to be.
+    pub(crate) fn finish(mut self, wanted: Option<MediaKind>) -> Result<Received, Error> {
+        self.wanted = self.wanted.or(wanted);
+        let format = self.look()?;
+        self.measure()?;
+        Ok(Received {
+            kind: self.wanted.unwrap_or(format.kind()),
+            filename: name::for_wechat(&self.filename, format.extension()),
+            format,
+            content: self.spool.into_pieces(),
+        })
+    }
+
+    /// Sees what it is, and whether that is what it is said to be.
+    fn look(&mut self) -> Result<Format, Error> {
+        let format = match self.format {
+            Some(format) => format,
+            None => Format::of(&self.start).map_err(|foreign| self.refused(foreign))?,
+        };
+        self.format = Some(format);
+        match self.wanted.filter(|kind| !format.can_be(*kind)) {
+            None => Ok(format),
+            Some(kind) => {
+                let (told, what) = (self.told(), format.described());
+                let detail = format!("{told} is {what}, and that cannot be `{}`", kind.name());
+                let hint = "leave `type` out, or say what the file is; only a JPEG can be a thumb";
+                Err(Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(hint))
+            }
+        }
+    }
+
+    /// Refuses what is too large for what it is, or for whatever it might be.
+    fn measure(&self) -> Result<(), Error> {
+        let known = self.wanted.or(self.format.map(Format::kind));
+        let most = |kind| kind::most(&self.sizes, kind);
+        let (limit, kind) = match known {
+            Some(kind) => (most(kind), kind.name()),
+            None => (
+                MediaKind::ALL.into_iter().map(most).max().unwrap_or(0),
+                "file",
+            ),
+        };
+        if self.length <= limit {
+            return Ok(());
+        }
+        let told = self.told();
+        let detail = format!("{told} is larger than the {limit} bytes that a {kind} may have")
+            .replace("a image", "an image");
+        let hint = format!("its limit is `{kind}` below [media.max_size] in sidecar.toml");
+        Err(Error::downstream(Kind::BodyTooLarge, detail).with_hint(hint))
+    }
+
+    fn refused(&self, foreign: Foreign) -> Error {
+        let detail = format!("{} is {}", self.told(), foreign.what);
+        Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(foreign.advice)
+    }
+
+    fn told(&self) -> String {
+        format!("file {} of the form", self.number)
+    }
+}

@@ -1,0 +1,400 @@
+//! Forms as clients write them, and what no client writes.
+
+use super::*;
+
+fn boundary(text: &str) -> Boundary {
+    let content_type = format!("multipart/form-data; boundary={text}");
+    let boundary = Boundary::of(content_type.as_bytes()).unwrap();
+    boundary.expect("it is a form's")
+}
+
+/// A part as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Read {
+    name: String,
+    filename: Option<String>,
+    content: Vec<u8>,
+}
+
+fn read(name: &str, filename: Option<&str>, content: &[u8]) -> Read {
+    Read {
+        name: name.to_owned(),
+        filename: filename.map(str::to_owned),
+        content: content.to_vec(),
+    }
+}
+
+/// The parts of a form that is pushed in pieces of this size, and all that its events stand for.
+fn parts(body: &[u8], size: usize) -> Result<(Vec<Read>, Vec<u8>), FormError> {
+    let mut form = Form::new(&boundary("b"));
+    let (mut parts, mut told) = (Vec::<Read>::new(), Vec::new());
+    let mut open = false;
+    for piece in body.chunks(size).map(Some).chain([None]) {
+        match piece {
+            Some(piece) => form.push(piece),
+            None => form.finish(),
+        }
+        loop {
+            match form.next()? {
+                Event::Between(bytes) => told.extend_from_slice(bytes),
+                Event::Head(part, bytes) => {
+                    assert!(!std::mem::replace(&mut open, true), "a part ends");
+                    told.extend_from_slice(bytes);
+                    parts.push(read(&part.name, part.filename.as_deref(), b""));
+                }
+                Event::Content(bytes) => {
+                    assert!(open && !bytes.is_empty());
+                    told.extend_from_slice(bytes);
+                    parts
+                        .last_mut()
+                        .expect("a part is open")
+                        .content
+                        .extend_from_slice(bytes);
+                }
+                Event::PartEnd => assert!(std::mem::take(&mut open), "it ends once"),
+                Event::More => {
+                    assert!(form.window.len() <= size + LONGEST_HEAD + 100);
+                    break;
+                }
+                Event::End => {
+                    assert!(!open);
+                    return Ok((parts, told));
+                }
+            }
+        }
+    }
+    panic!("a form ends or is refused");
+}
+
+/// The parts of a form, however it is cut.
+#[track_caller]
+fn whole(body: &[u8]) -> Vec<Read> {
+    let (expected, _) = parts(body, body.len().max(1)).unwrap();
+    for size in 1..=body.len().min(90) {
+        let (parts, told) = parts(body, size).unwrap();
+        assert_eq!(parts, expected, "in pieces of {size}");
+        assert_eq!(
+            told.escape_ascii().to_string(),
+            body.escape_ascii().to_string()
+        );
+    }
+    expected
+}
+
+/// Why a form is refused, however it is cut.
+#[track_caller]
+fn refused(body: &[u8]) -> &'static str {
+    for size in 1..body.len().max(2) {
+        assert!(parts(body, size).is_err(), "in pieces of {size}");
+    }
+    parts(body, body.len().max(1)).unwrap_err().0
+}
+
+fn with_disposition(disposition: &[u8]) -> Vec<u8> {
+    let pieces: [&[u8]; 3] = [
+        b"--b\r\nContent-Disposition: ",
+        disposition,
+        b"\r\n\r\nx\r\n--b--\r\n",
+    ];
+    pieces.concat()
+}
+
+#[test]
+fn parts_are_read_with_all_that_stands_around_them() {
+    let body = b"before\r\n--b\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\n\xe7\x8c\xab\r\n\
+        --b \t\r\ncontent-type:image/png\r\nCONTENT-DISPOSITION:form-data; name=\"media\"; filename=\"a.png\"\r\n\r\n\
+        \x00\r\n--\r\n-b\xff\r\n\r\n--b\r\nContent-Disposition: form-data; name=empty\r\n\r\n\r\n--b--  \r\nbehind\r\n";
+    assert_eq!(
+        whole(body),
+        [
+            read("text", None, "猫".as_bytes()),
+            read("media", Some("a.png"), b"\x00\r\n--\r\n-b\xff\r\n"),
+            read("empty", None, b""),
+        ]
+    );
+}
+
+#[test]
+fn a_form_need_not_have_parts_or_a_last_line_end() {
+    assert_eq!(whole(b"--b--"), []);
+    assert_eq!(whole(b"\r\n--b--\r\n"), []);
+    let body = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--";
+    assert_eq!(whole(body), [read("a", None, b"1")]);
+}
+
+#[test]
+fn names_are_read_as_clients_write_them() {
+    for (written, name, filename) in [
+        (&b"name=\"a\""[..], "a", None),
+        (b"name=a;filename=b.jpg", "a", Some("b.jpg")),
+        (b"name=\"a\" ; filename=\"\"", "a", Some("")),
+        (b"filename=\"b.jpg\"; name=\"a\";", "a", Some("b.jpg")),
+        (
+            b"NAME=\"a\"; FileName=\"b;c=d.jpg\"",
+            "a",
+            Some("b;c=d.jpg"),
+        ),
+        (
+            b"name=\"a\"; filename=\"b\\\"c\\\\d.jpg\"",
+            "a",
+            Some("b\"c\\d.jpg"),
+        ),
+        (
+            b"name=\"a\"; filename=\"C:\\tmp\\b.jpg\"",
+            "a",
+            Some("C:\\tmp\\b.jpg"),
+        ),
+        (
+            b"name=\"a%22%0D%0Ab\"; filename=\"100%25%2e.jpg\"",
+            "a\"\r\nb",
+            Some("100%25%2e.jpg"),
+        ),
+        (
+            "name=\"名\"; filename=\"猫 🐱.jpg\"".as_bytes(),
+            "名",
+            Some("猫 🐱.jpg"),
+        ),
+        (b"name=\"a\"; filename=\"\xc3\xa8.jpg\"", "a", Some("è.jpg")),
+        (
+            b"name=\"a\"; filename=\"\xd5\xd5\xc6\xac.jpg\"",
+            "a",
+            Some("\u{fffd}\u{fffd}Ƭ.jpg"),
+        ),
+        (
+            b"name=\"a\"; filename=\"b.jpg\"; filename*=UTF-8''%e7%8c%ab.jpg",
+            "a",
+            Some("猫.jpg"),
+        ),
+        (
+            b"name=\"a\"; filename*=utf-8'zh'%E7%8C%AB.jpg; filename=\"b.jpg\"",
+            "a",
+            Some("猫.jpg"),
+        ),
+        (
+            b"name=\"a\"; filename*=ISO-8859-1''%e8.jpg",
+            "a",
+            Some("è.jpg"),
+        ),
+        (
+            b"name=\"a\"; filename*=GBK''%c3%a8.jpg; size=3",
+            "a",
+            Some("è.jpg"),
+        ),
+    ] {
+        let read_as = whole(&with_disposition(&[b"form-data; ", written].concat()));
+        assert_eq!(
+            read_as,
+            [read(name, filename, b"x")],
+            "{}",
+            written.escape_ascii()
+        );
+    }
+}
+
+#[test]
+fn what_two_readers_could_read_differently_is_refused() {
+    for (disposition, why) in [
+        (&b"form-data"[..], "no name"),
+        (b"form-data; filename=\"a\"", "no name"),
+        (b"attachment; name=\"a\"", "not form-data"),
+        (b"form-data; name=\"a\"; name=\"a\"", "twice"),
+        (
+            b"form-data; name=\"a\"; filename=\"b\"; FILENAME=\"c\"",
+            "twice",
+        ),
+        (
+            b"form-data; name=\"a\"; filename*=UTF-8''b; filename*=UTF-8''c",
+            "twice",
+        ),
+        (b"form-data; name=\"a\"; filename*=b", "RFC 8187"),
+        (b"form-data; name*=UTF-8''a; name=\"a\"", "as `name`"),
+        (b"form-data; name=\"a", "not written as"),
+        (b"form-data; name=\"a\"b", "not written as"),
+        (b"form-data; name=a b", "not written as"),
+        (b"form-data; name=", "not written as"),
+        (b"form-data; name", "not written as"),
+        (b"form-data; =a", "not written as"),
+        (b"form-data; name=\"a\"; filename=\"b\\\"", "not written as"),
+        (
+            b"form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\"",
+            "two lines of Content-Disp",
+        ),
+        (
+            b"form-data; name=\"a\"\r\nContent-Type: a/b\r\ncontent-type: c/d",
+            "two lines of Content-Type",
+        ),
+        (
+            b"form-data; name=\"a\"\r\nContent-Transfer-Encoding: base64",
+            "Transfer-Encoding",
+        ),
+        (b"form-data;\r\n name=\"a\"", "folded"),
+        (b"form-data; name=\"a\"\nX: y", "CR LF"),
+        (b"form-data; name=\"a\rb\"", "CR LF"),
+        (b"form-data; name=\"a\0b\"", "CR LF"),
+        (b"form-data; name=\"a\"\r\nX", "no colon"),
+        (b"form-data; name=\"a\"\r\nX : y", "no proper name"),
+        (b"form-data; name=\"a\"\r\n: y", "no proper name"),
+    ] {
+        let told = refused(&with_disposition(disposition));
+        assert!(told.contains(why), "{}: {told}", disposition.escape_ascii());
+    }
+}
+
+#[test]
+fn a_delimiter_stands_on_a_line_of_its_own() {
+    let form = |middle: &str| {
+        let head = "Content-Disposition: form-data; name=a\r\n\r\n";
+        format!("--b\r\n{head}1{middle}{head}2\r\n--b--\r\n").into_bytes()
+    };
+    assert_eq!(whole(&form("\r\n--b\r\n")).len(), 2);
+    for (middle, why) in [
+        ("\n--b\r\n", "no line begins"),
+        ("\r--b\r\n", "no line begins"),
+        ("x--b\r\n", "no line begins"),
+        ("\r\n--b\n", "does not end"),
+        ("\r\n--bx\r\n", "does not end"),
+        ("\r\n--b-\r\n", "does not end"),
+        ("\r\n--b--x\r\n", "does not end"),
+        ("\r\n--b\x0b\r\n", "does not end"),
+        ("\r\n--b--\r\n--b\r\n", "no line begins"),
+        ("\r\n--b--\r\n\r\n--b\r\n", "goes on behind its end"),
+    ] {
+        let told = refused(&form(middle));
+        assert!(told.contains(why), "{middle:?}: {told}");
+    }
+    let head = "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n";
+    for body in [
+        format!("{head}--b--\r\n"),
+        format!("x{head}1\r\n--b--\r\n"),
+        format!("\n{head}1\r\n--b--\r\n"),
+    ] {
+        assert!(
+            refused(body.as_bytes()).contains("no line begins"),
+            "{body:?}"
+        );
+    }
+    assert!(refused(b"--b\r\n\r\n1\r\n--b--").contains("no name"));
+    let padded = format!("--b{}\r\n", " ".repeat(LONGEST_PADDING + 1));
+    assert!(refused(padded.as_bytes()).contains("white space"));
+}
+
+#[test]
+fn a_form_that_breaks_off_anywhere_is_none() {
+    let body = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--";
+    whole(body);
+    for end in 0..body.len() {
+        refused(&body[..end]);
+    }
+}
+
+#[test]
+fn a_form_has_so_many_parts_and_a_head_so_many_bytes() {
+    let part = "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n";
+    let many = |count| format!("{}--b--", part.repeat(count)).into_bytes();
+    assert_eq!(parts(&many(MOST_PARTS), 999).unwrap().0.len(), MOST_PARTS);
+    assert!(
+        parts(&many(MOST_PARTS + 1), 999)
+            .unwrap_err()
+            .0
+            .contains("1000 parts")
+    );
+
+    let head = "Content-Disposition: form-data; name=";
+    let large = |length: usize| {
+        let name = "a".repeat(length - head.len());
+        format!("--b\r\n{head}{name}\r\n\r\n1\r\n--b--").into_bytes()
+    };
+    assert!(parts(&large(LONGEST_HEAD), 100).is_ok());
+    assert!(
+        parts(&large(LONGEST_HEAD + 1), 100)
+            .unwrap_err()
+            .0
+            .contains("16 KiB")
+    );
+    let endless = [b"--b\r\nA: ", &[b'a'; 40_000][..]].concat();
+    assert!(parts(&endless, 1000).unwrap_err().0.contains("16 KiB"));
+}
+
+#[test]
+fn a_boundary_is_quoted_or_not_and_there_is_one() {
+    for (content_type, boundary) in [
+        ("multipart/form-data; boundary=b", "b"),
+        (
+            "Multipart/Form-Data;charset=utf-8; BOUNDARY=\"b c:d\"",
+            "b c:d",
+        ),
+        (
+            "multipart/form-data; boundary=----=_Part_1_2.3",
+            "----=_Part_1_2.3",
+        ),
+        (
+            "multipart/form-data; boundary=----WebKitFormBoundaryAbC; x=y",
+            "----WebKitFormBoundaryAbC",
+        ),
+        ("multipart/form-data; boundary='b'", "'b'"),
+    ] {
+        let read = Boundary::of(content_type.as_bytes());
+        assert_eq!(read, Ok(Some(Boundary(boundary.into()))), "{content_type}");
+    }
+    for other in [
+        "",
+        "application/json",
+        "multipart/mixed; boundary=b",
+        "multipart/form-datas; boundary=b",
+    ] {
+        assert_eq!(Boundary::of(other.as_bytes()), Ok(None), "{other}");
+    }
+    let long = "b".repeat(71);
+    for parameters in [
+        "",
+        ";",
+        "; boundary",
+        "; boundary=",
+        "; boundary=\"\"",
+        "; boundary=\"b",
+        "; boundary=b c",
+        "; boundary=b; boundary=b",
+        "; boundary=\"b \"",
+        "; boundary=\"b\\\"c\"",
+        "; boundary*=utf-8''b",
+        "; boundary=a,b",
+        "; boundary=ü",
+        &format!("; boundary={long}"),
+    ] {
+        let content_type = format!("multipart/form-data{parameters}");
+        assert!(
+            Boundary::of(content_type.as_bytes()).is_err(),
+            "{parameters}"
+        );
+    }
+    assert!(
+        Boundary::of(format!("multipart/form-data; boundary={}", &long[1..]).as_bytes()).is_ok()
+    );
+}
+
+#[test]
+fn the_text_fields_of_a_form_are_those_that_are_no_files() {
+    let body = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n你好\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\r\n\r\nfile\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n--b--\r\n";
+    let fields = text_fields(&boundary("b"), body.as_bytes()).unwrap();
+    let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(fields, [field("a", "你好"), field("a", "")]);
+    assert!(text_fields(&boundary("b"), b"--b\r\n").is_err());
+}
+
+#[test]
+fn a_file_can_give_way_to_a_field_of_its_name() {
+    for written in ["\"a\\\"; filename=\\\"b\"", "名", "\"a%22\""] {
+        let head = with_disposition(format!("form-data; filename=x; name={written}").as_bytes());
+        let mut form = Form::new(&boundary("b"));
+        form.push(&head);
+        let plain = loop {
+            if let Event::Head(part, _) = form.next().unwrap() {
+                break (part.plain_head(), part.name);
+            }
+        };
+        let body = [b"--b\r\n", &plain.0[..], b"id\r\n--b--"].concat();
+        assert_eq!(whole(&body), [read(&plain.1, None, b"id")]);
+    }
+}
