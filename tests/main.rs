@@ -21,6 +21,7 @@ mod large_bodies;
 mod limits;
 mod listening;
 mod main_job;
+mod media_upload;
 mod open_data;
 mod outbound;
 mod overload;

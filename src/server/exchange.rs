@@ -362,6 +362,7 @@ impl<'a> Exchange<'a> {
         }
         if rule.media_upload
             && buffered.is_none()
+            && self.head.framing != Framing::Empty
             && let Some(boundary) = self.form_boundary()?
         {
             let limit = rule.body_limit;
