@@ -113,6 +113,8 @@ pub enum Kind {
     MediaUrlInvalid,
     /// The medium is shorter than the range that is asked for.
     RangeNotSatisfiable,
+    /// A condition of the request does not hold.
+    PreconditionFailed,
     /// A defect of the sidecar.
     Internal,
 }
@@ -363,6 +365,13 @@ impl Kind {
                 "The medium is shorter than that",
                 "请求的范围超出媒体大小",
             ),
+            Self::PreconditionFailed => row(
+                "precondition-failed",
+                412,
+                false,
+                "A condition of the request does not hold",
+                "请求的前提条件不成立",
+            ),
             Self::UnsupportedMediaType => row(
                 "unsupported-media-type",
                 415,
@@ -415,6 +424,8 @@ struct Account {
     wechat: Option<WechatFault>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    members: Vec<(&'static str, Value)>,
+    complete_length: Option<u64>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -430,6 +441,8 @@ impl Error {
             wechat: None,
             retry_after: None,
             allow: None,
+            members: Vec::new(),
+            complete_length: None,
             cause: None,
         }))
     }
@@ -478,6 +491,22 @@ impl Error {
         self
     }
 
+    /// The same, if nothing better is known.
+    #[must_use]
+    pub(crate) fn or_hints(self, en: &'static str, zh: &'static str) -> Self {
+        match self.0.hint {
+            Some(_) => self,
+            None => self.with_hints(en, zh),
+        }
+    }
+
+    /// Adds a member of the problem's own (RFC 9457 §3.2).
+    #[must_use]
+    pub(crate) fn with_member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.members.push((name, value.into()));
+        self
+    }
+
     /// Adds an errcode that callers know for this, though it is not WeChat that says so.
     #[must_use]
     pub(crate) fn with_fault(mut self, fault: WechatFault) -> Self {
@@ -496,6 +525,13 @@ impl Error {
     #[must_use]
     pub fn with_allow(mut self, methods: &'static str) -> Self {
         self.0.allow = Some(methods);
+        self
+    }
+
+    /// Adds how many bytes there are (RFC 9110 §14.4 wants that with a 416).
+    #[must_use]
+    pub fn with_complete_length(mut self, length: u64) -> Self {
+        self.0.complete_length = Some(length);
         self
     }
 
@@ -535,6 +571,11 @@ impl Error {
         self.0.allow
     }
 
+    /// How many bytes there are, if more were asked for.
+    pub fn complete_length(&self) -> Option<u64> {
+        self.0.complete_length
+    }
+
     /// When to try again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -563,6 +604,9 @@ impl Error {
         problem.insert("retryable".into(), json!(self.retryable()));
         if let Some(after) = self.0.retry_after {
             problem.insert("retry_after".into(), json!(after.as_secs().max(1)));
+        }
+        for (name, value) in &self.0.members {
+            problem.insert((*name).into(), value.clone());
         }
         if let Some(hint) = self.hint(language) {
             problem.insert("hint".into(), json!(hint));

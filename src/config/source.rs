@@ -234,7 +234,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::raw::{Kind, SECTIONS};
+    use super::super::{TextCheck, Verdict};
     use super::*;
+    use crate::wechat::content_check::Scene;
 
     const SECRET: &str = "5ec3e75ec3e75ec3e75ec3e75ec3e75e";
 
@@ -901,6 +903,205 @@ mod tests {
             let report = report(&text).to_string();
             assert!(!report.contains(&SECRET[..12]), "{report}");
         }
+    }
+
+    #[test]
+    fn each_mistake_of_a_text_check_has_its_message_and_place() {
+        for (keys, expected) in [
+            (
+                "field = \"content\"",
+                "10:1 error: `text_check` needs a `scene`",
+            ),
+            (
+                "scene = 2",
+                "10:1 error: a `text_check` needs a `field` | write field",
+            ),
+            ("scene = 2\nfield = []", "12:9 error: this list is empty"),
+            (
+                "scene = 2\nfield = \"\"",
+                "12:9 error: this is not the name of a field",
+            ),
+            (
+                "scene = 2\nfield = \"a..b\"",
+                "write it like \"content\", or \"post.title\"",
+            ),
+            (
+                "scene = 2\nfield = [\"a\", \".b\"]",
+                "12:15 error: this is not the name of a field",
+            ),
+            ("scene = 2\nfield = 7", "12:9 error: "),
+            (
+                "scene = 2\nfield = ['a','b','c','d','e','f','g','h','i']",
+                "12:9 error: these are more than 8 fields | name a",
+            ),
+            (
+                "field = \"a\"\nscene = 5",
+                "12:9 error: this is not one of WeChat's scenes",
+            ),
+            (
+                "field = \"a\"\nscene = 0",
+                "12:9 error: this is not one of WeChat's scenes",
+            ),
+            (
+                "field = \"a\"\nscene = \"comments\"",
+                "12:9 error: this is not one of the words that can stand here",
+            ),
+            ("field = \"a\"\nscene = true", "12:9 error: "),
+            (
+                "field = \"a\"\nscene = 1\non_review = \"block\"",
+                "13:13 error: this is not one of the words that can stand",
+            ),
+            (
+                "field = \"a\"\nscene = 1\non_failure = \"close\"",
+                "13:14 error: this is not one of the words that can stand",
+            ),
+            (
+                "field = \"a\"\nscene = 1\non_error = \"open\"",
+                "13:1 error: unknown key `on_error` in `[route.text_check]`",
+            ),
+        ] {
+            let text = format!("[[route]]\npath = \"/a\"\n[route.text_check]\n{keys}");
+            let line = only(&good("", "", &text));
+            assert!(line.contains(expected), "{line}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_checked_for_its_author_only() {
+        let route = |keys: &str| {
+            let check = "text_check = { field = \"a\", scene = 1 }";
+            good(
+                "",
+                "",
+                &format!("[[route]]\npath = \"/a\"\n{keys}\n{check}"),
+            )
+        };
+        for auth in ["none", "optional"] {
+            let line = only(&route(&format!("auth = \"{auth}\"")));
+            let expected = "error: WeChat checks a text for its author";
+            assert!(line.contains(expected), "{line}");
+            assert!(line.contains("write auth = \"required\""), "{line}");
+        }
+        for keys in ["", "auth = \"required\"", "login = true"] {
+            let route = &loaded(&route(keys)).config.routes[0];
+            let check = route.text_check.as_ref().unwrap();
+            assert_eq!(check.fields, ["a"]);
+            assert_eq!(
+                (check.on_review, check.on_failure),
+                (Verdict::Pass, Verdict::Refuse)
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_check_is_read_whole() {
+        let text = "[[route]]\npath = \"/a\"\n[route.text_check]\nfield = [\"title\", \"post.body\"]\n\
+             scene = \"forum\"\non_review = \"refuse\"\non_failure = \"open\"";
+        let config = loaded(&good("", "", text)).config;
+        let expected = TextCheck {
+            fields: vec!["title".to_owned(), "post.body".to_owned()],
+            scene: Scene::Forum,
+            on_review: Verdict::Refuse,
+            on_failure: Verdict::Pass,
+        };
+        assert_eq!(config.routes[0].text_check, Some(expected));
+    }
+
+    #[test]
+    fn each_mistake_of_media_has_its_message_and_place() {
+        for (keys, expected) in [
+            ("[media]\nenabled = \"yes\"", "9:11 error: "),
+            (
+                "[media]\nbase_url = \"mini.example.com\"",
+                "9:12 error: a URL begins with `https://`",
+            ),
+            (
+                "[media]\nbase_url = \"https://\"",
+                "this is not the beginning of a URL | write it like",
+            ),
+            (
+                "[media]\nbase_url = \"https://a/?x=1\"",
+                "this is not the beginning of a URL",
+            ),
+            (
+                "[media]\nurl_ttl = \"4d\"",
+                "9:11 error: this must be \"3d\" at the most",
+            ),
+            ("[media]\nurl_ttl = \"3\"", "9:11 error: "),
+            ("[media]\nmemory_cache_size = \"much\"", "9:21 error: "),
+            ("[media]\ncache_dir = \"\"", "9:13 error: "),
+            (
+                "[media]\nvideo_hosts = [\"*.qq.com\", \"a b\"]",
+                "9:28 error: this is not the name of a host",
+            ),
+            (
+                "[media]\nvideo_hosts = [\"*\"]",
+                "this is not the name of a host",
+            ),
+            ("[media]\nvideo_hosts = \"*.qq.com\"", "9:15 error: "),
+            (
+                "[media]\nsize = \"1MiB\"",
+                "9:1 error: unknown key `size` in `[media]`",
+            ),
+            ("[media.max_size]\nimage = 10", "9:9 error: "),
+            (
+                "[media.max_size]\npicture = \"1MiB\"",
+                "9:1 error: unknown key `picture`",
+            ),
+            (
+                "[media]\nbase_url = \"https://a\"\n[media.check]",
+                "10:1 error: `[media.check]` needs a `scene`",
+            ),
+            (
+                "[media]\nbase_url = \"https://a\"\n[media.check]\nscene = 9",
+                "11:9 error: this is not one of WeChat's scenes",
+            ),
+            (
+                "[media.check]\nscene = 1",
+                "8:1 error: WeChat fetches what it is to check",
+            ),
+            (
+                "[media]\nenabled = false\n[[route]]\npath = \"/a\"\nmedia = \"upload\"",
+                "12:9 error: files cannot be uploaded: `[media] enabled` is false",
+            ),
+            (
+                "[[route]]\npath = \"/a\"\nmedia = \"uploads\"",
+                "did you mean \"upload\"?",
+            ),
+        ] {
+            let line = only(&good("", "", keys));
+            assert!(line.contains(expected), "{line}\n{expected}");
+        }
+        let warned = loaded(&good("", "", "[media]\ncache_size = \"1GiB\""));
+        let warning = lines(&warned.warnings).remove(0);
+        assert!(
+            warning.contains("9:14 warning: without a `cache_dir`"),
+            "{warning}"
+        );
+    }
+
+    #[test]
+    fn media_are_read_whole() {
+        let text = "[media]\nbase_url = \"https://mini.example.com/app/\"\nurl_ttl = \"1h\"\n\
+             memory_cache_size = \"none\"\ncache_dir = \"/c\"\nvideo_hosts = [\"*.QQ.com\"]\n\
+             [media.max_size]\nimage = \"10MiB\"\n[media.check]\nscene = \"social\"";
+        let media = loaded(&good("", "", text)).config.media;
+        assert!(media.enabled);
+        assert_eq!(
+            media.base_url.as_deref(),
+            Some("https://mini.example.com/app")
+        );
+        assert_eq!(
+            (media.url_ttl.as_secs(), media.memory_cache_size),
+            (3600, 0)
+        );
+        assert_eq!(media.cache_dir.as_deref(), Some(Path::new("/c")));
+        assert_eq!(media.video_hosts, ["*.qq.com"]);
+        assert_eq!(
+            (media.max_size.image, media.max_size.thumb),
+            (10 << 20, 64 << 10)
+        );
+        assert_eq!(media.check.map(|check| check.scene), Some(Scene::Social));
     }
 
     #[test]

@@ -184,6 +184,7 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
             body: 0,
         },
         added: None,
+        takes_media: true,
         counting: Counting {
             recorder: &cells.route("none"),
             cells: &cells,

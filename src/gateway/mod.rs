@@ -33,6 +33,7 @@ use crate::wechat::access_token::{self as stable_token, Grant};
 use crate::wechat::answer::{Answer, Invalid, Refusal};
 use crate::wechat::api::{self, Api};
 use crate::wechat::cloud_id::{self, OpenData};
+use crate::wechat::content_check::{self, Judgement, MediaType, Scene};
 use crate::wechat::login::{self, UserSession};
 use crate::wechat::phone::{self, PhoneNumber};
 use crate::wechat::rid::{self, Remembered};
@@ -47,6 +48,9 @@ use usage::Usage;
 pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
 pub(crate) use upload::{Uploaded, Uploading};
+
+/// The shortest text of a user's that WeChat may not repeat, in bytes.
+const SHORTEST_HIDDEN: usize = 8;
 
 /// What is known of WeChat that outlives a reload.
 #[derive(Default)]
@@ -187,6 +191,52 @@ impl Gateway {
         let read = |answer: &Answer| session_key::parse_reset(answer, openid);
         self.call(&session_key::RESET, &query, None, &[&signature], read)
             .await
+    }
+
+    /// What WeChat says of a text that `openid` has written, of at most
+    /// [`LONGEST_TEXT`](content_check::LONGEST_TEXT) characters.
+    pub(crate) async fn check_text(
+        &self,
+        openid: &OpenId,
+        scene: Scene,
+        text: &str,
+    ) -> Result<Judgement, Error> {
+        let body = content_check::text_body(openid, scene, text);
+        // A short one would hide any word of WeChat's, and says nothing.
+        let hidden = [text];
+        let hidden = &hidden[..usize::from(text.len() >= SHORTEST_HIDDEN)];
+        let outcome = self
+            .call(
+                &content_check::TEXT,
+                &[],
+                Some(body),
+                hidden,
+                content_check::parse_text,
+            )
+            .await;
+        outcome.or_else(|error| {
+            let judged = error.fault().map(|fault| fault.meaning.code);
+            judged.and_then(Judgement::of_refusal).ok_or(error)
+        })
+    }
+
+    /// Has WeChat fetch a medium of `openid`'s and judge it; what comes of it is pushed with the `trace_id` that this gives.
+    pub(crate) async fn check_media(
+        &self,
+        openid: &OpenId,
+        scene: Scene,
+        url: &str,
+        media_type: MediaType,
+    ) -> Result<String, Error> {
+        let body = content_check::media_body(openid, scene, url, media_type);
+        self.call(
+            &content_check::MEDIA,
+            &[],
+            Some(body),
+            &[url],
+            content_check::parse_media,
+        )
+        .await
     }
 
     /// What WeChat remembers of a call, by the rid of its answer.

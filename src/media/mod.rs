@@ -2,21 +2,31 @@
 //!
 //! Nothing here writes HTTP: an upload becomes a value or an error, a medium becomes what is known of it and its bytes.
 
+mod download;
 mod kind;
 mod name;
+mod query;
+mod reply;
 mod spool;
 mod upload;
+mod urls;
 
 use std::sync::Arc;
+
+pub(crate) use download::{Chunk, Downloads, Medium};
+pub(crate) use query::{Repeated, text as parameter};
+pub(crate) use reply::{Asked, Manner, Plan};
+pub(crate) use upload::{Incoming, Received, Uploads};
+pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
 use crate::gateway::Gateway;
 
-pub(crate) use upload::{Incoming, Received, Uploads};
-
 /// Media, as the configuration wants them dealt with.
 pub(crate) struct Media {
     pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
+    pub(crate) urls: Urls,
 }
 
 impl Media {
@@ -24,6 +34,8 @@ impl Media {
     pub(crate) fn new(config: &Config, gateway: Arc<Gateway>) -> Option<Self> {
         config.media.enabled.then(|| Self {
             uploads: Uploads::new(config, gateway),
+            downloads: Downloads,
+            urls: Urls::new(config),
         })
     }
 }

@@ -2,6 +2,8 @@
 
 mod listen;
 mod proxy_protocol;
+#[cfg_attr(not(target_os = "linux"), path = "no_send_file.rs")]
+mod send_file;
 #[cfg_attr(not(target_os = "linux"), path = "no_splice.rs")]
 mod splice;
 mod stream;

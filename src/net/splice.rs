@@ -136,15 +136,15 @@ impl ReadHalf<'_> {
 }
 
 impl WriteHalf<'_> {
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
             Self::Unix(half) => half.as_ref().poll_write_ready(cx),
-            Self::Tls(_) => unreachable!("no pipe leads through TLS"),
+            Self::Tls(_) => unreachable!("the kernel does not write through TLS"),
         }
     }
 
-    fn try_with(
+    pub(super) fn try_with(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
@@ -157,7 +157,7 @@ impl WriteHalf<'_> {
                 let socket = half.as_ref();
                 socket.try_io(Interest::WRITABLE, || call(socket.as_fd()))
             }
-            Self::Tls(_) => unreachable!("no pipe leads through TLS"),
+            Self::Tls(_) => unreachable!("the kernel does not write through TLS"),
         }
     }
 }
@@ -171,8 +171,8 @@ fn relocate(from: BorrowedFd<'_>, into: BorrowedFd<'_>, most: usize) -> io::Resu
     }
 }
 
-/// What a system answers that has no `splice` for these descriptors, or that a sandbox forbids it.
-fn is_refusal(error: &io::Error) -> bool {
+/// What a system answers that has no such call for these descriptors, or whose sandbox forbids it.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
     let refusals = [Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP];
     Errno::from_io_error(error).is_some_and(|errno| refusals.contains(&errno))
 }

@@ -173,12 +173,20 @@ pub(super) fn encode_answer(
     head: &ResponseHead,
     responder: &mut Responder<'_>,
 ) {
-    let added = forward.added.map_or(&[][..], |added| added.to(head.status));
+    let added = added(forward, head);
     responder.fields(&head.fields, answer_filter(head, !added.is_empty()));
     for (name, value) in added {
         responder.field(name.as_bytes(), value.as_bytes());
     }
     responder.field(b"x-request-id", forward.request_id.as_bytes());
+}
+
+/// The lines that are added to the app's.
+pub(super) fn added<'a>(
+    forward: &Forward<'a>,
+    head: &ResponseHead,
+) -> &'a [(&'static str, String)] {
+    forward.added.map_or(&[], |added| added.to(head.status))
 }
 
 /// Which of the app's field lines go to the client; `private` if the answer also has lines about one user.
@@ -188,7 +196,7 @@ pub(super) fn answer_filter(
 ) -> impl Fn(&Field<'_>) -> bool + use<'_> {
     move |field| {
         let ours = match field.known {
-            Name::ContentLength | Name::XRequestId => true,
+            Name::ContentLength | Name::XRequestId | Name::XWxMediaId => true,
             Name::CacheControl => private,
             Name::Other => is_reserved(field.name),
             known => known.is_hop_by_hop(),
@@ -222,7 +230,8 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
         | Name::XRequestId
         | Name::Traceparent
         | Name::Tracestate
-        | Name::XWxCode => true,
+        | Name::XWxCode
+        | Name::XWxMediaId => true,
         Name::Authorization => is_our_token(field.value),
         Name::Other => is_claimed(field.name),
         known => known.is_hop_by_hop(),

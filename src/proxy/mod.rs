@@ -3,6 +3,7 @@
 //! Nothing is buffered. Bytes that were read are lent to the writer of the other side and dropped when it has taken
 //! them, so a slow reader slows the sender down and memory stays flat.
 
+mod handed;
 mod headers;
 mod origin;
 mod pace;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use pin_project_lite::pin_project;
 
+pub(crate) use handed::Handed;
 pub(crate) use origin::{Origin, Peer};
 pub(crate) use pace::Pace;
 pub(crate) use pool::Pool;
@@ -61,6 +63,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) limits: Limits,
     /// What the client is told beside the app's answer.
     pub(crate) added: Option<Added<'a>>,
+    /// Whether the app may name a medium in place of a body.
+    pub(crate) takes_media: bool,
     pub(crate) counting: Counting<'a>,
 }
 
@@ -114,14 +118,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// Forwards, with one more attempt on a fresh connection if a pooled one turns out dead and repeating is safe.
+/// Forwards, with one more attempt on a fresh connection if a pooled one turns out dead and repeating is safe. Gives back
+/// the answer that the app leaves to us; any other has been relayed.
 pub(crate) async fn forward(
     forward: &Forward<'_>,
     pool: &Pool,
     timers: &Timers,
     mut body: Body<'_, '_>,
     responder: &mut Responder<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Box<Handed>>, Error> {
     let repeatable = forward.head.method.is_idempotent() && body.is_at_hand();
     let pooled = pool.take(forward.upstream, repeatable);
     if let Some(connection) = pooled {
@@ -144,7 +149,7 @@ async fn attempt(
     mut connection: UpstreamConnection,
     body: &mut Body<'_, '_>,
     responder: &mut Responder<'_>,
-) -> Result<(), Failure> {
+) -> Result<Option<Box<Handed>>, Failure> {
     let upgrade = forward.head.wants_upgrade && connection.can_upgrade();
     let (mut writer, answer) = connection.split(body.framing(forward.head));
     let announced = headers::Announced {
@@ -158,6 +163,7 @@ async fn attempt(
         upgrade,
         uploading: Cell::new(false),
         answered: Cell::new(false),
+        handed: Cell::new(None),
     };
     let outcome = exchange.run(&mut writer, answer, body, responder).await;
     match outcome {
@@ -170,7 +176,7 @@ async fn attempt(
             return Err(failure);
         }
     }
-    Ok(())
+    Ok(exchange.handed.take())
 }
 
 /// The head of the request to the app, whose body comes as the client's head says.
@@ -193,6 +199,8 @@ struct Exchange<'a> {
     uploading: Cell<bool>,
     /// Whether the app has begun its answer.
     answered: Cell<bool>,
+    /// What the app leaves to us in place of an answer that was relayed.
+    handed: Cell<Option<Box<Handed>>>,
 }
 
 impl Exchange<'_> {
@@ -217,6 +225,10 @@ impl Exchange<'_> {
             self.tunnel(client, (&mut from_app, writer), websocket)
                 .await?;
             return Ok(false);
+        }
+        if let Some(handed) = handed::handed(self.forward, head)? {
+            self.handed.set(Some(handed));
+            return Ok(self.discard(&mut from_app).await && sent);
         }
         self.start_answer(head, responder);
         self.relay_body(head, &mut from_app, responder).await?;
@@ -306,6 +318,10 @@ impl Exchange<'_> {
             responder.close();
         }
         let (head, mut from_app) = answer.into_body();
+        if let Some(handed) = handed::handed(self.forward, head)? {
+            self.handed.set(Some(handed));
+            return Ok(complete && self.discard(&mut from_app).await);
+        }
         self.start_answer(head, responder);
         let mut relay = pin!(self.relay_body(head, &mut from_app, responder));
         loop {
@@ -606,7 +622,7 @@ async fn at_once<F: Future>(future: F) -> Option<F::Output> {
 
 pin_project! {
     /// A future that the client can put an end to, by taking its request back.
-    struct UnlessGone<'a, 'c, F> {
+    pub(crate) struct UnlessGone<'a, 'c, F> {
         responder: &'a mut Responder<'c>,
         #[pin]
         future: F,
@@ -614,7 +630,7 @@ pin_project! {
 }
 
 /// The output of a future, unless the client takes its request back before.
-fn unless_gone<'a, 'c, F: Future>(
+pub(crate) fn unless_gone<'a, 'c, F: Future>(
     responder: &'a mut Responder<'c>,
     future: F,
 ) -> UnlessGone<'a, 'c, F> {
@@ -774,11 +790,11 @@ fn broken_answer(cause: &BodyError) -> Error {
 }
 
 /// Sends to the client, for no longer than it may leave what it is sent untaken.
-pub(crate) fn to_client(
+pub(crate) fn to_client<T>(
     timers: &Timers,
     limit: Duration,
-    sending: impl Future<Output = io::Result<()>>,
-) -> impl Future<Output = Result<(), Error>> {
+    sending: impl Future<Output = io::Result<T>>,
+) -> impl Future<Output = Result<T, Error>> {
     timers.within(limit, sending).map(|sent| match sent {
         Ok(sent) => sent.map_err(|cause| client_gone().with_cause(cause)),
         Err(_) => Err(Error::downstream(

@@ -79,7 +79,7 @@ impl Courier {
     pub(super) async fn post(
         &self,
         path: &str,
-        lines: &[(&'static str, &str)],
+        lines: &[(&str, &str)],
         body: Bytes,
         content_type: &str,
         timeout: Duration,

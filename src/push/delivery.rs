@@ -280,6 +280,8 @@ async fn post(settings: &Settings, entry: &Entry, attempt: u32) -> Outcome {
     if let Some(event) = head.event.as_ref().filter(plain) {
         lines.push(("X-WX-Event", event));
     }
+    let more = head.lines.iter();
+    lines.extend(more.map(|(name, value)| (name.as_str(), value.as_str())));
     let (body, content_type) = match delivery.envelope {
         PushEnvelope::Plain => (entry.body.clone(), "application/json"),
         PushEnvelope::CloudEvents => (

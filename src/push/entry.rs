@@ -50,6 +50,9 @@ pub(crate) struct Head {
     pub(crate) request_id: String,
     /// `traceparent` for the app.
     pub(crate) trace: String,
+    /// What else the app is told of it: names and values of header lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lines: Vec<(String, String)>,
     /// What became of it, if it is a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) death: Option<Death>,
@@ -94,6 +97,7 @@ impl Entry {
             format: format.label().to_owned(),
             request_id: request_id.to_owned(),
             trace: trace.to_owned(),
+            lines: Vec::new(),
             death: None,
         };
         Self {
@@ -174,6 +178,7 @@ impl Head {
             format: "json".to_owned(),
             request_id: "request".to_owned(),
             trace: String::new(),
+            lines: Vec::new(),
             death: None,
         }
     }

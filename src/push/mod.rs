@@ -15,7 +15,8 @@ mod reception;
 mod reply;
 mod route;
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -64,7 +65,15 @@ pub(crate) struct Bus {
     failures: Throttle<&'static str>,
     /// What the app said to a message that it was waited for, by the message's identity.
     replies: Cache<[u8; 16], watch::Receiver<Option<Bytes>>>,
+    annotator: OnceLock<Annotator>,
 }
+
+/// What somebody else knows about a message, as a line for the app; asked once, when the message comes. `None` at once if
+/// there is nothing to be known.
+pub(crate) type Annotator =
+    Box<dyn Fn(&AppId, &Message) -> Option<Annotation> + Send + Sync + 'static>;
+/// It may have to be waited for, and not for long: WeChat waits meanwhile.
+pub(crate) type Annotation = Pin<Box<dyn Future<Output = Option<(&'static str, String)>> + Send>>;
 
 /// What a reload may change.
 struct Settings {
@@ -120,7 +129,13 @@ impl Bus {
                 .max_capacity(MOST_REPLIES)
                 .time_to_live(REPLY_TTL)
                 .build(),
+            annotator: OnceLock::new(),
         })
+    }
+
+    /// Has `annotator` asked about each message that comes; the first one that is given.
+    pub(crate) fn annotate(&self, annotator: Annotator) {
+        let _there_is_one = self.annotator.set(annotator);
     }
 
     /// Follows a change of configuration.
@@ -220,7 +235,16 @@ impl Bus {
         let (identity, window) = (message.identity(), message.window());
         let about = reply::About::new(&message);
         let msg_type = message.msg_type().to_owned();
-        let entry = Entry::new(message, format, now, brought.request_id, brought.trace);
+        let annotation = self
+            .annotator
+            .get()
+            .and_then(|annotator| annotator(&settings.appid, &message));
+        let mut entry = Entry::new(message, format, now, brought.request_id, brought.trace);
+        if let Some(annotation) = annotation
+            && let Some((name, value)) = annotation.await
+        {
+            entry.head.lines.push((name.to_owned(), value));
+        }
         let waits = settings.routes.of(&entry.head).reply == Who::Wait;
         let (answer, reply) = watch::channel(None);
         let put = Put {

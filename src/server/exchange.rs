@@ -6,6 +6,7 @@
 mod downloads;
 mod open_data;
 mod push;
+mod text_check;
 mod uploads;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -350,6 +351,14 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
+        if let Some(check) = &rule.text_check {
+            // Before all that changes the body, or keeps a part of it. Boxed, because it is large and few requests need it.
+            let wire = (&mut *body, &mut *responder);
+            let checking =
+                self.check_texts(check, rule.body_limit, &caller, path, wire, &mut buffered);
+            let passed = Box::pin(checking).await?;
+            told.push(("X-WX-Text-Check", passed.label().to_owned()));
+        }
         if rule.open_data && self.has_json_body()? {
             let text = match buffered.take() {
                 Some(text) => text,
@@ -366,8 +375,9 @@ impl<'a> Exchange<'a> {
             && let Some(boundary) = self.form_boundary()?
         {
             let limit = rule.body_limit;
+            let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
             let (rewritten, count) =
-                Box::pin(self.with_media_ids(&boundary, limit, body, responder)).await?;
+                Box::pin(self.with_media_ids(&boundary, limit, user, body, responder)).await?;
             told.push(("X-WX-Media", count.to_string()));
             buffered = Some(rewritten);
         }
@@ -399,24 +409,30 @@ impl<'a> Exchange<'a> {
                 body: rule.body_limit,
             },
             added,
+            takes_media: self.snapshot.media.is_some(),
             counting: Counting {
                 recorder: self.settings.recorder(Counted::Rule(rule.index)),
                 cells: &self.worker.cells,
                 began: self.began,
             },
         };
-        let body = match &buffered {
+        let request = match &buffered {
             Some(bytes) => Body::Buffered(bytes),
-            None => Body::Wire(body),
+            None => Body::Wire(&mut *body),
         };
-        proxy::forward(
+        let handed = proxy::forward(
             &forward,
             &self.worker.pool,
             &self.worker.timers,
-            body,
+            request,
             responder,
         )
-        .await
+        .await?;
+        match handed {
+            // Boxed, because it is large and few requests need it.
+            Some(handed) => Box::pin(self.send_handed(&handed, body, responder)).await,
+            None => Ok(()),
+        }
     }
 
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
@@ -602,10 +618,10 @@ impl<'a> Exchange<'a> {
             .await
     }
 
-    fn send_within(
+    fn send_within<T>(
         &self,
-        sending: impl Future<Output = std::io::Result<()>>,
-    ) -> impl Future<Output = Result<(), Error>> {
+        sending: impl Future<Output = std::io::Result<T>>,
+    ) -> impl Future<Output = Result<T, Error>> {
         let limit = self.snapshot.config.inbound.idle_timeout;
         proxy::to_client(&self.worker.timers, limit, sending)
     }

@@ -22,6 +22,9 @@ pub(super) fn problem(error: &Error, request_id: &str, language: Language) -> An
     if let Some(methods) = error.allow() {
         answer = answer.with("allow", methods);
     }
+    if let Some(length) = error.complete_length() {
+        answer = answer.with("content-range", format!("bytes */{length}"));
+    }
     if let Some(after) = error.retry_after() {
         answer = answer.with("retry-after", after.as_secs().max(1).to_string());
     }

@@ -10,16 +10,18 @@ use tokio::runtime::Handle;
 use super::router::Router;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
 use crate::media::Media;
 use crate::open_data::Opener;
 use crate::outbound::{Callers, Rules};
-use crate::push::Bus;
+use crate::push::{Annotator, Bus};
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{Assertions, SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
+use crate::wechat::content_check;
 use crate::wire::HeadLimits;
 
 /// Everything a request needs to know.
@@ -37,6 +39,7 @@ pub(crate) struct Snapshot {
     pub(crate) bus: Option<Arc<Bus>>,
     /// If they are dealt with.
     pub(crate) media: Option<Media>,
+    pub(crate) content_check: ContentCheck,
     /// If the app wants proof.
     pub(crate) assertions: Option<Assertions>,
     pub(crate) head_limits: HeadLimits,
@@ -56,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) buffers: BufferBudget,
     pub(crate) wechat: Memory,
     pub(crate) bus: Option<Arc<Bus>>,
+    /// Media that WeChat is judging.
+    pub(crate) traces: Arc<Traces>,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
 }
@@ -63,8 +68,13 @@ pub(crate) struct Shared {
 impl Shared {
     /// Connections to WeChat will live on `home`.
     pub(crate) fn new(home: Handle, clock: Clock, bus: Option<Arc<Bus>>) -> Self {
+        let traces = Arc::<Traces>::default();
+        if let Some(bus) = &bus {
+            bus.annotate(annotator(&traces));
+        }
         Self {
             bus,
+            traces,
             wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
         }
@@ -98,6 +108,12 @@ impl Snapshot {
         Self {
             bus,
             media: Media::new(&config, Arc::clone(&gateway)),
+            content_check: ContentCheck::new(
+                &config,
+                Arc::clone(&gateway),
+                Arc::clone(metrics),
+                Arc::clone(&shared.traces),
+            ),
             router: Router::new(&config, &shared.limiters),
             opener: Opener::new(&config, Arc::clone(&gateway), Arc::clone(metrics)),
             assertions: config.session.assertion.then(|| {
@@ -124,4 +140,17 @@ impl Snapshot {
             config,
         }
     }
+}
+
+/// Adds to WeChat's judgement of an upload which medium that is.
+fn annotator(traces: &Arc<Traces>) -> Annotator {
+    let traces = Arc::clone(traces);
+    Box::new(move |appid, message| {
+        let trace = content_check::judged(message)?;
+        let medium = Arc::clone(&traces).medium(appid.clone(), trace);
+        Some(Box::pin(async {
+            let medium = medium.await?;
+            Some(("X-WX-Media-Id", medium.as_str().to_owned()))
+        }))
+    })
 }

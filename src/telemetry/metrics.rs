@@ -37,6 +37,8 @@ pub struct Metrics {
     breaker_states: BreakerStates,
     breaker_transitions: IntCounterVec,
     breaker_rejected: IntCounterVec,
+    text_checks: IntCounterVec,
+    media_checks: IntCounterVec,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
@@ -163,6 +165,20 @@ impl Metrics {
             "wx_sidecar_store_rings_degraded_total",
             "Times the session keys of a user were asked for while the store was away; the token's own was used.",
         );
+        let text_checks = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_text_checks_total",
+                "Requests with texts that WeChat was asked about, by its verdict: pass, review, risky, or unchecked.",
+            ),
+            &["verdict"],
+        );
+        let media_checks = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_media_checks_total",
+                "Uploads that WeChat was asked to check, by result: asked, or error.",
+            ),
+            &["result"],
+        );
         let panics = IntCounter::new(
             "wx_sidecar_panics_total",
             "Defects of the sidecar that cost a request, a connection or a moment of a background task.",
@@ -198,6 +214,8 @@ impl Metrics {
             breaker_states,
             breaker_transitions: registered(&registry, breaker_transitions),
             breaker_rejected: registered(&registry, breaker_rejected),
+            text_checks: registered(&registry, text_checks),
+            media_checks: registered(&registry, media_checks),
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
@@ -251,6 +269,16 @@ impl Metrics {
         self.wechat_seconds
             .with_label_values(&[path])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a request whose texts were to be checked.
+    pub(crate) fn text_checked(&self, verdict: &'static str) {
+        self.text_checks.with_label_values(&[verdict]).inc();
+    }
+
+    /// Counts an upload that was to be checked.
+    pub(crate) fn media_check(&self, result: &'static str) {
+        self.media_checks.with_label_values(&[result]).inc();
     }
 
     /// Counts a ring of session keys that had to do without the store.

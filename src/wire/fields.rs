@@ -113,7 +113,7 @@ names! {
     10 => { Connection = "connection", KeepAlive = "keep-alive", Tracestate = "tracestate" }
     11 => { Traceparent = "traceparent" }
     12 => { ContentType = "content-type", XRequestId = "x-request-id" }
-    13 => { Authorization = "authorization", CacheControl = "cache-control" }
+    13 => { Authorization = "authorization", CacheControl = "cache-control", XWxMediaId = "x-wx-media-id" }
     14 => { ContentLength = "content-length", Http2Settings = "http2-settings" }
     15 => { AcceptLanguage = "accept-language", XForwardedFor = "x-forwarded-for" }
     16 => { ProxyConnection = "proxy-connection", XForwardedHost = "x-forwarded-host" }

@@ -4,6 +4,7 @@
 //! Enums and not traits: there are two versions, the calls are on the path of every request, and nothing is boxed.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -239,6 +240,20 @@ impl<'c> Responder<'c> {
         match (self, body) {
             (Self::Http1(it), Reader::Http1(body)) => it.splice(body),
             _ => None,
+        }
+    }
+
+    /// Has the kernel send up to `most` bytes of a file from `at` on, behind the head if that is still here. Says how
+    /// many it took, which may be fewer; `None` if it does not, and they are to be read and sent.
+    pub(crate) async fn send_file(
+        &mut self,
+        file: &File,
+        at: u64,
+        most: usize,
+    ) -> io::Result<Option<usize>> {
+        match self {
+            Self::Http1(it) => it.send_file(file, at, most).await,
+            Self::Http2(_) => Ok(None),
         }
     }
 

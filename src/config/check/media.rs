@@ -1,5 +1,6 @@
 //! `[media]` and `[route.text_check]`: what was written, as it is meant.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::{Check, path, peek};
@@ -16,6 +17,8 @@ const URL_TTL: &str = "3d";
 const VIDEO_HOSTS: &[&str] = &["*.qq.com", "*.qpic.cn", "*.wechat.com"];
 /// The longest path of a field, in bytes.
 const LONGEST_FIELD: usize = 128;
+/// As many as there may be questions to WeChat for one request.
+const MOST_FIELDS: usize = 8;
 
 const SCENES: &[(&str, Scene)] = &[
     ("profile", Scene::Profile),
@@ -71,7 +74,7 @@ impl Check<'_> {
 
     /// WeChat fetches what it checks, so it has to be told where.
     fn media_check(&mut self, raw: &raw::MediaCheck, media: &raw::Media) -> Option<MediaCheck> {
-        let scene = self.scene(&raw.scene, "[media.check]");
+        let scene = self.scene(&raw.scene, "[media.check]", raw.header.as_ref());
         if let Field::Absent = media.base_url {
             let fault = Fault::new("WeChat fetches what it is to check, and nobody says from where")
                 .help("write base_url = \"https://mini.example.com\" below `[media]`, where the Mini Program reaches the sidecar");
@@ -83,7 +86,7 @@ impl Check<'_> {
 
     pub(super) fn text_check(&mut self, raw: &raw::TextCheck) -> Option<TextCheck> {
         let fields = self.text_fields(raw);
-        let scene = self.scene(&raw.scene, "text_check");
+        let scene = self.scene(&raw.scene, "text_check", raw.header.as_ref());
         let on_review = self.text(&raw.on_review, "pass", |text| one_of(text, ON_REVIEW));
         let on_failure = self.text(&raw.on_failure, "closed", |text| one_of(text, ON_FAILURE));
         Some(TextCheck {
@@ -101,20 +104,28 @@ impl Check<'_> {
             (raw.header.clone(), fault)
         })?;
         let fields = self.list(&raw.field, &[], field_path)?;
-        if fields.is_empty() {
-            self.sink
-                .error(raw.field.span(), Fault::new("this list is empty"));
-            return None;
-        }
-        Some(fields.into_iter().map(|(field, _)| field).collect())
+        let fault = match fields.len() {
+            0 => Fault::new("this list is empty"),
+            1..=MOST_FIELDS => return Some(fields.into_iter().map(|(field, _)| field).collect()),
+            _ => Fault::new("these are more than 8 fields").help(
+                "name a member that has several of them in it: all texts below it are checked",
+            ),
+        };
+        self.sink.error(raw.field.span(), fault);
+        None
     }
 
     /// WeChat judges by where a text or a picture will stand.
-    fn scene(&mut self, field: &Field<NumberOrText>, at: &str) -> Option<Scene> {
+    fn scene(
+        &mut self,
+        field: &Field<NumberOrText>,
+        at: &str,
+        header: Option<&Range<usize>>,
+    ) -> Option<Scene> {
         let advice = "\"profile\" (1), \"comment\" (2), \"forum\" (3) or \"social\" (4)";
         self.present(field, || {
             let fault = Fault::new(format!("`{at}` needs a `scene`")).help(advice);
-            (None, fault)
+            (header.cloned(), fault)
         })?;
         let read = |scene: &NumberOrText| match scene {
             NumberOrText::Number(number) => Scene::of(*number)

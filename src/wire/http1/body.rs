@@ -3,6 +3,7 @@
 //! A reader lends slices of its buffer and a writer sends them on, so a body crosses the process without being stored.
 //! What has been lent is consumed only after it was written: that is the backpressure.
 
+use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write as _};
 
@@ -354,6 +355,39 @@ impl Writer<'_> {
     /// Has the kernel move the rest of the client's `body` to the app, if that is worth it and possible.
     pub(crate) fn splice<'a>(&'a mut self, body: &'a mut Reader<'_>) -> Option<Splice<'a>> {
         Splice::new(body, self, None)
+    }
+
+    /// Whether the kernel can send a file as what comes next: on a plain socket, within a body of known length.
+    pub(super) fn takes_files(&self) -> bool {
+        matches!(self.framing, Framing::Length(_)) && self.stream.takes_files()
+    }
+
+    /// Has the kernel send up to `most` bytes of a file from `at` on, behind what is pending. Says how many it took;
+    /// `None` if it does not do that after all.
+    pub(super) async fn send_file(
+        &mut self,
+        file: &File,
+        at: u64,
+        most: usize,
+    ) -> io::Result<Option<usize>> {
+        let Framing::Length(owed) = self.framing else {
+            return Ok(None);
+        };
+        let most = most.min(usize::try_from(owed).unwrap_or(usize::MAX));
+        let mut pending = &self.pending[..];
+        while !pending.is_empty() {
+            let sent = poll_fn(|cx| self.stream.poll_send_ahead(cx, pending)).await?;
+            pending = &pending[sent..];
+        }
+        self.pending.clear();
+        let sent = poll_fn(|cx| self.stream.poll_send_file(cx, file, at, most)).await?;
+        match sent {
+            Some(0) if most > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(sent) if sent as u64 == owed => self.framing = Framing::Empty,
+            Some(sent) => self.framing = Framing::Length(owed - sent as u64),
+            None => {}
+        }
+        Ok(sent)
     }
 
     /// Ends the body with a trailer section, if its framing has room for one, as lines ready to be sent.

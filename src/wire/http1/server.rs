@@ -1,6 +1,7 @@
 //! The client's side of the engine: requests in, answers out, one after the other on a connection.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -384,6 +385,25 @@ impl<'c> Responder<'c> {
     /// Has the kernel move the rest of the app's `body` to the client, if that is worth it and possible.
     pub(crate) fn splice<'a>(&'a mut self, body: &'a mut Reader<'_>) -> Option<Splice<'a>> {
         Splice::new(body, &mut self.writer, Some(self.reply))
+    }
+
+    /// Has the kernel send bytes of a file; see [`Writer::send_file`].
+    pub(crate) async fn send_file(
+        &mut self,
+        file: &File,
+        at: u64,
+        most: usize,
+    ) -> io::Result<Option<usize>> {
+        if !self.writer.takes_files() {
+            return Ok(None);
+        }
+        self.reply.sent = true;
+        let sent = self.writer.send_file(file, at, most).await?;
+        if let Some(sent) = sent {
+            let done = self.writer.framing == Framing::Empty;
+            self.reply.add(sent as u64, done);
+        }
+        Ok(sent)
     }
 
     /// Ends the answer, with trailers (as lines ready to be sent) if its framing has room for them.

@@ -1,0 +1,587 @@
+//! Texts that WeChat judges before the app sees them, and all the ways to get one past it.
+//!
+//! The simulator calls a text risky that has `[risky]` in it, wherever a client hides it, so each evasion is tried with a
+//! text that must not arrive.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use wx_sidecar::sim::{Effect, Fault, OpenDataKind, OpenDataOrder, Received};
+
+use crate::fake_app::{FakeApp, Request};
+use crate::http_client::{Response, chunked};
+use crate::rig::{Rig, Session};
+
+const CHECK: &str = "/wxa/msg_sec_check";
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+const ROUTES: &str = "[[route]]\npath = \"/comments\"\ntext_check = { field = \"content\", scene = \"comment\" }\n\
+    [[route]]\npath = \"/posts\"\nmethods = [\"POST\", \"GET\"]\ntext_check = { field = [\"post.title\", \"post.body\"], scene = \"forum\" }\n\
+    [[route]]\npath = \"/strict\"\ntext_check = { field = \"content\", scene = 1, on_review = \"refuse\" }\n\
+    [[route]]\npath = \"/open\"\ntext_check = { field = \"content\", scene = 1, on_failure = \"open\" }\n\
+    [[route]]\npath = \"/small\"\nbody_limit = \"1KiB\"\ntext_check = { field = \"content\", scene = 1 }\n\
+    [[route]]\npath = \"/auth/login\"\nlogin = true\ntext_check = { field = \"nickname\", scene = \"profile\" }\n\
+    [[route]]\npath = \"/both\"\nopen_data = true\ntext_check = { field = \"content\", scene = 1 }\n";
+
+/// A sidecar that checks, an app that takes everything, and a user.
+struct Desk {
+    app: FakeApp,
+    rig: Rig,
+    session: Session,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let app = FakeApp::agreeable();
+        let rig = Rig::with(&app.url(), "", ROUTES);
+        let session = rig.login("alice");
+        Self { app, rig, session }
+    }
+
+    fn post(&self, target: &str, kind: &str, body: &[u8]) -> Response {
+        self.send("POST", target, &[("Content-Type", kind)], body)
+    }
+
+    fn comment(&self, content: &str) -> Response {
+        let body = json!({ "content": content }).to_string();
+        self.post("/comments", JSON, body.as_bytes())
+    }
+
+    fn send(&self, method: &str, target: &str, more: &[(&str, &str)], body: &[u8]) -> Response {
+        let bearer = self.session.bearer();
+        let mut headers = vec![("Authorization", &*bearer)];
+        headers.extend(more);
+        self.rig.request(method, target, &headers, body)
+    }
+
+    /// What the app has got so far, which is what was passed on and nothing else.
+    fn passed(&self, count: usize) -> Vec<Request> {
+        let requests = self.app.requests(count);
+        assert_eq!(requests.len(), count, "{requests:#?}");
+        requests
+    }
+
+    fn verdicts(&self, verdict: &str) -> f64 {
+        let series = format!("wx_sidecar_text_checks_total{{verdict=\"{verdict}\"}}");
+        self.rig.metric(&series)
+    }
+
+    /// What WeChat was asked about.
+    fn asked(&self) -> Vec<Value> {
+        let received = self.rig.sim.received(CHECK);
+        let body = |call: &Received| serde_json::from_slice(&call.body).unwrap();
+        received.iter().map(body).collect()
+    }
+
+    fn fail(&self, count: u32, effect: Effect) {
+        self.rig.sim.fault(Fault::new(CHECK, count, effect));
+    }
+}
+
+fn errcode(errcode: i64) -> Effect {
+    Effect::Errcode {
+        errcode,
+        errmsg: None,
+    }
+}
+
+#[test]
+fn a_harmless_text_reaches_the_app_byte_for_byte() {
+    let desk = Desk::new();
+    let body =
+        "{ \"content\" : \"你好\\u4e16界\\n😀\",\r\n\t\"n\": 1.0e+2, \"n\": 9007199254740993 }\n";
+    let forged = [
+        ("Content-Type", JSON),
+        ("X-WX-Text-Check", "forged"),
+        ("X_WX_TEXT_CHECK", "forged"),
+    ];
+    let answer = desk.send("POST", "/comments?a=1", &forged, body.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.body, body.as_bytes());
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert!(!request.head.contains("forged"), "{}", request.head);
+    assert_eq!(request.header("x-wx-openid"), Some(&*desk.session.openid));
+    assert_eq!(
+        desk.asked(),
+        [
+            json!({ "content": "你好世界\n😀", "version": 2, "scene": 2, "openid": desk.session.openid })
+        ]
+    );
+    assert_eq!(desk.verdicts("pass"), 1.0);
+}
+
+#[test]
+fn a_risky_text_is_refused_with_the_reason_and_the_app_sees_nothing() {
+    let desk = Desk::new();
+    let problem = desk
+        .comment("一条 [risky:20003] 评论")
+        .problem(422, "content-risky");
+    assert_eq!(problem["field"], "content");
+    assert_eq!(problem["label"], 20003);
+    assert_eq!(problem["suggest"], "risky");
+    assert_eq!(problem["retryable"], false);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("`content`") && detail.contains("abuse (辱骂)"),
+        "{detail}"
+    );
+    let chinese = [("Content-Type", JSON), ("Accept-Language", "zh-CN")];
+    let answer = desk.send("POST", "/comments", &chinese, br#"{"content":"[risky]"}"#);
+    let problem = answer.problem(422, "content-risky");
+    assert_eq!(problem["title"], "内容含有违规信息");
+    assert_eq!(problem["label"], 21000);
+    assert_eq!(problem["hint"], "请修改内容后重新提交");
+    desk.passed(0);
+    assert_eq!(desk.verdicts("risky"), 2.0);
+}
+
+#[test]
+fn a_doubtful_text_passes_or_not_as_the_route_says() {
+    let desk = Desk::new();
+    let body = br#"{"content":"[review:20008]"}"#;
+    assert_eq!(desk.post("/comments", JSON, body).status, 200);
+    assert_eq!(desk.passed(1)[0].header("x-wx-text-check"), Some("review"));
+    let problem = desk
+        .post("/strict", JSON, body)
+        .problem(422, "content-risky");
+    assert_eq!(
+        (&problem["suggest"], &problem["label"]),
+        (&json!("review"), &json!(20008))
+    );
+    assert_eq!(desk.verdicts("review"), 2.0);
+    desk.passed(1);
+}
+
+#[test]
+fn what_version_one_refuses_is_risky() {
+    let desk = Desk::new();
+    desk.fail(1, errcode(87014));
+    let body = br#"{"content":"x"}"#;
+    desk.post("/open", JSON, body).problem(422, "content-risky");
+    desk.passed(0);
+}
+
+#[test]
+fn without_a_text_there_is_nothing_to_check() {
+    let desk = Desk::new();
+    let empty_chunked =
+        b"POST /comments HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nAuthorization: ";
+    let empty_chunked = [
+        empty_chunked,
+        desk.session.bearer().as_bytes(),
+        b"\r\n\r\n0\r\n\r\n",
+    ]
+    .concat();
+    assert_eq!(desk.send("GET", "/comments", &[], b"").status, 200);
+    assert_eq!(
+        desk.send("POST", "/comments", &[("Content-Length", "0")], b"")
+            .status,
+        200
+    );
+    let mut client = desk.rig.client();
+    client.send(&empty_chunked);
+    assert_eq!(client.read_response(false).status, 200);
+    for (kind, body) in [
+        (JSON, r#"{"title":"[risky]"}"#),
+        (JSON, r#"{"content":7,"a":{"content":"[risky]"}}"#),
+        (JSON, r#"{"content":" \n\u3000"}"#),
+        (FORM, "title=[risky]&content="),
+    ] {
+        assert_eq!(
+            desk.post("/comments", kind, body.as_bytes()).status,
+            200,
+            "{body}"
+        );
+    }
+    for request in desk.passed(7) {
+        assert_eq!(request.header("x-wx-text-check"), Some("none"));
+    }
+    assert_eq!(desk.rig.sim.calls(CHECK), 0);
+}
+
+#[test]
+fn a_risky_text_is_found_wherever_an_app_would_find_it() {
+    let desk = Desk::new();
+    for (target, kind, body) in [
+        (
+            "/comments",
+            JSON,
+            r#"{"content":["fine",[{"a":{"b":"[risky]"}}]]}"#,
+        ),
+        (
+            "/comments",
+            JSON,
+            r#"[[{"content":"fine"}],{"content":"[risky]"}]"#,
+        ),
+        ("/comments", JSON, r#"{"content":"\u005brisk\u0079]"}"#),
+        ("/comments", JSON, r#"{"\u0063ontent":"[risky]"}"#),
+        ("/comments", JSON, r#"{"Content":"[risky]"}"#),
+        ("/comments", JSON, r#"{"content":"[ri\u0000sky]"}"#),
+        (
+            "/comments",
+            "application/vnd.api+json; charset=utf-8",
+            r#"{"content":"[risky]"}"#,
+        ),
+        ("/comments", "Application/Json", r#"{"content":"[risky]"}"#),
+        (
+            "/posts",
+            JSON,
+            r#"{"post":[{"title":"fine"},{"title":"fine","body":"[risky]"}]}"#,
+        ),
+        ("/posts", JSON, r#"{"post.title":"[risky]"}"#),
+        ("/comments", FORM, "content=%5Brisky%5D"),
+        ("/comments", FORM, "content=fine&content=[risky]"),
+        ("/comments", FORM, "content[]=fine&content[x][y]=[risky]"),
+        ("/comments", FORM, "%63ontent%5B%5D=%5brisky]"),
+        ("/comments", FORM, "a=1;content=[risky]"),
+        ("/comments", FORM, r#"{"content":"[risky]"}"#),
+        ("/posts", FORM, "post[body]=[risky]"),
+        ("/posts", FORM, "post.body=[risky]"),
+        ("/posts", FORM, "post_body=[risky]"),
+        ("/comments?content=[risky]", FORM, "a=1"),
+        (
+            "/comments?content=%5Brisky%5D",
+            JSON,
+            r#"{"content":"fine"}"#,
+        ),
+    ] {
+        let answer = desk.post(target, kind, body.as_bytes());
+        let problem = answer.problem(422, "content-risky");
+        assert_eq!(problem["suggest"], "risky", "{body}");
+    }
+    let get = desk.send("GET", "/posts?post[title]=[risky]", &[], b"");
+    get.problem(422, "content-risky");
+    desk.passed(0);
+}
+
+#[test]
+fn a_body_that_could_be_read_in_two_ways_is_refused() {
+    let desk = Desk::new();
+    for (target, body) in [
+        (
+            "/comments",
+            &br#"{"content":"[risky]","content":"fine"}"#[..],
+        ),
+        ("/comments", br#"{"content":"fine","Content":"[risky]"}"#),
+        (
+            "/posts",
+            br#"{"post":{"title":"[risky]"},"post":{"title":"fine"}}"#,
+        ),
+        (
+            "/comments",
+            b"{\"content\":\"fine\"} {\"content\":\"[risky]\"}",
+        ),
+        ("/comments", b"{'content':'[risky]'}"),
+        ("/comments", b"content=[risky]"),
+        ("/comments", b"{\"content\":\"\xc4\xe3[risky]\"}"),
+        ("/comments", b"\xef\xbb\xbf{\"content\":\"[risky]\"}"),
+        ("/comments", br#"{"content":"\ud800[risky]"}"#),
+    ] {
+        let answer = desk.post(target, JSON, body);
+        answer.problem(400, "bad-request");
+    }
+    let utf_16: Vec<u8> = "{\"content\":\"[risky]\"}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    desk.post("/comments", JSON, &utf_16)
+        .problem(400, "bad-request");
+    desk.post("/comments", FORM, b"content=%C4%E3[risky]")
+        .problem(400, "bad-request");
+    let deep = format!(
+        "{{\"content\":{}\"[risky]\"{}}}",
+        "[".repeat(5000),
+        "]".repeat(5000)
+    );
+    desk.post("/comments", JSON, deep.as_bytes())
+        .problem(400, "bad-request");
+    desk.passed(0);
+    assert_eq!(desk.rig.sim.calls(CHECK), 0);
+}
+
+#[test]
+fn a_body_that_is_something_else_is_refused() {
+    let desk = Desk::new();
+    let body = br#"{"content":"[risky]"}"#;
+    for kind in [
+        "text/plain",
+        "application/octet-stream",
+        "application/xml",
+        "application/json;charset=gbk",
+        "application/json; charset=\"UTF-16\"",
+        "application/x-www-form-urlencoded; charset=gb2312",
+        "text/plain, application/json",
+        "application/jsonx",
+        "",
+    ] {
+        desk.post("/comments", kind, body)
+            .problem(415, "unsupported-media-type");
+    }
+    desk.send("POST", "/comments", &[], body)
+        .problem(415, "unsupported-media-type");
+    for encoding in ["gzip", "br", "identity, deflate"] {
+        let headers = [("Content-Type", JSON), ("Content-Encoding", encoding)];
+        desk.send("POST", "/comments", &headers, body)
+            .problem(415, "unsupported-media-type");
+    }
+    let twice = [("Content-Type", JSON), ("Content-Type", "text/plain")];
+    desk.send("POST", "/comments", &twice, body)
+        .problem(400, "bad-request");
+    let headers = [
+        ("Content-Type", "text/plain"),
+        ("Transfer-Encoding", "chunked"),
+    ];
+    let answer = desk.send("POST", "/comments", &headers, &chunked(&[body]));
+    answer.problem(415, "unsupported-media-type");
+    desk.passed(0);
+}
+
+#[test]
+fn a_chunked_body_is_checked_and_passed_on_whole() {
+    let desk = Desk::new();
+    let send = |pieces: &[&[u8]]| {
+        let headers = [("Content-Type", JSON), ("Transfer-Encoding", "chunked")];
+        desk.send("POST", "/comments", &headers, &chunked(pieces))
+    };
+    send(&[b"{\"content\":\"[ri", b"sky]\"}"]).problem(422, "content-risky");
+    assert_eq!(send(&[b"{\"content\":\"fi", b"ne\"}"]).status, 200);
+    assert_eq!(desk.passed(1)[0].body, b"{\"content\":\"fine\"}");
+}
+
+#[test]
+fn a_long_text_is_asked_about_in_pieces_and_no_word_is_lost_between_them() {
+    let desk = Desk::new();
+    let filler = |count| "很".repeat(count);
+    let at_the_seam = format!("{}[risky]{}", filler(2496), filler(3000));
+    desk.comment(&at_the_seam).problem(422, "content-risky");
+    // Different everywhere, so that no piece is like another.
+    let long: String = (0..19_650)
+        .map(|i| char::from_u32(0x4E00 + i).unwrap())
+        .collect();
+    let before = desk.rig.sim.calls(CHECK);
+    assert_eq!(desk.comment(&long).status, 200);
+    assert_eq!(desk.rig.sim.calls(CHECK) - before, 8);
+    let problem = desk
+        .comment(&format!("{long}很"))
+        .problem(413, "body-too-large");
+    assert!(problem["hint"].as_str().unwrap().contains("19,000"));
+    assert_eq!(desk.rig.sim.calls(CHECK) - before, 8);
+    let late = long.chars().take(19_000).collect::<String>() + "[risky]";
+    desk.comment(&late).problem(422, "content-risky");
+    desk.passed(1);
+    for call in desk.asked() {
+        assert!(call["content"].as_str().unwrap().chars().count() <= 2500);
+    }
+}
+
+#[test]
+fn several_fields_are_all_checked_and_equal_texts_once() {
+    let desk = Desk::new();
+    let body = json!({ "post": { "title": "same", "body": ["same", "same"] } }).to_string();
+    assert_eq!(desk.post("/posts", JSON, body.as_bytes()).status, 200);
+    assert_eq!(desk.rig.sim.calls(CHECK), 1);
+    let body = json!({ "post": { "title": "fine", "body": "[risky:20012]" } }).to_string();
+    let problem = desk
+        .post("/posts", JSON, body.as_bytes())
+        .problem(422, "content-risky");
+    assert_eq!(problem["field"], "post.body");
+    desk.passed(1);
+}
+
+#[test]
+fn the_body_limit_of_the_route_holds() {
+    let desk = Desk::new();
+    let body = format!("{{\"a\":\"{}\",\"content\":\"x\"}}", "a".repeat(2000));
+    desk.post("/small", JSON, body.as_bytes())
+        .problem(413, "body-too-large");
+    let headers = [("Content-Type", JSON), ("Transfer-Encoding", "chunked")];
+    let answer = desk.send("POST", "/small", &headers, &chunked(&[body.as_bytes()]));
+    answer.problem(413, "body-too-large");
+    desk.passed(0);
+}
+
+#[test]
+fn what_wechat_does_not_judge_stays_here_unless_the_route_is_open() {
+    for (effect, status, slug) in [
+        (errcode(-1), 503, "wechat-refused"),
+        (errcode(45009), 429, "wechat-refused"),
+        (Effect::Garbage, 502, "wechat-invalid"),
+        (Effect::Reset, 502, "wechat-unreachable"),
+        (
+            Effect::Raw {
+                status: 200,
+                content_type: None,
+                body: r#"{"errcode":0,"result":{"suggest":"dunno","label":100}}"#.into(),
+            },
+            502,
+            "wechat-invalid",
+        ),
+    ] {
+        let desk = Desk::new();
+        desk.fail(8, effect.clone());
+        let body = r#"{"content":"私密的文字 canary"}"#.as_bytes();
+        let problem = desk.post("/comments", JSON, body).problem(status, slug);
+        assert!(problem["hint"].is_string(), "{problem}");
+        assert!(!problem.to_string().contains("私密"), "{problem}");
+        desk.passed(0);
+        // After 45009 the breaker is open: WeChat is not even asked.
+        assert_eq!(desk.post("/open", JSON, body).status, 200, "{effect:?}");
+        assert_eq!(
+            desk.passed(1)[0].header("x-wx-text-check"),
+            Some("unchecked")
+        );
+        assert_eq!(desk.verdicts("unchecked"), 2.0);
+    }
+}
+
+#[test]
+fn without_an_access_token_a_text_stays_here() {
+    let desk = Desk::new();
+    let token = "/cgi-bin/stable_token";
+    desk.rig.sim.fault(Fault::new(token, 50, errcode(-1)));
+    let answer = desk.comment("x");
+    assert!(answer.status >= 500, "{}", answer.text());
+    desk.passed(0);
+    assert_eq!(desk.post("/open", JSON, br#"{"content":"x"}"#).status, 200);
+    desk.passed(1);
+}
+
+#[test]
+fn wechat_that_does_not_answer_in_time_has_not_judged() {
+    let desk = Desk::new();
+    let config = desk
+        .rig
+        .config()
+        .replace("timeout = \"5s\"", "timeout = \"300ms\"");
+    let config = wx_sidecar::Config::from_toml(&config).unwrap();
+    desk.rig.sidecar().reload(config).unwrap();
+    let held = Fault {
+        delay: Duration::from_secs(20),
+        ..Fault::new(CHECK, 1, Effect::Answer)
+    };
+    desk.rig.sim.fault(held);
+    desk.comment("x").problem(504, "wechat-timeout");
+    desk.passed(0);
+}
+
+#[test]
+fn a_risky_piece_counts_even_if_another_fails_on_an_open_route() {
+    let desk = Desk::new();
+    desk.fail(1, errcode(-1));
+    // Whichever piece it is that fails, the others are risky.
+    let marked: String = ['甲', '乙', '丙']
+        .iter()
+        .map(|c| {
+            format!(
+                "{}[risky]{}",
+                c.to_string().repeat(1200),
+                c.to_string().repeat(1200)
+            )
+        })
+        .collect();
+    let body = json!({ "content": marked }).to_string();
+    desk.post("/open", JSON, body.as_bytes())
+        .problem(422, "content-risky");
+    desk.passed(0);
+}
+
+#[test]
+fn a_user_who_has_not_been_there_of_late_is_told_so() {
+    let desk = Desk::new();
+    desk.rig.advance(Duration::from_secs(7201));
+    let mut refreshed = desk.rig.refresh(&desk.session.refresh).json();
+    refreshed["openid"] = json!(desk.session.openid);
+    let session = Session::of(&refreshed);
+    let headers = [
+        ("Authorization", &*session.bearer()),
+        ("Content-Type", JSON),
+    ];
+    let answer = desk
+        .rig
+        .request("POST", "/comments", &headers, br#"{"content":"x"}"#);
+    let problem = answer.problem(403, "wechat-refused");
+    assert_eq!(problem["errcode"], 61010);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("two hours"),
+        "{problem}"
+    );
+    desk.passed(0);
+}
+
+#[test]
+fn a_stranger_is_refused_before_anything_is_asked() {
+    let desk = Desk::new();
+    let answer = desk.rig.request(
+        "POST",
+        "/comments",
+        &[("Content-Type", JSON)],
+        br#"{"content":"x"}"#,
+    );
+    answer.problem(401, "token-missing");
+    assert_eq!(desk.rig.sim.calls(CHECK), 0);
+    desk.passed(0);
+}
+
+#[test]
+fn on_a_login_route_the_user_is_the_one_who_logs_in() {
+    let desk = Desk::new();
+    let login = |user: &str, nickname: &str| {
+        let body = json!({ "code": desk.rig.code(user), "nickname": nickname }).to_string();
+        desk.rig.request(
+            "POST",
+            "/auth/login",
+            &[("Content-Type", JSON)],
+            body.as_bytes(),
+        )
+    };
+    let answer = login("bob", "小明 [risky:20002]");
+    let problem = answer.problem(422, "content-risky");
+    assert_eq!(problem["field"], "nickname");
+    assert_eq!(answer.header("x-wx-access-token"), None);
+    desk.passed(0);
+    let answer = login("bob", "小明");
+    let bob = desk.rig.sim.openid("bob");
+    let session = Session::of_headers(&answer, bob.as_str());
+    assert_eq!(answer.status, 200);
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert_eq!(request.header("x-wx-openid"), Some(&*session.openid));
+    assert_eq!(desk.asked().last().unwrap()["openid"], bob.as_str());
+    assert_eq!(desk.asked().last().unwrap()["scene"], 1);
+}
+
+#[test]
+fn a_code_in_a_header_says_whose_text_it_is() {
+    let desk = Desk::new();
+    let code = desk.rig.code("carol");
+    let headers = [("X-WX-Code", &*code), ("Content-Type", JSON)];
+    let answer = desk
+        .rig
+        .request("POST", "/comments", &headers, br#"{"content":"hi"}"#);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let carol = desk.rig.sim.openid("carol");
+    Session::of_headers(&answer, carol.as_str());
+    assert_eq!(desk.asked()[0]["openid"], carol.as_str());
+}
+
+#[test]
+fn text_check_and_open_data_go_together() {
+    let desk = Desk::new();
+    let body = r#"{"content":"[risky]","run":{"encryptedData":"x","iv":"y"}}"#;
+    desk.post("/both", JSON, body.as_bytes())
+        .problem(422, "content-risky");
+    let order = OpenDataOrder::new("alice", OpenDataKind::WeRun);
+    let made = desk.rig.sim.encrypt(&order).unwrap();
+    let body = json!({
+        "content": "fine", "run": { "encryptedData": made.encrypted_data, "iv": made.iv },
+    });
+    let answer = desk.post("/both", JSON, body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert_eq!(request.header("x-wx-open-data"), Some("1"));
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    assert!(body["run"]["openData"]["stepInfoList"].is_array(), "{body}");
+    assert_eq!(body["content"], "fine");
+}
