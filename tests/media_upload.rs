@@ -152,7 +152,10 @@ fn each_kind_of_file_reaches_wechat_as_it_is_and_is_told_by_its_media_id() {
     ] {
         for length in [70, 65_535, 65_536, 300_007] {
             let content = file(start, length);
-            let told = desk.upload("what it is called", &content);
+            let mut told = desk.upload("what it is called", &content);
+            let url = told.as_object_mut().and_then(|told| told.remove("url"));
+            let url = url.expect("where it is had without a token").to_string();
+            assert!(url.contains(id(&told)), "{url}");
             let expected = json!({
                 "type": kind,
                 "media_id": id(&told),
@@ -873,7 +876,7 @@ fn on_its_way_to_the_app_a_file_gives_way_to_its_media_id_and_nothing_else_chang
         Some(&*request.body.len().to_string())
     );
     assert_eq!(request.header("Transfer-Encoding"), None);
-    let text = String::from_utf8(request.body.clone()).unwrap();
+    let text = String::from_utf8(request.body).unwrap();
     let value = |head: &str| {
         let (_, behind) = text.split_once(head).expect(head);
         behind.split_once("\r\n").unwrap().0.to_owned()
