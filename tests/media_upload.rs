@@ -968,7 +968,7 @@ fn the_app_sees_nothing_of_a_form_whose_files_cannot_all_be_taken() {
 
 #[test]
 fn without_a_disk_uploads_go_through_memory() {
-    let nowhere = Path::new("/nonexistent/wx");
+    let nowhere = Path::new("/proc/nowhere");
     let sections = format!("[media]\ncache_dir = \"{}\"\n", nowhere.display());
     let desk = Desk::with("buffer_limit = \"2MiB\"\n", &sections);
     let content = file(PNG, 700_000);
