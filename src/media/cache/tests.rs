@@ -68,7 +68,10 @@ impl Shelf {
     }
 
     fn metric(&self, series: &str) -> Option<String> {
-        let text = self.metrics.render();
+        let families = self.metrics.registry().gather();
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap();
         let mut lines = text.lines();
         lines.find_map(|line| Some(line.strip_prefix(series)?.trim().to_owned()))
     }
