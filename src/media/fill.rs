@@ -1,8 +1,8 @@
 //! A medium on its way from WeChat, read by many while it grows: each at its own pace, and none of them twice from WeChat.
 //!
 //! What is small stays in memory. What is not goes to the disk piece by piece, and WeChat is not read on meanwhile; so a
-//! hundred at once take some 50 MiB, buffers and all, however large they are. A disk that refuses costs memory, as far as `buffer_limit`
-//! goes, and not the medium.
+//! hundred at once take some 50 MiB, buffers and all, however large they are. A disk that refuses costs memory, as far as
+//! `buffer_limit` goes, and not the medium.
 
 use std::fs::File;
 use std::io;
