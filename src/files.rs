@@ -123,6 +123,20 @@ mod tests {
         assert_eq!(read_at(&file, 0, 4).await.unwrap(), [7; 4][..]);
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_the_system_has_forgotten_is_brought_back() {
+        let file = file(&[7; 3 * STEP]);
+        // Not every file system can tell.
+        let tells = is_at_hand(&file, 0, 3 * STEP);
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        bring(&file, 0, 3 * STEP).await.unwrap();
+        assert_eq!(is_at_hand(&file, 0, 3 * STEP), tells);
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        assert_eq!(read_at(&file, 9, 4).await.unwrap(), [7; 4][..]);
+    }
+
     #[tokio::test]
     async fn what_was_written_is_read_again() {
         let file = file(b"0123456789");

@@ -34,7 +34,7 @@ const MAX_IDLE: usize = 32;
 /// The largest header section of an answer, in bytes.
 const MAX_HEADER: usize = 64 * 1024;
 
-const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
@@ -81,12 +81,7 @@ impl Client {
     /// Connections live on `home`, and without one on the runtime that opens them.
     pub(super) fn new(wechat: &config::Wechat, home: Option<Handle>) -> Self {
         Self {
-            pool: legacy::Client::builder(Spawner(home.clone()))
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(MAX_IDLE)
-                .pool_timer(TokioTimer::new())
-                .http1_max_buf_size(MAX_HEADER)
-                .build(connector(wechat, home)),
+            pool: pool(connector(wechat, home.clone()), home),
             endpoints: wechat.endpoints.clone(),
             timeout: wechat.timeout,
             unreachable: Throttle::default(),
@@ -176,6 +171,19 @@ impl Client {
     }
 }
 
+/// Connections that are used again, and live on `home` if there is one.
+pub(super) fn pool(
+    connector: Connector,
+    home: Option<Handle>,
+) -> legacy::Client<Connector, Outgoing> {
+    legacy::Client::builder(Spawner(home))
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_timer(TokioTimer::new())
+        .http1_max_buf_size(MAX_HEADER)
+        .build(connector)
+}
+
 /// Runs what a connection has to have done, where the connection lives.
 #[derive(Clone)]
 struct Spawner(Option<Handle>);
@@ -223,7 +231,7 @@ fn request(
     Ok(request)
 }
 
-fn failure(error: legacy::Error) -> Failure {
+pub(super) fn failure(error: legacy::Error) -> Failure {
     if error.is_connect() {
         return Failure::NotConnected(Box::new(error));
     }

@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -100,6 +101,15 @@ struct Proxy {
 pub(super) fn connector(wechat: &config::Wechat, home: Option<Handle>) -> Connector {
     let names = Names::of_the_system(wechat.connect_timeout / 3);
     connector_by(wechat, names, home)
+}
+
+/// The same, to nothing but addresses like these.
+pub(super) fn connector_to(
+    wechat: &config::Wechat,
+    only: fn(IpAddr) -> bool,
+    home: Option<Handle>,
+) -> Connector {
+    connector_by(wechat, Names::only(only), home)
 }
 
 fn connector_by(wechat: &config::Wechat, names: Names, home: Option<Handle>) -> Connector {
@@ -319,14 +329,14 @@ fn with_port(uri: &Uri, usual: u16) -> Authority {
     authority(without_brackets(host), port)
 }
 
-fn without_brackets(host: &str) -> &str {
+pub(super) fn without_brackets(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::mpsc;
 
     use socket2::{Domain, Socket, Type};
@@ -381,6 +391,21 @@ mod tests {
             Some("no connection to api.test:443: it took too long")
         );
         drop(sender);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_an_address_that_is_not_wanted_leads_nowhere() {
+        let here = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = here.local_addr().unwrap().port();
+        let to: Uri = format!("http://localhost:{port}/").parse().unwrap();
+        let wechat = wechat(Duration::from_secs(60));
+        let outcome = connector_to(&wechat, |_| true, None).call(to.clone()).await;
+        assert!(outcome.is_ok(), "the name is one, and somebody listens");
+        let refused = connector_to(&wechat, |ip| !ip.is_loopback(), None)
+            .call(to)
+            .await;
+        let error = refused.err().unwrap();
+        assert!(matches!(error, Unconnected::Server(..)), "{error}");
     }
 
     #[tokio::test]

@@ -11,12 +11,14 @@ mod client;
 mod connector;
 mod envelope;
 mod line;
+mod media;
 mod names;
 mod payload;
 mod relay;
 mod repeat;
 mod upload;
 mod usage;
+mod video;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,9 +47,11 @@ use line::{Call, Line};
 use repeat::Repeats;
 use usage::Usage;
 
+pub(crate) use media::Fetched;
 pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
 pub(crate) use upload::{Uploaded, Uploading};
+pub(crate) use video::Films;
 
 /// The shortest text of a user's that WeChat may not repeat, in bytes.
 const SHORTEST_HIDDEN: usize = 8;
@@ -71,6 +75,15 @@ impl Memory {
             clock,
             ..Self::default()
         }
+    }
+
+    /// Where connections to WeChat live, if not with whoever opens them.
+    pub(crate) fn home(&self) -> Option<&Handle> {
+        self.home.as_ref()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Has connections to WeChat live on `home`.

@@ -39,6 +39,8 @@ struct Shared {
     lookup: Lookup,
     /// How long a lookup may take when there is an answer from before.
     patience: Duration,
+    /// Whether there is.
+    remembers: bool,
     lookups: SingleFlight<Arc<str>, Result<Addresses, Arc<io::Error>>>,
     /// The last answers. Held for a look, never across an await; has as many entries as there are servers configured.
     known: Mutex<HashMap<Arc<str>, Addresses>>,
@@ -49,11 +51,22 @@ struct Shared {
 impl Names {
     /// As the system says, within `patience` if there is an answer from before.
     pub(super) fn of_the_system(patience: Duration) -> Self {
-        let lookup = |name: &str| {
-            let addresses = (name, 0).to_socket_addrs()?;
-            Ok(addresses.map(|address| address.ip()).collect())
+        Self::by(system, patience)
+    }
+
+    /// Only to addresses like these, as the system says each time: these names are others' words, and there may be many.
+    pub(super) fn only(like: fn(IpAddr) -> bool) -> Self {
+        let lookup = move |name: &str| {
+            let found: Vec<IpAddr> = system(name)?;
+            let wanted: Vec<IpAddr> = found.iter().copied().filter(|ip| like(*ip)).collect();
+            match wanted.is_empty() && !found.is_empty() {
+                true => Err(io::Error::other(
+                    "it leads to no address that may be connected to",
+                )),
+                false => Ok(wanted),
+            }
         };
-        Self::by(lookup, patience)
+        Self::new(Box::new(lookup), Duration::MAX, false)
     }
 
     /// As `lookup` says, which may block.
@@ -61,9 +74,14 @@ impl Names {
         lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
         patience: Duration,
     ) -> Self {
+        Self::new(Box::new(lookup), patience, true)
+    }
+
+    fn new(lookup: Lookup, patience: Duration, remembers: bool) -> Self {
         Self(Arc::new(Shared {
-            lookup: Box::new(lookup),
+            lookup,
             patience,
+            remembers,
             lookups: SingleFlight::new(),
             known: Mutex::default(),
             failures: Throttle::default(),
@@ -107,8 +125,10 @@ impl Names {
             if addresses.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
             }
-            let mut known = names.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(name, Arc::clone(&addresses));
+            if names.0.remembers {
+                let mut known = names.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(name, Arc::clone(&addresses));
+            }
             Ok(addresses)
         });
         match outcome.await {
@@ -141,6 +161,11 @@ impl Service<Name> for Names {
             Ok(places.collect::<Vec<_>>().into_iter())
         })
     }
+}
+
+fn system(name: &str) -> io::Result<Vec<IpAddr>> {
+    let addresses = (name, 0).to_socket_addrs()?;
+    Ok(addresses.map(|address| address.ip()).collect())
 }
 
 /// Those of an answer that are tried, in its order: the system puts the best first.

@@ -1,40 +1,110 @@
-//! Media on their way from WeChat.
+//! Having media: from memory, from the disk, or from WeChat, and then once for all who ask at the same time.
+//!
+//! Whoever asks first starts a task that looks on the disk and then at WeChat, and stores what it finds; all others join it,
+//! on whichever thread they are. It goes on without them, so a phone that gives up wastes nothing.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
-use crate::domain::MediaId;
-use crate::error::{Error, Kind};
+use super::cache::{Body, Cache, Kept, Key, Name};
+use super::fill::{Fill, Head, Known, Room};
+use super::lru::Lru;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config};
+use crate::domain::{AppId, MediaId};
+use crate::error::Error;
+use crate::gateway::{Films, Gateway, Memory};
+use crate::resilience::BufferBudget;
+use crate::telemetry::media::{Lookup, MediaMetrics};
+use crate::telemetry::metrics::Metrics;
+use crate::wechat::media::LIFE;
 
-pub(crate) struct Downloads;
+/// How long it is believed that WeChat does not have a medium.
+const GONE_FOR: Duration = Duration::from_secs(10);
+/// Of how many that is remembered.
+const MOST_GONE: u64 = 1_000;
+/// WeChat's word for it.
+const NO_SUCH_MEDIUM: i64 = 40007;
 
-pub(crate) struct Medium {
-    pub(crate) facts: Facts,
+/// What is known of media that outlives a reload.
+pub(crate) struct Keep {
+    cache: ArcSwap<Cache>,
+    /// Guards the map, for a look or a change; held before `gone` where both are.
+    flights: Mutex<HashMap<Key, Arc<Fill>>>,
+    gone: Mutex<Lru<Key, (Timestamp, Error)>>,
+    metrics: Arc<MediaMetrics>,
+    home: Option<Handle>,
+    clock: Clock,
 }
 
+/// Media of one app.
+pub(crate) struct Downloads {
+    keep: Arc<Keep>,
+    way: Arc<Way>,
+    appid: AppId,
+}
+
+/// The way to WeChat.
+struct Way {
+    gateway: Arc<Gateway>,
+    films: Films,
+    room: Room,
+    /// How long nothing may happen.
+    patience: Duration,
+}
+
+/// A medium that can be read.
+pub(crate) struct Medium {
+    pub(crate) facts: Facts,
+    source: Source,
+}
+
+enum Source {
+    Kept(Body),
+    Coming(Arc<Fill>),
+}
+
+/// What is known of a medium.
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
+    /// By its content.
     pub(crate) content_type: &'static str,
+    /// `None` as long as WeChat does not say it.
     pub(crate) length: Option<u64>,
+    /// Strong, and with its quotes.
     pub(crate) etag: String,
+    /// What WeChat calls the file.
     pub(crate) name: Option<String>,
+    /// How long ago it came from WeChat.
     pub(crate) age: Duration,
+    /// How long it is there, counted from then.
     pub(crate) lifetime: Duration,
     pub(crate) found: Found,
+    /// Whether it will be here the next time.
     pub(crate) stored: bool,
 }
 
+/// Where a medium was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
+    /// Here.
     Hit,
+    /// At WeChat.
     Miss,
+    /// On its way, because somebody else asked before.
     Collapsed,
 }
 
+/// Some of a medium.
 pub(crate) enum Chunk {
     Bytes(Bytes),
+    /// These bytes of a file.
     File {
         file: Arc<File>,
         at: u64,
@@ -43,14 +113,258 @@ pub(crate) enum Chunk {
     End,
 }
 
+/// Ends a flight, however that comes about.
+struct Landing {
+    keep: Arc<Keep>,
+    key: Key,
+    fill: Arc<Fill>,
+}
+
+impl Keep {
+    /// Nothing is kept yet. Tasks run on the home of the connections to WeChat.
+    pub(crate) fn new(settings: &config::Media, wechat: &Memory, metrics: &Metrics) -> Arc<Self> {
+        let metrics = Arc::new(MediaMetrics::register(metrics));
+        let clock = wechat.clock().clone();
+        let cache = Cache::new(settings, clock.clone(), Arc::clone(&metrics));
+        let keep = Arc::new(Self {
+            cache: ArcSwap::from_pointee(cache),
+            flights: Mutex::default(),
+            gone: Mutex::new(Lru::new(MOST_GONE)),
+            metrics,
+            home: wechat.home().cloned(),
+            clock,
+        });
+        keep.look_around();
+        keep
+    }
+
+    /// Follows a change of configuration. What the memory held is forgotten if it changes how media are kept.
+    pub(crate) fn configure(&self, settings: &config::Media) {
+        if self.cache.load().is_as(settings) {
+            return;
+        }
+        let cache = Cache::new(settings, self.clock.clone(), Arc::clone(&self.metrics));
+        self.cache.store(Arc::new(cache));
+        self.look_around();
+    }
+
+    fn look_around(&self) {
+        let cache = self.cache.load_full();
+        // Without a home there is nobody who could wait for a disk, as in tests that start no sidecar.
+        if let Some(home) = &self.home {
+            home.spawn(async move { cache.look_around().await });
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        match &self.home {
+            Some(home) => drop(home.spawn(work)),
+            None => drop(tokio::spawn(work)),
+        }
+    }
+
+    /// Why a medium is not there, if WeChat has just said so.
+    fn why_gone(&self, key: &Key) -> Option<Error> {
+        let mut gone = lock(&self.gone);
+        let (until, error) = gone.get(key)?;
+        (*until > self.clock.now()).then(|| error.clone())
+    }
+
+    fn remember_gone(&self, key: Key, error: &Error) {
+        let is_it = error
+            .fault()
+            .is_some_and(|fault| fault.meaning.code == NO_SUCH_MEDIUM);
+        if is_it {
+            let until = self.clock.now().plus(GONE_FOR);
+            lock(&self.gone).put(key, (until, error.clone()), 1);
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Fill>>> {
+        lock(&self.flights)
+    }
+}
+
 impl Downloads {
-    pub(crate) async fn open(&self, _id: &MediaId) -> Result<Medium, Error> {
-        Err(Error::downstream(Kind::NotImplemented, "not yet"))
+    pub(super) fn new(
+        config: &Config,
+        gateway: Arc<Gateway>,
+        wechat: &Memory,
+        budget: &BufferBudget,
+        keep: Arc<Keep>,
+    ) -> Self {
+        keep.configure(&config.media);
+        Self {
+            keep,
+            way: Arc::new(Way {
+                gateway,
+                films: Films::new(&config.media.video_hosts, &config.wechat, wechat),
+                room: Room {
+                    budget: budget.clone(),
+                    limit: config.inbound.buffer_limit,
+                },
+                patience: config.wechat.timeout,
+            }),
+            appid: config.app.appid.clone(),
+        }
+    }
+
+    /// Has a medium, as far as to know what it is.
+    ///
+    /// # Errors
+    /// If WeChat does not have it, or cannot be asked.
+    pub(crate) async fn open(&self, id: &MediaId) -> Result<Medium, Error> {
+        let name = Name {
+            appid: self.appid.clone(),
+            media_id: id.clone(),
+        };
+        let (key, keep) = (name.key(), &self.keep);
+        if let Some(kept) = keep.cache.load().at_hand(&key) {
+            let lookup = match &kept.body {
+                Body::Memory(_) => Lookup::Memory,
+                Body::Disk(..) => Lookup::Disk,
+            };
+            keep.metrics.looked_up(lookup);
+            return Ok(self.kept(&key, kept));
+        }
+        if let Some(error) = keep.why_gone(&key) {
+            return Err(error);
+        }
+        let (fill, found) = self.join_or_start(name);
+        let known = fill.known().await?;
+        keep.metrics.looked_up(match (&known, found) {
+            (Known::Kept(_), _) => Lookup::Disk,
+            (Known::Coming(_), Found::Collapsed) => Lookup::Collapsed,
+            (Known::Coming(_), _) => Lookup::Miss,
+        });
+        match known {
+            Known::Kept(kept) => Ok(self.kept(&key, kept)),
+            Known::Coming(head) => {
+                let stored = keep.cache.load().would_keep(head.length);
+                Ok(Medium {
+                    facts: self.facts(&key, head, found, stored),
+                    source: Source::Coming(fill),
+                })
+            }
+        }
+    }
+
+    fn join_or_start(&self, name: Name) -> (Arc<Fill>, Found) {
+        let key = name.key();
+        let mut flights = self.keep.flights();
+        if let Some(fill) = flights.get(&key) {
+            return (Arc::clone(fill), Found::Collapsed);
+        }
+        let fill = Arc::new(Fill::new());
+        flights.insert(key, Arc::clone(&fill));
+        drop(flights);
+        let landing = Landing {
+            keep: Arc::clone(&self.keep),
+            key,
+            fill: Arc::clone(&fill),
+        };
+        let way = Arc::clone(&self.way);
+        self.keep
+            .spawn(async move { landing.fly(&way, name).await });
+        (fill, Found::Miss)
+    }
+
+    fn kept(&self, key: &Key, kept: Kept) -> Medium {
+        Medium {
+            facts: self.facts(key, kept.head, Found::Hit, true),
+            source: Source::Kept(kept.body),
+        }
+    }
+
+    fn facts(&self, key: &Key, head: Head, found: Found, stored: bool) -> Facts {
+        Facts {
+            content_type: head.content_type,
+            length: head.length,
+            etag: key.etag(),
+            name: head.name,
+            age: self.keep.clock.now().since(head.fetched_at),
+            lifetime: LIFE,
+            found,
+            stored,
+        }
+    }
+}
+
+impl Landing {
+    /// Finds the medium and stores it. Only then is the flight over, so whoever comes later finds it stored.
+    async fn fly(self, way: &Way, name: Name) {
+        let (keep, fill) = (&self.keep, &self.fill);
+        let cache = keep.cache.load_full();
+        // It may have been stored since whoever started this looked.
+        let kept = match cache.at_hand(&self.key) {
+            Some(kept) => Some(kept),
+            None => cache.on_disk(&name).await,
+        };
+        if let Some(kept) = kept {
+            return fill.is_kept(kept);
+        }
+        let fetched_at = keep.clock.now();
+        let fetching = way
+            .gateway
+            .download(&name.media_id, &way.films, way.patience);
+        let taken = match fetching.await {
+            Ok(fetched) => fill.take_in(fetched, fetched_at, &cache, &way.room).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok((head, whole)) => {
+                // Readers need not wait for what follows.
+                fill.end(Ok(()));
+                if let Some(whole) = whole {
+                    cache.keep(&name, &head, whole).await;
+                }
+            }
+            Err(error) => {
+                keep.remember_gone(self.key, &error);
+                fill.end(Err(error));
+            }
+        }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        // If it was cut off, by a panic or because the sidecar ends, nobody may wait for it.
+        self.fill.abandon();
+        self.keep.flights().remove(&self.key);
     }
 }
 
 impl Medium {
-    pub(crate) async fn read(&self, _at: u64) -> Result<Chunk, Error> {
-        Ok(Chunk::End)
+    /// What there is from `at` on, once there is something.
+    ///
+    /// # Errors
+    /// If WeChat broke off before.
+    pub(crate) async fn read(&self, at: u64) -> Result<Chunk, Error> {
+        match &self.source {
+            Source::Coming(fill) => fill.read(at).await,
+            Source::Kept(Body::Memory(bytes)) => {
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                Ok(match bytes.len().checked_sub(at) {
+                    None | Some(0) => Chunk::End,
+                    Some(_) => Chunk::Bytes(bytes.slice(at..)),
+                })
+            }
+            Source::Kept(Body::Disk(file, beginning)) => {
+                let length = self.facts.length.unwrap_or_default();
+                Ok(match length.checked_sub(at) {
+                    None | Some(0) => Chunk::End,
+                    Some(left) => Chunk::File {
+                        file: Arc::clone(file),
+                        at: beginning + at,
+                        length: left,
+                    },
+                })
+            }
+        }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

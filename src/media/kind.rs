@@ -9,6 +9,9 @@ use crate::wechat::media::Kind;
 /// How many bytes of a file tell what it is.
 pub(crate) const TELLING: usize = 64;
 
+const WEBP: &str = "image/webp";
+const UNKNOWN_TYPE: &str = "application/octet-stream";
+
 /// A format that WeChat takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -31,6 +34,16 @@ pub(crate) struct Foreign {
 }
 
 impl Format {
+    const ALL: [Self; 7] = [
+        Self::Jpeg,
+        Self::Png,
+        Self::Gif,
+        Self::Bmp,
+        Self::Amr,
+        Self::Mp3,
+        Self::Mp4,
+    ];
+
     /// Of a file that begins with `start`: [`TELLING`] bytes of it, or all if it has fewer.
     ///
     /// # Errors
@@ -100,6 +113,26 @@ impl Format {
             Self::Mp4 => "an MP4 film",
         }
     }
+}
+
+/// What a medium is called that begins with `start`: nothing that a browser would run, whatever it is.
+pub(crate) fn content_type(start: &[u8]) -> &'static str {
+    match Format::of(start) {
+        Ok(format) => format.content_type(),
+        Err(_) if is_webp(start) => WEBP,
+        Err(_) => UNKNOWN_TYPE,
+    }
+}
+
+/// The same name, if it is one that [`content_type`] gives.
+pub(crate) fn known_content_type(name: &str) -> Option<&'static str> {
+    let formats = Format::ALL.into_iter().map(Format::content_type);
+    let mut known = formats.chain([WEBP, UNKNOWN_TYPE]);
+    known.find(|known| *known == name)
+}
+
+fn is_webp(start: &[u8]) -> bool {
+    start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP")
 }
 
 /// How large a file of that kind may be.

@@ -2,8 +2,11 @@
 //!
 //! Nothing here writes HTTP: an upload becomes a value or an error, a medium becomes what is known of it and its bytes.
 
+mod cache;
 mod download;
+mod fill;
 mod kind;
+mod lru;
 mod name;
 mod query;
 mod reply;
@@ -13,14 +16,15 @@ mod urls;
 
 use std::sync::Arc;
 
-pub(crate) use download::{Chunk, Downloads, Medium};
+pub(crate) use download::{Chunk, Downloads, Keep, Medium};
 pub(crate) use query::{Repeated, text as parameter};
 pub(crate) use reply::{Asked, Manner, Plan};
 pub(crate) use upload::{Incoming, Received, Uploads};
 pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Memory};
+use crate::resilience::BufferBudget;
 
 /// Media, as the configuration wants them dealt with.
 pub(crate) struct Media {
@@ -31,10 +35,16 @@ pub(crate) struct Media {
 
 impl Media {
     /// Media of the app that `config` is for; `None` if they are not to be dealt with.
-    pub(crate) fn new(config: &Config, gateway: Arc<Gateway>) -> Option<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        gateway: Arc<Gateway>,
+        wechat: &Memory,
+        budget: &BufferBudget,
+        keep: impl FnOnce() -> Arc<Keep>,
+    ) -> Option<Self> {
         config.media.enabled.then(|| Self {
-            uploads: Uploads::new(config, gateway),
-            downloads: Downloads,
+            uploads: Uploads::new(config, Arc::clone(&gateway)),
+            downloads: Downloads::new(config, gateway, wechat, budget, keep()),
             urls: Urls::new(config),
         })
     }

@@ -99,8 +99,12 @@ impl<'a> Asked<'a> {
         asked
     }
 
-    /// Decides in the order of RFC 9110 §13.2.2. Dates do not count: a medium has none.
+    /// Decides in the order of RFC 9110 §13.2.2. Dates do not count: a medium has none. What is asked by any other method
+    /// than GET and HEAD is an app's to judge, and it has done so.
     pub(crate) fn plan(&self, facts: &Facts) -> Result<Plan, Error> {
+        if !matches!(self.method, Method::Get | Method::Head) {
+            return Ok(Plan::Whole);
+        }
         let is_it = |tag: &&[u8]| **tag == *b"*" || **tag == *facts.etag.as_bytes();
         if !self.if_match.is_empty() && !self.if_match.iter().any(is_it) {
             let detail = "the medium is not the one that If-Match names";
@@ -480,6 +484,9 @@ mod tests {
         assert_eq!(told(Method::Head, &[range], Some(100)).0, 200);
         let known = ("If-None-Match", TAG);
         assert_eq!(told(Method::Head, &[known], Some(100)).0, 304);
+        for line in [range, known, ("If-Match", "\"x\"")] {
+            assert_eq!(told(Method::Post, &[line], Some(100)).0, 200, "{line:?}");
+        }
     }
 
     fn line(facts: &Facts, manner: Manner<'_>, name: &str) -> Option<String> {

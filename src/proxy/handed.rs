@@ -47,7 +47,7 @@ pub(super) fn handed(
     head: &ResponseHead,
 ) -> Result<Option<Box<Handed>>, Error> {
     let is_ours = forward.takes_media && head.fields.has(Name::XWxMediaId);
-    if !is_ours || matches!(head.status, 204 | 304) {
+    if !is_ours || matches!(head.status, 204 | 205 | 304) {
         return Ok(None);
     }
     let media_id = head.fields.only(Name::XWxMediaId).ok().flatten();

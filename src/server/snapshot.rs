@@ -3,7 +3,7 @@
 //! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, access_tokens, metrics) hangs on the sidecar and
 //! is only referred to from here.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
 
@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
-use crate::media::Media;
+use crate::media::{self, Media};
 use crate::open_data::Opener;
 use crate::outbound::{Callers, Rules};
 use crate::push::{Annotator, Bus};
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) buffers: BufferBudget,
     pub(crate) wechat: Memory,
     pub(crate) bus: Option<Arc<Bus>>,
+    /// Media that are kept, once there are any to be.
+    pub(crate) media: OnceLock<Arc<media::Keep>>,
     /// Media that WeChat is judging.
     pub(crate) traces: Arc<Traces>,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
@@ -107,7 +109,16 @@ impl Snapshot {
         };
         Self {
             bus,
-            media: Media::new(&config, Arc::clone(&gateway)),
+            media: Media::new(
+                &config,
+                Arc::clone(&gateway),
+                &shared.wechat,
+                &shared.buffers,
+                || {
+                    let make = || media::Keep::new(&config.media, &shared.wechat, metrics);
+                    Arc::clone(shared.media.get_or_init(make))
+                },
+            ),
             content_check: ContentCheck::new(
                 &config,
                 Arc::clone(&gateway),

@@ -161,8 +161,8 @@ async fn push(due: Due, state: &Mutex<State>) -> Value {
     let push = match work {
         Work::Push(push) => *push,
         Work::Look(look) => match pusher.fetch(&look.url).await {
-            Some(bytes) => look.verdict(Seen::Bytes(&bytes)),
-            None => look.verdict(Seen::Failed),
+            Some(bytes) => look.verdict(&Seen::Bytes(&bytes)),
+            None => look.verdict(&Seen::Failed),
         },
     };
     let outcome = pusher.send_by(&push, || lock(state).now()).await;

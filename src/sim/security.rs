@@ -117,7 +117,7 @@ pub(super) fn media(state: &mut State, request: &Request) -> Result<Value, Refus
     };
     match look.is_near() {
         true => state.look_soon(app, look),
-        false => state.push_soon(app, look.verdict(Seen::Nothing)),
+        false => state.push_soon(app, look.verdict(&Seen::Nothing)),
     }
     Ok(ok(json!({ "trace_id": trace_id })))
 }
@@ -164,8 +164,8 @@ impl Look {
     }
 
     /// What WeChat pushes.
-    pub(super) fn verdict(self, seen: Seen<'_>) -> Push {
-        let (mark, errcode) = self.judge(&seen);
+    pub(super) fn verdict(self, seen: &Seen<'_>) -> Push {
+        let (mark, errcode) = self.judge(seen);
         let errmsg = match errcode {
             0 => "ok",
             _ => "fetch media_url failed",

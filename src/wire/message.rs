@@ -243,6 +243,14 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// Whether the kernel can be asked to send a file as what comes next.
+    pub(crate) fn takes_files(&self) -> bool {
+        match self {
+            Self::Http1(it) => it.takes_files(),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// Has the kernel send up to `most` bytes of a file from `at` on, behind the head if that is still here. Says how
     /// many it took, which may be fewer; `None` if it does not, and they are to be read and sent.
     pub(crate) async fn send_file(

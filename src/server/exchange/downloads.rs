@@ -46,8 +46,8 @@ impl Exchange<'_> {
         let media = self.media()?;
         let id = self.media_id(path)?;
         let query = path.query().unwrap_or_default();
-        let (caller, url_life) = self.reader(media, &id, query).await?;
         let filename = parameter(query, "filename")?;
+        let (caller, url_life) = self.admit_reader(media, &id, query).await?;
         let medium = proxy::unless_gone(responder, media.downloads.open(&id)).await??;
         let plan = Asked::of(self.head).plan(&medium.facts)?;
         let manner = Manner {
@@ -123,14 +123,16 @@ impl Exchange<'_> {
             Some("true") => true,
             Some(_) => return Err(bad_request("`bind` is `true` or `false`")),
         };
-        let longest = media.urls.ttl();
-        let ttl = match parameter(query, "ttl")? {
-            Some(text) => ttl(&text, longest)?,
-            None => longest,
-        };
+        let wanted = parameter(query, "ttl")?;
+        let ttl = wanted
+            .map(|text| ttl(&text, media.urls.ttl()))
+            .transpose()?;
         let (claims, grant) = self.required_user().await?;
         let user = bind.then_some(&claims.user.openid);
-        let signed = media.urls.url_for(ttl, &id, user, self.now);
+        let signed = match ttl {
+            Some(ttl) => media.urls.url_for(ttl, &id, user, self.now),
+            None => media.urls.url(&id, user, self.now),
+        };
         let told = json!({ "url": signed.url, "expires_at": signed.expires_at.as_secs() });
         Ok(with_tokens(Answer::json(200, &told), grant))
     }
@@ -150,7 +152,7 @@ impl Exchange<'_> {
 
     /// Who reads a medium, and how long its URL is still good if it was shown in place of a token. Who shows a token with a
     /// URL that is bound must be its user.
-    async fn reader(
+    async fn admit_reader(
         &self,
         media: &Media,
         id: &MediaId,
@@ -270,7 +272,7 @@ impl Exchange<'_> {
         last: bool,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
-        let mut by_kernel = length > COPIED;
+        let mut by_kernel = length > COPIED && responder.takes_files();
         if by_kernel {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             let brought = files::bring(file, place, length).await;

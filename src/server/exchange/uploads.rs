@@ -7,11 +7,14 @@ use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
 
+use super::text_check::Checking;
 use super::{Exchange, bad_body, overloaded, with_tokens};
 use crate::answer::Answer;
+use crate::content_check::Passed;
+use crate::domain::OpenId;
 use crate::error::{Error, Kind};
 use crate::gateway::Uploaded;
-use crate::media::{Incoming, Received, Uploads};
+use crate::media::{Incoming, Media, Received, Uploads};
 use crate::path::CanonicalPath;
 use crate::proxy;
 use crate::resilience::{BufferBudget, Buffered};
@@ -55,6 +58,15 @@ enum Besides {
     Kept { bytes: Buffered, gaps: Vec<usize> },
 }
 
+/// A file that WeChat has.
+struct Sent {
+    uploaded: Uploaded,
+    /// Where it can be had, without a token.
+    url: String,
+    /// What WeChat's judgement of it will come with, if it was asked for one.
+    trace_id: Option<String>,
+}
+
 impl Exchange<'_> {
     /// `POST /wx/media`
     pub(super) async fn media_upload(
@@ -63,13 +75,14 @@ impl Exchange<'_> {
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<Answer, Error> {
-        let uploads = &self.media()?.uploads;
+        let media = self.media()?;
+        let uploads = &media.uploads;
         let form = match self.own_form(path, uploads) {
             // A code works once, so none is spent on what cannot be.
             Err(error) if self.only(Name::XWxCode)?.is_some() => return Err(error),
             form => form,
         };
-        let (_, grant) = self.required_user().await?;
+        let (claims, grant) = self.required_user().await?;
         let (boundary, kind, limit) = form?;
         let mut intake = self.intake(uploads, Besides::Own { bytes: 0, kind });
         let received = self.receive(&boundary, limit, too_large, &mut intake, body, responder);
@@ -79,10 +92,9 @@ impl Exchange<'_> {
             let hint = "send it as wx.uploadFile does, in a part with a filename";
             return Err(bad_body("the form has no file".to_owned()).with_hint(hint));
         }
-        let uploaded = upload(uploads, &files).await?;
-        let media = files.iter().zip(&uploaded);
-        let media = media.map(|(file, uploaded)| described(file, uploaded));
-        let mut media: Vec<Value> = media.collect();
+        let sent = self.send(media, &files, Some(&claims.user.openid)).await?;
+        let media = files.iter().zip(&sent);
+        let mut media: Vec<Value> = media.map(|(file, sent)| described(file, sent)).collect();
         let told = match &mut media[..] {
             [only] => only.take(),
             several => {
@@ -95,15 +107,19 @@ impl Exchange<'_> {
         Ok(with_tokens(Answer::json(200, &told), grant))
     }
 
-    /// The form for the app with media_ids in the place of its files, and how many files those were.
+    /// The form for the app with media_ids in the place of its files, and how many files those were. Its texts are judged
+    /// before a file goes anywhere, if they are to be.
     pub(super) async fn with_media_ids(
         &self,
         boundary: &Boundary,
         limit: u64,
+        user: Option<&OpenId>,
+        checking: Option<&Checking<'_>>,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
-    ) -> Result<(Buffered, usize), Error> {
-        let uploads = &self.media()?.uploads;
+    ) -> Result<(Buffered, usize, Option<Passed>), Error> {
+        let media = self.media()?;
+        let uploads = &media.uploads;
         let besides = Besides::Kept {
             bytes: self.buffer(),
             gaps: Vec::new(),
@@ -113,14 +129,18 @@ impl Exchange<'_> {
         let received = self.receive(boundary, limit, beyond, &mut intake, body, responder);
         received.await?;
         let (_, files, besides) = intake.into_files()?;
-        let uploaded = upload(uploads, &files).await?;
         let Besides::Kept { bytes, gaps } = besides else {
             unreachable!("it was made as that");
         };
+        let passed = match checking {
+            Some(checking) => Some(self.check_form(checking, boundary, &bytes).await?),
+            None => None,
+        };
+        let sent = self.send(media, &files, user).await?;
         let mut rewritten = self.buffer();
         let mut from = 0;
-        for (gap, uploaded) in gaps.into_iter().zip(&uploaded) {
-            let id = uploaded.media_id.as_str();
+        for (gap, sent) in gaps.into_iter().zip(&sent) {
+            let id = sent.uploaded.media_id.as_str();
             for piece in [&bytes[from..gap], id.as_bytes()] {
                 rewritten.push(piece).map_err(|_no_room| no_room())?;
             }
@@ -129,7 +149,40 @@ impl Exchange<'_> {
         rewritten
             .push(&bytes[from..])
             .map_err(|_no_room| no_room())?;
-        Ok((rewritten, uploaded.len()))
+        Ok((rewritten, sent.len(), passed))
+    }
+
+    /// Sends files to WeChat, three at once, and has those judged that are a user's; what became of them, in order.
+    async fn send(
+        &self,
+        media: &Media,
+        files: &[Received],
+        user: Option<&OpenId>,
+    ) -> Result<Vec<Sent>, Error> {
+        let next = Cell::new(0);
+        let done = RefCell::new(Vec::from_iter(files.iter().map(|_| None)));
+        let lane = async || {
+            while let Some(file) = files.get(next.get()) {
+                let place = next.replace(next.get() + 1);
+                let uploaded = media.uploads.send(file).await?;
+                let url = media.urls.url(&uploaded.media_id, None, self.now).url;
+                let trace_id = match user {
+                    Some(user) => {
+                        self.check_media(user, &uploaded.media_id, uploaded.kind, &url)
+                            .await
+                    }
+                    None => None,
+                };
+                done.borrow_mut()[place] = Some(Sent {
+                    uploaded,
+                    url,
+                    trace_id,
+                });
+            }
+            Ok::<_, Error>(())
+        };
+        tokio::try_join!(lane(), lane(), lane())?;
+        Ok(done.into_inner().into_iter().flatten().collect())
     }
 
     /// What sets the parts of the body apart, if it is a form.
@@ -346,30 +399,20 @@ impl Besides {
     }
 }
 
-/// Sends files to WeChat, three at once, and gives their ids in order.
-async fn upload(uploads: &Uploads, files: &[Received]) -> Result<Vec<Uploaded>, Error> {
-    let next = Cell::new(0);
-    let done = RefCell::new(vec![None; files.len()]);
-    let lane = async || {
-        while let Some(file) = files.get(next.get()) {
-            let place = next.replace(next.get() + 1);
-            let uploaded = uploads.send(file).await?;
-            done.borrow_mut()[place] = Some(uploaded);
-        }
-        Ok::<_, Error>(())
-    };
-    tokio::try_join!(lane(), lane(), lane())?;
-    Ok(done.into_inner().into_iter().flatten().collect())
-}
-
-fn described(file: &Received, uploaded: &Uploaded) -> Value {
-    json!({
+fn described(file: &Received, sent: &Sent) -> Value {
+    let uploaded = &sent.uploaded;
+    let mut told = json!({
         "type": uploaded.kind.name(),
         "media_id": uploaded.media_id.as_str(),
         "created_at": uploaded.created_at,
         "expires_at": uploaded.created_at.saturating_add(LIFE.as_secs()),
         "filename": file.filename,
-    })
+        "url": sent.url,
+    });
+    if let Some(trace_id) = &sent.trace_id {
+        told["trace_id"] = json!(trace_id);
+    }
+    told
 }
 
 fn kind_in_query(query: &[u8]) -> Result<Option<MediaKind>, Error> {
@@ -391,7 +434,7 @@ fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
         .ok_or_else(|| bad_body("`type` must be image, voice, video or thumb".to_owned()))
 }
 
-fn malformed(why: FormError) -> Error {
+pub(super) fn malformed(why: FormError) -> Error {
     Error::downstream(Kind::BadRequest, why.0)
 }
 

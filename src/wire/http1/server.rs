@@ -387,6 +387,11 @@ impl<'c> Responder<'c> {
         Splice::new(body, &mut self.writer, Some(self.reply))
     }
 
+    /// Whether the kernel can be asked to send a file as what comes next.
+    pub(crate) fn takes_files(&self) -> bool {
+        self.writer.takes_files()
+    }
+
     /// Has the kernel send bytes of a file; see [`Writer::send_file`].
     pub(crate) async fn send_file(
         &mut self,
@@ -394,7 +399,7 @@ impl<'c> Responder<'c> {
         at: u64,
         most: usize,
     ) -> io::Result<Option<usize>> {
-        if !self.writer.takes_files() {
+        if !self.takes_files() {
             return Ok(None);
         }
         self.reply.sent = true;

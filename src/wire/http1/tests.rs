@@ -376,3 +376,92 @@ mod spliced {
         });
     }
 }
+
+#[cfg(target_os = "linux")]
+mod sent_by_the_kernel {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    fn file(length: usize) -> (File, Vec<u8>) {
+        let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(&bytes, 0).expect("room for it");
+        (file, bytes)
+    }
+
+    #[test]
+    fn a_file_goes_out_behind_its_head_from_where_and_as_far_as_is_wanted() {
+        block_on(async {
+            let (file, bytes) = file(3_000_000);
+            let (mut into, mut client) = pair();
+            let mut pending = b"head\r\n\r\n".to_vec();
+            let mut writer = Writer {
+                stream: into.split().1,
+                pending: &mut pending,
+                framing: Framing::Length(2_000_000),
+            };
+            let sending = async {
+                let mut at = 500_000;
+                while writer.framing != Framing::Empty {
+                    assert!(writer.takes_files());
+                    let sent = writer.send_file(&file, at, usize::MAX).await;
+                    at += sent.expect("the socket takes it").expect("Linux does") as u64;
+                }
+                assert!(writer.pending().is_empty());
+                at
+            };
+            let receiving = async {
+                let mut received = vec![0; 2_000_008];
+                let read = client.read_exact(&mut received).await;
+                read.map(|_| received).expect("all of it")
+            };
+            let (at, received) = tokio::join!(sending, receiving);
+            assert_eq!(at, 2_500_000);
+            assert_eq!(&received[..8], b"head\r\n\r\n");
+            assert!(received[8..] == bytes[500_000..2_500_000]);
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_too_short_is_an_error_and_no_end() {
+        block_on(async {
+            let (file, _) = file(10);
+            let (mut into, _client) = pair();
+            let mut pending = Vec::new();
+            let mut writer = Writer {
+                stream: into.split().1,
+                pending: &mut pending,
+                framing: Framing::Length(11),
+            };
+            assert_eq!(
+                writer.send_file(&file, 0, 11).await.expect("bytes"),
+                Some(10)
+            );
+            assert!(writer.send_file(&file, 10, 1).await.is_err());
+            assert_eq!(writer.framing, Framing::Length(1));
+        });
+    }
+
+    #[test]
+    fn what_has_framing_within_it_or_no_body_takes_no_files() {
+        for framing in [Framing::Chunked, Framing::UntilClose, Framing::Empty] {
+            block_on(async {
+                let (file, _) = file(10);
+                let (mut into, _client) = pair();
+                let mut pending = b"head".to_vec();
+                let mut writer = Writer {
+                    stream: into.split().1,
+                    pending: &mut pending,
+                    framing,
+                };
+                assert!(!writer.takes_files());
+                assert_eq!(writer.send_file(&file, 0, 10).await.expect("no call"), None);
+                assert_eq!(pending, b"head");
+            });
+        }
+    }
+}

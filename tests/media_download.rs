@@ -1,0 +1,562 @@
+//! Media as clients get them: whole, in part, not at all, and cut off, over every kind of connection.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use serde_json::json;
+
+use crate::fake_app::{Connection, FakeApp, Signal};
+use crate::http_client::{Client, Response, chunked};
+use crate::http2_client::{End, Http2Client};
+use crate::rig::{APPID, Rig, Session, canary};
+use crate::tls::{Authority, write_pair};
+
+const NO_APP: &str = "http://127.0.0.1:9";
+const HOUR: Duration = Duration::from_secs(3600);
+const BOUNDARY: &str = "a-boundary";
+
+/// A picture, as far as its beginning tells.
+pub(crate) fn picture(length: usize) -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    bytes.extend((bytes.len()..length).map(|at| (at % 251) as u8));
+    bytes
+}
+
+/// Uploads a file as the app does; its media_id.
+pub(crate) fn upload(rig: &Rig, kind: &str, filename: &str, data: &[u8]) -> String {
+    let head = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"media\"; filename=\"{filename}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    let end = format!("\r\n--{BOUNDARY}--\r\n");
+    let form = [head.as_bytes(), data, end.as_bytes()].concat();
+    let answer = rig.call(
+        "POST",
+        &format!("/cgi-bin/media/upload?type={kind}"),
+        &[(
+            "Content-Type",
+            &format!("multipart/form-data; boundary={BOUNDARY}"),
+        )],
+        &form,
+    );
+    let told = answer.json();
+    let id = told["media_id"].as_str();
+    id.unwrap_or_else(|| panic!("no media_id: {told}"))
+        .to_owned()
+}
+
+/// A sidecar, a user, and a picture of 100,000 bytes that WeChat has.
+struct Stage {
+    rig: Rig,
+    session: Session,
+    picture: Vec<u8>,
+    path: String,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::with("", "")
+    }
+
+    fn with(inbound: &str, sections: &str) -> Self {
+        let rig = Rig::with(NO_APP, inbound, sections);
+        let session = rig.login("alice");
+        let picture = picture(100_000);
+        let id = upload(&rig, "image", "a.png", &picture);
+        Self {
+            rig,
+            session,
+            picture,
+            path: format!("/wx/media/{id}"),
+        }
+    }
+
+    fn get(&self, headers: &[(&str, &str)]) -> Response {
+        self.ask(&mut self.rig.client(), "GET", headers)
+    }
+
+    fn ask(&self, client: &mut Client, method: &str, headers: &[(&str, &str)]) -> Response {
+        let bearer = self.session.bearer();
+        let headers = [&[("Authorization", bearer.as_str())][..], headers].concat();
+        client.request(method, &self.path, &headers, b"")
+    }
+}
+
+#[test]
+fn a_medium_comes_as_it_went_and_says_what_it_is() {
+    let stage = Stage::new();
+    let answer = stage.get(&[]);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.body == stage.picture, "the picture was changed");
+    let id = stage.path.rsplit('/').next().unwrap();
+    let disposition = format!("inline; filename=\"{id}.png\"");
+    for (name, value) in [
+        ("content-type", Some("image/png")),
+        ("content-length", Some("100000")),
+        ("accept-ranges", Some("bytes")),
+        ("content-disposition", Some(disposition.as_str())),
+        ("x-content-type-options", Some("nosniff")),
+        (
+            "content-security-policy",
+            Some("default-src 'none'; sandbox"),
+        ),
+        ("cache-control", Some("private, max-age=259200, immutable")),
+        ("cache-status", Some("wx-sidecar; fwd=miss; stored")),
+        ("age", None),
+        ("set-cookie", None),
+        ("content-range", None),
+    ] {
+        assert_eq!(answer.header(name), value, "{name}");
+    }
+    let etag = answer.header("etag").unwrap();
+    assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+    assert!(answer.header("x-request-id").is_some());
+
+    stage.rig.advance(HOUR);
+    let again = stage.get(&[]);
+    assert!(again.body == stage.picture);
+    assert_eq!(again.header("etag"), Some(etag));
+    assert_eq!(again.header("age"), Some("3600"));
+    let rule = again.header("cache-control");
+    assert_eq!(rule, Some("private, max-age=259200, immutable"));
+    assert_eq!(again.header("cache-status"), Some("wx-sidecar; hit"));
+}
+
+/// Header fields of a request.
+type Lines<'a> = &'a [(&'a str, &'a str)];
+/// What a request gets: status, the bytes, `Content-Range`, `Content-Length`.
+type Told<'a> = (u16, &'a [u8], Option<&'a str>, Option<&'a str>);
+
+fn one_connection_carries_all(stage: &Stage) {
+    let whole = &stage.picture[..];
+    let etag = stage.get(&[]).header("etag").unwrap().to_owned();
+    let weak = format!("W/{etag}");
+    let mut client = stage.rig.client();
+    let cases: &[(&str, Lines<'_>, Told<'_>)] = &[
+        ("GET", &[], (200, whole, None, Some("100000"))),
+        (
+            "GET",
+            &[("Range", "bytes=10-19")],
+            (206, &whole[10..20], Some("bytes 10-19/100000"), Some("10")),
+        ),
+        (
+            "GET",
+            &[("Range", "bytes=70000-")],
+            (
+                206,
+                &whole[70_000..],
+                Some("bytes 70000-99999/100000"),
+                Some("30000"),
+            ),
+        ),
+        (
+            "GET",
+            &[("Range", "bytes=-1")],
+            (
+                206,
+                &whole[99_999..],
+                Some("bytes 99999-99999/100000"),
+                Some("1"),
+            ),
+        ),
+        ("HEAD", &[], (200, b"", None, Some("100000"))),
+        (
+            "HEAD",
+            &[("Range", "bytes=1-2")],
+            (200, b"", None, Some("100000")),
+        ),
+        ("GET", &[("If-None-Match", &weak)], (304, b"", None, None)),
+        ("HEAD", &[("If-None-Match", &etag)], (304, b"", None, None)),
+        (
+            "GET",
+            &[("Range", "bytes=1-2"), ("If-Range", &etag)],
+            (206, &whole[1..3], Some("bytes 1-2/100000"), Some("2")),
+        ),
+        (
+            "GET",
+            &[("Range", "bytes=1-2"), ("If-Range", &weak)],
+            (200, whole, None, Some("100000")),
+        ),
+        (
+            "GET",
+            &[("Range", "bytes=1-2,5-6")],
+            (200, whole, None, Some("100000")),
+        ),
+        ("GET", &[], (200, whole, None, Some("100000"))),
+    ];
+    for (method, headers, (status, body, range, length)) in cases {
+        let answer = stage.ask(&mut client, method, headers);
+        let case = format!("{method} {headers:?}");
+        assert_eq!(answer.status, *status, "{case}");
+        assert!(answer.body == *body, "{case}: {} bytes", answer.body.len());
+        assert_eq!(answer.header("content-range"), *range, "{case}");
+        assert_eq!(answer.header("content-length"), *length, "{case}");
+        assert_eq!(answer.header("etag"), Some(&*etag), "{case}");
+    }
+    let refusal = stage.ask(&mut client, "GET", &[("Range", "bytes=100000-")]);
+    refusal.problem(416, "range-not-satisfiable");
+    assert_eq!(refusal.header("content-range"), Some("bytes */100000"));
+    let refusal = stage.ask(&mut client, "GET", &[("If-Match", "\"other\"")]);
+    refusal.problem(412, "precondition-failed");
+    assert!(stage.ask(&mut client, "GET", &[]).body == whole);
+    assert!(client.is_quiet(), "the connection lives on");
+}
+
+#[test]
+fn parts_conditions_and_refusals_leave_the_connection_as_it_was() {
+    one_connection_carries_all(&Stage::new());
+}
+
+#[test]
+fn a_medium_on_the_disk_is_sent_as_one_in_memory_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let media = format!(
+        "[media]\nmemory_cache_size = \"none\"\ncache_dir = \"{}\"\n",
+        directory.path().display()
+    );
+    one_connection_carries_all(&Stage::with("", &media));
+}
+
+#[test]
+fn a_medium_that_nobody_keeps_is_fetched_each_time() {
+    let stage = Stage::with("", "[media]\nmemory_cache_size = \"none\"\n");
+    for _ in 0..2 {
+        let answer = stage.get(&[]);
+        assert!(answer.body == stage.picture);
+        assert_eq!(answer.header("cache-status"), Some("wx-sidecar; fwd=miss"));
+    }
+}
+
+#[test]
+fn a_token_is_needed_and_a_code_brings_some() {
+    let stage = Stage::new();
+    let stranger = stage.rig.request("GET", &stage.path, &[], b"");
+    stranger.problem(401, "token-missing");
+    let code = stage.rig.code("bob");
+    let brought = stage
+        .rig
+        .request("GET", &stage.path, &[("X-WX-Code", &code)], b"");
+    assert!(brought.body == stage.picture);
+    assert_eq!(brought.header("cache-control"), Some("no-store"));
+    let session = Session::of_headers(&brought, "bob");
+    let answer = stage.rig.get_as(&session, &stage.path);
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn what_is_no_medium_is_told_and_not_served() {
+    let stage = Stage::new();
+    let get = |path: &str| stage.rig.get_as(&stage.session, path);
+    get("/wx/media/a.b").problem(400, "bad-request");
+    get(&format!("/wx/media/{}", "a".repeat(257))).problem(400, "bad-request");
+    let unknown = get("/wx/media/nothing-by-this-name");
+    assert!(unknown.status >= 400, "{}", unknown.status);
+    assert_eq!(unknown.json()["errcode"], 40007);
+    let other = format!(
+        "/wx/media/wx0000000000000000/download/{}",
+        &stage.path[10..]
+    );
+    get(&other).problem(404, "not-found");
+    let seed = format!("/wx/media/{APPID}/download/{}", &stage.path[10..]);
+    assert!(get(&seed).body == stage.picture);
+}
+
+#[test]
+fn without_media_there_are_none() {
+    let rig = Rig::with(NO_APP, "", "[media]\nenabled = false\n");
+    let session = rig.login("alice");
+    for path in ["/wx/media/id", "/wx/media/id/url"] {
+        rig.get_as(&session, path).problem(404, "not-found");
+    }
+}
+
+#[test]
+fn the_client_names_the_file_it_saves() {
+    let stage = Stage::new();
+    for (name, disposition) in [
+        ("a.png", "attachment; filename=\"a.png\""),
+        (
+            "%E7%8C%AB+1.png",
+            "attachment; filename=\"_ 1.png\"; filename*=UTF-8''%E7%8C%AB%201.png",
+        ),
+        ("..%2F..%2Fetc%2Fpasswd", "attachment; filename=\"passwd\""),
+        (
+            "a%0D%0ASet-Cookie:%20b.png",
+            "attachment; filename=\"aSet-Cookie: b.png\"",
+        ),
+    ] {
+        let path = format!("{}?filename={name}", stage.path);
+        let answer = stage.rig.get_as(&stage.session, &path);
+        assert_eq!(answer.header("content-disposition"), Some(disposition));
+        assert_eq!(answer.header("set-cookie"), None);
+    }
+    let twice = format!("{}?filename=a&filename=b", stage.path);
+    let refusal = stage.rig.get_as(&stage.session, &twice);
+    refusal.problem(400, "bad-request");
+}
+
+#[test]
+fn over_http2_it_is_the_same() {
+    let stage = Stage::new();
+    let etag = stage.get(&[]).header("etag").unwrap().to_owned();
+    let mut client = Http2Client::connect(stage.rig.sidecar().inbound_addr());
+    let bearer = stage.session.bearer();
+    let whole = &stage.picture[..];
+    let cases: &[(Lines<'_>, u16, &[u8])] = &[
+        (&[], 200, whole),
+        (&[("range", "bytes=5-70000")], 206, &whole[5..70_001]),
+        (&[("if-none-match", &etag)], 304, b""),
+    ];
+    let mut number = 1;
+    for (fields, status, body) in cases {
+        let fields = [&[("authorization", bearer.as_str())][..], fields].concat();
+        client.get(number, &stage.path, &fields);
+        assert_eq!(client.end_of(number), End::Answer(*status));
+        assert!(client.stream(number).body == *body, "{fields:?}");
+        number += 2;
+    }
+    let fields = [
+        ("authorization", bearer.as_str()),
+        ("range", "bytes=100000-"),
+    ];
+    client.get(number, &stage.path, &fields);
+    assert_eq!(client.end_of(number), End::Answer(416));
+}
+
+#[test]
+fn over_tls_it_is_the_same() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    write_pair(directory.path(), &authority.certify("localhost"));
+    let at = directory.path().display();
+    let cache = directory.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    let sections = format!(
+        "[inbound.tls]\ncert_file = \"{at}/cert.pem\"\nkey_file = \"{at}/key.pem\"\n\
+         [media]\nmemory_cache_size = \"none\"\ncache_dir = \"{}\"\n",
+        cache.display()
+    );
+    let rig = Rig::with(NO_APP, "", &sections);
+    let picture = picture(1_500_000);
+    let id = upload(&rig, "image", "a.png", &picture);
+    let config = authority.client(rustls::ALL_VERSIONS);
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::clone(&config), name).unwrap();
+    let tcp = TcpStream::connect(rig.sidecar().inbound_addr()).unwrap();
+    let mut stream = StreamOwned::new(session, tcp);
+    let mut ask = |request: String| {
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        (head, body)
+    };
+    let code = rig.code("alice");
+    let login = json!({ "code": code }).to_string();
+    let (_, body) = ask(format!(
+        "POST /wx/login HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{login}",
+        login.len()
+    ));
+    let session = Session::of(&serde_json::from_slice(&body).unwrap());
+    let bearer = session.bearer();
+    // First as it comes from WeChat, then from the disk.
+    for range in ["0-", "0-", "1000000-1400000"] {
+        let (head, body) = ask(format!(
+            "GET /wx/media/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nRange: bytes={range}\r\n\r\n"
+        ));
+        assert!(head.starts_with("HTTP/1.1 206 "), "{head}");
+        let expected = match range {
+            "0-" => &picture[..],
+            _ => &picture[1_000_000..=1_400_000],
+        };
+        assert!(body == expected, "{range}");
+    }
+}
+
+/// A WeChat that gives out tokens and answers all else by a script of its own.
+fn wechat(script: impl Fn(&mut Connection, &str) + Send + Sync + 'static) -> FakeApp {
+    FakeApp::start(move |connection| {
+        while let Some(request) = connection.read_request().filter(|it| it.complete) {
+            let target = request.target().to_owned();
+            if target.starts_with("/cgi-bin/stable_token") {
+                let token = "92_wechats-own-token-for-media";
+                canary(token);
+                let body = json!({ "access_token": token, "expires_in": 7200 }).to_string();
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+                let length = body.len();
+                connection
+                    .write(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes());
+            } else if target.starts_with("/sns/jscode2session") {
+                let body =
+                    "{\"openid\":\"o_media_reader\",\"session_key\":\"AAAAAAAAAAAAAAAAAAAAAA==\"}";
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n";
+                let length = body.len();
+                connection
+                    .write(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes());
+            } else {
+                script(connection, &target);
+            }
+        }
+    })
+}
+
+/// A sidecar whose WeChat is a script, and a user of it.
+fn at(wechat: &FakeApp, inbound: &str, media: &str) -> (Rig, Session) {
+    let sections = format!(
+        "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"5s\"\n[media]\n{media}\n",
+        wechat.url()
+    );
+    let rig = Rig::with(NO_APP, inbound, &sections);
+    let answer = rig.login_with("0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p");
+    let session = Session::of(&answer.json());
+    (rig, session)
+}
+
+#[test]
+fn what_wechat_cuts_off_does_not_look_like_an_end() {
+    let picture = picture(100_000);
+    for framing in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
+        for version in ["HTTP/1.1", "HTTP/2"] {
+            let seen = Signal::default();
+            let (half, ours) = (picture[..50_000].to_vec(), seen.clone());
+            let wechat = wechat(move |connection, _| {
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n{framing}\r\n\r\n");
+                connection.write(head.as_bytes());
+                if framing.starts_with('T') {
+                    let body = chunked(&[&half]);
+                    connection.write(&body[..body.len() - 5]);
+                } else {
+                    connection.write(&half);
+                }
+                ours.wait();
+                connection.close();
+            });
+            let (rig, session) = at(&wechat, "", "");
+            let bearer = session.bearer();
+            if version == "HTTP/1.1" {
+                let mut client = rig.client();
+                client.send(
+                    format!(
+                        "GET /wx/media/cut HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n"
+                    )
+                    .as_bytes(),
+                );
+                let head = client.read_through(b"\r\n\r\n");
+                let head = String::from_utf8(head).unwrap().to_lowercase();
+                assert!(head.contains(&framing.to_lowercase()), "{head}");
+                client.read_through(&picture[49_900..50_000]);
+                seen.give();
+                let rest = client.read_to_close();
+                assert!(
+                    !rest.windows(5).any(|five| five == b"0\r\n\r\n"),
+                    "{rest:?}"
+                );
+            } else {
+                let mut client = Http2Client::connect(rig.sidecar().inbound_addr());
+                client.get(1, "/wx/media/cut", &[("authorization", &bearer)]);
+                while client.stream(1).body.len() < 50_000 {
+                    assert!(client.next().is_some());
+                }
+                seen.give();
+                assert!(matches!(client.end_of(1), End::Reset(_)), "{framing}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_medium_of_unknown_length_comes_as_a_whole() {
+    let whole = picture(300_000);
+    let sent = whole.clone();
+    let wechat = wechat(move |connection, _| {
+        connection.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+        let pieces: Vec<&[u8]> = sent.chunks(70_000).collect();
+        connection.write(&chunked(&pieces));
+    });
+    let (rig, session) = at(&wechat, "", "memory_cache_size = \"none\"");
+    let bearer = session.bearer();
+    let headers = [("Authorization", bearer.as_str()), ("Range", "bytes=5-6")];
+    let mut client = rig.client();
+    for method in ["GET", "HEAD", "GET"] {
+        let answer = client.request(method, "/wx/media/unknown", &headers, b"");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-length"), None);
+        if method == "GET" {
+            assert!(answer.body == whole && !answer.truncated);
+            assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
+        }
+    }
+}
+
+/// A WeChat that has one medium of 16 MiB, more than sockets hold.
+fn large() -> (FakeApp, Vec<u8>) {
+    let whole = picture(16 << 20);
+    let sent = whole.clone();
+    let wechat = wechat(move |connection, _| {
+        let length = sent.len();
+        connection.write(
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        connection.write(&sent);
+    });
+    (wechat, whole)
+}
+
+#[test]
+fn who_reads_slowly_gets_all_and_who_does_not_read_is_left() {
+    let (wechat, whole) = large();
+    let directory = tempfile::tempdir().unwrap();
+    let on_disk = format!(
+        "memory_cache_size = \"none\"\ncache_dir = \"{}\"",
+        directory.path().display()
+    );
+    for media in ["memory_cache_size = \"64MiB\"", &on_disk] {
+        let (rig, session) = at(&wechat, "idle_timeout = \"500ms\"", media);
+        let request = format!(
+            "GET /wx/media/large HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n",
+            session.bearer()
+        );
+        for _from_the_cache in [false, true] {
+            let mut slow = rig.client();
+            slow.send(request.as_bytes());
+            slow.read_through(b"\r\n\r\n");
+            let mut read = Vec::new();
+            while read.len() < whole.len() {
+                // Longer in all than the client may be silent.
+                thread::sleep(Duration::from_millis(15));
+                let most = (256 * 1024).min(whole.len() - read.len());
+                read.extend(slow.read_exact(most));
+            }
+            assert!(read == whole, "the picture was changed");
+            let mut dead = rig.client();
+            dead.send(request.as_bytes());
+            dead.read_through(b"\r\n\r\n");
+            let series = "wx_sidecar_http_requests_in_flight";
+            while rig.metric(series) > 0.0 {
+                thread::yield_now();
+            }
+            assert!(dead.read_to_close().len() < whole.len());
+        }
+    }
+}
