@@ -18,6 +18,8 @@ use crate::http_client::{Client, Response, chunked};
 use crate::rig::{APPID, Rig, Session, canary};
 
 const CHECK: &str = "/wxa/msg_sec_check";
+/// What a user writes is nobody's business but WeChat's and the app's.
+const PRIVATE: &str = "私密的文字 of a user";
 const MEDIA_CHECK: &str = "/wxa/media_check_async";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -550,13 +552,14 @@ fn what_wechat_does_not_judge_stays_here_unless_the_route_is_open() {
     ] {
         let desk = Desk::new();
         desk.fail(8, effect.clone());
-        let body = r#"{"content":"私密的文字 canary"}"#.as_bytes();
-        let problem = desk.post("/comments", JSON, body).problem(status, slug);
+        canary(PRIVATE);
+        let body = json!({ "content": PRIVATE }).to_string().into_bytes();
+        let problem = desk.post("/comments", JSON, &body).problem(status, slug);
         assert!(problem["hint"].is_string(), "{problem}");
-        assert!(!problem.to_string().contains("私密"), "{problem}");
+        assert!(!problem.to_string().contains(PRIVATE), "{problem}");
         desk.passed(0);
         // After 45009 the breaker is open: WeChat is not even asked.
-        assert_eq!(desk.post("/open", JSON, body).status, 200, "{effect:?}");
+        assert_eq!(desk.post("/open", JSON, &body).status, 200, "{effect:?}");
         assert_eq!(
             desk.passed(1)[0].header("x-wx-text-check"),
             Some("unchecked")

@@ -24,6 +24,7 @@ mod listening;
 mod main_job;
 mod media_accel;
 mod media_download;
+mod media_upload;
 mod media_urls;
 mod open_data;
 mod outbound;

@@ -356,7 +356,8 @@ impl<'a> Exchange<'a> {
             Some(check) => Some(Checking::of(check, &caller, path)?),
             None => None,
         };
-        let form = match rule.media_upload && buffered.is_none() {
+        let may_be_form = self.head.framing != Framing::Empty && buffered.is_none();
+        let form = match rule.media_upload && may_be_form {
             true => self.form_boundary()?,
             false => None,
         };

@@ -109,12 +109,16 @@ impl Boundary {
     /// # Errors
     /// If it is that of a form, but says no boundary, or what cannot be one.
     pub(crate) fn of(content_type: &[u8]) -> Result<Option<Self>, FormError> {
+        const FORM: &[u8] = b"multipart/form-data";
         let (kind, rest) = split_at_semicolon(content_type);
-        if !kind
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"multipart/form-data")
-        {
+        let (kind, looks_like) = (kind.trim_ascii(), kind.trim_ascii().get(..FORM.len()));
+        if !looks_like.is_some_and(|start| start.eq_ignore_ascii_case(FORM)) {
             return Ok(None);
+        }
+        if kind.len() > FORM.len() {
+            return Err(FormError(
+                "the Content-Type begins like that of a form, and goes on",
+            ));
         }
         let mut found = None;
         for parameter in Parameters(rest) {

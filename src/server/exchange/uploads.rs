@@ -187,9 +187,6 @@ impl Exchange<'_> {
 
     /// What sets the parts of the body apart, if it is a form.
     pub(super) fn form_boundary(&self) -> Result<Option<Boundary>, Error> {
-        if self.head.framing == Framing::Empty {
-            return Ok(None);
-        }
         let Some(kind) = self.only(Name::ContentType)? else {
             return Ok(None);
         };
