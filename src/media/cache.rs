@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use self::disk::Disk;
 pub(super) use self::disk::Draft;
-use super::fill::{Head, SMALL, Whole};
+use super::fill::{Head, MOST, SMALL, Whole};
 use super::lru::Lru;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -24,6 +24,9 @@ use crate::files;
 use crate::telemetry::media::{MediaMetrics, Tier};
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::media::LIFE;
+
+/// What an entry takes beside its medium, or a little more.
+const ENTRY: u64 = 512;
 
 /// What a medium is kept by: a digest of whose it is and what it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +106,9 @@ impl Head {
 impl Cache {
     /// An empty one; what the disk has from before is found as it is asked for, and counted in the background.
     pub(super) fn new(settings: &config::Media, clock: Clock, metrics: Arc<MediaMetrics>) -> Self {
+        for tier in [Tier::Memory, Tier::Disk] {
+            metrics.holds(tier, 0, 0);
+        }
         let disk = settings.cache_dir.as_ref().map(|directory| {
             let disk = Disk::new(directory, settings.cache_size, Arc::clone(&metrics));
             Arc::new(disk)
@@ -133,11 +139,11 @@ impl Cache {
         of(&self.settings) == of(settings)
     }
 
-    /// Whether a medium of this length would be kept.
+    /// Whether a medium of this length will be kept, if the disk does what it should.
     pub(super) fn would_keep(&self, length: Option<u64>) -> bool {
-        let fits = |most| length.is_none_or(|length| length <= most);
-        (self.disk.is_some() && fits(self.settings.cache_size))
-            || fits(self.settings.memory_cache_size.min(SMALL))
+        let length = length.unwrap_or(MOST);
+        let on_disk = self.disk.as_ref().is_some_and(|disk| disk.fits(length));
+        on_disk || length <= self.most_in_memory()
     }
 
     /// What can be had without waiting: in memory, or in a file that is open.
@@ -206,10 +212,7 @@ impl Cache {
         let Some(disk) = &self.disk else {
             return;
         };
-        if head
-            .length
-            .is_none_or(|length| length > self.settings.cache_size)
-        {
+        if head.length.is_none_or(|length| !disk.fits(length)) {
             return;
         }
         let (disk, name, head) = (Arc::clone(disk), name.clone(), head.clone());
@@ -245,7 +248,8 @@ impl Cache {
     }
 
     fn most_in_memory(&self) -> u64 {
-        self.settings.memory_cache_size.min(SMALL)
+        let most = self.settings.memory_cache_size.saturating_sub(ENTRY);
+        most.min(SMALL)
     }
 
     fn remember(&self, key: Key, kept: Kept) {
@@ -255,7 +259,7 @@ impl Cache {
         }
         let now = self.clock.now();
         let mut memory = self.memory();
-        let given_up = memory.put(key, kept, length);
+        let given_up = memory.put(key, kept, ENTRY + length);
         let expired = given_up
             .iter()
             .filter(|(_, kept)| kept.head.expires_at() <= now)

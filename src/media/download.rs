@@ -18,7 +18,7 @@ use super::lru::Lru;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::domain::{AppId, MediaId};
-use crate::error::Error;
+use crate::error::{Error, Kind, Side};
 use crate::gateway::{Films, Gateway, Memory};
 use crate::resilience::BufferBudget;
 use crate::telemetry::media::{Lookup, MediaMetrics};
@@ -31,6 +31,8 @@ const GONE_FOR: Duration = Duration::from_secs(10);
 const MOST_GONE: u64 = 1_000;
 /// WeChat's word for it.
 const NO_SUCH_MEDIUM: i64 = 40007;
+/// How many media may be on their way. They go on without whoever asked, so nothing else bounds them.
+const MOST_FLIGHTS: usize = 1_000;
 
 /// What is known of media that outlives a reload.
 pub(crate) struct Keep {
@@ -220,20 +222,16 @@ impl Downloads {
         };
         let (key, keep) = (name.key(), &self.keep);
         if let Some(kept) = keep.cache.load().at_hand(&key) {
-            let lookup = match &kept.body {
-                Body::Memory(_) => Lookup::Memory,
-                Body::Disk(..) => Lookup::Disk,
-            };
-            keep.metrics.looked_up(lookup);
+            keep.metrics.looked_up(place(&kept));
             return Ok(self.kept(&key, kept));
         }
         if let Some(error) = keep.why_gone(&key) {
             return Err(error);
         }
-        let (fill, found) = self.join_or_start(name);
+        let (fill, found) = self.join_or_start(name)?;
         let known = fill.known().await?;
         keep.metrics.looked_up(match (&known, found) {
-            (Known::Kept(_), _) => Lookup::Disk,
+            (Known::Kept(kept), _) => place(kept),
             (Known::Coming(_), Found::Collapsed) => Lookup::Collapsed,
             (Known::Coming(_), _) => Lookup::Miss,
         });
@@ -249,11 +247,16 @@ impl Downloads {
         }
     }
 
-    fn join_or_start(&self, name: Name) -> (Arc<Fill>, Found) {
+    fn join_or_start(&self, name: Name) -> Result<(Arc<Fill>, Found), Error> {
         let key = name.key();
         let mut flights = self.keep.flights();
         if let Some(fill) = flights.get(&key) {
-            return (Arc::clone(fill), Found::Collapsed);
+            return Ok((Arc::clone(fill), Found::Collapsed));
+        }
+        if flights.len() >= MOST_FLIGHTS {
+            let detail = "too many media are on their way from WeChat";
+            return Err(Error::new(Kind::Overloaded, Side::Us, detail)
+                .with_retry_after(Duration::from_secs(1)));
         }
         let fill = Arc::new(Fill::new());
         flights.insert(key, Arc::clone(&fill));
@@ -266,7 +269,7 @@ impl Downloads {
         let way = Arc::clone(&self.way);
         self.keep
             .spawn(async move { landing.fly(&way, name).await });
-        (fill, Found::Miss)
+        Ok((fill, Found::Miss))
     }
 
     fn kept(&self, key: &Key, kept: Kept) -> Medium {
@@ -291,7 +294,8 @@ impl Downloads {
 }
 
 impl Landing {
-    /// Finds the medium and stores it. Only then is the flight over, so whoever comes later finds it stored.
+    /// Finds the medium and stores it. Only then is the flight over, so whoever comes later finds it stored. If it fails,
+    /// the flight is over before anybody hears of that, so whoever tries again tries again.
     async fn fly(self, way: &Way, name: Name) {
         let (keep, fill) = (&self.keep, &self.fill);
         let cache = keep.cache.load_full();
@@ -316,22 +320,36 @@ impl Landing {
                 // Readers need not wait for what follows.
                 fill.end(Ok(()));
                 if let Some(whole) = whole {
+                    // Another than at the start, if the configuration has changed.
+                    let cache = keep.cache.load_full();
                     cache.keep(&name, &head, whole).await;
                 }
             }
             Err(error) => {
                 keep.remember_gone(self.key, &error);
+                self.is_over();
                 fill.end(Err(error));
             }
+        }
+    }
+
+    fn is_over(&self) {
+        let mut flights = self.keep.flights();
+        // The next one may have begun.
+        if flights
+            .get(&self.key)
+            .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
+        {
+            flights.remove(&self.key);
         }
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
+        self.is_over();
         // If it was cut off, by a panic or because the sidecar ends, nobody may wait for it.
         self.fill.abandon();
-        self.keep.flights().remove(&self.key);
     }
 }
 
@@ -362,6 +380,13 @@ impl Medium {
                 })
             }
         }
+    }
+}
+
+fn place(kept: &Kept) -> Lookup {
+    match &kept.body {
+        Body::Memory(_) => Lookup::Memory,
+        Body::Disk(..) => Lookup::Disk,
     }
 }
 

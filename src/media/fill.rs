@@ -24,7 +24,9 @@ use crate::resilience::{BufferBudget, Buffered};
 /// What is larger goes to the disk, so much at a time.
 pub(super) const SMALL: u64 = 256 * 1024;
 /// The largest medium that is believed; WeChat's own limit is 10 MiB.
-const MOST: u64 = 32 * 1024 * 1024;
+pub(super) const MOST: u64 = 32 * 1024 * 1024;
+/// A piece that is smaller is joined with the next, so that one that comes byte by byte takes no more memory than another.
+const SCANT: usize = 4 * 1024;
 
 /// A medium that is coming in.
 pub(super) struct Fill {
@@ -160,6 +162,12 @@ impl Fill {
                 None => done = true,
             }
         }
+        if let Some(what) = kind::no_medium(&start) {
+            return Err(invalid(what));
+        }
+        if fetched.length.is_some_and(|length| length > MOST) {
+            return Err(invalid(TOO_LARGE));
+        }
         let head = Head {
             content_type: kind::content_type(&start),
             name: fetched.name.take(),
@@ -174,14 +182,13 @@ impl Fill {
                 Some(bytes) => self.push(&bytes, room)?,
                 None => done = true,
             }
-            if self.state().unwritten() >= SMALL {
+            if self.state().unwritten() > SMALL {
                 sink = self.write(sink, cache).await;
             }
         }
         let length = self.state().length;
         if head.length.is_some_and(|said| said != length) {
-            let detail = "the medium is not as long as WeChat said";
-            return Err(Error::new(Kind::WechatInvalid, Side::Wechat, detail));
+            return Err(invalid("the medium is not as long as WeChat said"));
         }
         if let Sink::Open(_) = sink {
             sink = self.write(sink, cache).await;
@@ -202,19 +209,29 @@ impl Fill {
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut held: Buffered = room.budget.body(room.limit);
-        held.push(bytes).map_err(|_| {
-            let detail = "the memory for bodies is in use (buffer_limit)";
-            Error::new(Kind::Overloaded, Side::Us, detail)
-                .with_retry_after(std::time::Duration::from_secs(1))
-        })?;
-        let length = self.state().length + bytes.len() as u64;
+        let (length, scant) = {
+            let state = self.state();
+            let last = state.in_memory.last();
+            let scant = last.filter(|last| last.len() < SCANT).cloned();
+            (state.length + bytes.len() as u64, scant)
+        };
         if length > MOST {
-            let detail = "the medium is larger than any that WeChat has";
-            return Err(Error::new(Kind::WechatInvalid, Side::Wechat, detail));
+            return Err(invalid(TOO_LARGE));
         }
+        let mut held: Buffered = room.budget.body(room.limit);
+        let joined = scant.as_deref().unwrap_or_default();
+        held.push(joined)
+            .and_then(|()| held.push(bytes))
+            .map_err(|_| {
+                let detail = "the memory for bodies is in use (buffer_limit)";
+                Error::new(Kind::Overloaded, Side::Us, detail)
+                    .with_retry_after(std::time::Duration::from_secs(1))
+            })?;
         self.change(|state| {
             state.length = length;
+            if scant.is_some() {
+                state.in_memory.pop();
+            }
             state.in_memory.push(Bytes::from_owner(held));
         });
         Ok(())
@@ -316,6 +333,12 @@ impl State {
     fn together(&self) -> Bytes {
         Bytes::from(self.in_memory.concat())
     }
+}
+
+const TOO_LARGE: &str = "the medium is larger than any that WeChat has";
+
+fn invalid(detail: &'static str) -> Error {
+    Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 
 fn ended() -> Error {

@@ -124,6 +124,17 @@ pub(crate) fn content_type(start: &[u8]) -> &'static str {
     }
 }
 
+/// What begins with `start` if it is surely no medium: nothing, or a text such as those of errors, whatever it is called.
+pub(crate) fn no_medium(start: &[u8]) -> Option<&'static str> {
+    let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(start);
+    match text.trim_ascii_start().first() {
+        _ if start.is_empty() => Some("there is nothing where a medium should be"),
+        Some(b'<') => Some("a page, and no medium, came from WeChat"),
+        Some(b'{') => Some("JSON, and no medium, came from WeChat"),
+        _ => None,
+    }
+}
+
 /// The same name, if it is one that [`content_type`] gives.
 pub(crate) fn known_content_type(name: &str) -> Option<&'static str> {
     let formats = Format::ALL.into_iter().map(Format::content_type);
@@ -323,6 +334,24 @@ fn markup(start: &[u8]) -> Foreign {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_no_medium_whatever_it_is_called() {
+        for (start, is_none) in [
+            (&b""[..], true),
+            (b"<html>", true),
+            (b"\xEF\xBB\xBF \r\n<!DOCTYPE html>", true),
+            (b"{\"errcode\":40007}", true),
+            (b" {", true),
+            (b"\x89PNG\r\n\x1a\n", false),
+            (b"\xff\xd8\xff", false),
+            (b"#!AMR\n", false),
+            (b"plain", false),
+            (b" ", false),
+        ] {
+            assert_eq!(no_medium(start).is_some(), is_none, "{start:?}");
+        }
+    }
 
     const MP4: &[u8] = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\0\x08";
 

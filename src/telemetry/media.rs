@@ -62,7 +62,7 @@ impl MediaMetrics {
             registry,
             gauges(
                 "wx_sidecar_media_cache_bytes",
-                "Bytes of media that are kept, in memory and on the disk.",
+                "Bytes that the media which are kept take, in memory and on the disk.",
             ),
         );
         let entries = registered(

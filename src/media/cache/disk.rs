@@ -9,8 +9,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use super::{Body, Kept, Key, Name};
 use crate::clock::Timestamp;
@@ -30,6 +32,8 @@ const LABEL: usize = MAGIC.len() + 4 + 32;
 /// What the names of media end with, and of what is being written.
 const SUFFIX: &str = ".media";
 const UNFINISHED: &str = ".unfinished";
+/// How much time there is between two searches for what has expired.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How many files are kept open, because they are asked for often.
 const MOST_OPEN: u64 = 64;
 
@@ -38,9 +42,15 @@ pub(super) struct Disk {
     directory: PathBuf,
     most: u64,
     /// What there is, as far as is known. Guards the map, for a look or a change.
-    index: Mutex<Lru<Key, Entry>>,
+    index: Mutex<Index>,
     open: Mutex<Lru<Key, Kept>>,
     metrics: Arc<MediaMetrics>,
+}
+
+struct Index {
+    entries: Lru<Key, Entry>,
+    /// When it is next searched for what has expired, if there is no room.
+    next_purge: Timestamp,
 }
 
 #[derive(Clone, Copy)]
@@ -56,8 +66,11 @@ pub(in crate::media) struct Draft {
     beginning: u64,
 }
 
+/// A file of no use, which is removed when this is dropped.
+struct Left(PathBuf);
+
 /// What a file says of its medium.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Label {
     appid: String,
     media_id: String,
@@ -90,10 +103,21 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // Who reads it still has it; if it cannot be removed, the next start tries again.
-            let _left = fs::remove_file(path);
+        let Some(path) = self.path.take() else {
+            return;
+        };
+        // A disk may be slow, and the thread has others to serve.
+        let left = Left(path);
+        if let Ok(runtime) = Handle::try_current() {
+            let _detached = runtime.spawn_blocking(move || drop(left));
         }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        // Who reads it still has it; if it cannot be removed, the next start tries again.
+        let _left = fs::remove_file(&self.0);
     }
 }
 
@@ -102,10 +126,18 @@ impl Disk {
         Self {
             directory: directory.to_owned(),
             most,
-            index: Mutex::new(Lru::new(most)),
+            index: Mutex::new(Index {
+                entries: Lru::new(most),
+                next_purge: Timestamp::from_millis(0),
+            }),
             open: Mutex::new(Lru::new(MOST_OPEN)),
             metrics,
         }
+    }
+
+    /// Whether there is room for a medium of this length, if all others make room.
+    pub(super) fn fits(&self, length: u64) -> bool {
+        weight(length) <= self.most
     }
 
     /// A new file. Makes the directory if it is not there.
@@ -155,6 +187,10 @@ impl Disk {
         let (Some(path), Some(length)) = (draft.path.as_ref(), head.length) else {
             return Ok(());
         };
+        // It may be from before a change of configuration.
+        if path.parent() != Some(&self.directory) {
+            return Ok(());
+        }
         if let Some(bytes) = bytes {
             draft.file.write_all_at(bytes, BEGINNING)?;
         }
@@ -181,7 +217,7 @@ impl Disk {
             lock(&self.open).remove(key);
             return None;
         }
-        lock(&self.index).get(key);
+        lock(&self.index).entries.get(key);
         Some(kept)
     }
 
@@ -253,7 +289,7 @@ impl Disk {
             let entry = Entry {
                 expires_at: head.expires_at(),
             };
-            if lock(&self.index).get(&key).is_none() {
+            if lock(&self.index).entries.get(&key).is_none() {
                 self.note(key, entry, head.length.unwrap_or_default(), now);
             }
         }
@@ -264,11 +300,15 @@ impl Disk {
     fn note(&self, key: Key, entry: Entry, length: u64, now: Timestamp) {
         let (expired, given_up) = {
             let mut index = lock(&self.index);
-            let expired = match index.weight() + length > self.most {
-                true => index.purge(|entry| entry.expires_at <= now),
+            let is_full = index.entries.weight() + weight(length) > self.most;
+            let expired = match is_full && index.next_purge <= now {
+                true => {
+                    index.next_purge = now.plus(PURGE_EVERY);
+                    index.entries.purge(|entry| entry.expires_at <= now)
+                }
                 false => Vec::new(),
             };
-            (expired, index.put(key, entry, length))
+            (expired, index.entries.put(key, entry, weight(length)))
         };
         self.metrics.evicted(Tier::Disk, "expired", expired.len());
         self.metrics.evicted(Tier::Disk, "size", given_up.len());
@@ -293,9 +333,11 @@ impl Disk {
         let mut index = lock(&self.index);
         for key in keys {
             open.remove(key);
-            index.remove(key);
+            index.entries.remove(key);
         }
-        self.metrics.holds(Tier::Disk, index.len(), index.weight());
+        let entries = &index.entries;
+        self.metrics
+            .holds(Tier::Disk, entries.len(), entries.weight());
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -323,7 +365,15 @@ impl Label {
         bytes.extend_from_slice(&crypto::sha256(&text));
         bytes.extend_from_slice(&text);
         if bytes.len() as u64 > BEGINNING {
-            return Err(io::Error::other("what is said of the medium is too long"));
+            return match &self.name {
+                // Only what the file is called can be that long, and it can do without.
+                Some(_) => Self {
+                    name: None,
+                    ..self.clone()
+                }
+                .to_bytes(),
+                None => Err(io::Error::other("what is said of the medium is too long")),
+            };
         }
         bytes.resize(BEGINNING as usize, 0);
         Ok(bytes)
@@ -339,6 +389,11 @@ impl Label {
         }
         serde_json::from_slice(text).ok()
     }
+}
+
+/// What a medium of this length takes of the disk.
+fn weight(length: u64) -> u64 {
+    BEGINNING + length
 }
 
 /// What a file says of itself; `None` if it is not what it says, or says nothing.

@@ -100,7 +100,7 @@ fn files_in(directory: &Path) -> Vec<std::path::PathBuf> {
 
 #[tokio::test]
 async fn what_is_small_is_in_memory_until_others_need_the_room() {
-    let shelf = Shelf::new("memory_cache_size = \"10B\"\n").await;
+    let shelf = Shelf::new("memory_cache_size = \"1034B\"\n").await;
     shelf.keep("a", b"aaaa").await;
     shelf.keep("b", b"bbbb").await;
     assert_eq!(shelf.had("a").await.as_deref(), Some(&b"aaaa"[..]));
@@ -111,10 +111,10 @@ async fn what_is_small_is_in_memory_until_others_need_the_room() {
         "it was not used for the longest"
     );
     assert!(shelf.had("a").await.is_some() && shelf.had("c").await.is_some());
-    shelf.keep("d", b"more than there is room for").await;
-    assert_eq!(shelf.had("d").await, None);
+    shelf.keep("d", &[7; 600]).await;
+    assert_eq!(shelf.had("d").await, None, "there is no room for it");
     let bytes = shelf.metric("wx_sidecar_media_cache_bytes{tier=\"memory\"}");
-    assert_eq!(bytes.as_deref(), Some("8"));
+    assert_eq!(bytes.as_deref(), Some("1032"), "with what entries take");
     let given_up = "wx_sidecar_media_cache_evictions_total{reason=\"size\",tier=\"memory\"}";
     assert_eq!(shelf.metric(given_up).as_deref(), Some("1"));
 }
@@ -233,17 +233,19 @@ async fn what_is_damaged_is_removed_and_not_served() {
 #[tokio::test]
 async fn the_oldest_files_make_room() {
     let directory = tempfile::tempdir().unwrap();
-    let shelf = Shelf::on_disk(directory.path(), "cache_size = \"10B\"\n").await;
+    let shelf = Shelf::on_disk(directory.path(), "cache_size = \"8202B\"\n").await;
     shelf.keep("a", b"aaaa").await;
     shelf.keep("b", b"bbbb").await;
     assert!(shelf.had("a").await.is_some());
     shelf.keep("c", b"cccc").await;
     assert_eq!(shelf.had("b").await, None);
     assert!(shelf.had("a").await.is_some() && shelf.had("c").await.is_some());
-    shelf.keep("d", b"more than there is room for").await;
+    shelf.keep("d", &[7; 5000]).await;
     assert_eq!(files_in(directory.path()).len(), 2);
+    let bytes = shelf.metric("wx_sidecar_media_cache_bytes{tier=\"disk\"}");
+    assert_eq!(bytes.as_deref(), Some("8200"), "with what files begin with");
     // With less room, a start makes do with it.
-    Shelf::on_disk(directory.path(), "cache_size = \"5B\"\n").await;
+    Shelf::on_disk(directory.path(), "cache_size = \"5000B\"\n").await;
     assert_eq!(files_in(directory.path()).len(), 1);
 }
 
@@ -262,7 +264,8 @@ async fn a_start_removes_what_a_killed_process_left_and_nothing_else() {
     // Another process starts while this one writes.
     Shelf::on_disk(directory.path(), "").await;
     assert_eq!(files_in(directory.path()).len(), 3);
-    drop(draft);
+    // Where there is no runtime that could do it aside.
+    std::thread::spawn(move || drop(draft)).join().unwrap();
     left = files_in(directory.path());
     left.sort();
     assert_eq!(left, [at("notes.txt"), at("x.media")]);
@@ -289,4 +292,67 @@ async fn a_disk_that_refuses_is_told_and_counted() {
     assert_eq!(failed("write").as_deref(), Some("1"));
     assert_eq!(failed("open").as_deref(), Some("1"), "the scan");
     assert!(shelf.cache.draft().await.is_err());
+}
+
+#[tokio::test]
+async fn what_will_be_kept_is_told_before_it_is_there() {
+    const MIB: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let disk = format!(
+        "memory_cache_size = \"none\"\ncache_dir = \"{}\"\ncache_size = \"1MiB\"\n",
+        directory.path().display()
+    );
+    for (lines, length, expected) in [
+        ("memory_cache_size = \"1MiB\"\n", Some(256 * 1024), true),
+        (
+            "memory_cache_size = \"1MiB\"\n",
+            Some(256 * 1024 + 1),
+            false,
+        ),
+        ("memory_cache_size = \"1MiB\"\n", None, false),
+        ("memory_cache_size = \"none\"\n", Some(1), false),
+        (&disk, Some(MIB - 4096), true),
+        (&disk, Some(MIB), false),
+        (&disk, None, false),
+        (&disk.replace("1MiB", "40MiB"), None, true),
+    ] {
+        let shelf = Shelf::unscanned(lines);
+        assert_eq!(
+            shelf.cache.would_keep(length),
+            expected,
+            "{lines} {length:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_for_a_label_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Shelf::on_disk(directory.path(), "").await;
+    let head = Head {
+        name: Some("猫".repeat(2000)),
+        ..head(6, START)
+    };
+    let whole = Whole::InMemory(Bytes::from_static(b"medium"));
+    shelf.cache.keep(&name("a"), &head, whole).await;
+    let kept = shelf.cache.on_disk(&name("a")).await.unwrap();
+    assert_eq!(kept.head, Head { name: None, ..head });
+}
+
+#[tokio::test]
+async fn a_draft_of_another_directory_is_not_kept() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let before = Shelf::on_disk(one.path(), "").await;
+    let after = Shelf::on_disk(other.path(), "").await;
+    let draft = before.cache.draft().await.unwrap();
+    draft
+        .file()
+        .write_all_at(b"medium", draft.beginning())
+        .unwrap();
+    let whole = Whole::OnDisk(draft);
+    after.cache.keep(&name("a"), &head(6, START), whole).await;
+    assert_eq!(after.had("a").await, None);
+    assert_eq!(files_in(other.path()).len(), 0);
+    let left = after.metric("wx_sidecar_media_cache_errors_total{op=\"write\"}");
+    assert_eq!(left, None, "it is no failure");
 }
