@@ -14,13 +14,12 @@ use tokio::runtime::Handle;
 
 use super::cache::{Body, Cache, Kept, Key, Name};
 use super::fill::{Fill, Head, Known, Room};
-use super::lru::Lru;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::domain::{AppId, MediaId};
 use crate::error::{Error, Kind, Side};
 use crate::gateway::{Films, Gateway, Memory};
-use crate::resilience::BufferBudget;
+use crate::resilience::{BufferBudget, Lru};
 use crate::telemetry::media::{Lookup, MediaMetrics};
 use crate::telemetry::metrics::Metrics;
 use crate::wechat::media::LIFE;
