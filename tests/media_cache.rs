@@ -274,7 +274,7 @@ fn parts_of_what_is_on_its_way_are_served_and_who_leaves_stops_nothing() {
             ("bytes=5000000-5242879", 5_000_000..5 * MIB),
         ] {
             let part = stage.get_with("film", &[("Range", range)]);
-            assert_eq!(part.status, 206, "{}", part.text());
+            assert_eq!(part.status, 206, "{range}");
             assert!(part.body == whole[bytes], "{range}");
         }
         let mut leaves = ask(stage.rig.address(), &stage.session, "film");
@@ -337,11 +337,14 @@ fn what_breaks_off_is_not_kept_and_the_next_gets_all_of_it() {
         let asked = wechat.targets();
         let asked = asked.iter().filter(|target| target.starts_with(GET));
         assert_eq!(asked.count(), 2);
+        if media.contains("cache_dir") {
+            eventually("it is not kept", || is_hit(&stage.get("torn")));
+            eventually("something is left", || {
+                unfinished(directory.path()).is_empty()
+            });
+            assert_eq!(files_in(directory.path()).len(), 1);
+        }
     }
-    eventually("something is left", || {
-        let files = files_in(directory.path());
-        files.len() == 1 && files[0].extension().is_some_and(|it| it == "media")
-    });
 }
 
 #[test]
@@ -358,7 +361,7 @@ fn a_reset_in_the_middle_never_looks_like_the_end() {
         // The reset may overtake the head, and what has no head yet may be asked for again.
         match answer.status {
             200 => assert!(answer.truncated || answer.body == whole),
-            status => assert_eq!(status, 502, "{}", answer.text()),
+            status => assert_eq!(status, 502),
         }
         stage.rig.sim.clear_faults();
         assert!(stage.get(&id).body == whole);
@@ -396,14 +399,13 @@ fn what_wechat_does_not_have_is_a_404_whatever_it_is_called_and_is_believed_for_
         assert_eq!(stage.metric(IN_MEMORY), 0.0);
         stage.rig.advance(Duration::from_secs(1));
         let answer = stage.get(&id);
-        assert!(answer.body == picture(1000), "{}", answer.text());
+        assert!(answer.body == picture(1000), "{}", answer.status);
         assert_eq!(stage.calls(), 2);
     }
 }
 
 #[test]
 fn what_is_no_medium_is_a_problem_and_not_kept() {
-    let directory = tempfile::tempdir().unwrap();
     for (effect, status, slug) in [
         (
             raw(Some("image/jpeg"), "{\"errcode\":-1}"),
@@ -446,12 +448,13 @@ fn what_is_no_medium_is_a_problem_and_not_kept() {
         (raw(Some("image/png"), ""), 502, "wechat-invalid"),
         (Effect::Empty, 502, "wechat-invalid"),
     ] {
-        let directory = directory.path().display();
-        let stage = Stage::simulated(&format!("cache_dir = \"{directory}\""));
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().display();
+        let stage = Stage::simulated(&format!("cache_dir = \"{place}\""));
         let id = upload(&stage.rig, "image", "a.png", &picture(1000));
         stage.rig.sim.fault(Fault::for_ever(GET, effect.clone()));
         let told = stage.get(&id);
-        assert_eq!(told.status, status, "{effect:?}: {}", told.text());
+        assert_eq!(told.status, status, "{effect:?}");
         let problem = told.json();
         let kind = problem["type"].as_str().unwrap();
         assert!(kind.ends_with(slug), "{effect:?}: {problem}");
@@ -460,11 +463,7 @@ fn what_is_no_medium_is_a_problem_and_not_kept() {
         stage.rig.sim.clear_faults();
         if status == 502 {
             let answer = stage.get(&id);
-            assert!(
-                answer.body == picture(1000),
-                "{effect:?}: {}",
-                answer.text()
-            );
+            assert!(answer.body == picture(1000), "{effect:?}");
         }
     }
 }
@@ -739,7 +738,10 @@ fn a_sidecar_that_ends_serves_who_waits_and_leaves_nothing_half_written() {
     for somebody_waits in [true, false] {
         let go = Signal::default();
         let (wechat, _) = in_halves(&whole, &go);
-        let apart = Apart::start(&wechat, "", &only_disk(directory.path()));
+        // Nobody tells a sidecar that a client of HTTP/1.1 has left, as long as there is nothing to send to it.
+        let patience = if somebody_waits { "20s" } else { "1s" };
+        let inbound = format!("drain_timeout = \"{patience}\"");
+        let apart = Apart::start(&wechat, &inbound, &only_disk(directory.path()));
         let mut client = ask(
             apart.run.inbound,
             &apart.session,
@@ -756,7 +758,7 @@ fn a_sidecar_that_ends_serves_who_waits_and_leaves_nothing_half_written() {
             assert!(client.read_exact(whole.len()) == whole);
         }
         drop(client);
-        assert_eq!(apart.run.process.end(), (0, String::new()));
+        assert_eq!(apart.run.process.end().0, 0);
         assert!(unfinished(directory.path()).is_empty());
     }
 }
@@ -786,7 +788,7 @@ fn a_full_disk_costs_nobody_a_medium(directory: &Path, wrapper: &[&str]) {
     let errors = "wx_sidecar_media_cache_errors_total{op=\"write\"}";
     for round in 1..=2 {
         let answer = apart.get("large");
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.status, 200);
         assert!(answer.body == whole && !answer.truncated);
         assert_eq!(apart.metric(errors), f64::from(round));
     }

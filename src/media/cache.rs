@@ -198,19 +198,22 @@ impl Cache {
         }
     }
 
-    /// Keeps a medium. What cannot be kept has been served all the same.
-    pub(super) async fn keep(&self, name: &Name, head: &Head, whole: Whole) {
-        let key = name.key();
-        let kept = |body| Kept {
-            head: head.clone(),
-            body,
-        };
+    /// Keeps a medium in memory, if it is there and small enough.
+    pub(super) fn keep_in_memory(&self, name: &Name, head: &Head, whole: &Whole) {
+        if let Whole::InMemory(bytes) = whole {
+            let kept = Kept {
+                head: head.clone(),
+                body: Body::Memory(bytes.clone()),
+            };
+            self.remember(name.key(), kept);
+        }
+    }
+
+    /// Keeps a medium on the disk. What cannot be kept has been served all the same.
+    pub(super) async fn keep_on_disk(&self, name: &Name, head: &Head, whole: Whole) {
         let (draft, bytes) = match whole {
             Whole::OnDisk(draft) => (Some(draft), None),
-            Whole::InMemory(bytes) => {
-                self.remember(key, kept(Body::Memory(bytes.clone())));
-                (None, Some(bytes))
-            }
+            Whole::InMemory(bytes) => (None, Some(bytes)),
         };
         let Some(disk) = &self.disk else {
             return;

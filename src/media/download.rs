@@ -293,8 +293,8 @@ impl Downloads {
 }
 
 impl Landing {
-    /// Finds the medium and stores it. Only then is the flight over, so whoever comes later finds it stored. If it fails,
-    /// the flight is over before anybody hears of that, so whoever tries again tries again.
+    /// Finds the medium and stores it. Only then is the flight over, so whoever comes later finds it stored. If nothing is to
+    /// be stored, or it fails, the flight is over before anybody hears of that, so whoever tries again does.
     async fn fly(self, way: &Way, name: Name) {
         let (keep, fill) = (&self.keep, &self.fill);
         let cache = keep.cache.load_full();
@@ -316,12 +316,19 @@ impl Landing {
         };
         match taken {
             Ok((head, whole)) => {
-                // Readers need not wait for what follows.
-                fill.end(Ok(()));
-                if let Some(whole) = whole {
-                    // Another than at the start, if the configuration has changed.
-                    let cache = keep.cache.load_full();
-                    cache.keep(&name, &head, whole).await;
+                // Another than at the start, if the configuration has changed.
+                let cache = keep.cache.load_full();
+                match whole.filter(|_| cache.would_keep(head.length)) {
+                    None => {
+                        self.is_over();
+                        fill.end(Ok(()));
+                    }
+                    Some(whole) => {
+                        cache.keep_in_memory(&name, &head, &whole);
+                        // Nobody need wait for the disk.
+                        fill.end(Ok(()));
+                        cache.keep_on_disk(&name, &head, whole).await;
+                    }
                 }
             }
             Err(error) => {
