@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use super::connector::{Connector, connector};
 use super::payload::{Cause, Outgoing, Payload};
+use super::video::Address;
 use crate::config;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::answer;
@@ -39,8 +40,10 @@ const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
     pool: legacy::Client<Connector, Outgoing>,
+    /// As `pool`, to public addresses only.
+    outside: legacy::Client<Connector, Outgoing>,
     endpoints: Vec<config::Endpoint>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// Endpoints without a connection in the log, by their place in the list.
     unreachable: Throttle<usize>,
 }
@@ -79,14 +82,19 @@ pub(super) enum Failure {
 
 impl Client {
     /// Connections live on `home`, and without one on the runtime that opens them.
-    pub(super) fn new(wechat: &config::Wechat, home: Option<Handle>) -> Self {
-        Self {
-            pool: legacy::Client::builder(Spawner(home.clone()))
+    pub(super) fn new(wechat: &config::Wechat, home: Option<&Handle>) -> Self {
+        let connector = connector(wechat, home.cloned());
+        let pool = |connector| {
+            legacy::Client::builder(Spawner(home.cloned()))
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MAX_IDLE)
                 .pool_timer(TokioTimer::new())
                 .http1_max_buf_size(MAX_HEADER)
-                .build(connector(wechat, home)),
+                .build(connector)
+        };
+        Self {
+            outside: pool(connector.to_the_outside()),
+            pool: pool(connector),
             endpoints: wechat.endpoints.clone(),
             timeout: wechat.timeout,
             unreachable: Throttle::default(),
@@ -136,6 +144,28 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Asks for a file that is at `address`, and gives the answer as soon as its head is there.
+    pub(super) async fn fetch(
+        &self,
+        question: &Question<'_>,
+        address: &Address,
+    ) -> Result<Response<Incoming>, Failure> {
+        let request = request(&address.endpoint, question)
+            .map_err(|error| Failure::NotConnected(Box::new(error)))?;
+        let pool = match address.is_ours {
+            true => &self.pool,
+            false => &self.outside,
+        };
+        match tokio::time::timeout(self.timeout, pool.request(request)).await {
+            Ok(answer) => answer.map_err(failure),
+            Err(_) => Err(Failure::Timeout),
+        }
+    }
+
+    pub(super) fn endpoints(&self) -> &[config::Endpoint] {
+        &self.endpoints
     }
 
     /// Asks at the first endpoint that can be connected to.

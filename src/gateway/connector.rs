@@ -41,6 +41,8 @@ use crate::config;
 #[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector<Names>,
+    names: Names,
+
     proxy: Option<Arc<Proxy>>,
     tls: Arc<ClientConfig>,
     timeout: Duration,
@@ -103,18 +105,23 @@ pub(super) fn connector(wechat: &config::Wechat, home: Option<Handle>) -> Connec
 }
 
 fn connector_by(wechat: &config::Wechat, names: Names, home: Option<Handle>) -> Connector {
-    let mut tcp = HttpConnector::new_with_resolver(names);
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    // Divided among the addresses of a name, so that a dead one leaves time for the next; IPv4 and IPv6 are raced.
-    tcp.set_connect_timeout(Some(wechat.connect_timeout));
     Connector {
-        tcp,
+        tcp: tcp(names.clone(), wechat.connect_timeout),
+        names,
         proxy: wechat.egress_proxy.as_ref().map(Proxy::new).map(Arc::new),
         tls: Arc::new(tls(wechat.authorities.as_ref())),
         timeout: wechat.connect_timeout,
         home,
     }
+}
+
+fn tcp(names: Names, timeout: Duration) -> HttpConnector<Names> {
+    let mut tcp = HttpConnector::new_with_resolver(names);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    // Divided among the addresses of a name, so that a dead one leaves time for the next; IPv4 and IPv6 are raced.
+    tcp.set_connect_timeout(Some(timeout));
+    tcp
 }
 
 impl Service<Uri> for Connector {
@@ -141,6 +148,19 @@ impl Service<Uri> for Connector {
 }
 
 impl Connector {
+    /// One for names that somebody else has told us, which must lead to public addresses. A proxy looks names up by itself;
+    /// its own may lead anywhere.
+    pub(super) fn to_the_outside(&self) -> Self {
+        let names = match &self.proxy {
+            None => self.names.public(),
+            Some(_) => self.names.clone(),
+        };
+        Self {
+            tcp: tcp(names, self.timeout),
+            ..self.clone()
+        }
+    }
+
     async fn connect(&mut self, to: Uri) -> Result<Connection, Unconnected> {
         let deadline = Instant::now() + self.timeout;
         let is_tls = to.scheme() == Some(&Scheme::HTTPS);

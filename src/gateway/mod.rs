@@ -11,12 +11,14 @@ mod client;
 mod connector;
 mod envelope;
 mod line;
+mod media;
 mod names;
 mod payload;
 mod relay;
 mod repeat;
 mod upload;
 mod usage;
+mod video;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use line::{Call, Line};
 use repeat::Repeats;
 use usage::Usage;
 
+pub(crate) use media::Fetched;
 pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
 pub(crate) use upload::{Uploaded, Uploading};

@@ -2,7 +2,9 @@
 //!
 //! Nothing here writes HTTP: an upload becomes a value or an error, a medium becomes what is known of it and its bytes.
 
+mod cache;
 mod download;
+mod fill;
 mod kind;
 mod name;
 mod query;
@@ -13,7 +15,7 @@ mod urls;
 
 use std::sync::Arc;
 
-pub(crate) use download::{Chunk, Downloads, Medium};
+pub(crate) use download::{Chunk, Downloads, Medium, Memory};
 pub(crate) use query::{Repeated, text as parameter};
 pub(crate) use reply::{Asked, Manner, Plan};
 pub(crate) use upload::{Incoming, Received, Uploads};
@@ -21,6 +23,7 @@ pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::resilience::BufferBudget;
 
 /// Media, as the configuration wants them dealt with.
 pub(crate) struct Media {
@@ -31,10 +34,15 @@ pub(crate) struct Media {
 
 impl Media {
     /// Media of the app that `config` is for; `None` if they are not to be dealt with.
-    pub(crate) fn new(config: &Config, gateway: Arc<Gateway>) -> Option<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        gateway: Arc<Gateway>,
+        memory: &Memory,
+        budget: &BufferBudget,
+    ) -> Option<Self> {
         config.media.enabled.then(|| Self {
-            uploads: Uploads::new(config, gateway),
-            downloads: Downloads,
+            uploads: Uploads::new(config, Arc::clone(&gateway)),
+            downloads: Downloads::new(config, gateway, memory, budget),
             urls: Urls::new(config),
         })
     }

@@ -58,7 +58,7 @@ impl Room {
         }
     }
 
-    fn buffer(&self) -> Buffered {
+    pub(crate) fn buffer(&self) -> Buffered {
         self.budget.body(self.limit)
     }
 }

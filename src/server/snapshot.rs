@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
-use crate::media::Media;
+use crate::media::{self, Media};
 use crate::open_data::Opener;
 use crate::outbound::{Callers, Rules};
 use crate::push::{Annotator, Bus};
@@ -58,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
     pub(crate) wechat: Memory,
+    pub(crate) media: media::Memory,
     pub(crate) bus: Option<Arc<Bus>>,
     /// Media that WeChat is judging.
     pub(crate) traces: Arc<Traces>,
@@ -67,7 +68,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Connections to WeChat will live on `home`.
-    pub(crate) fn new(home: Handle, clock: Clock, bus: Option<Arc<Bus>>) -> Self {
+    pub(crate) fn new(
+        home: Handle,
+        clock: Clock,
+        bus: Option<Arc<Bus>>,
+        metrics: &Metrics,
+    ) -> Self {
         let traces = Arc::<Traces>::default();
         if let Some(bus) = &bus {
             bus.annotate(annotator(&traces));
@@ -75,6 +81,11 @@ impl Shared {
         Self {
             bus,
             traces,
+            media: media::Memory::new(
+                Some(home.clone()),
+                clock.clone(),
+                Arc::clone(metrics.media()),
+            ),
             wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
         }
@@ -107,7 +118,12 @@ impl Snapshot {
         };
         Self {
             bus,
-            media: Media::new(&config, Arc::clone(&gateway)),
+            media: Media::new(
+                &config,
+                Arc::clone(&gateway),
+                &shared.media,
+                &shared.buffers,
+            ),
             content_check: ContentCheck::new(
                 &config,
                 Arc::clone(&gateway),

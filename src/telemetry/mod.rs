@@ -3,6 +3,7 @@
 mod breakers;
 pub(crate) mod ids;
 pub mod logs;
+pub(crate) mod media;
 pub mod metrics;
 pub(crate) mod push;
 pub(crate) mod requests;
