@@ -389,7 +389,7 @@ fn over_tls_it_is_the_same() {
 }
 
 /// A WeChat that gives out tokens and answers all else by a script of its own.
-fn wechat(script: impl Fn(&mut Connection, &str) + Send + Sync + 'static) -> FakeApp {
+pub(crate) fn wechat(script: impl Fn(&mut Connection, &str) + Send + Sync + 'static) -> FakeApp {
     FakeApp::start(move |connection| {
         while let Some(request) = connection.read_request().filter(|it| it.complete) {
             let target = request.target().to_owned();
@@ -416,7 +416,7 @@ fn wechat(script: impl Fn(&mut Connection, &str) + Send + Sync + 'static) -> Fak
 }
 
 /// A sidecar whose WeChat is a script, and a user of it.
-fn at(wechat: &FakeApp, inbound: &str, media: &str) -> (Rig, Session) {
+pub(crate) fn at(wechat: &FakeApp, inbound: &str, media: &str) -> (Rig, Session) {
     let sections = format!(
         "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"5s\"\n[media]\n{media}\n",
         wechat.url()

@@ -17,7 +17,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::Gateway;
 use super::payload::Payload;
-use super::relay::{AppAnswer, AppCall, Peeked, Shows};
+use super::relay::{AppAnswer, AppCall, Peeked, Shows, may_be_json};
 use crate::domain::MediaId;
 use crate::error::{Error, Kind, Side};
 use crate::wechat::answer::{self, Invalid};
@@ -145,7 +145,7 @@ impl Content {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(invalid("the file is packed, and nobody asked for that"));
         }
-        if rest.is_none() {
+        if rest.is_none() && may_be_json(&start) {
             match answer::parse(&start) {
                 Ok(answer) => {
                     let url = answer

@@ -382,7 +382,7 @@ fn without_errcode(status: StatusCode) -> Error {
 }
 
 /// Whether what begins like this may be a JSON object.
-fn may_be_json(start: &[u8]) -> bool {
+pub(super) fn may_be_json(start: &[u8]) -> bool {
     let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(start);
     let first = text.trim_ascii_start().first();
     first.is_none_or(|first| *first == b'{')

@@ -155,7 +155,7 @@ impl Downloads {
         })
     }
 
-    fn order(&self, id: &MediaId) -> Order {
+    pub(super) fn order(&self, id: &MediaId) -> Order {
         Order {
             appid: self.appid.clone(),
             id: id.clone(),

@@ -524,3 +524,155 @@ fn no_room() -> Error {
     let detail = "there is no room for the medium, neither on the disk nor in memory";
     Error::new(Kind::Overloaded, Side::Us, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::gateway::Memory;
+    use crate::media::Downloads;
+    use crate::media::download::Memory as Known;
+    use crate::resilience::BufferBudget;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A flight that nobody has begun, with so much memory for what the disk does not take.
+    fn flight(limit: u64) -> Flight {
+        let config = Config::from_toml(
+            "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
+             [inbound]\nupstream = \"http://127.0.0.1:9\"\n",
+        )
+        .unwrap();
+        let memory = Memory::new(Clock::default());
+        let metrics = Arc::new(Metrics::new());
+        let gateway = Arc::new(Gateway::new(&config.app, &config.wechat, &memory, metrics));
+        let id = MediaId::parse("a").unwrap();
+        let budget = BufferBudget::default();
+        let downloads = Downloads::new(&config, gateway, &Known::default(), &budget);
+        let order = downloads.order(&id);
+        Flight {
+            fills: Arc::new(Fills::new(None)),
+            key: Key::of(&order.appid, &id),
+            growth: Arc::new(Growth(watch::Sender::default())),
+            order: Order {
+                room: Room::new(None, &budget, limit),
+                ..order
+            },
+        }
+    }
+
+    fn writer(flight: &Flight, target: Target) -> Writer<'_> {
+        Writer {
+            flight,
+            length: None,
+            is_kept: false,
+            target,
+        }
+    }
+
+    fn piece(of: u8) -> Bytes {
+        Bytes::from(vec![of; 100_000])
+    }
+
+    /// All that can be read.
+    async fn content(growth: &Growth) -> Vec<u8> {
+        let mut content = Vec::new();
+        loop {
+            match growth.read(content.len() as u64).await.unwrap() {
+                Chunk::Bytes(bytes) => content.extend_from_slice(&bytes),
+                Chunk::File { file, at, length } => {
+                    let mut bytes = vec![0; usize::try_from(length).unwrap()];
+                    file.read_exact_at(&mut bytes, at).unwrap();
+                    content.extend_from_slice(&bytes);
+                }
+                Chunk::End => return content,
+            }
+        }
+    }
+
+    fn expected(count: u8) -> Vec<u8> {
+        (0..count).flat_map(piece).collect()
+    }
+
+    /// Takes no byte.
+    fn full() -> Target {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        Target::Nameless(Arc::new(file))
+    }
+
+    #[tokio::test]
+    async fn what_is_large_goes_to_a_file_and_reads_as_it_came() {
+        let flight = flight(0);
+        let mut writer = writer(&flight, Target::Memory);
+        for nth in 0..9 {
+            writer.add(piece(nth)).await.unwrap();
+            let (from, unwritten) = flight.growth.unwritten();
+            let held: usize = unwritten.iter().map(Bytes::len).sum();
+            assert!(from + held as u64 == 100_000 * (u64::from(nth) + 1));
+            assert!(held as u64 <= SMALL, "{held}");
+        }
+        assert!(matches!(writer.finish().await, Target::Nameless(_)));
+        flight.growth.end(Ok(()));
+        assert!(content(&flight.growth).await == expected(9));
+    }
+
+    #[tokio::test]
+    async fn what_is_small_stays_in_memory() {
+        let flight = flight(0);
+        let mut writer = writer(&flight, Target::Memory);
+        for nth in 0..2 {
+            writer.add(piece(nth)).await.unwrap();
+        }
+        assert!(matches!(writer.finish().await, Target::Memory));
+        flight.growth.end(Ok(()));
+        assert!(flight.growth.all() == expected(2));
+        assert!(content(&flight.growth).await == expected(2));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_full_costs_memory_as_far_as_that_goes() {
+        let flight = flight(550_000);
+        let mut writer = writer(&flight, full());
+        for nth in 0..8 {
+            writer.add(piece(nth)).await.unwrap();
+        }
+        assert!(matches!(writer.target, Target::Refused));
+        let error = writer.add(piece(8)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Overloaded);
+        assert!(matches!(writer.finish().await, Target::Refused));
+        flight.growth.end(Ok(()));
+        assert!(content(&flight.growth).await == expected(8));
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_is_told_to_who_waits_and_who_comes_later() {
+        let flight = flight(0);
+        let mut writer = writer(&flight, Target::Memory);
+        writer.add(piece(0)).await.unwrap();
+        let growth = Arc::clone(&flight.growth);
+        let waiting = tokio::spawn(async move { growth.read(100_000).await.map(drop) });
+        tokio::task::yield_now().await;
+        let growth = Arc::clone(&flight.growth);
+        drop(flight);
+        assert!(waiting.await.unwrap().is_err());
+        assert!(growth.read(0).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_is_wanted_by_nobody_gives_up_its_place_in_the_queue() {
+        let flight = flight(0);
+        let all = u32::try_from(MOST).unwrap();
+        let fills = Arc::clone(&flight.fills);
+        let _taken = fills.places.acquire_many(all).await.unwrap();
+        let waiting = flight.growth.wait();
+        fills
+            .flights()
+            .insert(flight.key, Arc::clone(&flight.growth));
+        let placed = tokio::spawn(async move { flight.place().await.map(drop).is_err() });
+        tokio::task::yield_now().await;
+        assert!(!placed.is_finished(), "somebody wants it");
+        drop(waiting);
+        assert!(placed.await.unwrap());
+        assert!(fills.flights().is_empty());
+    }
+}

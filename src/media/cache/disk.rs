@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use tempfile::TempPath;
+use tokio::runtime::Handle;
 
 use super::entry::{HEADER, LOOK, Label, Unfit};
 use super::lru::Lru;
@@ -44,7 +45,17 @@ pub(super) struct Disk {
 /// A file that is being written. Without [`Disk::keep`] it is gone when this is dropped.
 pub(crate) struct Draft {
     pub(crate) file: Arc<File>,
-    path: TempPath,
+    /// Until it has its name.
+    path: Option<TempPath>,
+}
+
+/// Removing it may wait for the disk, too.
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let (Some(path), Ok(runtime)) = (self.path.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(path));
+        }
+    }
 }
 
 impl Disk {
@@ -211,14 +222,14 @@ impl Disk {
         let _file_systems_without_locks = file.try_lock();
         Ok(Draft {
             file: Arc::new(file),
-            path,
+            path: Some(path),
         })
     }
 
     /// Gives a whole file its name. The content stands behind the header's place.
     pub(super) fn keep(
         &self,
-        draft: Draft,
+        mut draft: Draft,
         label: &Label,
         now: Timestamp,
     ) -> io::Result<Arc<Stored>> {
@@ -228,11 +239,13 @@ impl Disk {
         draft.file.write_all_at(&header, 0)?;
         draft.file.sync_all()?;
         let key = label.key();
-        let persisted = draft.path.persist(self.path(&key));
-        persisted.map_err(|error| error.error)?;
+        if let Some(path) = draft.path.take() {
+            let persisted = path.persist(self.path(&key));
+            persisted.map_err(|error| error.error)?;
+        }
         let stored = Arc::new(Stored {
             card: label.card.clone(),
-            place: Place::File(draft.file),
+            place: Place::File(Arc::clone(&draft.file)),
         });
         self.expire(now);
         self.index_as_used(key, &stored, now);
