@@ -102,6 +102,13 @@ bench-identity: cargo ## Measure decryption beside openssl, tokens, and that fai
 bench-push: cargo ## Measure message push in memory, with the journal and with Redis, 100,000 messages that wait; ARGS="--quick" is shorter
 	cargo bench --locked --bench push -- $(ARGS)
 
+.PHONY: bench-media
+bench-media: cargo ## Measure media beside nginx (installed with apt if missing): hits, misses, memory; ARGS="--quick" is shorter
+	@set -e; missing=; \
+	command -v nginx >/dev/null || missing+=" nginx"; \
+	$(install)
+	cargo bench --locked --bench media -- $(ARGS)
+
 .PHONY: lint
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
 	cargo fmt --check

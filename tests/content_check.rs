@@ -3,24 +3,34 @@
 //! The simulator calls a text risky that has `[risky]` in it, wherever a client hides it, so each evasion is tried with a
 //! text that must not arrive.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wx_sidecar::domain::AppId;
+use wx_sidecar::secret::Secret;
+use wx_sidecar::sim::push::PushOptions;
 use wx_sidecar::sim::{Effect, Fault, OpenDataKind, OpenDataOrder, Received};
 
-use crate::fake_app::{FakeApp, Request};
-use crate::http_client::{Response, chunked};
-use crate::rig::{Rig, Session};
+use crate::fake_app::{FakeApp, OK, Request};
+use crate::http_client::{Client, Response, chunked};
+use crate::rig::{APPID, Rig, Session, canary};
 
 const CHECK: &str = "/wxa/msg_sec_check";
+/// What a user writes is nobody's business but WeChat's and the app's.
+const PRIVATE: &str = "私密的文字 of a user";
+const MEDIA_CHECK: &str = "/wxa/media_check_async";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
+const PARTS: &str = "multipart/form-data; boundary=b";
 const ROUTES: &str = "[[route]]\npath = \"/comments\"\ntext_check = { field = \"content\", scene = \"comment\" }\n\
     [[route]]\npath = \"/posts\"\nmethods = [\"POST\", \"GET\"]\ntext_check = { field = [\"post.title\", \"post.body\"], scene = \"forum\" }\n\
     [[route]]\npath = \"/strict\"\ntext_check = { field = \"content\", scene = 1, on_review = \"refuse\" }\n\
     [[route]]\npath = \"/open\"\ntext_check = { field = \"content\", scene = 1, on_failure = \"open\" }\n\
     [[route]]\npath = \"/small\"\nbody_limit = \"1KiB\"\ntext_check = { field = \"content\", scene = 1 }\n\
     [[route]]\npath = \"/auth/login\"\nlogin = true\ntext_check = { field = \"nickname\", scene = \"profile\" }\n\
+    [[route]]\npath = \"/album\"\nmedia = \"upload\"\ntext_check = { field = [\"content\", \"post.title\"], scene = 1 }\n\
     [[route]]\npath = \"/both\"\nopen_data = true\ntext_check = { field = \"content\", scene = 1 }\n";
 
 /// A sidecar that checks, an app that takes everything, and a user.
@@ -32,8 +42,11 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let app = FakeApp::agreeable();
-        let rig = Rig::with(&app.url(), "", ROUTES);
+        Self::with(FakeApp::agreeable(), ROUTES)
+    }
+
+    fn with(app: FakeApp, sections: &str) -> Self {
+        let rig = Rig::with(&app.url(), "", sections);
         let session = rig.login("alice");
         Self { app, rig, session }
     }
@@ -255,6 +268,125 @@ fn a_risky_text_is_found_wherever_an_app_would_find_it() {
     desk.passed(0);
 }
 
+/// A form of parts, each with its head and its content.
+fn parts(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut form = Vec::new();
+    for (head, content) in parts {
+        form.extend_from_slice(
+            format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n").as_bytes(),
+        );
+        form.extend_from_slice(content);
+        form.extend_from_slice(b"\r\n");
+    }
+    form.extend_from_slice(b"--b--\r\n");
+    form
+}
+
+#[test]
+fn the_texts_of_a_form_with_parts_are_found_and_it_is_passed_on_byte_for_byte() {
+    let desk = Desk::new();
+    for part in [
+        ("name=\"content\"", &b"[risky]"[..]),
+        ("name=\"content[]\"", b"[risky]"),
+        (
+            "name=\"CONTENT\"\r\nContent-Type: text/plain; charset=utf-8",
+            b"[risky]",
+        ),
+        ("name=\"content\"; filename=\"\"", b"[risky]"),
+        ("name=\"content%5B%5D\"; filename=\"\"\r\nX: y", b"-"),
+        ("name=content", b"[risky]"),
+    ] {
+        let form = parts(&[
+            ("name=\"a\"", b"fine"),
+            part,
+            ("name=\"content\"", b"[risky:20001]"),
+        ]);
+        desk.post("/comments", PARTS, &form)
+            .problem(422, "content-risky");
+    }
+    let json = parts(&[(
+        "name=\"post\"\r\nContent-Type: application/json",
+        br#"{"title":"[risky]"}"#,
+    )]);
+    desk.post("/posts", PARTS, &json)
+        .problem(422, "content-risky");
+    desk.passed(0);
+    let form = parts(&[
+        ("name=\"content\"", "你好".as_bytes()),
+        ("name=\"file\"; filename=\"a.bin\"", b"[risky]\0\xff\r\n--c"),
+    ]);
+    let answer = desk.post("/comments", PARTS, &form);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.body, form);
+    assert_eq!(request.header("content-type"), Some(PARTS));
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert_eq!(desk.asked().last().unwrap()["content"], "你好");
+}
+
+#[test]
+fn a_part_that_some_app_would_read_otherwise_is_refused() {
+    let desk = Desk::new();
+    for part in [
+        ("name=\"content\"; filename=\"a.txt\"", &b"[risky]"[..]),
+        (
+            "name=\"content\"\r\nContent-Type: text/plain; charset=gbk",
+            b"[risky]",
+        ),
+        (
+            "name=\"content\"\r\nContent-Transfer-Encoding: base64",
+            b"W3Jpc2t5XQ==",
+        ),
+        ("name=\"content\"; name=\"a\"", b"[risky]"),
+        ("name=\"_charset_\"", b"gbk"),
+        ("name=\"content\"", b"\xc4\xe3[risky]"),
+    ] {
+        let answer = desk.post("/comments", PARTS, &parts(&[part]));
+        answer.problem(400, "bad-request");
+    }
+    let form = parts(&[("name=\"content\"", b"[risky]")]);
+    desk.post("/comments", "multipart/form-data", &form)
+        .problem(400, "bad-request");
+    desk.post("/comments", PARTS, &form[..form.len() - 5])
+        .problem(400, "bad-request");
+    let other = "multipart/form-data; boundary=b; charset=gbk";
+    desk.post("/comments", other, &form)
+        .problem(415, "unsupported-media-type");
+    desk.post("/album", other, &form)
+        .problem(415, "unsupported-media-type");
+    desk.passed(0);
+}
+
+#[test]
+fn a_form_whose_text_is_refused_uploads_nothing() {
+    let desk = Desk::new();
+    let picture = picture();
+    let form = |text: &str| {
+        let file = (
+            "name=\"photo\"; filename=\"a.png\"\r\nContent-Type: image/png",
+            &picture[..],
+        );
+        parts(&[file, ("name=\"post[title]\"", text.as_bytes())])
+    };
+    let problem = desk
+        .post("/album", PARTS, &form("[risky:20013]"))
+        .problem(422, "content-risky");
+    assert_eq!(problem["field"], "post.title");
+    assert_eq!(desk.rig.sim.calls("/cgi-bin/media/upload"), 0);
+    desk.passed(0);
+    let answer = desk.post("/album", PARTS, &form("我的照片"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = &desk.passed(1)[0];
+    assert_eq!(request.header("x-wx-text-check"), Some("pass"));
+    assert_eq!(request.header("x-wx-media"), Some("1"));
+    assert_eq!(desk.rig.sim.calls("/cgi-bin/media/upload"), 1);
+    // Without a form the route checks as any other.
+    desk.post("/album", JSON, br#"{"content":"[risky]"}"#)
+        .problem(422, "content-risky");
+    desk.post("/album", "text/plain", b"x")
+        .problem(415, "unsupported-media-type");
+}
+
 #[test]
 fn a_body_that_could_be_read_in_two_ways_is_refused() {
     let desk = Desk::new();
@@ -420,13 +552,14 @@ fn what_wechat_does_not_judge_stays_here_unless_the_route_is_open() {
     ] {
         let desk = Desk::new();
         desk.fail(8, effect.clone());
-        let body = r#"{"content":"私密的文字 canary"}"#.as_bytes();
-        let problem = desk.post("/comments", JSON, body).problem(status, slug);
+        canary(PRIVATE);
+        let body = json!({ "content": PRIVATE }).to_string().into_bytes();
+        let problem = desk.post("/comments", JSON, &body).problem(status, slug);
         assert!(problem["hint"].is_string(), "{problem}");
-        assert!(!problem.to_string().contains("私密"), "{problem}");
+        assert!(!problem.to_string().contains(PRIVATE), "{problem}");
         desk.passed(0);
         // After 45009 the breaker is open: WeChat is not even asked.
-        assert_eq!(desk.post("/open", JSON, body).status, 200, "{effect:?}");
+        assert_eq!(desk.post("/open", JSON, &body).status, 200, "{effect:?}");
         assert_eq!(
             desk.passed(1)[0].header("x-wx-text-check"),
             Some("unchecked")
@@ -584,4 +717,150 @@ fn text_check_and_open_data_go_together() {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     assert!(body["run"]["openData"]["stepInfoList"].is_array(), "{body}");
     assert_eq!(body["content"], "fine");
+}
+
+const PUSH_TOKEN: &str = "ca9a41pushtoken01";
+const PUSH_KEY: &str = "ca9a41abcdefghijklmnopqrstuvwxyz0123456789B";
+
+/// `[push]` and `[media.check]`. The simulator judges what is not on this machine by its URL.
+fn judging(more: &str) -> String {
+    canary(PUSH_TOKEN);
+    canary(PUSH_KEY);
+    format!(
+        "[push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\nretry_cap = \"1s\"\n{more}\n\
+         [media]\nbase_url = \"https://mini.example.com\"\n[media.check]\nscene = \"social\"\n{ROUTES}"
+    )
+}
+
+/// Has WeChat push to the sidecar.
+fn push_to(rig: &Rig) {
+    let to = format!("http://{}/wx/push", rig.sidecar().inbound_addr());
+    let appid = AppId::parse(APPID).unwrap();
+    let options = PushOptions::new(to, appid, Secret::new(PUSH_TOKEN), Secret::new(PUSH_KEY));
+    let clock = rig.clock.clone();
+    rig.sim.push_to(PushOptions { clock, ..options }).unwrap();
+}
+
+fn picture() -> Vec<u8> {
+    let header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
+    [&header[..], &[0; 64]].concat()
+}
+
+fn upload(desk: &Desk) -> Value {
+    let file = "name=\"media\"; filename=\"a.png\"\r\nContent-Type: image/png";
+    let answer = desk.post("/wx/media", PARTS, &parts(&[(file, &picture())]));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn the_judgement_of_an_upload_comes_with_its_media_id() {
+    let app = FakeApp::agreeable();
+    let desk = Desk::with(app, &judging(""));
+    push_to(&desk.rig);
+    for count in 1..=3 {
+        let told = upload(&desk);
+        let pushed = desk.passed(count).pop().unwrap();
+        assert_eq!(pushed.header("x-wx-event"), Some("wxa_media_check"));
+        assert_eq!(pushed.header("x-wx-media-id"), told["media_id"].as_str());
+        let judged: Value = serde_json::from_slice(&pushed.body).unwrap();
+        assert!(told["trace_id"].is_string(), "{told}");
+        assert_eq!(judged["trace_id"], told["trace_id"]);
+    }
+    let asked = desk.rig.sim.received(MEDIA_CHECK).remove(0);
+    let asked: Value = serde_json::from_slice(&asked.body).unwrap();
+    assert_eq!(asked["media_type"], 2);
+    assert_eq!(asked["scene"], 4);
+    assert_eq!(asked["openid"], desk.session.openid);
+    let url = asked["media_url"].as_str().unwrap();
+    assert!(url.starts_with("https://mini.example.com/"), "{url}");
+    let asked = desk
+        .rig
+        .metric("wx_sidecar_media_checks_total{result=\"asked\"}");
+    assert_eq!(asked, 3.0);
+}
+
+#[test]
+fn a_judgement_that_waits_keeps_its_media_id_over_a_restart() {
+    let journal = tempfile::tempdir().unwrap();
+    let up = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&up);
+    let app = FakeApp::start(move |connection| {
+        while connection.read_request().is_some_and(|it| it.complete) {
+            let away = b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n";
+            connection.write(match seen.load(Ordering::SeqCst) {
+                true => OK,
+                false => away,
+            });
+        }
+    });
+    let more = format!("journal = \"{}\"", journal.path().display());
+    let mut desk = Desk::with(app, &judging(&more));
+    push_to(&desk.rig);
+    let told = upload(&desk);
+    let first = desk.app.requests(1).remove(0);
+    desk.rig.restart();
+    let tried = desk.app.requests(1).len();
+    up.store(true, Ordering::SeqCst);
+    let later = desk.app.requests(tried + 1).pop().unwrap();
+    for pushed in [first, later] {
+        assert_eq!(pushed.header("x-wx-media-id"), told["media_id"].as_str());
+    }
+}
+
+#[test]
+fn an_upload_stands_if_wechat_does_not_look_at_it() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    desk.rig
+        .sim
+        .fault(Fault::new(MEDIA_CHECK, 1, errcode(87020)));
+    let told = upload(&desk);
+    assert!(told["media_id"].is_string());
+    assert!(told["trace_id"].is_null(), "{told}");
+    let failed = desk
+        .rig
+        .metric("wx_sidecar_media_checks_total{result=\"error\"}");
+    assert_eq!(failed, 1.0);
+}
+
+#[test]
+fn the_judgement_of_what_the_app_has_checked_itself_comes_without_a_media_id() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    push_to(&desk.rig);
+    let question = json!({
+        "media_url": "https://mini.example.com/a", "media_type": 1, "version": 2, "scene": 1,
+        "openid": desk.session.openid,
+    });
+    let body = question.to_string();
+    let told = desk
+        .rig
+        .call("POST", MEDIA_CHECK, &[], body.as_bytes())
+        .json();
+    let pushed = desk.passed(1).remove(0);
+    assert_eq!(pushed.header("x-wx-media-id"), None);
+    let judged: Value = serde_json::from_slice(&pushed.body).unwrap();
+    assert_eq!(judged["trace_id"], told["trace_id"]);
+}
+
+#[test]
+fn a_reload_forgets_no_upload() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    // Nobody is pushed to yet, so what WeChat says of it is told by hand.
+    let told = upload(&desk);
+    let config = wx_sidecar::Config::from_toml(desk.rig.config()).unwrap();
+    desk.rig.sidecar().reload(config).unwrap();
+    push_to(&desk.rig);
+    let event = json!({
+        "kind": "event", "event": "wxa_media_check", "user": "alice",
+        "fields": { "trace_id": told["trace_id"], "version": 2, "result": { "suggest": "pass", "label": 100 } },
+    });
+    let sent = Client::connect(desk.rig.sim.addr()).request(
+        "POST",
+        "/_sim/push",
+        &[],
+        event.to_string().as_bytes(),
+    );
+    assert_eq!(sent.status, 200, "{}", sent.text());
+    let pushed = desk.app.requests(1).remove(0);
+    assert_eq!(pushed.header("x-wx-media-id"), told["media_id"].as_str());
 }

@@ -227,3 +227,61 @@ fn too_long() -> Error {
         "请减少单次请求中的文本：单个字段约 19000 字以内，多个字段合计更少",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Language;
+    use crate::wechat::content_check::Label;
+
+    #[test]
+    fn pictures_of_any_size_and_sound_are_judged_and_films_are_not() {
+        let types = media::Kind::ALL.map(media_type);
+        let (image, audio) = (Some(MediaType::Image), Some(MediaType::Audio));
+        assert_eq!(types, [image, audio, None, image]);
+    }
+
+    #[test]
+    fn what_one_piece_came_to_is_not_covered_by_another() {
+        let worst = [
+            Passed::Doubtful,
+            Passed::Unchecked,
+            Passed::Harmless,
+            Passed::Without,
+        ];
+        assert_eq!(
+            worst.into_iter().max().map(Passed::label),
+            Some("unchecked")
+        );
+        assert!(Passed::Doubtful > Passed::Harmless && Passed::Harmless > Passed::Without);
+    }
+
+    #[test]
+    fn a_refusal_says_what_and_where_in_both_languages() {
+        let judgement = Judgement {
+            suggest: Suggest::Risky,
+            label: Label(20_006),
+        };
+        let error = refused("post.title", judgement);
+        assert_eq!(error.status(), 422);
+        for (language, hint) in [
+            (Language::English, "change the text"),
+            (Language::Chinese, "请修改内容"),
+        ] {
+            let problem: serde_json::Value =
+                serde_json::from_slice(&error.to_problem("id", language)).unwrap();
+            assert_eq!(
+                problem["detail"],
+                "`post.title` is judged as crime (违法犯罪)"
+            );
+            assert_eq!(
+                (&problem["field"], &problem["label"]),
+                (&"post.title".into(), &20_006.into())
+            );
+            assert!(
+                problem["hint"].as_str().unwrap().starts_with(hint),
+                "{problem}"
+            );
+        }
+    }
+}

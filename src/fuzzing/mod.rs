@@ -8,6 +8,7 @@
 mod chunked;
 mod decoder;
 mod engine;
+mod form;
 mod headers;
 mod open_data;
 mod oracle;
@@ -20,6 +21,7 @@ mod stored;
 mod token;
 
 pub use chunked::chunked;
+pub use form::form;
 pub use headers::headers;
 pub use open_data::open_data;
 pub use path::path;
@@ -221,5 +223,5 @@ mod tests {
         };
     }
 
-    replays! { chunked headers open_data path proxy_header push request response stored token }
+    replays! { chunked form headers open_data path proxy_header push request response stored token }
 }

@@ -20,7 +20,6 @@ use tokio::runtime::Handle;
 
 use super::connector::{Connector, connector};
 use super::payload::{Cause, Outgoing, Payload};
-use super::video::Address;
 use crate::config;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::answer;
@@ -35,15 +34,13 @@ const MAX_IDLE: usize = 32;
 /// The largest header section of an answer, in bytes.
 const MAX_HEADER: usize = 64 * 1024;
 
-const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// A pool of connections to WeChat's endpoints.
 pub(super) struct Client {
     pool: legacy::Client<Connector, Outgoing>,
-    /// As `pool`, to public addresses only.
-    outside: legacy::Client<Connector, Outgoing>,
     endpoints: Vec<config::Endpoint>,
-    pub(super) timeout: Duration,
+    timeout: Duration,
     /// Endpoints without a connection in the log, by their place in the list.
     unreachable: Throttle<usize>,
 }
@@ -82,19 +79,9 @@ pub(super) enum Failure {
 
 impl Client {
     /// Connections live on `home`, and without one on the runtime that opens them.
-    pub(super) fn new(wechat: &config::Wechat, home: Option<&Handle>) -> Self {
-        let connector = connector(wechat, home.cloned());
-        let pool = |connector| {
-            legacy::Client::builder(Spawner(home.cloned()))
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(MAX_IDLE)
-                .pool_timer(TokioTimer::new())
-                .http1_max_buf_size(MAX_HEADER)
-                .build(connector)
-        };
+    pub(super) fn new(wechat: &config::Wechat, home: Option<Handle>) -> Self {
         Self {
-            outside: pool(connector.to_the_outside()),
-            pool: pool(connector),
+            pool: pool(connector(wechat, home.clone()), home),
             endpoints: wechat.endpoints.clone(),
             timeout: wechat.timeout,
             unreachable: Throttle::default(),
@@ -146,28 +133,6 @@ impl Client {
         }
     }
 
-    /// Asks for a file that is at `address`, and gives the answer as soon as its head is there.
-    pub(super) async fn fetch(
-        &self,
-        question: &Question<'_>,
-        address: &Address,
-    ) -> Result<Response<Incoming>, Failure> {
-        let request = request(&address.endpoint, question)
-            .map_err(|error| Failure::NotConnected(Box::new(error)))?;
-        let pool = match address.is_ours {
-            true => &self.pool,
-            false => &self.outside,
-        };
-        match tokio::time::timeout(self.timeout, pool.request(request)).await {
-            Ok(answer) => answer.map_err(failure),
-            Err(_) => Err(Failure::Timeout),
-        }
-    }
-
-    pub(super) fn endpoints(&self) -> &[config::Endpoint] {
-        &self.endpoints
-    }
-
     /// Asks at the first endpoint that can be connected to.
     async fn first_reachable(
         &self,
@@ -204,6 +169,19 @@ impl Client {
             request(endpoint, question).map_err(|error| Failure::NotConnected(Box::new(error)))?;
         self.pool.request(request).await.map_err(failure)
     }
+}
+
+/// Connections that are used again, and live on `home` if there is one.
+pub(super) fn pool(
+    connector: Connector,
+    home: Option<Handle>,
+) -> legacy::Client<Connector, Outgoing> {
+    legacy::Client::builder(Spawner(home))
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_timer(TokioTimer::new())
+        .http1_max_buf_size(MAX_HEADER)
+        .build(connector)
 }
 
 /// Runs what a connection has to have done, where the connection lives.
@@ -253,7 +231,7 @@ fn request(
     Ok(request)
 }
 
-fn failure(error: legacy::Error) -> Failure {
+pub(super) fn failure(error: legacy::Error) -> Failure {
     if error.is_connect() {
         return Failure::NotConnected(Box::new(error));
     }

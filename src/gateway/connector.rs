@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -41,8 +42,6 @@ use crate::config;
 #[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector<Names>,
-    names: Names,
-
     proxy: Option<Arc<Proxy>>,
     tls: Arc<ClientConfig>,
     timeout: Duration,
@@ -104,24 +103,28 @@ pub(super) fn connector(wechat: &config::Wechat, home: Option<Handle>) -> Connec
     connector_by(wechat, names, home)
 }
 
+/// The same, to nothing but addresses like these.
+pub(super) fn connector_to(
+    wechat: &config::Wechat,
+    only: fn(IpAddr) -> bool,
+    home: Option<Handle>,
+) -> Connector {
+    connector_by(wechat, Names::only(only), home)
+}
+
 fn connector_by(wechat: &config::Wechat, names: Names, home: Option<Handle>) -> Connector {
+    let mut tcp = HttpConnector::new_with_resolver(names);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    // Divided among the addresses of a name, so that a dead one leaves time for the next; IPv4 and IPv6 are raced.
+    tcp.set_connect_timeout(Some(wechat.connect_timeout));
     Connector {
-        tcp: tcp(names.clone(), wechat.connect_timeout),
-        names,
+        tcp,
         proxy: wechat.egress_proxy.as_ref().map(Proxy::new).map(Arc::new),
         tls: Arc::new(tls(wechat.authorities.as_ref())),
         timeout: wechat.connect_timeout,
         home,
     }
-}
-
-fn tcp(names: Names, timeout: Duration) -> HttpConnector<Names> {
-    let mut tcp = HttpConnector::new_with_resolver(names);
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    // Divided among the addresses of a name, so that a dead one leaves time for the next; IPv4 and IPv6 are raced.
-    tcp.set_connect_timeout(Some(timeout));
-    tcp
 }
 
 impl Service<Uri> for Connector {
@@ -148,19 +151,6 @@ impl Service<Uri> for Connector {
 }
 
 impl Connector {
-    /// One for names that somebody else has told us, which must lead to public addresses. A proxy looks names up by itself;
-    /// its own may lead anywhere.
-    pub(super) fn to_the_outside(&self) -> Self {
-        let names = match &self.proxy {
-            None => self.names.public(),
-            Some(_) => self.names.clone(),
-        };
-        Self {
-            tcp: tcp(names, self.timeout),
-            ..self.clone()
-        }
-    }
-
     async fn connect(&mut self, to: Uri) -> Result<Connection, Unconnected> {
         let deadline = Instant::now() + self.timeout;
         let is_tls = to.scheme() == Some(&Scheme::HTTPS);
@@ -339,14 +329,14 @@ fn with_port(uri: &Uri, usual: u16) -> Authority {
     authority(without_brackets(host), port)
 }
 
-fn without_brackets(host: &str) -> &str {
+pub(super) fn without_brackets(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::mpsc;
 
     use socket2::{Domain, Socket, Type};
@@ -401,6 +391,21 @@ mod tests {
             Some("no connection to api.test:443: it took too long")
         );
         drop(sender);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_an_address_that_is_not_wanted_leads_nowhere() {
+        let here = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = here.local_addr().unwrap().port();
+        let to: Uri = format!("http://localhost:{port}/").parse().unwrap();
+        let wechat = wechat(Duration::from_secs(60));
+        let outcome = connector_to(&wechat, |_| true, None).call(to.clone()).await;
+        assert!(outcome.is_ok(), "the name is one, and somebody listens");
+        let refused = connector_to(&wechat, |ip| !ip.is_loopback(), None)
+            .call(to)
+            .await;
+        let error = refused.err().unwrap();
+        assert!(matches!(error, Unconnected::Server(..)), "{error}");
     }
 
     #[tokio::test]

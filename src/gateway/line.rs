@@ -65,7 +65,7 @@ impl Line {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            client: Client::new(wechat, memory.home.as_ref()),
+            client: Client::new(wechat, memory.home.clone()),
             usage: Arc::clone(&memory.usage),
             breaker: Breaker::new(
                 &memory.breakers,

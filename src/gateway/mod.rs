@@ -51,6 +51,7 @@ pub(crate) use media::Fetched;
 pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
 pub(crate) use upload::{Uploaded, Uploading};
+pub(crate) use video::Films;
 
 /// The shortest text of a user's that WeChat may not repeat, in bytes.
 const SHORTEST_HIDDEN: usize = 8;
@@ -74,6 +75,15 @@ impl Memory {
             clock,
             ..Self::default()
         }
+    }
+
+    /// Where connections to WeChat live, if not with whoever opens them.
+    pub(crate) fn home(&self) -> Option<&Handle> {
+        self.home.as_ref()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Has connections to WeChat live on `home`.

@@ -20,7 +20,6 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::oneshot;
 use tower_service::Service;
 
-use super::video::is_public;
 use crate::resilience::SingleFlight;
 use crate::telemetry::throttle::Throttle;
 
@@ -28,27 +27,22 @@ use crate::telemetry::throttle::Throttle;
 /// about in a hundredth of it.
 const MOST_OF_A_FAMILY: usize = 4;
 
-/// How many names are remembered.
-const MOST_KNOWN: usize = 256;
-
 type Cause = Box<dyn StdError + Send + Sync>;
 type Addresses = Arc<[IpAddr]>;
 type Lookup = Box<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
 /// A resolver for hyper-util. Clones know the same names.
 #[derive(Clone)]
-pub(super) struct Names {
-    shared: Arc<Shared>,
-    /// Whether addresses of our own networks are left out.
-    is_public_only: bool,
-}
+pub(super) struct Names(Arc<Shared>);
 
 struct Shared {
     lookup: Lookup,
     /// How long a lookup may take when there is an answer from before.
     patience: Duration,
+    /// Whether there is.
+    remembers: bool,
     lookups: SingleFlight<Arc<str>, Result<Addresses, Arc<io::Error>>>,
-    /// The last answers, [`MOST_KNOWN`] at the most. Held for a look, never across an await.
+    /// The last answers. Held for a look, never across an await; has as many entries as there are servers configured.
     known: Mutex<HashMap<Arc<str>, Addresses>>,
     /// Names in the log that were not looked up.
     failures: Throttle<Arc<str>>,
@@ -57,11 +51,22 @@ struct Shared {
 impl Names {
     /// As the system says, within `patience` if there is an answer from before.
     pub(super) fn of_the_system(patience: Duration) -> Self {
-        let lookup = |name: &str| {
-            let addresses = (name, 0).to_socket_addrs()?;
-            Ok(addresses.map(|address| address.ip()).collect())
+        Self::by(system, patience)
+    }
+
+    /// Only to addresses like these, as the system says each time: these names are others' words, and there may be many.
+    pub(super) fn only(like: fn(IpAddr) -> bool) -> Self {
+        let lookup = move |name: &str| {
+            let found: Vec<IpAddr> = system(name)?;
+            let wanted: Vec<IpAddr> = found.iter().copied().filter(|ip| like(*ip)).collect();
+            match wanted.is_empty() && !found.is_empty() {
+                true => Err(io::Error::other(
+                    "it leads to no address that may be connected to",
+                )),
+                false => Ok(wanted),
+            }
         };
-        Self::by(lookup, patience)
+        Self::new(Box::new(lookup), Duration::MAX, false)
     }
 
     /// As `lookup` says, which may block.
@@ -69,26 +74,18 @@ impl Names {
         lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
         patience: Duration,
     ) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                lookup: Box::new(lookup),
-                patience,
-                lookups: SingleFlight::new(),
-                known: Mutex::default(),
-                failures: Throttle::default(),
-            }),
-            is_public_only: false,
-        }
+        Self::new(Box::new(lookup), patience, true)
     }
 
-    /// The same names, as far as they lead to public addresses. What is judged here is what is connected to, so a name
-    /// cannot lead elsewhere after that. What they led to is remembered apart: others decide which names there are.
-    pub(super) fn public(&self) -> Self {
-        let shared = Arc::clone(&self.shared);
-        Self {
-            is_public_only: true,
-            ..Self::by(move |name| (shared.lookup)(name), self.shared.patience)
-        }
+    fn new(lookup: Lookup, patience: Duration, remembers: bool) -> Self {
+        Self(Arc::new(Shared {
+            lookup,
+            patience,
+            remembers,
+            lookups: SingleFlight::new(),
+            known: Mutex::default(),
+            failures: Throttle::default(),
+        }))
     }
 
     async fn resolve(&self, name: Arc<str>) -> Result<Addresses, Cause> {
@@ -96,12 +93,12 @@ impl Names {
         let Some(known) = self.known(&name) else {
             return lookup.await;
         };
-        let cause = match tokio::time::timeout(self.shared.patience, lookup).await {
+        let cause = match tokio::time::timeout(self.0.patience, lookup).await {
             Ok(Ok(addresses)) => return Ok(addresses),
             Ok(Err(cause)) => cause,
             Err(_) => "it took too long".into(),
         };
-        if let Some(suppressed) = self.shared.failures.pass(Arc::clone(&name), Instant::now()) {
+        if let Some(suppressed) = self.0.failures.pass(Arc::clone(&name), Instant::now()) {
             tracing::warn!(
                 name = &*name,
                 cause,
@@ -115,9 +112,9 @@ impl Names {
     async fn look_up(&self, name: Arc<str>) -> Result<Addresses, Cause> {
         let names = self.clone();
         let key = Arc::clone(&name);
-        let outcome = self.shared.lookups.run(key, || async move {
+        let outcome = self.0.lookups.run(key, || async move {
             let (answer, found) = oneshot::channel();
-            let (shared, asked) = (Arc::clone(&names.shared), Arc::clone(&name));
+            let (shared, asked) = (Arc::clone(&names.0), Arc::clone(&name));
             let lookup = move || {
                 let _nobody_waits_any_more = answer.send((shared.lookup)(&asked));
             };
@@ -128,15 +125,10 @@ impl Names {
             if addresses.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
             }
-            let mut known = names
-                .shared
-                .known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= MOST_KNOWN {
-                known.clear();
+            if names.0.remembers {
+                let mut known = names.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(name, Arc::clone(&addresses));
             }
-            known.insert(name, Arc::clone(&addresses));
             Ok(addresses)
         });
         match outcome.await {
@@ -146,11 +138,7 @@ impl Names {
     }
 
     fn known(&self, name: &str) -> Option<Addresses> {
-        let known = self
-            .shared
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(name).cloned()
     }
 }
@@ -168,16 +156,16 @@ impl Service<Name> for Names {
         let names = self.clone();
         Box::pin(async move {
             let addresses = names.resolve(name.as_str().into()).await?;
-            let may_be_asked = |ip: &&IpAddr| !names.is_public_only || is_public(**ip);
-            let addresses = addresses.iter().filter(may_be_asked);
             // hyper-util puts the port in.
-            let places: Vec<_> = addresses.map(|ip| SocketAddr::new(*ip, 0)).collect();
-            match places.is_empty() {
-                false => Ok(places.into_iter()),
-                true => Err("the name leads to no public address".into()),
-            }
+            let places = addresses.iter().map(|ip| SocketAddr::new(*ip, 0));
+            Ok(places.collect::<Vec<_>>().into_iter())
         })
     }
+}
+
+fn system(name: &str) -> io::Result<Vec<IpAddr>> {
+    let addresses = (name, 0).to_socket_addrs()?;
+    Ok(addresses.map(|address| address.ip()).collect())
 }
 
 /// Those of an answer that are tried, in its order: the system puts the best first.
@@ -303,26 +291,6 @@ mod tests {
         let answers = all.join_all().await;
         assert!(answers.iter().all(|answer| *answer == Ok(vec![HERE])));
         assert_eq!(lookups.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test]
-    async fn a_name_that_somebody_has_told_us_leads_to_public_addresses_or_nowhere() {
-        let v4 = |a, b| IpAddr::V4(Ipv4Addr::new(a, b, 0, 1));
-        let answers: [(&[IpAddr], &[IpAddr]); 4] = [
-            (&[HERE], &[]),
-            (&[v4(10, 0), v4(8, 8), v4(192, 168)], &[v4(8, 8)]),
-            (&[v4(8, 8)], &[v4(8, 8)]),
-            (&[IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped())], &[]),
-        ];
-        for (found, led) in answers {
-            let found = found.to_vec();
-            let names = Names::by(move |_| Ok(found.clone()), LONG).public();
-            let told = names.clone().call("a.test".parse().unwrap()).await;
-            let places = told.map(|places| places.map(|place| place.ip()).collect::<Vec<_>>());
-            assert_eq!(places.unwrap_or_default(), led);
-        }
-        let mut here = Names::of_the_system(LONG).public();
-        assert!(here.call("localhost".parse().unwrap()).await.is_err());
     }
 
     #[test]

@@ -30,10 +30,10 @@ use crate::wechat::api::{self, Api};
 use crate::wechat::{endpoints, errcode};
 
 /// How much of an answer that looks like JSON is read before it is passed on. Refusals are a few hundred bytes.
-pub(super) const PEEK: usize = 64 * 1024;
+const PEEK: usize = 64 * 1024;
 
 /// What an errcode means where the app calls an API.
-pub(super) const APP: Api = Api {
+const APP: Api = Api {
     path: "",
     if_lost: None,
 };
@@ -306,15 +306,15 @@ impl Gateway {
 }
 
 /// An answer of which the beginning is known.
-pub(super) struct Peeked {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) start: Bytes,
-    pub(super) rest: Option<Incoming>,
+struct Peeked {
+    status: StatusCode,
+    headers: HeaderMap,
+    start: Bytes,
+    rest: Option<Incoming>,
 }
 
 impl Peeked {
-    pub(super) async fn of(
+    async fn of(
         response: Response<Incoming>,
         patience: Duration,
         peek: usize,
@@ -382,7 +382,7 @@ fn without_errcode(status: StatusCode) -> Error {
 }
 
 /// Whether what begins like this may be a JSON object.
-pub(super) fn may_be_json(start: &[u8]) -> bool {
+fn may_be_json(start: &[u8]) -> bool {
     let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(start);
     let first = text.trim_ascii_start().first();
     first.is_none_or(|first| *first == b'{')

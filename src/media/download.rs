@@ -1,81 +1,111 @@
-//! Media on their way from WeChat: out of the cache, or as they come.
+//! Having media: from memory, from the disk, or from WeChat, and then once for all who ask at the same time.
+//!
+//! Whoever asks first starts a task that looks on the disk and then at WeChat, and stores what it finds; all others join it,
+//! on whichever thread they are. It goes on without them, so a phone that gives up wastes nothing.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::cache::{Cache, Card, Key, Stored};
-use super::fill::{Fills, Growth, Opening, Order};
-use super::spool::Room;
-use crate::clock::Clock;
-use crate::config::Config;
+use super::cache::{Body, Cache, Kept, Key, Name};
+use super::fill::{Fill, Head, Known, Room};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config};
 use crate::domain::{AppId, MediaId};
-use crate::error::Error;
-use crate::gateway::Gateway;
-use crate::resilience::BufferBudget;
-use crate::telemetry::media::{MediaMetrics, Served};
+use crate::error::{Error, Kind, Side};
+use crate::gateway::{Films, Gateway, Memory};
+use crate::resilience::{BufferBudget, Lru};
+use crate::telemetry::media::{Lookup, MediaMetrics};
+use crate::telemetry::metrics::Metrics;
 use crate::wechat::media::LIFE;
 
+/// How long it is believed that WeChat does not have a medium.
+const GONE_FOR: Duration = Duration::from_secs(10);
+/// Of how many that is remembered.
+const MOST_GONE: u64 = 1_000;
+/// WeChat's word for it.
+const NO_SUCH_MEDIUM: i64 = 40007;
+/// How many media may be on their way. They go on without whoever asked, so nothing else bounds them.
+const MOST_FLIGHTS: usize = 1_000;
+
 /// What is known of media that outlives a reload.
-pub(crate) struct Memory {
-    cache: Arc<Cache>,
-    fills: Arc<Fills>,
+pub(crate) struct Keep {
+    cache: ArcSwap<Cache>,
+    /// Guards the map, for a look or a change; held before `gone` where both are.
+    flights: Mutex<HashMap<Key, Arc<Fill>>>,
+    gone: Mutex<Lru<Key, (Timestamp, Error)>>,
+    metrics: Arc<MediaMetrics>,
+    home: Option<Handle>,
+    clock: Clock,
 }
 
-/// What fetches media, for one app.
+/// Media of one app.
 pub(crate) struct Downloads {
+    keep: Arc<Keep>,
+    way: Arc<Way>,
     appid: AppId,
-    gateway: Arc<Gateway>,
-    video_hosts: Arc<[String]>,
-    room: Room,
-    cache: Arc<Cache>,
-    fills: Arc<Fills>,
 }
 
-/// A medium whose head is known.
+/// The way to WeChat.
+struct Way {
+    gateway: Arc<Gateway>,
+    films: Films,
+    room: Room,
+    /// How long nothing may happen.
+    patience: Duration,
+}
+
+/// A medium that can be read.
 pub(crate) struct Medium {
     pub(crate) facts: Facts,
     source: Source,
 }
 
 enum Source {
-    Here(Arc<Stored>),
-    Coming(Arc<Growth>),
+    Kept(Body),
+    Coming(Arc<Fill>),
 }
 
 /// What is known of a medium.
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// By what it holds, whatever WeChat says.
+    /// By its content.
     pub(crate) content_type: &'static str,
+    /// `None` as long as WeChat does not say it.
     pub(crate) length: Option<u64>,
-    /// Strong, with its quotes.
+    /// Strong, and with its quotes.
     pub(crate) etag: String,
-    /// What WeChat calls it.
+    /// What WeChat calls the file.
     pub(crate) name: Option<String>,
     /// How long ago it came from WeChat.
     pub(crate) age: Duration,
-    /// From then until it is gone.
+    /// How long it is there, counted from then.
     pub(crate) lifetime: Duration,
     pub(crate) found: Found,
-    /// Whether it is kept.
+    /// Whether it will be here the next time.
     pub(crate) stored: bool,
 }
 
-/// Whether WeChat was asked.
+/// Where a medium was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
+    /// Here.
     Hit,
+    /// At WeChat.
     Miss,
-    /// It was, for somebody else.
+    /// On its way, because somebody else asked before.
     Collapsed,
 }
 
-/// Bytes of a medium.
+/// Some of a medium.
 pub(crate) enum Chunk {
     Bytes(Bytes),
+    /// These bytes of a file.
     File {
         file: Arc<File>,
         at: u64,
@@ -84,110 +114,177 @@ pub(crate) enum Chunk {
     End,
 }
 
-impl Memory {
-    /// Media are fetched on `home`.
-    pub(crate) fn new(home: Option<Handle>, clock: Clock, metrics: Arc<MediaMetrics>) -> Self {
-        Self {
-            cache: Cache::new(home.clone(), clock, metrics),
-            fills: Arc::new(Fills::new(home)),
-        }
-    }
+/// Ends a flight, however that comes about.
+struct Landing {
+    keep: Arc<Keep>,
+    key: Key,
+    fill: Arc<Fill>,
 }
 
-impl Default for Memory {
-    fn default() -> Self {
-        Self::new(None, Clock::default(), Arc::default())
+impl Keep {
+    /// Nothing is kept yet. Tasks run on the home of the connections to WeChat.
+    pub(crate) fn new(settings: &config::Media, wechat: &Memory, metrics: &Metrics) -> Arc<Self> {
+        let metrics = Arc::new(MediaMetrics::register(metrics));
+        let clock = wechat.clock().clone();
+        let cache = Cache::new(settings, clock.clone(), Arc::clone(&metrics));
+        let keep = Arc::new(Self {
+            cache: ArcSwap::from_pointee(cache),
+            flights: Mutex::default(),
+            gone: Mutex::new(Lru::new(MOST_GONE)),
+            metrics,
+            home: wechat.home().cloned(),
+            clock,
+        });
+        keep.look_around();
+        keep
+    }
+
+    /// Follows a change of configuration. What the memory held is forgotten if it changes how media are kept.
+    pub(crate) fn configure(&self, settings: &config::Media) {
+        if self.cache.load().is_as(settings) {
+            return;
+        }
+        let cache = Cache::new(settings, self.clock.clone(), Arc::clone(&self.metrics));
+        self.cache.store(Arc::new(cache));
+        self.look_around();
+    }
+
+    fn look_around(&self) {
+        let cache = self.cache.load_full();
+        // Without a home there is nobody who could wait for a disk, as in tests that start no sidecar.
+        if let Some(home) = &self.home {
+            home.spawn(async move { cache.look_around().await });
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        match &self.home {
+            Some(home) => drop(home.spawn(work)),
+            None => drop(tokio::spawn(work)),
+        }
+    }
+
+    /// Why a medium is not there, if WeChat has just said so.
+    fn why_gone(&self, key: &Key) -> Option<Error> {
+        let mut gone = lock(&self.gone);
+        let (until, error) = gone.get(key)?;
+        (*until > self.clock.now()).then(|| error.clone())
+    }
+
+    fn remember_gone(&self, key: Key, error: &Error) {
+        let is_it = error
+            .fault()
+            .is_some_and(|fault| fault.meaning.code == NO_SUCH_MEDIUM);
+        if is_it {
+            let until = self.clock.now().plus(GONE_FOR);
+            lock(&self.gone).put(key, (until, error.clone()), 1);
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Fill>>> {
+        lock(&self.flights)
     }
 }
 
 impl Downloads {
-    /// As the configuration wants it; the cache follows.
-    pub(crate) fn new(
+    pub(super) fn new(
         config: &Config,
         gateway: Arc<Gateway>,
-        memory: &Memory,
+        wechat: &Memory,
         budget: &BufferBudget,
+        keep: Arc<Keep>,
     ) -> Self {
-        let media = &config.media;
-        memory.cache.configure(media, &config.app.appid);
-        let limit = config.inbound.buffer_limit;
+        keep.configure(&config.media);
         Self {
+            keep,
+            way: Arc::new(Way {
+                gateway,
+                films: Films::new(&config.media.video_hosts, &config.wechat, wechat),
+                room: Room {
+                    budget: budget.clone(),
+                    limit: config.inbound.buffer_limit,
+                },
+                patience: config.wechat.timeout,
+            }),
             appid: config.app.appid.clone(),
-            gateway,
-            video_hosts: media.video_hosts.clone().into(),
-            room: Room::new(media.cache_dir.as_deref(), budget, limit),
-            cache: Arc::clone(&memory.cache),
-            fills: Arc::clone(&memory.fills),
         }
     }
 
-    /// A medium: WeChat has begun to send it, or it is here.
+    /// Has a medium, as far as to know what it is.
     ///
     /// # Errors
-    /// If WeChat does not know it, or cannot be asked.
+    /// If WeChat does not have it, or cannot be asked.
     pub(crate) async fn open(&self, id: &MediaId) -> Result<Medium, Error> {
-        let key = Key::of(&self.appid, id);
-        let metrics = self.cache.metrics();
-        if let Some((stored, served)) = self.cache.at_hand(&key) {
-            metrics.served(served);
-            return Ok(self.medium_here(key, stored));
-        }
-        if let Some(refusal) = self.cache.refusal(&key) {
-            return Err(refusal);
-        }
-        let (waiting, was_asked) = self.fills.join(key, || self.order(id));
-        let opened = waiting.open().await;
-        let (served, found) = match (&opened, was_asked) {
-            (Ok((Opening::Here(_, served), _)), _) => (*served, Found::Hit),
-            (_, true) => (Served::Collapsed, Found::Collapsed),
-            (_, false) => (Served::Miss, Found::Miss),
-        };
-        metrics.served(served);
-        Ok(match opened? {
-            (Opening::Here(stored, _), _) => self.medium_here(key, stored),
-            (Opening::Coming { card, is_kept }, growth) => {
-                let length = card.length.or_else(|| growth.whole());
-                Medium {
-                    facts: self.facts(key, &card, length, found, is_kept),
-                    source: Source::Coming(growth),
-                }
-            }
-        })
-    }
-
-    pub(super) fn order(&self, id: &MediaId) -> Order {
-        Order {
+        let name = Name {
             appid: self.appid.clone(),
-            id: id.clone(),
-            gateway: Arc::clone(&self.gateway),
-            video_hosts: Arc::clone(&self.video_hosts),
-            cache: Arc::clone(&self.cache),
-            room: self.room.clone(),
+            media_id: id.clone(),
+        };
+        let (key, keep) = (name.key(), &self.keep);
+        if let Some(kept) = keep.cache.load().at_hand(&key) {
+            keep.metrics.looked_up(place(&kept));
+            return Ok(self.kept(&key, kept));
+        }
+        if let Some(error) = keep.why_gone(&key) {
+            return Err(error);
+        }
+        let (fill, found) = self.join_or_start(name)?;
+        let known = fill.known().await?;
+        keep.metrics.looked_up(match (&known, found) {
+            (Known::Kept(kept), _) => place(kept),
+            (Known::Coming { .. }, Found::Collapsed) => Lookup::Collapsed,
+            (Known::Coming { .. }, _) => Lookup::Miss,
+        });
+        match known {
+            Known::Kept(kept) => Ok(self.kept(&key, kept)),
+            Known::Coming { head, is_framed } => {
+                let stored = is_framed && keep.cache.load().would_keep(head.length);
+                Ok(Medium {
+                    facts: self.facts(&key, head, found, stored),
+                    source: Source::Coming(fill),
+                })
+            }
         }
     }
 
-    fn medium_here(&self, key: Key, stored: Arc<Stored>) -> Medium {
-        let length = Some(stored.length());
+    fn join_or_start(&self, name: Name) -> Result<(Arc<Fill>, Found), Error> {
+        let key = name.key();
+        let mut flights = self.keep.flights();
+        if let Some(fill) = flights.get(&key) {
+            return Ok((Arc::clone(fill), Found::Collapsed));
+        }
+        if flights.len() >= MOST_FLIGHTS {
+            let detail = "too many media are on their way from WeChat";
+            return Err(Error::new(Kind::Overloaded, Side::Us, detail)
+                .with_retry_after(Duration::from_secs(1)));
+        }
+        let fill = Arc::new(Fill::new());
+        flights.insert(key, Arc::clone(&fill));
+        drop(flights);
+        let landing = Landing {
+            keep: Arc::clone(&self.keep),
+            key,
+            fill: Arc::clone(&fill),
+        };
+        let way = Arc::clone(&self.way);
+        self.keep
+            .spawn(async move { landing.fly(&way, name).await });
+        Ok((fill, Found::Miss))
+    }
+
+    fn kept(&self, key: &Key, kept: Kept) -> Medium {
         Medium {
-            facts: self.facts(key, &stored.card, length, Found::Hit, true),
-            source: Source::Here(stored),
+            facts: self.facts(key, kept.head, Found::Hit, true),
+            source: Source::Kept(kept.body),
         }
     }
 
-    fn facts(
-        &self,
-        key: Key,
-        card: &Card,
-        length: Option<u64>,
-        found: Found,
-        stored: bool,
-    ) -> Facts {
+    fn facts(&self, key: &Key, head: Head, found: Found, stored: bool) -> Facts {
         Facts {
-            content_type: card.content_type,
-            length,
-            etag: format!("\"{key}\""),
-            name: card.name.clone(),
-            age: self.cache.now().since(card.came_at),
+            content_type: head.content_type,
+            length: head.length,
+            etag: key.etag(),
+            name: head.name,
+            age: self.keep.clock.now().since(head.fetched_at),
             lifetime: LIFE,
             found,
             stored,
@@ -195,15 +292,103 @@ impl Downloads {
     }
 }
 
-impl Medium {
-    /// What is there from `at` on, waiting until something is.
-    ///
-    /// # Errors
-    /// If WeChat broke off.
-    pub(crate) async fn read(&self, at: u64) -> Result<Chunk, Error> {
-        match &self.source {
-            Source::Here(stored) => Ok(stored.chunk(at)),
-            Source::Coming(growth) => growth.read(at).await,
+impl Landing {
+    /// Finds the medium and stores it. Only then is the flight over, so whoever comes later finds it stored. If it fails,
+    /// the flight is over before anybody hears of that, so whoever tries again tries again.
+    async fn fly(self, way: &Way, name: Name) {
+        let (keep, fill) = (&self.keep, &self.fill);
+        let cache = keep.cache.load_full();
+        // It may have been stored since whoever started this looked.
+        let kept = match cache.at_hand(&self.key) {
+            Some(kept) => Some(kept),
+            None => cache.on_disk(&name).await,
+        };
+        if let Some(kept) = kept {
+            return fill.is_kept(kept);
+        }
+        let fetched_at = keep.clock.now();
+        let fetching = way
+            .gateway
+            .download(&name.media_id, &way.films, way.patience);
+        let taken = match fetching.await {
+            Ok(fetched) => fill.take_in(fetched, fetched_at, &cache, &way.room).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok((head, whole)) => {
+                // Readers need not wait for what follows.
+                fill.end(Ok(()));
+                if let Some(whole) = whole {
+                    // Another than at the start, if the configuration has changed.
+                    let cache = keep.cache.load_full();
+                    cache.keep(&name, &head, whole).await;
+                }
+            }
+            Err(error) => {
+                keep.remember_gone(self.key, &error);
+                self.is_over();
+                fill.end(Err(error));
+            }
         }
     }
+
+    fn is_over(&self) {
+        let mut flights = self.keep.flights();
+        // The next one may have begun.
+        if flights
+            .get(&self.key)
+            .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
+        {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.is_over();
+        // If it was cut off, by a panic or because the sidecar ends, nobody may wait for it.
+        self.fill.abandon();
+    }
+}
+
+impl Medium {
+    /// What there is from `at` on, once there is something.
+    ///
+    /// # Errors
+    /// If WeChat broke off before.
+    pub(crate) async fn read(&self, at: u64) -> Result<Chunk, Error> {
+        match &self.source {
+            Source::Coming(fill) => fill.read(at).await,
+            Source::Kept(Body::Memory(bytes)) => {
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                Ok(match bytes.len().checked_sub(at) {
+                    None | Some(0) => Chunk::End,
+                    Some(_) => Chunk::Bytes(bytes.slice(at..)),
+                })
+            }
+            Source::Kept(Body::Disk(file, beginning)) => {
+                let length = self.facts.length.unwrap_or_default();
+                Ok(match length.checked_sub(at) {
+                    None | Some(0) => Chunk::End,
+                    Some(left) => Chunk::File {
+                        file: Arc::clone(file),
+                        at: beginning + at,
+                        length: left,
+                    },
+                })
+            }
+        }
+    }
+}
+
+fn place(kept: &Kept) -> Lookup {
+    match &kept.body {
+        Body::Memory(_) => Lookup::Memory,
+        Body::Disk(..) => Lookup::Disk,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

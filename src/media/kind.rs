@@ -9,6 +9,9 @@ use crate::wechat::media::Kind;
 /// How many bytes of a file tell what it is.
 pub(crate) const TELLING: usize = 64;
 
+const WEBP: &str = "image/webp";
+const UNKNOWN_TYPE: &str = "application/octet-stream";
+
 /// A format that WeChat takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -31,6 +34,16 @@ pub(crate) struct Foreign {
 }
 
 impl Format {
+    const ALL: [Self; 7] = [
+        Self::Jpeg,
+        Self::Png,
+        Self::Gif,
+        Self::Bmp,
+        Self::Amr,
+        Self::Mp3,
+        Self::Mp4,
+    ];
+
     /// Of a file that begins with `start`: [`TELLING`] bytes of it, or all if it has fewer.
     ///
     /// # Errors
@@ -100,6 +113,37 @@ impl Format {
             Self::Mp4 => "an MP4 film",
         }
     }
+}
+
+/// What a medium is called that begins with `start`: nothing that a browser would run, whatever it is.
+pub(crate) fn content_type(start: &[u8]) -> &'static str {
+    match Format::of(start) {
+        Ok(format) => format.content_type(),
+        Err(_) if is_webp(start) => WEBP,
+        Err(_) => UNKNOWN_TYPE,
+    }
+}
+
+/// What begins with `start` if it is surely no medium: nothing, or a text such as those of errors, whatever it is called.
+pub(crate) fn no_medium(start: &[u8]) -> Option<&'static str> {
+    let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(start);
+    match text.trim_ascii_start().first() {
+        _ if start.is_empty() => Some("there is nothing where a medium should be"),
+        Some(b'<') => Some("a page, and no medium, came from WeChat"),
+        Some(b'{') => Some("JSON, and no medium, came from WeChat"),
+        _ => None,
+    }
+}
+
+/// The same name, if it is one that [`content_type`] gives.
+pub(crate) fn known_content_type(name: &str) -> Option<&'static str> {
+    let formats = Format::ALL.into_iter().map(Format::content_type);
+    let mut known = formats.chain([WEBP, UNKNOWN_TYPE]);
+    known.find(|known| *known == name)
+}
+
+fn is_webp(start: &[u8]) -> bool {
+    start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP")
 }
 
 /// How large a file of that kind may be.
@@ -290,6 +334,24 @@ fn markup(start: &[u8]) -> Foreign {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_no_medium_whatever_it_is_called() {
+        for (start, is_none) in [
+            (&b""[..], true),
+            (b"<html>", true),
+            (b"\xEF\xBB\xBF \r\n<!DOCTYPE html>", true),
+            (b"{\"errcode\":40007}", true),
+            (b" {", true),
+            (b"\x89PNG\r\n\x1a\n", false),
+            (b"\xff\xd8\xff", false),
+            (b"#!AMR\n", false),
+            (b"plain", false),
+            (b" ", false),
+        ] {
+            assert_eq!(no_medium(start).is_some(), is_none, "{start:?}");
+        }
+    }
 
     const MP4: &[u8] = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\0\x08";
 

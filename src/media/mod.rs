@@ -15,14 +15,14 @@ mod urls;
 
 use std::sync::Arc;
 
-pub(crate) use download::{Chunk, Downloads, Medium, Memory};
+pub(crate) use download::{Chunk, Downloads, Keep, Medium};
 pub(crate) use query::{Repeated, text as parameter};
 pub(crate) use reply::{Asked, Manner, Plan};
 pub(crate) use upload::{Incoming, Received, Uploads};
 pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Memory};
 use crate::resilience::BufferBudget;
 
 /// Media, as the configuration wants them dealt with.
@@ -37,12 +37,13 @@ impl Media {
     pub(crate) fn new(
         config: &Config,
         gateway: Arc<Gateway>,
-        memory: &Memory,
+        wechat: &Memory,
         budget: &BufferBudget,
+        keep: impl FnOnce() -> Arc<Keep>,
     ) -> Option<Self> {
         config.media.enabled.then(|| Self {
             uploads: Uploads::new(config, Arc::clone(&gateway)),
-            downloads: Downloads::new(config, gateway, memory, budget),
+            downloads: Downloads::new(config, gateway, wechat, budget, keep()),
             urls: Urls::new(config),
         })
     }

@@ -6,8 +6,10 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -15,26 +17,46 @@ use crate::error::{Error, Kind, Side};
 use crate::files;
 use crate::gateway::Piece;
 use crate::resilience::{BufferBudget, Buffered};
+use crate::telemetry::throttle::Throttle;
 
 /// How much is held in memory before it goes to the disk.
 const IN_MEMORY: usize = 64 * 1024;
+/// How much all of them together may have on the disk. What it is full of is in the way of others.
+const ON_DISK: u64 = 1024 * 1024 * 1024;
 
-/// Where bytes wait.
+/// The disk, as far as it is for bytes that wait. Clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Disk {
     /// Where files are made.
-    pub(crate) directory: PathBuf,
-    /// The memory for all bodies, and how much of it there is.
-    pub(crate) budget: BufferBudget,
-    pub(crate) limit: u64,
+    directory: Arc<Path>,
+    /// How many bytes they have.
+    used: Arc<AtomicU64>,
+    /// That it cannot be used, in the log.
+    failures: Arc<Throttle<io::ErrorKind>>,
+}
+
+/// Bytes on the disk; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Occupied {
+    used: Arc<AtomicU64>,
+    bytes: u64,
 }
 
 /// The bytes of one file.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    room: Room,
+    disk: Disk,
+    occupied: Occupied,
+    memory: Memory,
     on_disk: OnDisk,
     in_memory: Buffered,
+}
+
+/// All bodies that are in memory, and how much of it there is for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    pub(crate) budget: BufferBudget,
+    pub(crate) limit: u64,
 }
 
 #[derive(Debug)]
@@ -48,27 +70,59 @@ enum OnDisk {
     Refused,
 }
 
-impl Room {
+impl Disk {
     /// Files are made in `directory`, or where the system has its own.
-    pub(crate) fn new(directory: Option<&Path>, budget: &BufferBudget, limit: u64) -> Self {
+    pub(crate) fn new(directory: Option<&Path>) -> Self {
+        let directory = directory.map_or_else(std::env::temp_dir, Path::to_owned);
         Self {
-            directory: directory.map_or_else(std::env::temp_dir, Path::to_owned),
-            budget: budget.clone(),
-            limit,
+            directory: directory.into(),
+            used: Arc::default(),
+            failures: Arc::default(),
         }
     }
+}
 
-    pub(crate) fn buffer(&self) -> Buffered {
+impl Occupied {
+    fn grow(&mut self, bytes: u64) -> Result<(), Error> {
+        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= ON_DISK);
+        let grown = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        match grown {
+            Ok(_) => {
+                self.bytes += bytes;
+                Ok(())
+            }
+            Err(_) => Err(overloaded(
+                "as many files as the disk may have are on their way",
+            )),
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Memory {
+    fn buffer(&self) -> Buffered {
         self.budget.body(self.limit)
     }
 }
 
 impl Spool {
-    pub(crate) fn new(room: Room) -> Self {
+    pub(crate) fn new(disk: &Disk, memory: Memory) -> Self {
         Self {
-            in_memory: room.buffer(),
+            occupied: Occupied {
+                used: Arc::clone(&disk.used),
+                bytes: 0,
+            },
+            disk: disk.clone(),
             on_disk: OnDisk::Nothing,
-            room,
+            in_memory: memory.buffer(),
+            memory,
         }
     }
 
@@ -85,17 +139,19 @@ impl Spool {
         }
     }
 
-    /// All of it.
-    pub(crate) fn into_pieces(self) -> Vec<Piece> {
+    /// All of it, and the room that it has on the disk.
+    pub(crate) fn into_pieces(self) -> (Vec<Piece>, Occupied) {
         let rest = Piece::Bytes(Bytes::from_owner(self.in_memory));
-        match self.on_disk {
+        let pieces = match self.on_disk {
             OnDisk::Some { file, length } => vec![Piece::File { file, length }, rest],
             OnDisk::Nothing | OnDisk::Refused => vec![rest],
-        }
+        };
+        (pieces, self.occupied)
     }
 
     async fn move_to_disk(&mut self) -> Result<(), Error> {
-        let full = std::mem::replace(&mut self.in_memory, self.room.buffer());
+        self.occupied.grow(self.in_memory.len() as u64)?;
+        let full = std::mem::replace(&mut self.in_memory, self.memory.buffer());
         let full = Bytes::from_owner(full);
         let (file, at) = match std::mem::replace(&mut self.on_disk, OnDisk::Refused) {
             OnDisk::Some { file, length } => (Some(file), length),
@@ -114,15 +170,17 @@ impl Spool {
                 Ok(())
             }
             Err(error) => {
-                let directory = self.room.directory.display();
-                tracing::warn!(%error, %directory, "a file cannot be kept on the disk; it is kept in memory");
+                if let Some(suppressed) = self.disk.failures.pass(error.kind(), Instant::now()) {
+                    let directory = self.disk.directory.display();
+                    tracing::warn!(%error, %directory, suppressed, "an upload cannot be kept on the disk; it is kept in memory");
+                }
                 self.read_back(file.as_ref(), at, &full).await
             }
         }
     }
 
     async fn open(&self) -> io::Result<Arc<File>> {
-        let directory = self.room.directory.clone();
+        let directory = Arc::clone(&self.disk.directory);
         files::aside(move || files::nameless(&directory))
             .await
             .map(Arc::new)
@@ -141,7 +199,7 @@ impl Spool {
         length: u64,
         full: &[u8],
     ) -> Result<(), Error> {
-        let mut all = self.room.buffer();
+        let mut all = self.memory.buffer();
         while let Some(file) = file
             && (all.len() as u64) < length
         {
@@ -160,9 +218,11 @@ impl Spool {
 }
 
 fn no_room() -> Error {
-    let detail = "the memory for bodies is in use (buffer_limit)";
-    Error::new(Kind::Overloaded, Side::Us, detail)
-        .with_retry_after(std::time::Duration::from_secs(1))
+    overloaded("the memory for bodies is in use (buffer_limit)")
+}
+
+fn overloaded(detail: &'static str) -> Error {
+    Error::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
 }
 
 fn lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -178,11 +238,12 @@ fn lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 mod tests {
     use super::*;
 
-    fn room(directory: &Path, limit: u64) -> Room {
-        Room::new(Some(directory), &BufferBudget::default(), limit)
+    fn spool(directory: &Path, limit: u64) -> Spool {
+        let budget = BufferBudget::default();
+        Spool::new(&Disk::new(Some(directory)), Memory { budget, limit })
     }
 
-    async fn content(pieces: Vec<Piece>) -> Vec<u8> {
+    async fn content((pieces, _): (Vec<Piece>, Occupied)) -> Vec<u8> {
         let mut all = Vec::new();
         for piece in pieces {
             match piece {
@@ -210,14 +271,14 @@ mod tests {
             (IN_MEMORY, 1),
             (1_000_003, 1),
         ] {
-            let mut spool = Spool::new(room(directory.path(), 3 * IN_MEMORY as u64));
+            let mut spool = spool(directory.path(), 3 * IN_MEMORY as u64);
             for piece in bytes(count).chunks(4001) {
                 spool.push(piece).await.unwrap();
                 assert!(spool.in_memory.len() < IN_MEMORY);
             }
             let pieces = spool.into_pieces();
             let on_disk = |piece: &&Piece| matches!(piece, Piece::File { .. });
-            assert_eq!(pieces.iter().filter(on_disk).count(), files, "{count}");
+            assert_eq!(pieces.0.iter().filter(on_disk).count(), files, "{count}");
             assert!(content(pieces).await == bytes(count));
         }
         let left = std::fs::read_dir(directory.path()).unwrap().count();
@@ -226,14 +287,16 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_disk_it_is_kept_in_memory_as_far_as_that_goes() {
-        let nowhere = Path::new("/nonexistent/wx");
-        let mut spool = Spool::new(room(nowhere, 1 << 20));
+        // There is no directory below a file.
+        let file_there = tempfile::NamedTempFile::new().unwrap();
+        let nowhere = &file_there.path().join("wx");
+        let mut spool = spool(nowhere, 1 << 20);
         for piece in bytes(200_003).chunks(4001) {
             spool.push(piece).await.unwrap();
         }
         assert!(content(spool.into_pieces()).await == bytes(200_003));
 
-        let mut spool = Spool::new(room(nowhere, 100_000));
+        let mut spool = self::spool(nowhere, 100_000);
         let mut outcome = Ok(());
         for piece in bytes(200_003).chunks(4001) {
             outcome = spool.push(piece).await;
@@ -242,7 +305,7 @@ mod tests {
             }
         }
         assert_eq!(outcome.unwrap_err().kind(), Kind::Overloaded);
-        let budget = spool.room.budget.clone();
+        let budget = spool.memory.budget.clone();
         drop(spool);
         let mut next = budget.body(100_000);
         assert!(next.push(&[0; 100_000]).is_ok(), "its room comes back");
@@ -251,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_is_full_in_the_middle_loses_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(room(directory.path(), 1 << 20));
+        let mut spool = spool(directory.path(), 1 << 20);
         spool.push(&bytes(2 * IN_MEMORY)).await.unwrap();
         let OnDisk::Some { file, length } = &mut spool.on_disk else {
             panic!("it is on the disk: {spool:?}");
@@ -266,7 +329,31 @@ mod tests {
         spool.push(b"the rest").await.unwrap();
         let whole = [&bytes(2 * IN_MEMORY)[..], &bytes(IN_MEMORY), b"the rest"].concat();
         let pieces = spool.into_pieces();
-        assert_eq!(pieces.len(), 1);
+        assert_eq!(pieces.0.len(), 1);
         assert!(content(pieces).await == whole);
+    }
+
+    #[tokio::test]
+    async fn the_disk_has_so_much_room_and_gets_it_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new(Some(directory.path()));
+        let push = async || {
+            let budget = BufferBudget::default();
+            let limit = 1 << 20;
+            let mut spool = Spool::new(&disk, Memory { budget, limit });
+            let pushed = spool.push(&bytes(IN_MEMORY)).await;
+            pushed.map(|()| spool.into_pieces())
+        };
+        disk.used
+            .store(ON_DISK - IN_MEMORY as u64, Ordering::Relaxed);
+        let kept = push().await.unwrap();
+        assert_eq!(disk.used.load(Ordering::Relaxed), ON_DISK);
+        assert_eq!(push().await.unwrap_err().kind(), Kind::Overloaded);
+        drop(kept);
+        assert!(push().await.is_ok());
+        assert_eq!(
+            disk.used.load(Ordering::Relaxed),
+            ON_DISK - IN_MEMORY as u64
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::kind::{self, Foreign, Format, TELLING};
 use super::name;
-use super::spool::{Room, Spool};
+use super::spool::{Disk, Memory, Occupied, Spool};
 use crate::config::{Config, MediaSizes};
 use crate::error::{Error, Kind};
 use crate::gateway::{Gateway, Piece, Uploaded, Uploading};
@@ -19,7 +19,7 @@ use crate::wechat::media::Kind as MediaKind;
 pub(crate) struct Uploads {
     gateway: Arc<Gateway>,
     sizes: MediaSizes,
-    directory: Option<std::path::PathBuf>,
+    disk: Disk,
     buffer_limit: u64,
     patience: Duration,
 }
@@ -46,6 +46,7 @@ pub(crate) struct Received {
     pub(crate) filename: String,
     format: Format,
     content: Vec<Piece>,
+    _occupied: Occupied,
 }
 
 impl Uploads {
@@ -53,7 +54,7 @@ impl Uploads {
         Self {
             gateway,
             sizes: config.media.max_size,
-            directory: config.media.cache_dir.clone(),
+            disk: Disk::new(config.media.cache_dir.as_deref()),
             buffer_limit: config.inbound.buffer_limit,
             patience: config.outbound.timeout,
         }
@@ -76,9 +77,12 @@ impl Uploads {
         wanted: Option<MediaKind>,
         budget: &BufferBudget,
     ) -> Incoming {
-        let room = Room::new(self.directory.as_deref(), budget, self.buffer_limit);
+        let memory = Memory {
+            budget: budget.clone(),
+            limit: self.buffer_limit,
+        };
         Incoming {
-            spool: Spool::new(room),
+            spool: Spool::new(&self.disk, memory),
             sizes: self.sizes,
             number,
             filename,
@@ -139,11 +143,13 @@ impl Incoming {
         self.wanted = self.wanted.or(wanted);
         let format = self.look()?;
         self.measure()?;
+        let (content, occupied) = self.spool.into_pieces();
         Ok(Received {
             kind: self.wanted.unwrap_or(format.kind()),
             filename: name::for_wechat(&self.filename, format.extension()),
             format,
-            content: self.spool.into_pieces(),
+            content,
+            _occupied: occupied,
         })
     }
 
@@ -165,24 +171,20 @@ impl Incoming {
         }
     }
 
-    /// Refuses what is too large for what it is, or for whatever it might be.
+    /// Refuses what is too large for what it is.
     fn measure(&self) -> Result<(), Error> {
-        let known = self.wanted.or(self.format.map(Format::kind));
-        let most = |kind| kind::most(&self.sizes, kind);
-        let (limit, kind) = match known {
-            Some(kind) => (most(kind), kind.name()),
-            None => (
-                MediaKind::ALL.into_iter().map(most).max().unwrap_or(0),
-                "file",
-            ),
+        // What is not known yet is a few bytes.
+        let Some(kind) = self.wanted.or(self.format.map(Format::kind)) else {
+            return Ok(());
         };
+        let limit = kind::most(&self.sizes, kind);
         if self.length <= limit {
             return Ok(());
         }
-        let told = self.told();
-        let detail = format!("{told} is larger than the {limit} bytes that a {kind} may have")
-            .replace("a image", "an image");
-        let hint = format!("its limit is `{kind}` below [media.max_size] in sidecar.toml");
+        let (told, kind) = (self.told(), kind.name());
+        let detail =
+            format!("{told} is larger than {limit} bytes, the most that WeChat takes as `{kind}`");
+        let hint = format!("the limit is `{kind}` below [media.max_size] in sidecar.toml");
         Err(Error::downstream(Kind::BodyTooLarge, detail).with_hint(hint))
     }
 

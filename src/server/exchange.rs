@@ -34,6 +34,7 @@ use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
+use text_check::Checking;
 
 /// The largest body of our own endpoints; a code and a token fit many times.
 const OWN_BODY_LIMIT: u64 = 16 * 1024;
@@ -351,13 +352,21 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
-        if let Some(check) = &rule.text_check {
-            // Before all that changes the body, or keeps a part of it. Boxed, because it is large and few requests need it.
-            let wire = (&mut *body, &mut *responder);
-            let checking =
-                self.check_texts(check, rule.body_limit, &caller, path, wire, &mut buffered);
-            let passed = Box::pin(checking).await?;
-            told.push(("X-WX-Text-Check", passed.label().to_owned()));
+        let checking = match &rule.text_check {
+            Some(check) => Some(Checking::of(check, &caller, path)?),
+            None => None,
+        };
+        let may_be_form = self.head.framing != Framing::Empty && buffered.is_none();
+        let form = match rule.media_upload && may_be_form {
+            true => self.form_boundary()?,
+            false => None,
+        };
+        let mut passed = None;
+        if let (Some(checking), None) = (&checking, &form) {
+            // Before all that changes the body. Boxed, because it is large and few requests need it.
+            let limit = rule.body_limit;
+            let judged = self.check_texts(checking, limit, body, responder, &mut buffered);
+            passed = Some(Box::pin(judged).await?);
         }
         if rule.open_data && self.has_json_body()? {
             let text = match buffered.take() {
@@ -369,16 +378,18 @@ impl<'a> Exchange<'a> {
             told.push(("X-WX-Open-Data", count.to_string()));
             buffered = Some(rewritten);
         }
-        if rule.media_upload
-            && buffered.is_none()
-            && let Some(boundary) = self.form_boundary()?
-        {
+        if let Some(boundary) = &form {
+            let checking = checking.as_ref();
             let limit = rule.body_limit;
             let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
-            let (rewritten, count) =
-                Box::pin(self.with_media_ids(&boundary, limit, user, body, responder)).await?;
+            let uploading = self.with_media_ids(boundary, limit, user, checking, body, responder);
+            let (rewritten, count, judged) = Box::pin(uploading).await?;
             told.push(("X-WX-Media", count.to_string()));
             buffered = Some(rewritten);
+            passed = judged;
+        }
+        if let Some(passed) = passed {
+            told.push(("X-WX-Text-Check", passed.label().to_owned()));
         }
         if let (Some(assertions), Some(claims)) = (&self.snapshot.assertions, &caller.claims) {
             let assertion = assertions.sign(&claims.user, self.now);

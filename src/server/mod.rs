@@ -176,7 +176,7 @@ impl Sidecar {
                 }
             })?
         };
-        let shared = Arc::new(Shared::new(home, state.clock.clone(), bus, &metrics));
+        let shared = Arc::new(Shared::new(home, state.clock.clone(), bus));
         let snapshot = Snapshot::build(config, &state, &metrics, &shared);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let _it_waits = first_snapshot.send(Arc::clone(&current));

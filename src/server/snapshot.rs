@@ -3,7 +3,7 @@
 //! A reload builds a new snapshot or changes nothing. What must outlive it (revocations, access_tokens, metrics) hangs on the sidecar and
 //! is only referred to from here.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
 
@@ -58,8 +58,9 @@ pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
     pub(crate) wechat: Memory,
-    pub(crate) media: media::Memory,
     pub(crate) bus: Option<Arc<Bus>>,
+    /// Media that are kept, once there are any to be.
+    pub(crate) media: OnceLock<Arc<media::Keep>>,
     /// Media that WeChat is judging.
     pub(crate) traces: Arc<Traces>,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
@@ -68,12 +69,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Connections to WeChat will live on `home`.
-    pub(crate) fn new(
-        home: Handle,
-        clock: Clock,
-        bus: Option<Arc<Bus>>,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(crate) fn new(home: Handle, clock: Clock, bus: Option<Arc<Bus>>) -> Self {
         let traces = Arc::<Traces>::default();
         if let Some(bus) = &bus {
             bus.annotate(annotator(&traces));
@@ -81,11 +77,6 @@ impl Shared {
         Self {
             bus,
             traces,
-            media: media::Memory::new(
-                Some(home.clone()),
-                clock.clone(),
-                Arc::clone(metrics.media()),
-            ),
             wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
         }
@@ -121,8 +112,12 @@ impl Snapshot {
             media: Media::new(
                 &config,
                 Arc::clone(&gateway),
-                &shared.media,
+                &shared.wechat,
                 &shared.buffers,
+                || {
+                    let make = || media::Keep::new(&config.media, &shared.wechat, metrics);
+                    Arc::clone(shared.media.get_or_init(make))
+                },
             ),
             content_check: ContentCheck::new(
                 &config,

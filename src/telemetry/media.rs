@@ -1,28 +1,27 @@
-//! What is counted of media that come from WeChat, and of the cache in between.
+//! What is counted of media that are kept here.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use super::metrics::registered;
+use super::metrics::{Metrics, registered};
 
 /// The families.
 pub(crate) struct MediaMetrics {
-    /// By [`Served`].
-    requests: [IntCounter; 4],
-    /// By [`Tier`].
+    /// By [`Lookup`], in its order.
+    lookups: [IntCounter; 4],
     bytes: [IntGauge; 2],
     entries: [IntGauge; 2],
     errors: IntCounterVec,
     evictions: IntCounterVec,
 }
 
-/// Where a medium came from.
+/// Where a medium was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
+pub(crate) enum Lookup {
     Memory,
     Disk,
-    /// From WeChat.
+    /// At WeChat.
     Miss,
-    /// From WeChat, with somebody else who had asked before.
+    /// On its way from WeChat, for somebody who asked before.
     Collapsed,
 }
 
@@ -33,108 +32,88 @@ pub(crate) enum Tier {
     Disk,
 }
 
-/// What was done with the disk when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Scan,
-    Read,
-    Write,
+impl Lookup {
+    const LABELS: [&str; 4] = ["memory", "disk", "miss", "collapsed"];
 }
 
-/// Why a medium is kept no longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Eviction {
-    /// Others needed the room.
-    Size,
-    /// Its time was over.
-    Expired,
-    /// Its file was not what was written.
-    Corrupt,
-}
+impl Tier {
+    const LABELS: [&str; 2] = ["memory", "disk"];
 
-/// Counted, and never scraped.
-impl Default for MediaMetrics {
-    fn default() -> Self {
-        Self::register(&Registry::new())
+    fn label(self) -> &'static str {
+        Self::LABELS[self as usize]
     }
 }
 
 impl MediaMetrics {
-    pub(super) fn register(registry: &Registry) -> Self {
-        let counters = |name, help, labels: &[&str]| {
-            registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
-        };
-        let gauges =
-            |name, help| registered(registry, IntGaugeVec::new(Opts::new(name, help), &["tier"]));
-        let requests = counters(
-            "wx_sidecar_media_cache_requests_total",
-            "Media that were asked for, by where they came from: memory, disk, miss (WeChat was asked), collapsed (somebody \
-             else had just asked WeChat).",
-            &["result"],
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let registry = metrics.registry();
+        let counters =
+            |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let gauges = |name, help| IntGaugeVec::new(Opts::new(name, help), &["tier"]);
+        let lookups = registered(
+            registry,
+            counters(
+                "wx_sidecar_media_cache_requests_total",
+                "Media that were asked for, by where they were: memory, disk, miss (asked of WeChat), collapsed (on their way already).",
+                &["result"],
+            ),
         );
-        let bytes = gauges(
-            "wx_sidecar_media_cache_bytes",
-            "How many bytes of media are kept, by tier: memory, disk.",
+        let bytes = registered(
+            registry,
+            gauges(
+                "wx_sidecar_media_cache_bytes",
+                "Bytes that the media which are kept take, in memory and on the disk.",
+            ),
         );
-        let entries = gauges(
-            "wx_sidecar_media_cache_entries",
-            "How many media are kept, by tier: memory, disk.",
+        let entries = registered(
+            registry,
+            gauges(
+                "wx_sidecar_media_cache_entries",
+                "Media that are kept, in memory and on the disk.",
+            ),
         );
-        let each =
-            |gauge: &IntGaugeVec| ["memory", "disk"].map(|tier| gauge.with_label_values(&[tier]));
-        let results = ["memory", "disk", "miss", "collapsed"];
-        Self {
-            requests: results.map(|result| requests.with_label_values(&[result])),
-            bytes: each(&bytes),
-            entries: each(&entries),
-            errors: counters(
+        let errors = registered(
+            registry,
+            counters(
                 "wx_sidecar_media_cache_errors_total",
-                "Failures of the disk that media are kept on, by what was done: scan, read, write. The media were served all \
-                 the same.",
+                "What the disk did not do: open, read, write; or damaged, what it had. The media were served all the same.",
                 &["op"],
             ),
-            evictions: counters(
+        );
+        let evictions = registered(
+            registry,
+            counters(
                 "wx_sidecar_media_cache_evictions_total",
-                "Media that are kept no longer, by tier and reason: size, expired, corrupt.",
+                "Media that are kept no longer, by tier and reason: size (others needed the room), expired.",
                 &["tier", "reason"],
             ),
+        );
+        Self {
+            lookups: Lookup::LABELS.map(|label| lookups.with_label_values(&[label])),
+            bytes: Tier::LABELS.map(|label| bytes.with_label_values(&[label])),
+            entries: Tier::LABELS.map(|label| entries.with_label_values(&[label])),
+            errors,
+            evictions,
         }
     }
 
-    pub(crate) fn served(&self, served: Served) {
-        self.requests[served as usize].inc();
+    pub(crate) fn looked_up(&self, lookup: Lookup) {
+        self.lookups[lookup as usize].inc();
     }
 
-    pub(crate) fn holds(&self, tier: Tier, bytes: u64, entries: usize) {
+    /// What a tier holds now.
+    pub(crate) fn holds(&self, tier: Tier, entries: usize, bytes: u64) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.bytes[tier as usize].set(number(bytes));
         self.entries[tier as usize].set(number(entries as u64));
+        self.bytes[tier as usize].set(number(bytes));
     }
 
-    pub(crate) fn failed(&self, operation: Operation) {
-        let label = match operation {
-            Operation::Scan => "scan",
-            Operation::Read => "read",
-            Operation::Write => "write",
-        };
-        self.errors.with_label_values(&[label]).inc();
+    pub(crate) fn failed(&self, op: &'static str) {
+        self.errors.with_label_values(&[op]).inc();
     }
 
-    pub(crate) fn evicted(&self, tier: Tier, reason: Eviction, count: usize) {
-        if count == 0 {
-            return;
-        }
-        let tier = match tier {
-            Tier::Memory => "memory",
-            Tier::Disk => "disk",
-        };
-        let reason = match reason {
-            Eviction::Size => "size",
-            Eviction::Expired => "expired",
-            Eviction::Corrupt => "corrupt",
-        };
-        self.evictions
-            .with_label_values(&[tier, reason])
-            .inc_by(count as u64);
+    pub(crate) fn evicted(&self, tier: Tier, reason: &'static str, count: usize) {
+        let series = self.evictions.with_label_values(&[tier.label(), reason]);
+        series.inc_by(count as u64);
     }
 }

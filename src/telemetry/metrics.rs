@@ -4,7 +4,6 @@
 //! each worker for itself, in cells that only it writes, and summed when somebody scrapes: a shared histogram would cost more than
 //! verifying a token.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::core::Collector;
@@ -14,7 +13,6 @@ use prometheus::{
 
 pub use super::breakers::BreakerSeen;
 use super::breakers::BreakerStates;
-use super::media::MediaMetrics;
 use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
 use crate::wechat::quota::Quota;
@@ -42,7 +40,6 @@ pub struct Metrics {
     text_checks: IntCounterVec,
     media_checks: IntCounterVec,
     panics: IntCounter,
-    media: Arc<MediaMetrics>,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
 }
@@ -220,7 +217,6 @@ impl Metrics {
             text_checks: registered(&registry, text_checks),
             media_checks: registered(&registry, media_checks),
             panics: registered(&registry, panics),
-            media: Arc::new(MediaMetrics::register(&registry)),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
             registry,
@@ -340,11 +336,6 @@ impl Metrics {
         self.breaker_rejected
             .with_label_values(&[path, class])
             .inc();
-    }
-
-    /// What is counted of media from WeChat.
-    pub(crate) fn media(&self) -> &Arc<MediaMetrics> {
-        &self.media
     }
 
     /// Counts a panic that was caught.

@@ -109,12 +109,16 @@ impl Boundary {
     /// # Errors
     /// If it is that of a form, but says no boundary, or what cannot be one.
     pub(crate) fn of(content_type: &[u8]) -> Result<Option<Self>, FormError> {
+        const FORM: &[u8] = b"multipart/form-data";
         let (kind, rest) = split_at_semicolon(content_type);
-        if !kind
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"multipart/form-data")
-        {
+        let (kind, looks_like) = (kind.trim_ascii(), kind.trim_ascii().get(..FORM.len()));
+        if !looks_like.is_some_and(|start| start.eq_ignore_ascii_case(FORM)) {
             return Ok(None);
+        }
+        if kind.len() > FORM.len() {
+            return Err(FormError(
+                "the Content-Type begins like that of a form, and goes on",
+            ));
         }
         let mut found = None;
         for parameter in Parameters(rest) {
@@ -356,14 +360,23 @@ enum Found {
     No(usize),
 }
 
-/// The fields of a form in memory that are no files: their names and what they hold. What is not UTF-8 becomes U+FFFD.
-pub(crate) fn text_fields(
-    boundary: &Boundary,
-    body: &[u8],
-) -> Result<Vec<(String, String)>, FormError> {
+/// A part of a form in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) part: Part,
+    /// The lines that it begins with.
+    pub(crate) head: Vec<u8>,
+    /// What it holds; nothing if it is a file that has a name.
+    pub(crate) value: Vec<u8>,
+}
+
+/// The parts of a form in memory.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn fields(boundary: &Boundary, body: &[u8]) -> Result<Vec<Field>, FormError> {
     let mut form = Form::new(boundary);
-    let mut fields = Vec::new();
-    let mut field: Option<(String, Vec<u8>)> = None;
+    let mut fields: Vec<Field> = Vec::new();
     let bites = body.chunks(BITE).map(Some).chain([None]);
     for bite in bites {
         match bite {
@@ -372,24 +385,32 @@ pub(crate) fn text_fields(
         }
         loop {
             match form.next()? {
-                Event::Head(part, _) => {
-                    field = part.filename.is_none().then_some((part.name, Vec::new()));
+                Event::Head(part, head) => {
+                    let (head, value) = (head.to_vec(), Vec::new());
+                    fields.push(Field { part, head, value });
                 }
                 Event::Content(bytes) => {
-                    if let Some((_, value)) = &mut field {
-                        value.extend_from_slice(bytes);
+                    let field = fields.last_mut().filter(|field| !field.is_file());
+                    if let Some(field) = field {
+                        field.value.extend_from_slice(bytes);
                     }
                 }
-                Event::PartEnd => fields.extend(field.take().map(|(name, value)| {
-                    let value = String::from_utf8_lossy(&value).into_owned();
-                    (name, value)
-                })),
-                Event::Between(_) => {}
+                Event::Between(_) | Event::PartEnd => {}
                 Event::More | Event::End => break,
             }
         }
     }
     Ok(fields)
+}
+
+impl Field {
+    /// Whether it is a file that has a name. A file without one is to some readers a field like any other.
+    pub(crate) fn is_file(&self) -> bool {
+        self.part
+            .filename
+            .as_ref()
+            .is_some_and(|name| !name.is_empty())
+    }
 }
 
 /// Reads the head of a part, without its empty line.

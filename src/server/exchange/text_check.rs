@@ -3,7 +3,8 @@
 //! A body is read only if it is what it says it is and says it in one way. All others are refused, because a check that can be
 //! evaded by another Content-Type is none.
 
-use super::{Caller, Exchange, token_missing};
+use super::uploads::malformed;
+use super::{Caller, Exchange, bad_body, token_missing};
 use crate::config::TextCheck;
 use crate::content_check::{Passed, Refused, Texts};
 use crate::domain::{MediaId, OpenId};
@@ -11,29 +12,57 @@ use crate::error::{Error, Kind};
 use crate::path::CanonicalPath;
 use crate::resilience::Buffered;
 use crate::wechat::media;
+use crate::wire::form::{self, Boundary};
 use crate::wire::{Framing, Name, Reader, Responder};
 
 /// In what a body is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Form {
     Json,
     UrlEncoded,
+    Parts(Boundary),
+}
+
+/// What is to be checked, and who wrote it.
+pub(super) struct Checking<'a> {
+    check: &'a TextCheck,
+    author: &'a OpenId,
+    /// What some apps do not tell from a form.
+    query: &'a [u8],
+}
+
+impl<'a> Checking<'a> {
+    pub(super) fn of(
+        check: &'a TextCheck,
+        caller: &'a Caller,
+        path: &CanonicalPath<'a>,
+    ) -> Result<Self, Error> {
+        let claims = caller.claims.as_ref().ok_or_else(token_missing)?;
+        Ok(Self {
+            check,
+            author: &claims.user.openid,
+            query: path.query().unwrap_or_default(),
+        })
+    }
+
+    fn texts(&self) -> Result<Texts<'a>, Error> {
+        let mut texts = Texts::of(&self.check.fields);
+        texts.query(self.query).map_err(bad)?;
+        Ok(texts)
+    }
 }
 
 impl Exchange<'_> {
     /// Has the texts of a request judged before the app sees it. What was read of the body stays in `buffered`.
     pub(super) async fn check_texts(
         &self,
-        check: &TextCheck,
+        checking: &Checking<'_>,
         limit: u64,
-        caller: &Caller,
-        path: &CanonicalPath<'_>,
-        (body, responder): (&mut Reader<'_>, &mut Responder<'_>),
+        body: &mut Reader<'_>,
+        responder: &mut Responder<'_>,
         buffered: &mut Option<Buffered>,
     ) -> Result<Passed, Error> {
-        let claims = caller.claims.as_ref().ok_or_else(token_missing)?;
-        let mut texts = Texts::of(&check.fields);
-        texts.query(path.query().unwrap_or_default()).map_err(bad)?;
+        let mut texts = checking.texts()?;
         if self.head.framing != Framing::Empty {
             let form = self.form();
             // Of others it shows only when they have been read whether they are empty.
@@ -45,15 +74,33 @@ impl Exchange<'_> {
                 None => buffered.insert(self.read_all(limit, body, responder).await?),
             };
             if !body.is_empty() {
-                let read = match form? {
-                    Form::Json => texts.json(body),
-                    Form::UrlEncoded => texts.form(body),
-                };
-                read.map_err(bad)?;
+                match form? {
+                    Form::Json => texts.json(body).map_err(bad)?,
+                    Form::UrlEncoded => texts.form(body).map_err(bad)?,
+                    Form::Parts(boundary) => find(&mut texts, &boundary, body)?,
+                }
             }
         }
+        self.judge(checking, &texts).await
+    }
+
+    /// The same for a form whose files have been taken out, before they go anywhere.
+    pub(super) async fn check_form(
+        &self,
+        checking: &Checking<'_>,
+        boundary: &Boundary,
+        form: &[u8],
+    ) -> Result<Passed, Error> {
+        // It says no more than the boundary, unless it is another character set.
+        self.form()?;
+        let mut texts = checking.texts()?;
+        find(&mut texts, boundary, form)?;
+        self.judge(checking, &texts).await
+    }
+
+    async fn judge(&self, checking: &Checking<'_>, texts: &Texts<'_>) -> Result<Passed, Error> {
         let checks = &self.snapshot.content_check;
-        checks.texts(&claims.user.openid, check, &texts).await
+        checks.texts(checking.author, checking.check, texts).await
     }
 
     /// Has WeChat judge an upload, if uploads are checked; the `trace_id` that the judgement will come with. It is no
@@ -85,19 +132,44 @@ fn form_of(content_type: &[u8]) -> Result<Form, Error> {
     let lower = content_type.to_ascii_lowercase();
     let mut parts = lower.split(|b| *b == b';').map(<[u8]>::trim_ascii);
     let form = match parts.next().unwrap_or_default() {
-        b"application/json" | b"text/json" => Form::Json,
-        b"application/x-www-form-urlencoded" => Form::UrlEncoded,
-        kind if kind.ends_with(b"+json") && !kind.contains(&b',') => Form::Json,
-        _ => {
-            return Err(unreadable(
-                "a text is checked in application/json, application/x-www-form-urlencoded or multipart/form-data, and in nothing else",
-            ));
-        }
+        b"application/json" | b"text/json" => Some(Form::Json),
+        b"application/x-www-form-urlencoded" => Some(Form::UrlEncoded),
+        kind if kind.ends_with(b"+json") && !kind.contains(&b',') => Some(Form::Json),
+        _ => Boundary::of(content_type)
+            .map_err(malformed)?
+            .map(Form::Parts),
+    };
+    let Some(form) = form else {
+        return Err(unreadable(
+            "a text is checked in application/json, application/x-www-form-urlencoded or multipart/form-data, and in nothing else",
+        ));
     };
     if parts.any(|parameter| !is_utf8(parameter)) {
         return Err(unreadable("a text that is checked must be UTF-8"));
     }
     Ok(form)
+}
+
+/// Finds the texts in the parts of a form. Where a text belongs no file may be, because some apps read it as text.
+fn find(texts: &mut Texts<'_>, boundary: &Boundary, body: &[u8]) -> Result<(), Error> {
+    for field in form::fields(boundary, body).map_err(malformed)? {
+        let name = &field.part.name;
+        if texts.has(name) && (field.is_file() || !is_in_utf8(&field.head)) {
+            let detail = "a text that is checked must be UTF-8 and no file";
+            return Err(bad_body(detail.to_owned()));
+        }
+        texts.field(name, &field.value).map_err(bad)?;
+    }
+    Ok(())
+}
+
+/// Whether the head of a part names no other character set.
+fn is_in_utf8(head: &[u8]) -> bool {
+    let head = head.to_ascii_lowercase();
+    let mut lines = head.split(|b| *b == b'\n');
+    let kind = lines.find(|line| line.starts_with(b"content-type"));
+    let mut parameters = kind.unwrap_or_default().split(|b| *b == b';').skip(1);
+    parameters.all(|parameter| is_utf8(parameter.trim_ascii()))
 }
 
 /// Whether a parameter leaves the character set what it is.
@@ -126,187 +198,7 @@ fn bad(refused: Refused) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read, Write};
-    use std::net::TcpListener;
-    use std::thread;
-    use std::time::Duration;
-
     use super::*;
-    use crate::clock::Clock;
-    use crate::config::Config;
-    use crate::domain::{AppId, LoginCode};
-    use crate::secret::Secret;
-    use crate::server::Sidecar;
-    use crate::server::snapshot::Snapshot;
-    use crate::sim::push::PushOptions;
-    use crate::sim::{Effect, Fault, Options, SimApp, Simulator};
-    use crate::wechat::content_check::{MediaType, Scene};
-
-    const APPID: &str = "wx0123456789abcdef";
-    const MEDIA_CHECK: &str = "/wxa/media_check_async";
-    const TOKEN: &str = "token";
-    const KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
-
-    fn simulator() -> Simulator {
-        let app = SimApp::new(
-            AppId::parse(APPID).unwrap(),
-            Secret::new("0123456789abcdef0123456789abcdef"),
-        );
-        let options = Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            apps: vec![app],
-            clock: Clock::System,
-            seed: 7,
-            tls: None,
-            push: None,
-        };
-        Simulator::start(options).unwrap()
-    }
-
-    fn sidecar(sim: &Simulator, app: &TcpListener) -> Sidecar {
-        let (wechat, upstream) = (sim.url(), app.local_addr().unwrap());
-        let config = format!(
-            "[app]\nappid = \"{APPID}\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
-             [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\nworkers = 1\ndrain_delay = \"0s\"\n\
-             [wechat]\nendpoints = [\"{wechat}\"]\n[outbound]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\n\
-             [media]\nbase_url = \"https://mini.example.com\"\n[media.check]\nscene = \"comment\"\n"
-        );
-        let sidecar = Sidecar::start(Config::from_toml(&config).unwrap()).unwrap();
-        let push = PushOptions::new(
-            format!("http://{}/wx/push", sidecar.inbound_addr()),
-            AppId::parse(APPID).unwrap(),
-            Secret::new(TOKEN),
-            Secret::new(KEY),
-        );
-        sim.push_to(push).unwrap();
-        sidecar
-    }
-
-    /// A user who has just been there.
-    async fn user(sim: &Simulator, snapshot: &Snapshot) -> OpenId {
-        let code = LoginCode::parse(&sim.issue_code("alice")).unwrap();
-        snapshot.gateway.code2session(&code).await.unwrap().openid
-    }
-
-    fn media_checks(sidecar: &Sidecar, result: &str) -> f64 {
-        let families = sidecar.metrics.registry().gather();
-        let family = families
-            .iter()
-            .find(|family| family.name() == "wx_sidecar_media_checks_total")
-            .unwrap();
-        let metric = family.get_metric().iter();
-        let mut counted = metric.filter(|metric| metric.get_label()[0].value() == result);
-        counted.next().unwrap().get_counter().get_value()
-    }
-
-    /// The head and the body of the next request.
-    fn request(app: &TcpListener) -> (String, serde_json::Value) {
-        let (stream, _) = app.accept().unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        let mut stream = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert_ne!(stream.read_line(&mut head).unwrap(), 0, "{head}");
-        }
-        let head = head.to_ascii_lowercase();
-        let length = head.split("content-length: ").nth(1).unwrap();
-        let mut body = vec![0; length.lines().next().unwrap().parse().unwrap()];
-        stream.read_exact(&mut body).unwrap();
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        stream.get_mut().write_all(answer).unwrap();
-        (head, serde_json::from_slice(&body).unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_judgement_of_an_upload_comes_to_the_app_with_its_media_id() {
-        let sim = simulator();
-        let app = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sidecar = sidecar(&sim, &app);
-        let snapshot = sidecar.current.load_full();
-        let openid = user(&sim, &snapshot).await;
-        let checks = &snapshot.content_check;
-        // The simulator pushes at once, so the judgement may overtake the answer.
-        let uploads = [
-            (
-                media::Kind::Image,
-                "image_1",
-                "https://mini.example.com/[risky:20002]",
-                "risky",
-            ),
-            (
-                media::Kind::Thumb,
-                "thumb_1",
-                "https://mini.example.com/a",
-                "pass",
-            ),
-            (
-                media::Kind::Voice,
-                "voice_1",
-                "https://mini.example.com/b",
-                "pass",
-            ),
-        ];
-        for (kind, name, url, suggest) in uploads {
-            let app = app.try_clone().unwrap();
-            let delivered = thread::spawn(move || request(&app));
-            let medium = MediaId::parse(name).unwrap();
-            let trace = checks.media(&openid, &medium, kind, url).await.unwrap();
-            let (head, judged) = delivered.join().unwrap();
-            assert!(
-                head.contains(&format!("x-wx-media-id: {name}\r\n")),
-                "{head}"
-            );
-            assert!(head.contains("x-wx-event: wxa_media_check\r\n"), "{head}");
-            assert_eq!(judged["trace_id"], trace);
-            assert_eq!(judged["result"]["suggest"], suggest);
-        }
-        assert_eq!(media_checks(&sidecar, "asked"), 3.0);
-    }
-
-    #[tokio::test]
-    async fn a_judgement_of_something_else_comes_without_a_media_id() {
-        let sim = simulator();
-        let app = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sidecar = sidecar(&sim, &app);
-        let snapshot = sidecar.current.load_full();
-        let openid = user(&sim, &snapshot).await;
-        let delivered = thread::spawn(move || request(&app));
-        // As the app itself has something checked.
-        let url = "https://mini.example.com/of-the-app";
-        let gateway = &snapshot.gateway;
-        let asked = gateway.check_media(&openid, Scene::Comment, url, MediaType::Image);
-        let trace = asked.await.unwrap();
-        let (head, judged) = delivered.join().unwrap();
-        assert!(!head.contains("x-wx-media-id"), "{head}");
-        assert_eq!(judged["trace_id"], trace);
-    }
-
-    #[tokio::test]
-    async fn a_check_that_fails_leaves_the_upload_as_it_is_and_films_are_not_checked() {
-        let sim = simulator();
-        let app = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sidecar = sidecar(&sim, &app);
-        let snapshot = sidecar.current.load_full();
-        let openid = user(&sim, &snapshot).await;
-        let medium = MediaId::parse("medium").unwrap();
-        let checks = &snapshot.content_check;
-        for errcode in [87020, 61010] {
-            let effect = Effect::Errcode {
-                errcode,
-                errmsg: None,
-            };
-            sim.fault(Fault::new(MEDIA_CHECK, 1, effect));
-            let asked = checks.media(&openid, &medium, media::Kind::Image, "https://a/b");
-            assert_eq!(asked.await, None);
-        }
-        assert_eq!(media_checks(&sidecar, "error"), 2.0);
-        let film = checks.media(&openid, &medium, media::Kind::Video, "https://a/b");
-        assert_eq!(film.await, None);
-        assert_eq!(sim.calls(MEDIA_CHECK), 2);
-    }
 
     #[test]
     fn a_content_type_says_how_a_body_is_read_or_it_is_not() {
@@ -315,6 +207,14 @@ mod tests {
             ("Application/JSON ; Charset=\"UTF-8\"", Form::Json),
             ("application/vnd.api+json;profile=x", Form::Json),
             ("text/json", Form::Json),
+            (
+                "multipart/form-data; boundary=B; charset=utf-8",
+                Form::Parts(
+                    Boundary::of(b"multipart/form-data; boundary=B")
+                        .unwrap()
+                        .unwrap(),
+                ),
+            ),
             (
                 "application/x-www-form-urlencoded; charset=utf8",
                 Form::UrlEncoded,
@@ -335,6 +235,7 @@ mod tests {
             "application/x-www-form-urlencoded;charset=utf-7",
             "application/jsonp",
             "multipart/mixed",
+            "multipart/form-data; boundary=b; charset=gbk",
         ] {
             let error = form_of(kind.as_bytes()).unwrap_err();
             assert_eq!(error.kind(), Kind::UnsupportedMediaType, "{kind}");

@@ -7,8 +7,10 @@ use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
 
+use super::text_check::Checking;
 use super::{Exchange, bad_body, overloaded, with_tokens};
 use crate::answer::Answer;
+use crate::content_check::Passed;
 use crate::domain::OpenId;
 use crate::error::{Error, Kind};
 use crate::gateway::Uploaded;
@@ -105,15 +107,17 @@ impl Exchange<'_> {
         Ok(with_tokens(Answer::json(200, &told), grant))
     }
 
-    /// The form for the app with media_ids in the place of its files, and how many files those were.
+    /// The form for the app with media_ids in the place of its files, and how many files those were. Its texts are judged
+    /// before a file goes anywhere, if they are to be.
     pub(super) async fn with_media_ids(
         &self,
         boundary: &Boundary,
         limit: u64,
         user: Option<&OpenId>,
+        checking: Option<&Checking<'_>>,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
-    ) -> Result<(Buffered, usize), Error> {
+    ) -> Result<(Buffered, usize, Option<Passed>), Error> {
         let media = self.media()?;
         let uploads = &media.uploads;
         let besides = Besides::Kept {
@@ -125,10 +129,14 @@ impl Exchange<'_> {
         let received = self.receive(boundary, limit, beyond, &mut intake, body, responder);
         received.await?;
         let (_, files, besides) = intake.into_files()?;
-        let sent = self.send(media, &files, user).await?;
         let Besides::Kept { bytes, gaps } = besides else {
             unreachable!("it was made as that");
         };
+        let passed = match checking {
+            Some(checking) => Some(self.check_form(checking, boundary, &bytes).await?),
+            None => None,
+        };
+        let sent = self.send(media, &files, user).await?;
         let mut rewritten = self.buffer();
         let mut from = 0;
         for (gap, sent) in gaps.into_iter().zip(&sent) {
@@ -141,7 +149,7 @@ impl Exchange<'_> {
         rewritten
             .push(&bytes[from..])
             .map_err(|_no_room| no_room())?;
-        Ok((rewritten, sent.len()))
+        Ok((rewritten, sent.len(), passed))
     }
 
     /// Sends files to WeChat, three at once, and has those judged that are a user's; what became of them, in order.
@@ -179,9 +187,6 @@ impl Exchange<'_> {
 
     /// What sets the parts of the body apart, if it is a form.
     pub(super) fn form_boundary(&self) -> Result<Option<Boundary>, Error> {
-        if self.head.framing == Framing::Empty {
-            return Ok(None);
-        }
         let Some(kind) = self.only(Name::ContentType)? else {
             return Ok(None);
         };
@@ -426,7 +431,7 @@ fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
         .ok_or_else(|| bad_body("`type` must be image, voice, video or thumb".to_owned()))
 }
 
-fn malformed(why: FormError) -> Error {
+pub(super) fn malformed(why: FormError) -> Error {
     Error::downstream(Kind::BadRequest, why.0)
 }
 

@@ -336,13 +336,16 @@ fn a_boundary_is_quoted_or_not_and_there_is_one() {
         let read = Boundary::of(content_type.as_bytes());
         assert_eq!(read, Ok(Some(Boundary(boundary.into()))), "{content_type}");
     }
-    for other in [
-        "",
-        "application/json",
-        "multipart/mixed; boundary=b",
-        "multipart/form-datas; boundary=b",
-    ] {
+    for other in ["", "application/json", "multipart/mixed; boundary=b"] {
         assert_eq!(Boundary::of(other.as_bytes()), Ok(None), "{other}");
+    }
+    for other in [
+        "multipart/form-datas",
+        "Multipart/form-data, a/b",
+        "multipart/form-data a",
+    ] {
+        let content_type = format!("{other}; boundary=b");
+        assert!(Boundary::of(content_type.as_bytes()).is_err(), "{other}");
     }
     let long = "b".repeat(71);
     for parameters in [
@@ -373,14 +376,33 @@ fn a_boundary_is_quoted_or_not_and_there_is_one() {
 }
 
 #[test]
-fn the_text_fields_of_a_form_are_those_that_are_no_files() {
+fn of_a_form_in_memory_all_is_told_but_what_is_in_its_files() {
     let body = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n你好\r\n\
-        --b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\r\n\r\nfile\r\n\
-        --b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n--b--\r\n";
-    let fields = text_fields(&boundary("b"), body.as_bytes()).unwrap();
-    let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    assert_eq!(fields, [field("a", "你好"), field("a", "")]);
-    assert!(text_fields(&boundary("b"), b"--b\r\n").is_err());
+        --b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\nfile\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"g\"; filename=\"\"\r\n\r\ntext\r\n\
+        --b\r\nContent-Type: text/plain\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n--b--\r\n";
+    let fields = fields(&boundary("b"), body.as_bytes()).unwrap();
+    let told: Vec<_> = fields
+        .iter()
+        .map(|it| {
+            (
+                &*it.part.name,
+                it.is_file(),
+                str::from_utf8(&it.value).unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("a", false, "你好"),
+            ("f", true, ""),
+            ("g", false, "text"),
+            ("a", false, "")
+        ]
+    );
+    assert!(fields[3].head.starts_with(b"Content-Type: text/plain\r\n"));
+    assert!(super::fields(&boundary("b"), b"--b\r\n").is_err());
 }
 
 #[test]
