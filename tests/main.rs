@@ -23,6 +23,7 @@ mod limits;
 mod listening;
 mod main_job;
 mod media_accel;
+mod media_cache;
 mod media_download;
 mod media_upload;
 mod media_urls;

@@ -111,7 +111,7 @@ impl Drop for Process {
 pub(crate) struct Run {
     pub(crate) process: Process,
     pub(crate) inbound: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Run {

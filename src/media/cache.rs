@@ -25,6 +25,9 @@ use crate::telemetry::media::{MediaMetrics, Tier};
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::media::LIFE;
 
+/// What is larger costs less from a file, which the kernel sends by itself, than from memory: 23 µs instead of 34 for 200 KiB.
+/// The system keeps it in memory all the same.
+const BETTER_ON_DISK: u64 = 64 * 1024;
 /// What an entry takes beside its medium, or a little more.
 const ENTRY: u64 = 512;
 
@@ -247,9 +250,13 @@ impl Cache {
         }
     }
 
+    /// The largest medium that memory has.
     fn most_in_memory(&self) -> u64 {
         let most = self.settings.memory_cache_size.saturating_sub(ENTRY);
-        most.min(SMALL)
+        most.min(match self.disk {
+            Some(_) => BETTER_ON_DISK,
+            None => SMALL,
+        })
     }
 
     fn remember(&self, key: Key, kept: Kept) {

@@ -131,10 +131,14 @@ impl Fill {
         });
     }
 
-    /// That was all, for better or worse. What was said first counts.
+    /// That was all, for better or worse. What was said first counts. What has failed takes no memory any longer, however
+    /// slowly somebody reads it.
     pub(super) fn end(&self, outcome: Result<(), Error>) {
         self.change(|state| {
-            state.end.get_or_insert(outcome);
+            let end = state.end.get_or_insert(outcome);
+            if end.is_err() {
+                state.in_memory = Vec::new();
+            }
         });
     }
 

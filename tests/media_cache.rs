@@ -1,0 +1,1028 @@
+//! Media that are kept, seen from outside: how often WeChat is asked, what is served while they come, and what is left of
+//! that when somebody dies, a disk is full, or WeChat lies.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use wx_sidecar::sim::{Effect, Fault};
+use wx_sidecar::{Config, Sidecar};
+
+use crate::fake_app::{Connection, FakeApp, Signal};
+use crate::http_client::{Client, Response};
+use crate::http2_client::{End, Http2Client};
+use crate::media_download::{picture, upload, wechat};
+use crate::process::{Run, write_configuration};
+use crate::rig::{self, Rig, Session, keep, start};
+
+const NO_APP: &str = "http://127.0.0.1:9";
+const GET: &str = "/cgi-bin/media/get";
+const CODE: &str = "0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p";
+const DAY: Duration = Duration::from_secs(86_400);
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+/// How long anything may take; only against a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(30);
+const ON_DISK: &str = "wx_sidecar_media_cache_entries{tier=\"disk\"}";
+const IN_MEMORY: &str = "wx_sidecar_media_cache_entries{tier=\"memory\"}";
+
+/// A sidecar and a user of it.
+struct Stage {
+    rig: Rig,
+    session: Session,
+}
+
+impl Stage {
+    /// WeChat is the simulator.
+    fn simulated(media: &str) -> Self {
+        let rig = Rig::with(NO_APP, "", &format!("[media]\n{media}\n"));
+        let session = rig.login("alice");
+        Self { rig, session }
+    }
+
+    /// WeChat is a script.
+    fn at(wechat: &FakeApp, media: &str) -> Self {
+        let rig = Rig::with(NO_APP, "", &sections(wechat, media));
+        let session = Session::of(&rig.login_with(CODE).json());
+        Self { rig, session }
+    }
+
+    fn get(&self, id: &str) -> Response {
+        self.get_with(id, &[])
+    }
+
+    fn get_with(&self, id: &str, headers: &[(&str, &str)]) -> Response {
+        get(self.rig.address(), &self.session, id, headers)
+    }
+
+    /// How often the simulator was asked for a medium.
+    fn calls(&self) -> u64 {
+        self.rig.sim.calls(GET)
+    }
+
+    fn metric(&self, series: &str) -> f64 {
+        self.rig.metric(series)
+    }
+
+    fn reload(&self, old: &str, new: &str) {
+        let config = self.rig.config();
+        assert!(config.contains(old), "{config}");
+        let config = Config::from_toml(&config.replace(old, new)).unwrap();
+        self.rig.sidecar().reload(config).unwrap();
+    }
+}
+
+fn sections(wechat: &FakeApp, media: &str) -> String {
+    let url = wechat.url();
+    format!("[wechat]\nendpoints = [\"{url}\"]\ntimeout = \"30s\"\n[media]\n{media}\n")
+}
+
+fn get(at: SocketAddr, session: &Session, id: &str, headers: &[(&str, &str)]) -> Response {
+    let bearer = session.bearer();
+    let headers = [&[("Authorization", bearer.as_str())][..], headers].concat();
+    Client::connect(at).request("GET", &format!("/wx/media/{id}"), &headers, b"")
+}
+
+/// A request whose answer is read bit by bit.
+fn ask(at: SocketAddr, session: &Session, id: &str) -> Client {
+    let mut client = Client::connect(at);
+    let bearer = session.bearer();
+    let head = format!("GET /wx/media/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n");
+    client.send(head.as_bytes());
+    client
+}
+
+fn is_hit(answer: &Response) -> bool {
+    answer.header("cache-status") == Some("wx-sidecar; hit")
+}
+
+fn only_disk(directory: &Path) -> String {
+    let directory = directory.display();
+    format!("memory_cache_size = \"none\"\ncache_dir = \"{directory}\"")
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A series of a sidecar's at that place.
+fn metric(admin: SocketAddr, series: &str) -> f64 {
+    let page = Client::connect(admin).request("GET", "/metrics", &[], b"");
+    let mut lines = page.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
+
+fn files_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The beginning of an answer of WeChat's.
+fn begin(connection: &mut Connection, kind: &str, length: usize) {
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+    connection.write(head.as_bytes());
+}
+
+fn answer(connection: &mut Connection, kind: &str, body: &[u8]) {
+    begin(connection, kind, body.len());
+    connection.write(body);
+}
+
+/// A WeChat that has this one medium, gives half of it, and the other half once that is let go. How often it was asked.
+fn in_halves(whole: &[u8], go: &Signal) -> (FakeApp, Arc<AtomicUsize>) {
+    let (whole, go, asked) = (whole.to_vec(), go.clone(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&asked);
+    let wechat = wechat(move |connection, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        begin(connection, "image/png", whole.len());
+        let half = whole.len() / 2;
+        connection.write(&whole[..half]);
+        go.wait();
+        connection.write(&whole[half..]);
+    });
+    (wechat, asked)
+}
+
+/// A thousand requests for one medium, in twenty connections; all get it.
+fn crowd(sidecar: &Sidecar, session: &Session, id: &str, whole: &[u8], all_are_there: impl Fn()) {
+    const STREAMS: u32 = 50;
+    let (path, bearer) = (format!("/wx/media/{id}"), session.bearer());
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let mut client = Http2Client::connect(sidecar.inbound_addr());
+                for number in 0..STREAMS {
+                    client.get(2 * number + 1, &path, &[("authorization", &bearer)]);
+                }
+                for number in 0..STREAMS {
+                    let number = 2 * number + 1;
+                    assert_eq!(client.end_of(number), End::Answer(200));
+                    assert!(client.stream(number).body == whole, "it is not the same");
+                }
+            });
+        }
+        all_are_there();
+    });
+}
+
+fn admin_of(sidecar: &Sidecar) -> SocketAddr {
+    let place = sidecar.admin_addr().to_string();
+    place.parse().unwrap()
+}
+
+#[test]
+fn a_thousand_who_come_at_once_cost_one_call_though_nothing_is_kept() {
+    let whole = picture(20_000);
+    for workers in [2, 4] {
+        let go = Signal::default();
+        let (wechat, asked) = in_halves(&whole, &go);
+        let stage = Stage::at(&wechat, "memory_cache_size = \"none\"");
+        let workers = format!("workers = {workers}");
+        let config = stage.rig.config().replace("workers = 2", &workers);
+        let sidecar = start(&config, &stage.rig.clock);
+        let admin = admin_of(&sidecar);
+        crowd(&sidecar, &stage.session, "crowded", &whole, || {
+            eventually("not all of them are there", || {
+                metric(admin, "wx_sidecar_http_requests_in_flight") == 1000.0
+            });
+            go.give();
+        });
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{workers}");
+        let found = |result: &str| {
+            let series = "wx_sidecar_media_cache_requests_total";
+            metric(admin, &format!("{series}{{result=\"{result}\"}}"))
+        };
+        assert_eq!((found("miss"), found("collapsed")), (1.0, 999.0));
+    }
+}
+
+#[test]
+fn a_thousand_who_come_at_once_cost_one_call_whatever_keeps_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = picture(20_000);
+    for (media, workers) in [(String::new(), 4), (only_disk(directory.path()), 2)] {
+        let stage = Stage::simulated(&media);
+        let id = upload(&stage.rig, "image", "a.png", &small);
+        let workers = format!("workers = {workers}");
+        let config = stage.rig.config().replace("workers = 2", &workers);
+        let sidecar = start(&config, &stage.rig.clock);
+        let pace = Effect::Slow {
+            bytes: 2000,
+            interval: Duration::from_millis(20),
+        };
+        stage.rig.sim.fault(Fault::new(GET, 1, pace));
+        crowd(&sidecar, &stage.session, &id, &small, || {});
+        assert_eq!(stage.calls(), 1, "{media}");
+    }
+}
+
+/// An MP4, as far as its beginning tells.
+fn film(length: usize) -> Vec<u8> {
+    let mut bytes = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom".to_vec();
+    bytes.extend((bytes.len()..length).map(|at| (at % 253) as u8));
+    bytes
+}
+
+#[test]
+fn a_film_is_fetched_from_where_wechat_says_it_is_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let stage = Stage::simulated(&only_disk(directory.path()));
+    let whole = film(10 * MIB);
+    let id = upload(&stage.rig, "video", "a.mp4", &whole);
+    let first = stage.get(&id);
+    assert!(first.body == whole, "{} bytes", first.body.len());
+    assert_eq!(first.header("content-type"), Some("video/mp4"));
+    eventually("it is not kept", || is_hit(&stage.get(&id)));
+    let part = stage.get_with(&id, &[("Range", "bytes=9000000-9000099")]);
+    assert_eq!(part.status, 206);
+    assert!(part.body == whole[9_000_000..9_000_100]);
+    assert_eq!(stage.calls(), 1);
+}
+
+#[test]
+fn parts_of_what_is_on_its_way_are_served_and_who_leaves_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    for media in [
+        only_disk(directory.path()),
+        "memory_cache_size = \"none\"".to_owned(),
+    ] {
+        let whole = film(10 * MIB);
+        let (go, place) = (Signal::default(), Arc::<OnceLock<String>>::default());
+        let (goes_on, sent, ours) = (go.clone(), whole.clone(), Arc::clone(&place));
+        let wechat = wechat(move |connection, target| {
+            if target.starts_with(GET) {
+                let url = format!("{}/films/1?sign=2", ours.get().unwrap());
+                let body = json!({ "video_url": url }).to_string();
+                return answer(connection, "text/plain", body.as_bytes());
+            }
+            begin(connection, "video/mp4", sent.len());
+            connection.write(&sent[..5 * MIB]);
+            goes_on.wait();
+            connection.write(&sent[5 * MIB..]);
+        });
+        place.set(wechat.url()).unwrap();
+        let stage = Stage::at(&wechat, &media);
+        for (range, bytes) in [
+            ("bytes=0-99", 0..100),
+            ("bytes=1000000-3000000", 1_000_000..3_000_001),
+            ("bytes=5000000-5242879", 5_000_000..5 * MIB),
+        ] {
+            let part = stage.get_with("film", &[("Range", range)]);
+            assert_eq!(part.status, 206, "{}", part.text());
+            assert!(part.body == whole[bytes], "{range}");
+        }
+        let mut leaves = ask(stage.rig.address(), &stage.session, "film");
+        leaves.read_head();
+        leaves.read_exact(100_000);
+        drop(leaves);
+        let mut stays = ask(stage.rig.address(), &stage.session, "film");
+        stays.read_head();
+        go.give();
+        assert!(stays.read_exact(whole.len()) == whole);
+        let asked = |what: &str| {
+            let targets = wechat.targets();
+            targets.iter().filter(|it| it.starts_with(what)).count()
+        };
+        assert_eq!((asked(GET), asked("/films/1?sign=2")), (1, 1));
+        if media.contains("cache_dir") {
+            eventually("it is not kept", || is_hit(&stage.get("film")));
+            assert_eq!((asked(GET), asked("/films/")), (1, 1));
+        }
+        for request in wechat.requests(1) {
+            if request.target().starts_with("/films/") {
+                assert!(!request.head.contains("access_token"), "{}", request.head);
+                assert_eq!(request.header("authorization"), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_breaks_off_is_not_kept_and_the_next_gets_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for media in [only_disk(directory.path()), String::new()] {
+        let whole = picture(700 * KIB);
+        let seen = Signal::default();
+        let (sent, was_seen) = (whole.clone(), seen.clone());
+        let first = AtomicUsize::new(0);
+        let wechat = wechat(move |connection, _| {
+            if first.fetch_add(1, Ordering::SeqCst) > 0 {
+                return answer(connection, "image/png", &sent);
+            }
+            begin(connection, "image/png", sent.len());
+            connection.write(&sent[..sent.len() / 2]);
+            was_seen.wait();
+            connection.close();
+        });
+        let stage = Stage::at(&wechat, &media);
+        let mut client = ask(stage.rig.address(), &stage.session, "torn");
+        let head = client.read_head();
+        let length = whole.len().to_string();
+        assert_eq!(head.header("content-length"), Some(length.as_str()));
+        let read = client.read_exact(200 * KIB);
+        seen.give();
+        let rest = client.read_to_close();
+        assert!(read.len() + rest.len() < whole.len());
+        assert!(whole.starts_with(&[read, rest].concat()));
+        let next = stage.get("torn");
+        assert!(next.body == whole && !next.truncated);
+        let told = next.header("cache-status").unwrap();
+        assert!(told.starts_with("wx-sidecar; fwd=miss"), "{told}");
+        let asked = wechat.targets();
+        let asked = asked.iter().filter(|target| target.starts_with(GET));
+        assert_eq!(asked.count(), 2);
+    }
+    eventually("something is left", || {
+        let files = files_in(directory.path());
+        files.len() == 1 && files[0].extension().is_some_and(|it| it == "media")
+    });
+}
+
+#[test]
+fn a_reset_in_the_middle_never_looks_like_the_end() {
+    let stage = Stage::simulated("memory_cache_size = \"none\"");
+    let whole = picture(400_000);
+    let id = upload(&stage.rig, "image", "a.png", &whole);
+    for _ in 0..5 {
+        stage
+            .rig
+            .sim
+            .fault(Fault::new(GET, 1, Effect::ResetMidBody));
+        let answer = stage.get(&id);
+        // The reset may overtake the head, and what has no head yet may be asked for again.
+        match answer.status {
+            200 => assert!(answer.truncated || answer.body == whole),
+            status => assert_eq!(status, 502, "{}", answer.text()),
+        }
+        stage.rig.sim.clear_faults();
+        assert!(stage.get(&id).body == whole);
+    }
+}
+
+fn raw(content_type: Option<&'static str>, body: &str) -> Effect {
+    Effect::Raw {
+        status: 200,
+        content_type: content_type.map(|it| it.parse().unwrap()),
+        body: body.to_owned().into(),
+    }
+}
+
+#[test]
+fn what_wechat_does_not_have_is_a_404_whatever_it_is_called_and_is_believed_for_ten_seconds() {
+    const GONE: &str = "{\"errcode\":40007,\"errmsg\":\"invalid media_id rid: 1-2-3\"}";
+    for kind in [
+        None,
+        Some("image/jpeg"),
+        Some("text/plain"),
+        Some("audio/amr"),
+    ] {
+        let stage = Stage::simulated("");
+        let id = upload(&stage.rig, "image", "a.png", &picture(1000));
+        stage.rig.sim.fault(Fault::new(GET, 1, raw(kind, GONE)));
+        for _ in 0..3 {
+            let problem = stage.get(&id);
+            assert_eq!(problem.status, 404, "{}", problem.text());
+            assert_eq!(problem.json()["errcode"], 40007);
+            assert_eq!(problem.header("cache-control"), Some("no-store"));
+            assert_eq!(stage.calls(), 1, "{kind:?}");
+            stage.rig.advance(Duration::from_secs(3));
+        }
+        assert_eq!(stage.metric(IN_MEMORY), 0.0);
+        stage.rig.advance(Duration::from_secs(1));
+        let answer = stage.get(&id);
+        assert!(answer.body == picture(1000), "{}", answer.text());
+        assert_eq!(stage.calls(), 2);
+    }
+}
+
+#[test]
+fn what_is_no_medium_is_a_problem_and_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    for (effect, status, slug) in [
+        (
+            raw(Some("image/jpeg"), "{\"errcode\":-1}"),
+            503,
+            "wechat-busy",
+        ),
+        (
+            raw(Some("image/jpeg"), "{\"errcode\":45009}"),
+            429,
+            "wechat-quota",
+        ),
+        (
+            raw(Some("text/html"), "<html>login here</html>"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (
+            raw(Some("image/png"), "\n<!DOCTYPE html><html>"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (Effect::Garbage, 502, "wechat-invalid-response"),
+        (
+            raw(Some("image/png"), "{\"hello\":1}"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (
+            raw(None, "{\"errcode\":0,\"errmsg\":\"ok\"}"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (
+            raw(Some("image/png"), "{\"errcode\":"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (
+            raw(None, "{\"video_url\":5}"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (
+            raw(None, "{\"video_url\":\"\"}"),
+            502,
+            "wechat-invalid-response",
+        ),
+        (raw(Some("image/png"), ""), 502, "wechat-invalid-response"),
+        (Effect::Empty, 502, "wechat-invalid-response"),
+    ] {
+        let directory = directory.path().display();
+        let stage = Stage::simulated(&format!("cache_dir = \"{directory}\""));
+        let id = upload(&stage.rig, "image", "a.png", &picture(1000));
+        stage.rig.sim.fault(Fault::for_ever(GET, effect.clone()));
+        let told = stage.get(&id);
+        assert_eq!(told.status, status, "{effect:?}: {}", told.text());
+        let problem = told.json();
+        let kind = problem["type"].as_str().unwrap();
+        assert!(kind.ends_with(slug), "{effect:?}: {problem}");
+        assert_eq!(told.header("cache-control"), Some("no-store"));
+        assert_eq!(stage.metric(IN_MEMORY) + stage.metric(ON_DISK), 0.0);
+        stage.rig.sim.clear_faults();
+        if status == 502 {
+            let answer = stage.get(&id);
+            assert!(
+                answer.body == picture(1000),
+                "{effect:?}: {}",
+                answer.text()
+            );
+        }
+    }
+}
+
+/// Somebody who is not to be connected to.
+fn forbidden() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+#[test]
+fn films_are_nowhere_but_where_they_may_be() {
+    let (listener, port) = forbidden();
+    let place = Arc::<OnceLock<String>>::default();
+    let ours = Arc::clone(&place);
+    // Films are told by the media_id, in hexadecimal digits.
+    let wechat = wechat(move |connection, target| {
+        let url = match target.split_once("media_id=") {
+            Some((_, id)) => String::from_utf8(unhex(id)).unwrap(),
+            None => {
+                let location = String::from_utf8(unhex(&target["/to/".len()..])).unwrap();
+                let head = format!(
+                    "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+                );
+                connection.write(head.as_bytes());
+                return;
+            }
+        };
+        let url = url.replace("ENDPOINT", ours.get().unwrap());
+        let body = json!({ "video_url": url }).to_string();
+        answer(connection, "text/plain", body.as_bytes());
+    });
+    place.set(wechat.url()).unwrap();
+    // Hosts that are named, and lead to this machine.
+    let stage = Stage::at(&wechat, "video_hosts = [\"localhost\", \"*.localhost\"]");
+    let places = [
+        format!("http://127.0.0.1:{port}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://films.localhost:{port}/"),
+        format!("http://127.1:{port}/"),
+        format!("http://2130706433:{port}/"),
+        format!("http://[::1]:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+        format!("http://localhost@127.0.0.1:{port}/"),
+        "http://10.0.0.1/".to_owned(),
+        "http://169.254.169.254/latest/meta-data".to_owned(),
+        "file:///etc/passwd".to_owned(),
+        format!("//127.0.0.1:{port}/"),
+    ];
+    for place in &places {
+        let redirected = format!("ENDPOINT/to/{}", hex(place));
+        for url in [place, &redirected] {
+            // A media_id has 256 characters at the most.
+            let problem = stage.get(&hex(url));
+            assert_eq!(problem.status, 502, "{url}: {}", problem.text());
+            let told = problem.json()["detail"].as_str().unwrap().to_owned();
+            keep("error-bodies.log", &told);
+        }
+    }
+    let accepted = listener.accept().map_err(|error| error.kind());
+    assert!(accepted.is_err(), "somebody has connected");
+    for request in wechat.requests(1) {
+        if request.target().starts_with("/to/") {
+            assert!(!request.head.contains("access_token"), "{}", request.head);
+        }
+    }
+    assert_eq!(stage.metric(IN_MEMORY), 0.0);
+}
+
+#[test]
+fn a_redirect_to_where_films_may_be_is_followed_without_a_token_and_not_for_ever() {
+    let whole = film(300 * KIB);
+    let (sent, place) = (whole.clone(), Arc::<OnceLock<String>>::default());
+    let ours = Arc::clone(&place);
+    let wechat = wechat(move |connection, target| {
+        let here = ours.get().unwrap();
+        if target.starts_with(GET) {
+            let first = if target.contains("media_id=far") {
+                9
+            } else {
+                2
+            };
+            let body = json!({ "video_url": format!("{here}/hops/{first}") }).to_string();
+            return answer(connection, "application/json", body.as_bytes());
+        }
+        let left: u32 = target.rsplit('/').next().unwrap().parse().unwrap();
+        match left {
+            0 => answer(connection, "video/mp4", &sent),
+            _ => {
+                let to = format!("/hops/{}", left - 1);
+                let head =
+                    format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+                connection.write(head.as_bytes());
+            }
+        }
+    });
+    place.set(wechat.url()).unwrap();
+    let stage = Stage::at(&wechat, "");
+    assert!(stage.get("near").body == whole);
+    let problem = stage.get("far");
+    assert_eq!(problem.status, 502, "{}", problem.text());
+    let hops = wechat.requests(1);
+    let hops: Vec<_> = hops
+        .iter()
+        .filter(|it| it.target().starts_with("/hops/"))
+        .collect();
+    assert_eq!(hops.len(), 3 + 4);
+    for hop in hops {
+        assert!(!hop.head.contains("access_token"), "{}", hop.head);
+    }
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2);
+    let byte = |digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+    digits.map(byte).collect()
+}
+
+#[test]
+fn three_days_after_it_came_it_is_asked_for_anew_and_its_age_is_told_until_then() {
+    let directory = tempfile::tempdir().unwrap();
+    for media in [String::new(), only_disk(directory.path())] {
+        let mut stage = Stage::simulated(&media);
+        let bytes = Effect::Raw {
+            status: 200,
+            content_type: Some("image/png".parse().unwrap()),
+            body: picture(5000).into(),
+        };
+        stage.rig.sim.fault(Fault::for_ever(GET, bytes));
+        let hour = Duration::from_secs(3600);
+        let steps = [
+            Duration::ZERO,
+            hour,
+            DAY,
+            2 * DAY - hour - Duration::from_secs(1),
+        ];
+        let mut age = Duration::ZERO;
+        for step in steps {
+            stage.rig.advance(step);
+            age += step;
+            // A token does not live as long.
+            stage.session = stage.rig.login("alice");
+            let answer = stage.get("lasting");
+            assert!(answer.body == picture(5000));
+            let told = answer.header("age").map_or(0, |age| age.parse().unwrap());
+            assert_eq!(told, age.as_secs());
+            // It says how long from when it came, of which its age has gone (RFC 9111 §4.2).
+            let rule = answer.header("cache-control").unwrap();
+            let (_, rule) = rule.split_once("max-age=").unwrap();
+            let most: u64 = rule.split(',').next().unwrap().parse().unwrap();
+            assert!(most - told <= (3 * DAY - age).as_secs(), "{rule}");
+            assert_eq!(stage.calls(), 1);
+            eventually("it is not kept", || is_hit(&stage.get("lasting")));
+        }
+        stage.rig.advance(Duration::from_secs(1));
+        let answer = stage.get("lasting");
+        assert_eq!((answer.header("age"), stage.calls()), (None, 2));
+        assert!(answer.body == picture(5000));
+    }
+}
+
+/// A sidecar in a process of its own, and a user of it.
+struct Apart {
+    run: Run,
+    session: Session,
+}
+
+impl Apart {
+    fn start(wechat: &FakeApp, inbound: &str, media: &str, wrapper: &[&str]) -> Self {
+        let text = rig::configuration(&wechat.url(), NO_APP, inbound, &sections(wechat, media));
+        let run = Run::under(wrapper, &write_configuration(&text));
+        let code = json!({ "code": CODE }).to_string();
+        let login = Client::connect(run.inbound).request("POST", "/wx/login", &[], code.as_bytes());
+        let session = Session::of(&login.json());
+        Self { run, session }
+    }
+
+    fn get(&self, id: &str) -> Response {
+        get(self.run.inbound, &self.session, id, &[])
+    }
+
+    fn metric(&self, series: &str) -> f64 {
+        metric(self.run.admin, series)
+    }
+
+    /// The most memory that it has ever had, in KiB.
+    fn peak(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.run.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|number| number.parse().ok()).unwrap()
+    }
+}
+
+fn unfinished(directory: &Path) -> Vec<PathBuf> {
+    let mut files = files_in(directory);
+    files.retain(|path| path.extension().is_some_and(|it| it == "unfinished"));
+    files
+}
+
+#[test]
+fn what_a_killed_sidecar_was_taking_in_is_gone_and_what_it_had_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let whole = picture(2 * MIB);
+    let (sent, stuck) = (whole.clone(), Signal::default());
+    let never = stuck.clone();
+    let first = AtomicUsize::new(0);
+    let wechat = wechat(move |connection, target| {
+        if target.contains("media_id=before") {
+            return answer(connection, "image/png", &picture(9000));
+        }
+        begin(connection, "image/png", sent.len());
+        if first.fetch_add(1, Ordering::SeqCst) > 0 {
+            connection.write(&sent);
+            return;
+        }
+        connection.write(&sent[..MIB]);
+        never.wait();
+    });
+    let media = only_disk(directory.path());
+    let apart = Apart::start(&wechat, "", &media, &[]);
+    assert!(apart.get("before").body == picture(9000));
+    eventually("it is not kept", || is_hit(&apart.get("before")));
+    let mut client = ask(apart.run.inbound, &apart.session, "large");
+    client.read_head();
+    eventually("nothing is written", || {
+        let mut written = unfinished(directory.path()).into_iter();
+        written.any(|path| fs::metadata(path).is_ok_and(|it| it.len() > 512 * KIB as u64))
+    });
+    // Dropping it is a kill -9.
+    drop(apart);
+    stuck.give();
+    assert_eq!(unfinished(directory.path()).len(), 1);
+
+    let apart = Apart::start(&wechat, "", &media, &[]);
+    eventually("the leftover stays", || {
+        unfinished(directory.path()).is_empty()
+    });
+    let before = apart.get("before");
+    assert!(is_hit(&before) && before.body == picture(9000));
+    let anew = apart.get("large");
+    assert!(anew.body == whole && !is_hit(&anew));
+    eventually("it is not kept", || is_hit(&apart.get("large")));
+    let asked = |id: &str| {
+        let targets = wechat.targets();
+        targets
+            .iter()
+            .filter(|it| it.contains(&format!("media_id={id}")))
+            .count()
+    };
+    assert_eq!((asked("before"), asked("large")), (1, 2));
+}
+
+/// A WeChat with a medium of 10 MiB and many small ones.
+fn large_and_small() -> (FakeApp, Vec<u8>) {
+    let whole = picture(10 * MIB);
+    let sent = whole.clone();
+    let wechat = wechat(
+        move |connection, target| match target.contains("media_id=large") {
+            true => answer(connection, "image/png", &sent),
+            false => answer(connection, "image/png", &picture(9000)),
+        },
+    );
+    (wechat, whole)
+}
+
+fn a_full_disk_costs_nobody_a_medium(directory: &Path, wrapper: &[&str]) {
+    let (wechat, whole) = large_and_small();
+    let apart = Apart::start(&wechat, "", &only_disk(directory), wrapper);
+    assert!(apart.get("small").body == picture(9000));
+    eventually("it is not kept", || is_hit(&apart.get("small")));
+    let errors = "wx_sidecar_media_cache_errors_total{op=\"write\"}";
+    for round in 1..=2 {
+        let answer = apart.get("large");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body == whole && !answer.truncated);
+        assert_eq!(apart.metric(errors), f64::from(round));
+    }
+    assert_eq!(apart.metric(ON_DISK), 1.0);
+    assert!(is_hit(&apart.get("small")), "what was there still is");
+    let mut number = 0;
+    eventually("nothing is kept any more", || {
+        number += 1;
+        let id = format!("small{number}");
+        assert!(apart.get(&id).body == picture(9000));
+        is_hit(&apart.get(&id))
+    });
+}
+
+/// A disk of one mebibyte needs a mount; where nobody may make one, files may not be longer than that.
+#[test]
+fn a_full_disk_costs_memory_and_not_the_medium() {
+    const MOUNT: &str = "mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\"";
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().to_str().unwrap();
+    for unshare in [&["unshare", "-m"][..], &["unshare", "-r", "-m"]] {
+        let mounted = [unshare, &["sh", "-c", MOUNT, at]].concat();
+        let tried = Command::new(mounted[0])
+            .args(&mounted[1..])
+            .arg("true")
+            .output();
+        if tried.is_ok_and(|tried| tried.status.success()) {
+            return a_full_disk_costs_nobody_a_medium(directory.path(), &mounted);
+        }
+    }
+    files_of_a_mebibyte(directory.path());
+}
+
+#[test]
+fn a_file_that_may_not_grow_costs_memory_and_not_the_medium() {
+    files_of_a_mebibyte(tempfile::tempdir().unwrap().path());
+}
+
+fn files_of_a_mebibyte(directory: &Path) {
+    // In blocks of 512 bytes; and what is too long is an error and no signal then.
+    const LIMIT: &str = "trap '' XFSZ; ulimit -f 2048; exec \"$@\"";
+    a_full_disk_costs_nobody_a_medium(directory, &["sh", "-c", LIMIT, "sh"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_costs_nothing_but_what_would_be_kept() {
+    let (wechat, whole) = large_and_small();
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("no-directory");
+    fs::write(&place, "a file").unwrap();
+    let stage = Stage::at(&wechat, &only_disk(&place));
+    for _ in 0..2 {
+        assert!(stage.get("large").body == whole);
+        assert!(stage.get("small").body == picture(9000));
+    }
+    for op in ["open", "write"] {
+        let series = format!("wx_sidecar_media_cache_errors_total{{op=\"{op}\"}}");
+        eventually("it is not counted", || stage.metric(&series) >= 2.0);
+    }
+    // Somebody puts it right.
+    fs::remove_file(&place).unwrap();
+    for id in ["large", "small"] {
+        eventually("it is not kept", || is_hit(&stage.get(id)));
+    }
+}
+
+#[test]
+fn two_sidecars_share_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let stage = Stage::simulated(&only_disk(directory.path()));
+    let replica = stage.rig.replica();
+    let other = replica.inbound_addr().to_string().parse().unwrap();
+    for (length, kind) in [(5000, "small"), (600 * KIB, "large")] {
+        let whole = picture(length);
+        let before = stage.calls();
+        let id = upload(&stage.rig, "image", "a.png", &whole);
+        assert!(stage.get(&id).body == whole);
+        eventually("it is not kept", || is_hit(&stage.get(&id)));
+        let theirs = get(other, &stage.session, &id, &[]);
+        assert!(is_hit(&theirs) && theirs.body == whole, "{kind}");
+        assert_eq!(stage.calls() - before, 1);
+    }
+    // What one of them loses, the other still serves, or has anew.
+    for path in files_in(directory.path()) {
+        fs::remove_file(path).unwrap();
+    }
+    let id = upload(&stage.rig, "image", "a.png", &picture(7000));
+    assert!(get(other, &stage.session, &id, &[]).body == picture(7000));
+    eventually("it is not kept", || is_hit(&stage.get(&id)));
+}
+
+#[test]
+fn a_reload_with_less_room_gives_up_the_oldest() {
+    let directory = tempfile::tempdir().unwrap();
+    let stage = Stage::simulated(&format!(
+        "{}\ncache_size = \"1MiB\"",
+        only_disk(directory.path())
+    ));
+    let ids: Vec<_> = (0..3)
+        .map(|number| {
+            let id = upload(&stage.rig, "image", "a.png", &picture(100_000 + number));
+            stage.get(&id);
+            eventually("it is not kept", || is_hit(&stage.get(&id)));
+            stage.rig.advance(Duration::from_secs(60));
+            id
+        })
+        .collect();
+    assert_eq!(stage.metric(ON_DISK), 3.0);
+    stage.reload("cache_size = \"1MiB\"", "cache_size = \"250KiB\"");
+    eventually("nothing is given up", || {
+        files_in(directory.path()).len() == 2
+    });
+    eventually("it is not counted", || stage.metric(ON_DISK) == 2.0);
+    assert_eq!(
+        stage.metric("wx_sidecar_media_cache_bytes{tier=\"disk\"}"),
+        200_003.0 + 2.0 * 4096.0
+    );
+    assert!(is_hit(&stage.get(&ids[2])) && is_hit(&stage.get(&ids[1])));
+    assert!(!is_hit(&stage.get(&ids[0])));
+    assert_eq!(stage.calls(), 4);
+    // Now the one in the middle was used last but one.
+    eventually("it is not kept", || is_hit(&stage.get(&ids[0])));
+    assert!(is_hit(&stage.get(&ids[1])));
+    assert!(!is_hit(&stage.get(&ids[2])));
+    let given_up = "wx_sidecar_media_cache_evictions_total{reason=\"size\",tier=\"disk\"}";
+    assert!(stage.metric(given_up) >= 2.0);
+}
+
+#[test]
+fn a_reload_that_changes_something_else_forgets_nothing() {
+    let stage = Stage::simulated("url_ttl = \"1h\"\nmemory_cache_size = \"1MiB\"");
+    let id = upload(&stage.rig, "image", "a.png", &picture(5000));
+    stage.get(&id);
+    eventually("it is not kept", || is_hit(&stage.get(&id)));
+    stage.reload("url_ttl = \"1h\"", "url_ttl = \"2h\"");
+    assert!(is_hit(&stage.get(&id)));
+    assert_eq!(stage.metric(IN_MEMORY), 1.0);
+    stage.reload(
+        "url_ttl = \"1h\"\nmemory_cache_size = \"1MiB\"",
+        "memory_cache_size = \"none\"",
+    );
+    assert_eq!(stage.metric(IN_MEMORY), 0.0);
+    for _ in 0..2 {
+        let answer = stage.get(&id);
+        assert_eq!(answer.header("cache-status"), Some("wx-sidecar; fwd=miss"));
+        assert!(answer.body == picture(5000));
+    }
+    assert_eq!(stage.calls(), 3);
+}
+
+#[test]
+fn what_is_on_its_way_during_a_reload_is_served_and_kept_as_is_wanted_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let (go, whole) = (Signal::default(), picture(100_000));
+    let (wechat, asked) = in_halves(&whole, &go);
+    let stage = Stage::at(&wechat, "memory_cache_size = \"none\"");
+    let mut client = ask(stage.rig.address(), &stage.session, "coming");
+    client.read_head();
+    stage.reload("memory_cache_size = \"none\"", &only_disk(directory.path()));
+    go.give();
+    assert!(client.read_exact(whole.len()) == whole);
+    eventually("it is not kept", || is_hit(&stage.get("coming")));
+    assert_eq!(files_in(directory.path()).len(), 1);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// A picture of 2 MiB that is like no other.
+fn numbered(number: usize) -> Vec<u8> {
+    let mut bytes = picture(2 * MIB);
+    bytes[MIB..MIB + 8].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+/// A WeChat with many pictures of 2 MiB, of which it gives so much before it was asked for all of them.
+fn a_hundred(first: usize) -> FakeApp {
+    let (all, asked) = (Signal::default(), AtomicUsize::new(0));
+    wechat(move |connection, target| {
+        let (_, number) = target.rsplit_once("media_id=number").unwrap();
+        let number = number.parse().unwrap();
+        let bytes = numbered(number);
+        begin(connection, "image/png", bytes.len());
+        connection.write(&bytes[..first]);
+        if number < 100 && asked.fetch_add(1, Ordering::SeqCst) + 1 == 100 {
+            all.give();
+        }
+        if number < 100 {
+            all.wait();
+        }
+        connection.write(&bytes[first..]);
+    })
+}
+
+#[test]
+fn a_hundred_large_ones_for_slow_clients_take_little_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let wechat = a_hundred(MIB);
+    let apart = Apart::start(&wechat, "", &only_disk(directory.path()), &[]);
+    assert!(apart.get("number100").body == numbered(100));
+    let before = apart.peak();
+    let mut clients: Vec<_> = (0..100)
+        .map(|number| {
+            ask(
+                apart.run.inbound,
+                &apart.session,
+                &format!("number{number}"),
+            )
+        })
+        .collect();
+    eventually("not all are kept", || apart.metric(ON_DISK) == 101.0);
+    let grown = apart.peak() - before;
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.read_response(false);
+        assert!(
+            answer.body == numbered(number),
+            "{number}: {}",
+            answer.status
+        );
+    }
+    keep(
+        "media-cache.log",
+        &format!("a hundred fills took {grown} KiB more"),
+    );
+    assert!(grown < 80 * KIB, "{grown} KiB more");
+}
+
+#[test]
+fn without_a_disk_a_hundred_large_ones_take_no_more_memory_than_there_is_for_bodies() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("no-directory");
+    fs::write(&place, "a file").unwrap();
+    let wechat = a_hundred(400 * KIB);
+    let apart = Apart::start(&wechat, "buffer_limit = \"16MiB\"", &only_disk(&place), &[]);
+    assert!(apart.get("number100").body == numbered(100));
+    let before = apart.peak();
+    let mut clients: Vec<_> = (0..100)
+        .map(|number| {
+            ask(
+                apart.run.inbound,
+                &apart.session,
+                &format!("number{number}"),
+            )
+        })
+        .collect();
+    let (mut whole, mut refused, mut cut) = (0, 0, 0);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.read_response(false);
+        match (answer.status, answer.truncated) {
+            (200, false) => {
+                assert!(answer.body == numbered(number));
+                whole += 1;
+            }
+            (200, true) => cut += 1,
+            _ => {
+                answer.problem(503, "overloaded");
+                refused += 1;
+            }
+        }
+    }
+    let grown = apart.peak() - before;
+    let told = format!("{whole} whole, {cut} cut, {refused} refused, {grown} KiB more");
+    keep("media-cache.log", &told);
+    assert!(whole > 0 && cut + refused > 0, "{told}");
+    assert!(grown < 80 * KIB, "{told}");
+    // The room is there again.
+    assert!(apart.get("number101").body == numbered(101));
+}
