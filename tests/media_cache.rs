@@ -11,15 +11,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use wx_sidecar::Config;
 use wx_sidecar::sim::{Effect, Fault};
-use wx_sidecar::{Config, Sidecar};
 
 use crate::fake_app::{Connection, FakeApp, Signal};
 use crate::http_client::{Client, Response};
 use crate::http2_client::{End, Http2Client};
 use crate::media_download::{picture, upload, wechat};
 use crate::process::{Run, write_configuration};
-use crate::rig::{self, Rig, Session, keep, start};
+use crate::rig::{self, Rig, Session, keep};
 
 const NO_APP: &str = "http://127.0.0.1:9";
 const GET: &str = "/cgi-bin/media/get";
@@ -156,13 +156,14 @@ fn in_halves(whole: &[u8], go: &Signal) -> (FakeApp, Arc<AtomicUsize>) {
 }
 
 /// A thousand requests for one medium, in twenty connections; all get it.
-fn crowd(sidecar: &Sidecar, session: &Session, id: &str, whole: &[u8], all_are_there: impl Fn()) {
+fn crowd(apart: &Apart, id: &str, whole: &[u8], all_are_there: impl Fn()) {
     const STREAMS: u32 = 50;
-    let (path, bearer) = (format!("/wx/media/{id}"), session.bearer());
+    let (path, bearer) = (format!("/wx/media/{id}"), apart.session.bearer());
+    let at = apart.run.inbound;
     thread::scope(|scope| {
         for _ in 0..20 {
             scope.spawn(|| {
-                let mut client = Http2Client::connect(sidecar.inbound_addr());
+                let mut client = Http2Client::connect(at);
                 for number in 0..STREAMS {
                     client.get(2 * number + 1, &path, &[("authorization", &bearer)]);
                 }
@@ -177,32 +178,25 @@ fn crowd(sidecar: &Sidecar, session: &Session, id: &str, whole: &[u8], all_are_t
     });
 }
 
-fn admin_of(sidecar: &Sidecar) -> SocketAddr {
-    let place = sidecar.admin_addr().to_string();
-    place.parse().unwrap()
-}
-
 #[test]
 fn a_thousand_who_come_at_once_cost_one_call_though_nothing_is_kept() {
     let whole = picture(20_000);
     for workers in [2, 4] {
         let go = Signal::default();
         let (wechat, asked) = in_halves(&whole, &go);
-        let stage = Stage::at(&wechat, "memory_cache_size = \"none\"");
-        let workers = format!("workers = {workers}");
-        let config = stage.rig.config().replace("workers = 2", &workers);
-        let sidecar = start(&config, &stage.rig.clock);
-        let admin = admin_of(&sidecar);
-        crowd(&sidecar, &stage.session, "crowded", &whole, || {
+        let text = configuration(&wechat, "", "memory_cache_size = \"none\"");
+        let text = text.replace("workers = 2", &format!("workers = {workers}"));
+        let apart = Apart::of(&text, CODE, &[]);
+        crowd(&apart, "crowded", &whole, || {
             eventually("not all of them are there", || {
-                metric(admin, "wx_sidecar_http_requests_in_flight") == 1000.0
+                apart.metric("wx_sidecar_http_requests_in_flight") == 1000.0
             });
             go.give();
         });
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{workers}");
         let found = |result: &str| {
             let series = "wx_sidecar_media_cache_requests_total";
-            metric(admin, &format!("{series}{{result=\"{result}\"}}"))
+            apart.metric(&format!("{series}{{result=\"{result}\"}}"))
         };
         assert_eq!((found("miss"), found("collapsed")), (1.0, 999.0));
     }
@@ -211,19 +205,19 @@ fn a_thousand_who_come_at_once_cost_one_call_though_nothing_is_kept() {
 #[test]
 fn a_thousand_who_come_at_once_cost_one_call_whatever_keeps_it() {
     let directory = tempfile::tempdir().unwrap();
-    let small = picture(20_000);
+    let whole = picture(20_000);
     for (media, workers) in [(String::new(), 4), (only_disk(directory.path()), 2)] {
         let stage = Stage::simulated(&media);
-        let id = upload(&stage.rig, "image", "a.png", &small);
+        let id = upload(&stage.rig, "image", "a.png", &whole);
         let workers = format!("workers = {workers}");
-        let config = stage.rig.config().replace("workers = 2", &workers);
-        let sidecar = start(&config, &stage.rig.clock);
+        let text = stage.rig.config().replace("workers = 2", &workers);
+        let apart = Apart::of(&text, &stage.rig.code("bob"), &[]);
         let pace = Effect::Slow {
             bytes: 2000,
             interval: Duration::from_millis(20),
         };
         stage.rig.sim.fault(Fault::new(GET, 1, pace));
-        crowd(&sidecar, &stage.session, &id, &small, || {});
+        crowd(&apart, &id, &whole, || {});
         assert_eq!(stage.calls(), 1, "{media}");
     }
 }
@@ -414,51 +408,43 @@ fn what_is_no_medium_is_a_problem_and_not_kept() {
         (
             raw(Some("image/jpeg"), "{\"errcode\":-1}"),
             503,
-            "wechat-busy",
+            "wechat-refused",
         ),
         (
             raw(Some("image/jpeg"), "{\"errcode\":45009}"),
             429,
-            "wechat-quota",
+            "wechat-refused",
         ),
         (
             raw(Some("text/html"), "<html>login here</html>"),
             502,
-            "wechat-invalid-response",
+            "wechat-invalid",
         ),
         (
             raw(Some("image/png"), "\n<!DOCTYPE html><html>"),
             502,
-            "wechat-invalid-response",
+            "wechat-invalid",
         ),
-        (Effect::Garbage, 502, "wechat-invalid-response"),
+        (Effect::Garbage, 502, "wechat-invalid"),
         (
             raw(Some("image/png"), "{\"hello\":1}"),
             502,
-            "wechat-invalid-response",
+            "wechat-invalid",
         ),
         (
             raw(None, "{\"errcode\":0,\"errmsg\":\"ok\"}"),
             502,
-            "wechat-invalid-response",
+            "wechat-invalid",
         ),
         (
             raw(Some("image/png"), "{\"errcode\":"),
             502,
-            "wechat-invalid-response",
+            "wechat-invalid",
         ),
-        (
-            raw(None, "{\"video_url\":5}"),
-            502,
-            "wechat-invalid-response",
-        ),
-        (
-            raw(None, "{\"video_url\":\"\"}"),
-            502,
-            "wechat-invalid-response",
-        ),
-        (raw(Some("image/png"), ""), 502, "wechat-invalid-response"),
-        (Effect::Empty, 502, "wechat-invalid-response"),
+        (raw(None, "{\"video_url\":5}"), 502, "wechat-invalid"),
+        (raw(None, "{\"video_url\":\"\"}"), 502, "wechat-invalid"),
+        (raw(Some("image/png"), ""), 502, "wechat-invalid"),
+        (Effect::Empty, 502, "wechat-invalid"),
     ] {
         let directory = directory.path().display();
         let stage = Stage::simulated(&format!("cache_dir = \"{directory}\""));
@@ -652,11 +638,19 @@ struct Apart {
     session: Session,
 }
 
+fn configuration(wechat: &FakeApp, inbound: &str, media: &str) -> String {
+    rig::configuration(&wechat.url(), NO_APP, inbound, &sections(wechat, media))
+}
+
 impl Apart {
-    fn start(wechat: &FakeApp, inbound: &str, media: &str, wrapper: &[&str]) -> Self {
-        let text = rig::configuration(&wechat.url(), NO_APP, inbound, &sections(wechat, media));
-        let run = Run::under(wrapper, &write_configuration(&text));
-        let code = json!({ "code": CODE }).to_string();
+    fn start(wechat: &FakeApp, inbound: &str, media: &str) -> Self {
+        Self::of(&configuration(wechat, inbound, media), CODE, &[])
+    }
+
+    /// Run by another program, and with this code for a login.
+    fn of(text: &str, code: &str, wrapper: &[&str]) -> Self {
+        let run = Run::under(wrapper, &write_configuration(text));
+        let code = json!({ "code": code }).to_string();
         let login = Client::connect(run.inbound).request("POST", "/wx/login", &[], code.as_bytes());
         let session = Session::of(&login.json());
         Self { run, session }
@@ -705,7 +699,7 @@ fn what_a_killed_sidecar_was_taking_in_is_gone_and_what_it_had_is_there() {
         never.wait();
     });
     let media = only_disk(directory.path());
-    let apart = Apart::start(&wechat, "", &media, &[]);
+    let apart = Apart::start(&wechat, "", &media);
     assert!(apart.get("before").body == picture(9000));
     eventually("it is not kept", || is_hit(&apart.get("before")));
     let mut client = ask(apart.run.inbound, &apart.session, "large");
@@ -719,7 +713,7 @@ fn what_a_killed_sidecar_was_taking_in_is_gone_and_what_it_had_is_there() {
     stuck.give();
     assert_eq!(unfinished(directory.path()).len(), 1);
 
-    let apart = Apart::start(&wechat, "", &media, &[]);
+    let apart = Apart::start(&wechat, "", &media);
     eventually("the leftover stays", || {
         unfinished(directory.path()).is_empty()
     });
@@ -738,6 +732,35 @@ fn what_a_killed_sidecar_was_taking_in_is_gone_and_what_it_had_is_there() {
     assert_eq!((asked("before"), asked("large")), (1, 2));
 }
 
+#[test]
+fn a_sidecar_that_ends_serves_who_waits_and_leaves_nothing_half_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let whole = picture(2 * MIB);
+    for somebody_waits in [true, false] {
+        let go = Signal::default();
+        let (wechat, _) = in_halves(&whole, &go);
+        let apart = Apart::start(&wechat, "", &only_disk(directory.path()));
+        let mut client = ask(
+            apart.run.inbound,
+            &apart.session,
+            &format!("{somebody_waits}"),
+        );
+        client.read_head();
+        eventually("nothing is written", || {
+            !unfinished(directory.path()).is_empty()
+        });
+        apart.run.process.signal("TERM");
+        if somebody_waits {
+            apart.run.process.line_with("draining");
+            go.give();
+            assert!(client.read_exact(whole.len()) == whole);
+        }
+        drop(client);
+        assert_eq!(apart.run.process.end(), (0, String::new()));
+        assert!(unfinished(directory.path()).is_empty());
+    }
+}
+
 /// A WeChat with a medium of 10 MiB and many small ones.
 fn large_and_small() -> (FakeApp, Vec<u8>) {
     let whole = picture(10 * MIB);
@@ -753,7 +776,11 @@ fn large_and_small() -> (FakeApp, Vec<u8>) {
 
 fn a_full_disk_costs_nobody_a_medium(directory: &Path, wrapper: &[&str]) {
     let (wechat, whole) = large_and_small();
-    let apart = Apart::start(&wechat, "", &only_disk(directory), wrapper);
+    let apart = Apart::of(
+        &configuration(&wechat, "", &only_disk(directory)),
+        CODE,
+        wrapper,
+    );
     assert!(apart.get("small").body == picture(9000));
     eventually("it is not kept", || is_hit(&apart.get("small")));
     let errors = "wx_sidecar_media_cache_errors_total{op=\"write\"}";
@@ -956,7 +983,7 @@ fn a_hundred(first: usize) -> FakeApp {
 fn a_hundred_large_ones_for_slow_clients_take_little_memory() {
     let directory = tempfile::tempdir().unwrap();
     let wechat = a_hundred(MIB);
-    let apart = Apart::start(&wechat, "", &only_disk(directory.path()), &[]);
+    let apart = Apart::start(&wechat, "", &only_disk(directory.path()));
     assert!(apart.get("number100").body == numbered(100));
     let before = apart.peak();
     let mut clients: Vec<_> = (0..100)
@@ -991,7 +1018,7 @@ fn without_a_disk_a_hundred_large_ones_take_no_more_memory_than_there_is_for_bod
     let place = directory.path().join("no-directory");
     fs::write(&place, "a file").unwrap();
     let wechat = a_hundred(400 * KIB);
-    let apart = Apart::start(&wechat, "buffer_limit = \"16MiB\"", &only_disk(&place), &[]);
+    let apart = Apart::start(&wechat, "buffer_limit = \"16MiB\"", &only_disk(&place));
     assert!(apart.get("number100").body == numbered(100));
     let before = apart.peak();
     let mut clients: Vec<_> = (0..100)

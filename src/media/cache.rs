@@ -79,12 +79,12 @@ impl Name {
 impl Key {
     /// The key in hexadecimal digits.
     pub(super) fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        crypto::hex(&self.0)
     }
 
     /// A strong entity tag, with its quotes.
     pub(super) fn etag(&self) -> String {
-        format!("\"{}\"", &self.hex()[..32])
+        format!("\"{}\"", crypto::hex(&self.0[..16]))
     }
 
     fn of_hex(text: &str) -> Option<Self> {
