@@ -231,13 +231,13 @@ impl Downloads {
         let known = fill.known().await?;
         keep.metrics.looked_up(match (&known, found) {
             (Known::Kept(kept), _) => place(kept),
-            (Known::Coming(_), Found::Collapsed) => Lookup::Collapsed,
-            (Known::Coming(_), _) => Lookup::Miss,
+            (Known::Coming { .. }, Found::Collapsed) => Lookup::Collapsed,
+            (Known::Coming { .. }, _) => Lookup::Miss,
         });
         match known {
             Known::Kept(kept) => Ok(self.kept(&key, kept)),
-            Known::Coming(head) => {
-                let stored = keep.cache.load().would_keep(head.length);
+            Known::Coming { head, is_framed } => {
+                let stored = is_framed && keep.cache.load().would_keep(head.length);
                 Ok(Medium {
                     facts: self.facts(&key, head, found, stored),
                     source: Source::Coming(fill),
