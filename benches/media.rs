@@ -1,7 +1,7 @@
 //! What media cost beside nginx: hits, misses, and a hundred at once.
 //!
 //! Sidecar and nginx have one worker each, on one core, by `taskset`; generator and WeChat, which is the simulator, share
-//! another. Both have the same origin. In each round everybody is measured once, one after the other, and what is told is the
+//! another. Both have the same origin. All are in a network namespace of their own if the machine's TCP paces (BBR). In each round everybody is measured once, one after the other, and what is told is the
 //! median of the rounds; ratios are taken within a round. CPU is the kernel's account of a server's processes for one request.
 //! What can be believed most are ratios of CPU: rates and times are this machine's.
 //!
@@ -21,6 +21,8 @@ mod machine;
 mod memory;
 #[path = "media/misses.rs"]
 mod misses;
+#[path = "media/network.rs"]
+mod network;
 #[path = "proxy/process.rs"]
 #[allow(dead_code, reason = "it is the other bench's, which needs more of it")]
 mod process;
@@ -83,6 +85,7 @@ struct Told {
 
 fn main() -> ExitCode {
     let told = Options::parse(std::env::args().skip(1)).and_then(|options| {
+        network::leave_a_paced_one();
         let machine = Machine::look();
         keep_off_the_proxys_core()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,8 +119,8 @@ impl Options {
                 "--quick" => {
                     options.rounds = 1;
                     options.lasts = Duration::from_millis(500);
-                    options.misses = (20, 3);
-                    options.distinct = 20;
+                    options.misses = (20, 5);
+                    (options.crowds, options.distinct) = (1, 20);
                 }
                 "--rounds" => {
                     let number = arguments.next().and_then(|number| number.parse().ok());
@@ -222,6 +225,12 @@ impl Told {
         for line in machine.to_string().lines().take(3) {
             println!("{line}");
         }
+        println!("tcp       {}", network::control());
+        if network::is_paced() {
+            println!(
+                "PACED     by timers, which are most of the CPU below; as root, with iproute2, they are not"
+            );
+        }
         if cfg!(debug_assertions) {
             println!("NOT OPTIMISED: a debug build; these figures say nothing");
         }
@@ -233,8 +242,8 @@ impl Told {
     fn print_hits(&self, options: &Options) {
         println!(
             "\nMedia that are there, as fast as they go; medians of {} rounds of {} s; 16 connections, 4 for 10 MiB. CPU is the \
-             server's for one request, and its ratios are to nginx in the same round. The core is how much of it the server had: with \
-             less than 100 % it was the generator that was slow. WeChat was asked for a picture {} times.\n",
+             server's for one request, and its ratios are to nginx in the same round. The core is how much of it the server had; \
+             the kernel's interrupts had some of the rest, and with much less than 100 % it was the generator that was slow. WeChat was asked for a picture {} times.\n",
             options.rounds,
             options.lasts.as_secs_f64(),
             self.asked,

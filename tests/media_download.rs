@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::json;
 
 use crate::fake_app::{Connection, FakeApp, Signal};
-use crate::http_client::{Client, Response, chunked};
+use crate::http_client::{Client, PATIENCE, Response, chunked};
 use crate::http2_client::{End, Http2Client};
 use crate::rig::{APPID, Rig, Session, canary};
 use crate::tls::{Authority, write_pair};
@@ -553,10 +553,60 @@ fn who_reads_slowly_gets_all_and_who_does_not_read_is_left() {
             dead.send(request.as_bytes());
             dead.read_through(b"\r\n\r\n");
             let series = "wx_sidecar_http_requests_in_flight";
+            let until = Instant::now() + PATIENCE;
             while rig.metric(series) > 0.0 {
-                thread::yield_now();
+                assert!(Instant::now() < until, "the sidecar still waits for it");
+                thread::sleep(Duration::from_millis(50));
             }
             assert!(dead.read_to_close().len() < whole.len());
         }
+    }
+}
+
+#[test]
+fn what_wechat_says_in_chunks_is_heard() {
+    let film = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom and so on".to_vec();
+    let (sent, place) = (film.clone(), Arc::new(std::sync::OnceLock::<String>::new()));
+    let ours = Arc::clone(&place);
+    let wechat = wechat(move |connection, target| {
+        let lines =
+            "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n";
+        connection.write(lines.as_bytes());
+        let place = ours.get().map_or("", String::as_str);
+        let told = format!("\"{place}/film\"}}");
+        let pieces: [&[u8]; 2] = match target {
+            "/film" => [&sent[..20], &sent[20..]],
+            _ if target.ends_with("media_id=film") => [b"{\"video_url\":", told.as_bytes()],
+            _ => [b"{\"errcode\":40007,", b"\"errmsg\":\"invalid media_id\"}"],
+        };
+        connection.write(&chunked(&pieces));
+    });
+    place.set(wechat.url()).unwrap();
+    let (rig, session) = at(&wechat, "", "");
+    for _ in 0..2 {
+        let refusal = rig.get_as(&session, "/wx/media/none");
+        assert_eq!(refusal.problem(404, "wechat-refused")["errcode"], 40007);
+    }
+    let unknown = |target: &&String| target.ends_with("media_id=none");
+    assert_eq!(wechat.targets().iter().filter(unknown).count(), 1);
+    let answer = rig.get_as(&session, "/wx/media/film");
+    assert!(answer.body == film, "{}", answer.status);
+}
+
+#[test]
+fn what_nobody_can_know_to_be_whole_is_not_kept() {
+    let whole = picture(1000);
+    let sent = whole.clone();
+    let wechat = wechat(move |connection, _| {
+        // Its end is that of the connection, which may also have broken.
+        connection.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n");
+        connection.write(&sent);
+        connection.close();
+    });
+    let (rig, session) = at(&wechat, "", "");
+    for _ in 0..2 {
+        let answer = rig.get_as(&session, "/wx/media/unframed");
+        assert!(answer.body == whole, "{}", answer.status);
+        assert_eq!(answer.header("cache-status"), Some("wx-sidecar; fwd=miss"));
     }
 }

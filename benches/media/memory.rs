@@ -227,7 +227,7 @@ async fn hold(process: &Process, idle: u64, errands: Vec<Errand>) -> Result<Resi
         before,
         middle,
         share,
-        peak: Memory::of(&tree).peak,
+        peak: Memory::of(&tree).peak.max(middle),
         failed: crowded.failed.get(),
     })
 }

@@ -77,7 +77,7 @@ impl Sidecar {
              body_limit = \"32MiB\"\nidle_timeout = \"10m\"\ndrain_delay = \"0s\"\ndrain_timeout = \"1s\"\n\
              [wechat]\nendpoints = [\"http://{}\"]\ntimeout = \"60s\"\n\
              [outbound]\nlisten = \"off\"\ntimeout = \"10m\"\n[admin]\nlisten = \"{admin}\"\n[log]\nlevel = \"error\"\n\
-             [media]\nvideo_hosts = [\"127.0.0.1\"]\n{media}",
+             [media]\n{media}",
             wechat.place()
         );
         let path = directory.join("sidecar.toml");

@@ -2,12 +2,19 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use crate::caller::Caller;
-use crate::hits::{Target, exchange};
+use crate::hits::{Checked, Target, exchange};
 use crate::machine::Machine;
 use crate::servers::{Cache, Nginx, Sidecar, get};
 use crate::wechat::{Medium, Size, WeChat};
+
+/// How long a medium may take into a cache.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(5);
 
 /// The servers, with a directory for their files.
 pub(crate) struct Stage<'a> {
@@ -74,7 +81,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// A medium of that size at each of its servers, who have it from now on: they were asked for it twice.
+    /// A medium of that size at each of its servers, who have it from now on.
     pub(crate) async fn targets(
         &mut self,
         size: Size,
@@ -82,14 +89,9 @@ impl<'a> Stage<'a> {
         let medium = self.wechat.upload(size).await?;
         let mut targets = Vec::new();
         for server in Server::all(size) {
-            let mut target = self.target(*server, &medium).await?;
-            let says_hit = target.says_hit;
-            for again in [false, true] {
-                target.says_hit = again && says_hit;
-                let mut caller = Caller::connect(target.place).await?;
-                let had = exchange(&mut caller, &target, true).await;
-                had.map_err(|why| format!("{size}, {}: {why}", server.name()))?;
-            }
+            let target = self.target(*server, &medium).await?;
+            let had = fill(&target).await;
+            had.map_err(|why| format!("{size}, {}: {why}", server.name()))?;
             targets.push((*server, Rc::new(target)));
         }
         Ok(targets)
@@ -133,5 +135,19 @@ impl<'a> Stage<'a> {
             says_hit: matches!(server, Server::Memory | Server::Token | Server::Disk),
             pids: process.tree(),
         })
+    }
+}
+
+/// Has a medium until it comes from the cache: what is stored may be so a moment later.
+async fn fill(target: &Target) -> Result<(), String> {
+    let began = Instant::now();
+    let mut caller = Caller::connect(target.place).await?;
+    exchange(&mut caller, target, Checked::Whole).await?;
+    loop {
+        let mut caller = Caller::connect(target.place).await?;
+        match exchange(&mut caller, target, Checked::WholeFromCache).await {
+            Err(_) if began.elapsed() < PATIENCE => sleep(POLL).await,
+            had => return had,
+        }
     }
 }

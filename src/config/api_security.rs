@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::diagnostic::{Fault, nearest};
 use super::raw;
+use crate::crypto;
 use crate::crypto::gcm::{Cipher, Gcm};
 use crate::crypto::signature::{Certificate, PrivateKey, PublicKey, Scheme};
 use crate::wechat::api_security::{DEMANDED, DOCUMENTED, KeyNumber, is_known};
@@ -192,11 +193,7 @@ pub(super) fn platform_key(
         Fault::new("this certificate cannot be used: its key is neither RSA nor SM2")
             .help("download it at mp.weixin.qq.com, under 开发管理, as 开放平台证书")
     })?;
-    let serial: String = certificate
-        .serial
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let serial = crypto::hex(&certificate.serial);
     let written = number.as_str().to_ascii_lowercase();
     Ok(PlatformKey {
         key: certificate.key,

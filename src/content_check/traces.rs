@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::{AppId, MediaId};
+use crate::resilience::Recent;
 use crate::wechat::media::LIFE;
 
 /// A day's quota is four times as many; WeChat takes minutes.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The media that are being judged.
 pub(crate) struct Traces {
-    known: Cache<(AppId, String), MediaId>,
+    known: Recent<(AppId, String), MediaId>,
     /// How many `trace_id`s are about to be known.
     asking: watch::Sender<usize>,
 }
@@ -31,10 +31,7 @@ pub(super) struct Asking<'t>(&'t watch::Sender<usize>);
 impl Default for Traces {
     fn default() -> Self {
         Self {
-            known: Cache::builder()
-                .max_capacity(MOST)
-                .time_to_live(LIFE)
-                .build(),
+            known: Recent::new(MOST, LIFE),
             asking: watch::Sender::new(0),
         }
     }
@@ -98,8 +95,8 @@ mod tests {
         assert_eq!(asked(&traces, appid('a'), "t").await, Some(medium()));
         assert_eq!(asked(&traces, appid('b'), "t").await, None);
         assert_eq!(asked(&traces, appid('a'), "u").await, None);
-        assert_eq!(traces.known.policy().time_to_live(), Some(LIFE));
-        assert_eq!(traces.known.policy().max_capacity(), Some(MOST));
+        tokio::time::advance(LIFE).await;
+        assert_eq!(asked(&traces, appid('a'), "t").await, None);
     }
 
     #[tokio::test(start_paused = true)]

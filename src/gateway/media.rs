@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http::header::{
+    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING,
+};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
@@ -24,6 +26,8 @@ pub(crate) struct Fetched {
     pub(crate) name: Option<String>,
     /// How long all of it is, if that was said.
     pub(crate) length: Option<u64>,
+    /// Whether its end can be told from a connection that broke (RFC 9112 §6.3).
+    pub(crate) is_framed: bool,
     start: Bytes,
     rest: Option<Incoming>,
     patience: Duration,
@@ -82,6 +86,7 @@ impl Fetched {
         let name = headers.get(CONTENT_DISPOSITION);
         Ok(Self {
             name: name.and_then(|value| filename(value.as_bytes())),
+            is_framed: length.is_some() || headers.contains_key(TRANSFER_ENCODING),
             length: length.or_else(|| rest.is_none().then_some(start.len() as u64)),
             start,
             rest,

@@ -323,19 +323,22 @@ impl Peeked {
         let mut start = BytesMut::new();
         // What is packed can be looked into by its reader only.
         let is_packed = head.headers.contains_key(CONTENT_ENCODING);
-        while !body.is_end_stream() && start.len() < peek && !is_packed && may_be_json(&start) {
+        let mut is_over = body.is_end_stream();
+        while !is_over && start.len() < peek && !is_packed && may_be_json(&start) {
             let frame = tokio::time::timeout(patience, body.frame()).await;
             match frame.map_err(|_| Failure::Timeout)? {
                 Some(Ok(frame)) => start.extend_from_slice(&frame.into_data().unwrap_or_default()),
                 Some(Err(error)) => return Err(body_failure(Box::new(error))),
-                None => break,
+                // Of a body in chunks this is the only sign of its end.
+                None => is_over = true,
             }
+            is_over |= body.is_end_stream();
         }
         Ok(Self {
             status: head.status,
             headers: head.headers,
             start: start.freeze(),
-            rest: (!body.is_end_stream()).then_some(body),
+            rest: (!is_over).then_some(body),
         })
     }
 

@@ -15,16 +15,19 @@ use bytes::Bytes;
 use self::disk::Disk;
 pub(super) use self::disk::Draft;
 use super::fill::{Head, MOST, SMALL, Whole};
-use super::lru::Lru;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::crypto;
 use crate::domain::{AppId, MediaId};
 use crate::files;
+use crate::resilience::Lru;
 use crate::telemetry::media::{MediaMetrics, Tier};
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::media::LIFE;
 
+/// What is larger costs less from a file, which the kernel sends by itself, than from memory: 23 µs instead of 34 for 200 KiB.
+/// The system keeps it in memory all the same.
+const BETTER_ON_DISK: u64 = 64 * 1024;
 /// What an entry takes beside its medium, or a little more.
 const ENTRY: u64 = 512;
 
@@ -76,12 +79,12 @@ impl Name {
 impl Key {
     /// The key in hexadecimal digits.
     pub(super) fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        crypto::hex(&self.0)
     }
 
     /// A strong entity tag, with its quotes.
     pub(super) fn etag(&self) -> String {
-        format!("\"{}\"", &self.hex()[..32])
+        format!("\"{}\"", crypto::hex(&self.0[..16]))
     }
 
     fn of_hex(text: &str) -> Option<Self> {
@@ -195,19 +198,22 @@ impl Cache {
         }
     }
 
-    /// Keeps a medium. What cannot be kept has been served all the same.
-    pub(super) async fn keep(&self, name: &Name, head: &Head, whole: Whole) {
-        let key = name.key();
-        let kept = |body| Kept {
-            head: head.clone(),
-            body,
-        };
+    /// Keeps a medium in memory, if it is there and small enough.
+    pub(super) fn keep_in_memory(&self, name: &Name, head: &Head, whole: &Whole) {
+        if let Whole::InMemory(bytes) = whole {
+            let kept = Kept {
+                head: head.clone(),
+                body: Body::Memory(bytes.clone()),
+            };
+            self.remember(name.key(), kept);
+        }
+    }
+
+    /// Keeps a medium on the disk. What cannot be kept has been served all the same.
+    pub(super) async fn keep_on_disk(&self, name: &Name, head: &Head, whole: Whole) {
         let (draft, bytes) = match whole {
             Whole::OnDisk(draft) => (Some(draft), None),
-            Whole::InMemory(bytes) => {
-                self.remember(key, kept(Body::Memory(bytes.clone())));
-                (None, Some(bytes))
-            }
+            Whole::InMemory(bytes) => (None, Some(bytes)),
         };
         let Some(disk) = &self.disk else {
             return;
@@ -247,9 +253,13 @@ impl Cache {
         }
     }
 
+    /// The largest medium that memory has.
     fn most_in_memory(&self) -> u64 {
         let most = self.settings.memory_cache_size.saturating_sub(ENTRY);
-        most.min(SMALL)
+        most.min(match self.disk {
+            Some(_) => BETTER_ON_DISK,
+            None => SMALL,
+        })
     }
 
     fn remember(&self, key: Key, kept: Kept) {

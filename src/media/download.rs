@@ -14,13 +14,12 @@ use tokio::runtime::Handle;
 
 use super::cache::{Body, Cache, Kept, Key, Name};
 use super::fill::{Fill, Head, Known, Room};
-use super::lru::Lru;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::domain::{AppId, MediaId};
 use crate::error::{Error, Kind, Side};
 use crate::gateway::{Films, Gateway, Memory};
-use crate::resilience::BufferBudget;
+use crate::resilience::{BufferBudget, Lru};
 use crate::telemetry::media::{Lookup, MediaMetrics};
 use crate::telemetry::metrics::Metrics;
 use crate::wechat::media::LIFE;
@@ -232,13 +231,13 @@ impl Downloads {
         let known = fill.known().await?;
         keep.metrics.looked_up(match (&known, found) {
             (Known::Kept(kept), _) => place(kept),
-            (Known::Coming(_), Found::Collapsed) => Lookup::Collapsed,
-            (Known::Coming(_), _) => Lookup::Miss,
+            (Known::Coming { .. }, Found::Collapsed) => Lookup::Collapsed,
+            (Known::Coming { .. }, _) => Lookup::Miss,
         });
         match known {
             Known::Kept(kept) => Ok(self.kept(&key, kept)),
-            Known::Coming(head) => {
-                let stored = keep.cache.load().would_keep(head.length);
+            Known::Coming { head, is_framed } => {
+                let stored = is_framed && keep.cache.load().would_keep(head.length);
                 Ok(Medium {
                     facts: self.facts(&key, head, found, stored),
                     source: Source::Coming(fill),
@@ -319,14 +318,17 @@ impl Landing {
             Ok((head, whole)) => {
                 // Another than at the start, if the configuration has changed.
                 let cache = keep.cache.load_full();
-                let whole = whole.filter(|_| cache.would_keep(head.length));
-                if whole.is_none() {
-                    self.is_over();
-                }
-                // Readers need not wait for what follows.
-                fill.end(Ok(()));
-                if let Some(whole) = whole {
-                    cache.keep(&name, &head, whole).await;
+                match whole.filter(|_| cache.would_keep(head.length)) {
+                    None => {
+                        self.is_over();
+                        fill.end(Ok(()));
+                    }
+                    Some(whole) => {
+                        cache.keep_in_memory(&name, &head, &whole);
+                        // Nobody need wait for the disk.
+                        fill.end(Ok(()));
+                        cache.keep_on_disk(&name, &head, whole).await;
+                    }
                 }
             }
             Err(error) => {

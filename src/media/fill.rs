@@ -51,8 +51,8 @@ struct State {
 pub(super) enum Known {
     /// It was kept here.
     Kept(Kept),
-    /// It comes from WeChat.
-    Coming(Head),
+    /// It comes from WeChat, and is whole when it ends, or looks so.
+    Coming { head: Head, is_framed: bool },
 }
 
 /// What is known of a medium before all of it is here.
@@ -179,7 +179,12 @@ impl Fill {
             fetched_at,
         };
         self.push(&start, room)?;
-        self.change(|state| state.known = Some(Known::Coming(head.clone())));
+        let is_framed = fetched.is_framed;
+        let known = Known::Coming {
+            head: head.clone(),
+            is_framed,
+        };
+        self.change(|state| state.known = Some(known));
         let mut sink = Sink::Unopened;
         while !done {
             match fetched.next().await? {
@@ -206,6 +211,8 @@ impl Fill {
             Sink::Unopened => Some(Whole::InMemory(self.state().together())),
             Sink::Refused => None,
         };
+        // What nobody can know to be whole would be believed for three days.
+        let whole = whole.filter(|_| is_framed);
         Ok((head, whole))
     }
 

@@ -6,7 +6,6 @@ mod cache;
 mod download;
 mod fill;
 mod kind;
-mod lru;
 mod name;
 mod query;
 mod reply;

@@ -63,7 +63,7 @@ fn is_reserved(stem: &str) -> bool {
 
 /// Characters that are not seen, but change how the others are: controls, marks that turn the direction of writing, joiners,
 /// tags.
-fn is_unseen(c: char) -> bool {
+pub(super) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::download::{Facts, Found};
+use super::name::is_unseen;
 use crate::error::{Error, Kind};
 use crate::wire::{Length, Method, RequestHead};
 
@@ -320,27 +321,11 @@ fn is_shown(content_type: &str) -> bool {
 /// A file's name and nothing else: no path, nothing that cannot be seen or that turns the reading around, and not too long.
 fn clean_name(name: &str) -> Option<String> {
     let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let name: String = name.chars().filter(|&c| is_visible(c)).collect();
+    let name: String = name.chars().filter(|&c| !is_unseen(c)).collect();
     // A leading dot hides a file, and one at the end is lost on some systems.
     let name = name.trim().trim_start_matches('.').trim_end_matches('.');
     let name = name.trim();
     (!name.is_empty()).then(|| shortened(name))
-}
-
-/// Neither a control character, nor a mark of direction, nor a separator of lines.
-fn is_visible(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'
-                | '\u{200e}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-        )
 }
 
 fn shortened(name: &str) -> String {
@@ -353,10 +338,7 @@ fn shortened(name: &str) -> String {
     } else {
         ""
     };
-    let mut end = MAX_NAME - extension.len();
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = name.floor_char_boundary(MAX_NAME - extension.len());
     format!("{}{extension}", &name[..end])
 }
 

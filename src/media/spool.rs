@@ -287,7 +287,9 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_disk_it_is_kept_in_memory_as_far_as_that_goes() {
-        let nowhere = Path::new("/nonexistent/wx");
+        // There is no directory below a file.
+        let file_there = tempfile::NamedTempFile::new().unwrap();
+        let nowhere = &file_there.path().join("wx");
         let mut spool = spool(nowhere, 1 << 20);
         for piece in bytes(200_003).chunks(4001) {
             spool.push(piece).await.unwrap();

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use moka::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -30,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Reply as Who};
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side};
+use crate::resilience::Recent;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::push::{InboxSeen, PushMetrics, PushResult};
 use crate::telemetry::throttle::Throttle;
@@ -64,7 +64,7 @@ pub(crate) struct Bus {
     /// Of WeChat's, and of the app's, in the log.
     failures: Throttle<&'static str>,
     /// What the app said to a message that it was waited for, by the message's identity.
-    replies: Cache<[u8; 16], watch::Receiver<Option<Bytes>>>,
+    replies: Recent<[u8; 16], watch::Receiver<Option<Bytes>>>,
     annotator: OnceLock<Annotator>,
 }
 
@@ -125,10 +125,7 @@ impl Bus {
             settings: ArcSwap::from_pointee(Settings::new(push, config)),
             metrics,
             failures: Throttle::default(),
-            replies: Cache::builder()
-                .max_capacity(MOST_REPLIES)
-                .time_to_live(REPLY_TTL)
-                .build(),
+            replies: Recent::new(MOST_REPLIES, REPLY_TTL),
             annotator: OnceLock::new(),
         })
     }

@@ -1,7 +1,8 @@
 //! Keeping going when others do not, or when there is too much of it: coarse timeouts, single flight, rate limits, what
-//! there is only so much of, a retry budget, panics.
+//! there is only so much of, bounded maps, a retry budget, panics.
 
 mod capacity;
+mod lru;
 pub(crate) mod panics;
 mod rate_limit;
 mod retry_budget;
@@ -9,6 +10,7 @@ mod single_flight;
 mod timers;
 
 pub(crate) use capacity::{BufferBudget, Buffered, Slot, Slots};
+pub(crate) use lru::{Lru, Recent};
 pub(crate) use rate_limit::{RateLimiter, RateLimiters, Whose};
 pub(crate) use retry_budget::RetryBudget;
 pub(crate) use single_flight::SingleFlight;

@@ -23,7 +23,7 @@ pub use envelope::{EncodingAesKey, Envelope, encrypted_reply};
 pub use message::Message;
 pub use reply::{Reply, passive_reply};
 
-use crate::crypto::{constant_time_eq, sha1};
+use crate::crypto::{constant_time_eq, hex, sha1};
 
 /// The longest document that is looked at, in bytes. The longest text of a user's is some 2 KiB.
 pub const MAX_LEN: usize = 1024 * 1024;
@@ -225,15 +225,6 @@ fn text(document: &[u8]) -> Result<&str, Flaw> {
         return Err(Flaw::Size);
     }
     str::from_utf8(bare(document)).map_err(|_| Flaw::Encoding)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,11 +5,9 @@
 //! the base64 text that WeChat gave, not as the bytes that this stands for. What is signed is the body as it is sent, to
 //! the byte: who signs one text and sends another, equal as JSON, is refused.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest;
 
-use crate::crypto::{constant_time_eq, hmac_sha256};
+use crate::crypto::{constant_time_eq, hex, hmac_sha256};
 use crate::domain::SessionKey;
 use crate::secret::Secret;
 
@@ -37,14 +35,6 @@ pub fn is_raw_data_signature(signature: &str, raw_data: &str, session_key: &Sess
     context.update(session_key.to_text().as_bytes());
     let expected = hex(context.finish().as_ref());
     constant_time_eq(signature.as_bytes(), expected.as_bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a string never fails");
-    }
-    text
 }
 
 #[cfg(test)]

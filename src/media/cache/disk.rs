@@ -21,7 +21,7 @@ use crate::domain::{AppId, MediaId};
 use crate::files;
 use crate::media::fill::Head;
 use crate::media::kind;
-use crate::media::lru::Lru;
+use crate::resilience::Lru;
 use crate::telemetry::media::{MediaMetrics, Tier};
 
 /// What a file begins with: this, how long the label is, its digest, the label, and zeros up to [`BEGINNING`].

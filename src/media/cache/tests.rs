@@ -51,7 +51,8 @@ impl Shelf {
     async fn keep(&self, id: &str, bytes: &'static [u8]) {
         let head = head(bytes.len(), self.clock.now());
         let whole = Whole::InMemory(Bytes::from_static(bytes));
-        self.cache.keep(&name(id), &head, whole).await;
+        self.cache.keep_in_memory(&name(id), &head, &whole);
+        self.cache.keep_on_disk(&name(id), &head, whole).await;
     }
 
     /// What is had of a medium, by whatever way.
@@ -334,7 +335,7 @@ async fn a_name_that_is_too_long_for_a_label_is_left_out() {
         ..head(6, START)
     };
     let whole = Whole::InMemory(Bytes::from_static(b"medium"));
-    shelf.cache.keep(&name("a"), &head, whole).await;
+    shelf.cache.keep_on_disk(&name("a"), &head, whole).await;
     let kept = shelf.cache.on_disk(&name("a")).await.unwrap();
     assert_eq!(kept.head, Head { name: None, ..head });
 }
@@ -350,7 +351,10 @@ async fn a_draft_of_another_directory_is_not_kept() {
         .write_all_at(b"medium", draft.beginning())
         .unwrap();
     let whole = Whole::OnDisk(draft);
-    after.cache.keep(&name("a"), &head(6, START), whole).await;
+    after
+        .cache
+        .keep_on_disk(&name("a"), &head(6, START), whole)
+        .await;
     assert_eq!(after.had("a").await, None);
     assert_eq!(files_in(other.path()).len(), 0);
     let left = after.metric("wx_sidecar_media_cache_errors_total{op=\"write\"}");

@@ -115,7 +115,7 @@ impl Shared {
         Self {
             link: Link::new(redis),
             names: Names::new(config),
-            me: names::hex(&crypto::random::<16>()),
+            me: crypto::hex(&crypto::random::<16>()),
             holdings: Mutex::default(),
             untold: Mutex::default(),
             told: Notify::new(),

@@ -66,10 +66,7 @@ impl Vault {
     /// The name of a value.
     pub(crate) fn name(&self, kind: &'static str, id: &[u8]) -> String {
         let hash = crypto::sha256(id);
-        let half: String = hash[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let half = crypto::hex(&hash[..16]);
         format!("{}:{kind}:{half}", self.appid)
     }
 

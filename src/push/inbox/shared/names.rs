@@ -96,7 +96,7 @@ impl Names {
 
     /// The name of what there is one of for each of many.
     pub(super) fn of(&self, kind: &str, hash: &[u8; 16]) -> String {
-        format!("{{{}}}:push:{kind}:{}", self.appid, hex(hash))
+        format!("{{{}}}:push:{kind}:{}", self.appid, crypto::hex(hash))
     }
 
     /// A message for the stream `name`.
@@ -153,10 +153,6 @@ pub(super) fn part_of(lane: u64) -> usize {
 /// A mark for the next entry.
 pub(super) fn mark() -> u32 {
     u32::from_be_bytes(crypto::random())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn seals(appid: &AppId, secrets: &[Secret]) -> Seals {

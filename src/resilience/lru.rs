@@ -1,13 +1,18 @@
-//! A map of bounded weight that gives up what has not been used for the longest time.
+//! Maps that are bounded: by weight, giving up what has not been used for the longest time, and by age.
 //!
-//! Why not moka, which the sessions use: here the owner must do something with what is given up (remove a file, count it) in
-//! the same moment, and an entry's place in the order is the whole of its bookkeeping.
+//! Why not moka, which the sessions use: the owner of an [`Lru`] must do something with what is given up (remove a file, count
+//! it) in the same moment, and a few thousand entries behind a lock need none of its threads of upkeep, nor the 60 KB of code
+//! that each of its maps is.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Entries by their key. Whoever shares one puts it behind a lock.
-pub(super) struct Lru<K, V> {
+pub(crate) struct Lru<K, V> {
     entries: HashMap<K, Entry<V>>,
     /// By when they were last used.
     order: BTreeMap<u64, K>,
@@ -22,9 +27,37 @@ struct Entry<V> {
     used: u64,
 }
 
+/// What was said not long ago. Shared by all threads.
+pub(crate) struct Recent<K, V> {
+    /// Guards the map, for a look or a change.
+    entries: Mutex<Lru<K, (V, Instant)>>,
+    ttl: Duration,
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
+    /// An empty memory of `most` entries, each for so long.
+    pub(crate) fn new(most: u64, ttl: Duration) -> Self {
+        Self {
+            entries: Mutex::new(Lru::new(most)),
+            ttl,
+        }
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (value, said) = entries.get(key)?;
+        (said.elapsed() < self.ttl).then(|| value.clone())
+    }
+
+    pub(crate) fn insert(&self, key: K, value: V) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.put(key, (value, Instant::now()), 1);
+    }
+}
+
 impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     /// An empty one that holds `most` at the most.
-    pub(super) fn new(most: u64) -> Self {
+    pub(crate) fn new(most: u64) -> Self {
         Self {
             entries: HashMap::new(),
             order: BTreeMap::new(),
@@ -35,7 +68,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// The entry of `key`, which is used by that.
-    pub(super) fn get(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         let entry = self.entries.get_mut(key)?;
         self.order.remove(&entry.used);
         self.uses += 1;
@@ -45,7 +78,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// Adds or replaces an entry; gives those that had to make room, and itself if there is none for it at all.
-    pub(super) fn put(&mut self, key: K, value: V, weight: u64) -> Vec<(K, V)> {
+    pub(crate) fn put(&mut self, key: K, value: V, weight: u64) -> Vec<(K, V)> {
         self.remove(&key);
         if weight > self.most {
             return vec![(key, value)];
@@ -70,7 +103,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
         given_up
     }
 
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;
         self.order.remove(&entry.used);
         self.weight -= entry.weight;
@@ -78,7 +111,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// Takes out all entries that are `gone`.
-    pub(super) fn purge(&mut self, gone: impl Fn(&V) -> bool) -> Vec<(K, V)> {
+    pub(crate) fn purge(&mut self, gone: impl Fn(&V) -> bool) -> Vec<(K, V)> {
         let gone: Vec<K> = self
             .entries
             .iter()
@@ -90,11 +123,11 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
             .collect()
     }
 
-    pub(super) fn weight(&self) -> u64 {
+    pub(crate) fn weight(&self) -> u64 {
         self.weight
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 }
@@ -132,6 +165,21 @@ mod tests {
         assert_eq!(lru.get(&"a"), Some(&2));
         assert_eq!(lru.remove(&"a"), Some(2));
         assert_eq!((lru.len(), lru.weight(), lru.order.len()), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_is_known_for_so_long_and_no_more_than_so_much() {
+        let recent = Recent::new(2, Duration::from_secs(60));
+        recent.insert("a", 1);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(recent.get(&"a"), Some(1));
+        recent.insert("b", 2);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((recent.get(&"a"), recent.get(&"b")), (None, Some(2)));
+        recent.insert("c", 3);
+        recent.insert("d", 4);
+        assert_eq!(recent.get(&"b"), None);
+        assert_eq!((recent.get(&"c"), recent.get(&"d")), (Some(3), Some(4)));
     }
 
     #[test]
