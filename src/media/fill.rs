@@ -328,12 +328,24 @@ impl State {
         for piece in &self.in_memory {
             let end = place + piece.len() as u64;
             if at < end {
+                // Whoever had the last of it would know that it is all there before it is kept.
+                if self.end.is_none() && self.said() == Some(end) {
+                    return None;
+                }
                 let skipped = usize::try_from(at - place).unwrap_or(usize::MAX);
                 return Some(Chunk::Bytes(piece.slice(skipped..)));
             }
             place = end;
         }
         None
+    }
+
+    /// How long it will be, if WeChat has said that.
+    fn said(&self) -> Option<u64> {
+        match &self.known {
+            Some(Known::Coming { head, .. }) => head.length,
+            _ => None,
+        }
     }
 
     fn unwritten(&self) -> u64 {
