@@ -13,6 +13,7 @@ use crate::h2_peer::{
     Call, Client, H2App, block, frame, get, given, raw_app, read, read_body, read_some, request,
     run, send,
 };
+use crate::patience::{eventually, settled};
 use crate::rig::{Rig, start};
 use wx_sidecar::Sidecar;
 
@@ -168,13 +169,20 @@ fn requests_of_a_worker_share_one_connection() {
 
 #[test]
 fn a_client_that_does_not_read_does_not_hold_up_the_answers_of_others() {
-    let app = H2App::start(|mut call| async move {
-        if call.head.uri.path() == "/small" {
-            return call.say("ok").await;
+    let sent = Arc::<AtomicUsize>::default();
+    let ours = Arc::clone(&sent);
+    let app = H2App::start(move |mut call| {
+        let sent = Arc::clone(&ours);
+        async move {
+            if call.head.uri.path() == "/small" {
+                return call.say("ok").await;
+            }
+            let mut stream = call.answer(&[], false);
+            let piece = vec![b'a'; 16 * 1024];
+            while send(&mut stream, &piece, false).await.is_ok() {
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
         }
-        let mut stream = call.answer(&[], false);
-        let piece = vec![b'a'; 64 * 1024];
-        while send(&mut stream, &piece, false).await.is_ok() {}
     });
     let rig = open(&app.url());
     let sidecar = of_one_worker(&rig);
@@ -187,7 +195,11 @@ fn a_client_that_does_not_read_does_not_hold_up_the_answers_of_others() {
             unread.push((answer.await.unwrap(), stream));
         }
         // Until all of them have filled what there is for them.
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let filled = tokio::task::spawn_blocking(move || {
+            eventually("nothing is sent", || sent.load(Ordering::SeqCst) >= 40);
+            settled(|| sent.load(Ordering::SeqCst))
+        });
+        filled.await.unwrap();
         let other = Client::connect(addr).await;
         assert_eq!(other.get("/small").await.text(), "ok");
     });

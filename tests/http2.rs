@@ -590,15 +590,10 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
         given(&arrived).await;
         let draining = thread::spawn(move || run(sidecar.shutdown()));
         assert!(idle.end().await.is_ok());
-        loop {
-            if client.was_told_to_leave().await {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        // The connection's worker has told it; the other may need another moment until it listens no more.
-        while std::net::TcpStream::connect(&addr).is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        // The last worker that hears of it listens no more, and has told its connections.
+        eventually(|| std::net::TcpStream::connect(&addr).is_err()).await;
+        while !client.was_told_to_leave().await {
+            tokio::task::yield_now().await;
         }
         answer_now.give();
         assert_eq!(read(answer).await.unwrap().text(), "ok");

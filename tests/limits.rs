@@ -15,11 +15,10 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::Client;
+use crate::patience::{PATIENCE, comes_true, settled};
 use crate::process::{Run, write_configuration};
 use crate::rig;
 
-/// How long anything may take; only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Descriptors of the test run that are not a client's.
 const OTHERS: u64 = 2000;
 
@@ -54,8 +53,7 @@ impl Limited {
         // Whatever is made with the first requests is there before anything is counted.
         serves_the_good(limited.run.inbound, 100);
         // The last of them may be closing still.
-        thread::sleep(Duration::from_millis(100));
-        limited.descriptors = limited.descriptors_now();
+        limited.descriptors = settled(|| limited.descriptors_now());
         limited
     }
 
@@ -76,7 +74,7 @@ impl Limited {
 
     pub(crate) fn is_as_it_was(&self) {
         serves_the_good(self.run.inbound, 100);
-        let back = eventually(|| self.descriptors_now() <= self.descriptors);
+        let back = comes_true(|| self.descriptors_now() <= self.descriptors);
         assert!(
             back,
             "{} descriptors, once {}",
@@ -88,7 +86,7 @@ impl Limited {
     /// Who has no descriptors may refuse. The connections that waited to be accepted take some when it goes on, although
     /// nobody is there any more; what comes after them is served.
     fn has_descriptors_again(&self) {
-        let back = eventually(|| {
+        let back = comes_true(|| {
             let answer = self.client().request("POST", "/good", &[], b"good");
             answer.status == 200 && self.descriptors_now() <= self.descriptors
         });
@@ -145,18 +143,6 @@ fn room_for(wanted: usize) -> usize {
     setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
     let most = limit.maximum.unwrap_or(u64::MAX).saturating_sub(OTHERS);
     wanted.min(usize::try_from(most).unwrap_or(usize::MAX))
-}
-
-/// Waits until it is so; says whether it ever was.
-fn eventually(is_so: impl Fn() -> bool) -> bool {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        if Instant::now() > until {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    true
 }
 
 /// What has come, and whether that was the end.
@@ -420,7 +406,7 @@ fn ten_thousand_idle_connections_cost_14_kib_each_at_most() {
     }
     let each = || limited.memory().saturating_sub(before) as f64 / count as f64;
     // They give their buffers back when they have idled for a moment.
-    let modest = eventually(|| each() <= 14.0);
+    let modest = comes_true(|| each() <= 14.0);
     assert!(modest, "{:.1} KiB for each of {count}", each());
     assert!(limited.descriptors_now() >= count, "they are all here");
     // Any of them can go on.

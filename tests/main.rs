@@ -30,6 +30,7 @@ mod media_urls;
 mod open_data;
 mod outbound;
 mod overload;
+mod patience;
 mod process;
 mod proxy_protocol;
 mod push;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use wx_sidecar::Config;
@@ -18,6 +18,7 @@ use crate::fake_app::{Connection, FakeApp, Signal};
 use crate::http_client::{Client, Response};
 use crate::http2_client::{End, Http2Client};
 use crate::media_download::{picture, upload, wechat};
+use crate::patience::eventually;
 use crate::process::{Run, write_configuration};
 use crate::rig::{self, Rig, Session, keep};
 
@@ -27,8 +28,6 @@ const CODE: &str = "0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p";
 const DAY: Duration = Duration::from_secs(86_400);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// How long anything may take; only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(30);
 const ON_DISK: &str = "wx_sidecar_media_cache_entries{tier=\"disk\"}";
 const IN_MEMORY: &str = "wx_sidecar_media_cache_entries{tier=\"memory\"}";
 
@@ -105,14 +104,6 @@ fn is_hit(answer: &Response) -> bool {
 fn only_disk(directory: &Path) -> String {
     let directory = directory.display();
     format!("memory_cache_size = \"none\"\ncache_dir = \"{directory}\"")
-}
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "{what}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// A series of a sidecar's at that place.

@@ -4,15 +4,16 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::json;
 
 use crate::fake_app::{Connection, FakeApp, Signal};
-use crate::http_client::{Client, PATIENCE, Response, chunked};
+use crate::http_client::{Client, Response, chunked};
 use crate::http2_client::{End, Http2Client};
+use crate::patience::eventually;
 use crate::rig::{APPID, Rig, Session, canary};
 use crate::tls::{Authority, write_pair};
 
@@ -553,11 +554,9 @@ fn who_reads_slowly_gets_all_and_who_does_not_read_is_left() {
             dead.send(request.as_bytes());
             dead.read_through(b"\r\n\r\n");
             let series = "wx_sidecar_http_requests_in_flight";
-            let until = Instant::now() + PATIENCE;
-            while rig.metric(series) > 0.0 {
-                assert!(Instant::now() < until, "the sidecar still waits for it");
-                thread::sleep(Duration::from_millis(50));
-            }
+            eventually("the sidecar still waits for it", || {
+                rig.metric(series) == 0.0
+            });
             assert!(dead.read_to_close().len() < whole.len());
         }
     }

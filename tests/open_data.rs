@@ -812,14 +812,15 @@ async fn the_library_signs_checks_and_resets_for_a_user_who_has_logged_in() {
 #[cfg(feature = "redis")]
 #[test]
 fn what_wechat_opens_needs_no_keys_from_the_store() {
-    use crate::redis_server::{Server, until};
+    use crate::patience::eventually;
+    use crate::redis_server::Server;
 
     let mut server = Server::start(&[]);
     let app = FakeApp::agreeable();
     let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
     let rig = Rig::with(&app.url(), "", &format!("{ROUTES}{store}"));
     let is_up = |up: f64| {
-        until("the store is so", || {
+        eventually("the store is so", || {
             rig.metric("wx_sidecar_store_up") == up
         });
     };
@@ -858,7 +859,8 @@ fn what_wechat_opens_needs_no_keys_from_the_store() {
 #[test]
 fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     use crate::http_client::Client;
-    use crate::redis_server::{Server, until};
+    use crate::patience::eventually;
+    use crate::redis_server::Server;
 
     let mut server = Server::start(&[]);
     let (express, flask) = (
@@ -872,7 +874,7 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     let third = rig.replica();
     let up = |sidecar: &wx_sidecar::Sidecar, word: &str| {
         let admin = sidecar.admin_addr();
-        until("the store is as it should be", || {
+        eventually("the store is as it should be", || {
             let page = Client::connect(admin).request("GET", "/readyz?verbose", &[], b"");
             page.text().contains(word)
         });
@@ -916,7 +918,7 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     up(&third, "[+]store ok");
     let answer = ask(&third, "/wx/logout", "");
     assert_eq!(answer.status, 204, "{}", answer.text());
-    until("the logout is felt on all", || {
+    eventually("the logout is felt on all", || {
         ask(&second, "/wx/open-data", &made[1].to_json().to_string()).status == 401
             && ask(rig.sidecar(), "/api/json", "{}").status == 401
     });

@@ -9,11 +9,10 @@ use wx_sidecar::{Config, Sidecar};
 
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::{Client, Response};
+use crate::patience::eventually;
 use crate::rig::{self, Rig};
 
 const OPEN: &str = "auth = \"none\"";
-/// How often a test looks for something that must come true.
-const LOOKS: usize = 2000;
 
 fn get(client: &mut Client, target: &str) -> Response {
     client.request("GET", target, &[], b"")
@@ -24,17 +23,6 @@ fn one_worker(rig: &Rig) -> Sidecar {
     let config = rig.config().replace("workers = 2", "workers = 1");
     assert_ne!(config, rig.config());
     rig::start(&config, &rig.clock)
-}
-
-/// Looks until it is so.
-fn eventually(mut look: impl FnMut() -> bool) {
-    let seen = (0..LOOKS).any(|_| {
-        look() || {
-            std::thread::sleep(Duration::from_millis(5));
-            false
-        }
-    });
-    assert!(seen, "it does not come true");
 }
 
 fn metric(sidecar: &Sidecar, series: &str) -> u64 {
@@ -224,10 +212,14 @@ mod room {
         let mut leaves = Client::connect(sidecar.inbound_addr());
         leaves.send(b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
         let mut other = Client::connect(sidecar.inbound_addr());
-        eventually(|| get(&mut other, "/busy?").status == 503);
+        eventually("there is room still", || {
+            get(&mut other, "/busy?").status == 503
+        });
         drop(leaves);
         app.1.give();
-        eventually(|| get(&mut other, "/").status == 200);
+        eventually("there is no room again", || {
+            get(&mut other, "/").status == 200
+        });
         // Failures of every kind give it back as well.
         for _ in 0..3 {
             let too_large = [("Content-Length", "2000")];
@@ -235,7 +227,9 @@ mod room {
             assert_eq!(client.request("POST", "/", &too_large, b"").status, 413);
             assert_eq!(get(&mut other, "/").status, 200);
         }
-        eventually(|| metric(&sidecar, "wx_sidecar_http_requests_in_flight") == 0);
+        eventually("a request is in flight still", || {
+            metric(&sidecar, "wx_sidecar_http_requests_in_flight") == 0
+        });
     }
 
     #[test]
@@ -256,9 +250,9 @@ mod room {
         let mut holds = rig.client();
         holds.send(b"POST /wx/login HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n");
         holds.send(&[b' '; 700]);
-        eventually(|| login(700).status == 503);
+        eventually("the memory is not taken", || login(700).status == 503);
         drop(holds);
-        eventually(|| login(1024).status == 400);
+        eventually("the memory is not given back", || login(1024).status == 400);
     }
 
     /// An app that answers once it is told to.

@@ -17,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
+use crate::patience::comes_true;
 use crate::rig;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
@@ -226,14 +227,14 @@ fn a_terminated_sidecar_leaves_then_drains_and_ends_with_0() {
 
     run.process.signal("TERM");
     run.process.line_with("leaving");
-    assert!(until(|| run.readiness() == 503));
+    assert!(comes_true(|| run.readiness() == 503));
     assert_eq!(idle.request("GET", "/b", &[], b"").status, 200);
     let late = Client::connect(run.inbound).request("GET", "/c", &[], b"");
     assert_eq!(late.status, 200, "still serving while the news spreads");
 
     run.process.line_with("draining");
     assert!(idle.is_closed(), "an idle connection is closed");
-    assert!(until(|| Client::try_connect(run.inbound).is_err()));
+    assert!(comes_true(|| Client::try_connect(run.inbound).is_err()));
     go_on.give();
     let answer = busy.read_response(false);
     assert_eq!(
@@ -642,16 +643,4 @@ fn run_in_one_shell(commands: &[String]) -> Vec<String> {
         .split(mark)
         .map(|part| part.trim().to_owned())
         .collect()
-}
-
-/// Asks again and again, until the answer is yes or patience has run out.
-fn until(mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if condition() {
-            return true;
-        }
-        thread::yield_now();
-    }
-    false
 }

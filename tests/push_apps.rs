@@ -5,12 +5,10 @@
 //! disk before it answers. All runs by the system's clock, because the programs sign with theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,6 +18,7 @@ use wx_sidecar::clock::Clock;
 use crate::backends::{App, Kind, Script};
 use crate::fake_app::{FakeApp, Request};
 use crate::http_client::{Client, Response};
+use crate::patience::{comes_true, eventually};
 use crate::rig::{self, APPID, canary};
 
 /// The Mini Program, as WeChat names it in messages.
@@ -37,8 +36,6 @@ const KEYS: [Key; 2] = [
         aes_key: "kZ0f3Jm8QwXv1NbRtY6uLpA9sDgHcE2iOjK4lM7nBVo",
     },
 ];
-/// How long anything may take; only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Key {
     token: &'static str,
@@ -268,25 +265,17 @@ impl Stage {
     }
 
     fn wait_for_attempts(&self, result: &str, count: u64) {
-        let what = || {
-            format!(
-                "{} of {count} attempts: {result}",
-                attempts(&self.sidecar, result)
-            )
-        };
-        eventually(what, || attempts(&self.sidecar, result) >= count);
+        let seen = || attempts(&self.sidecar, result);
+        let enough = comes_true(|| seen() >= count);
+        assert!(enough, "{} of {count} attempts: {result}", seen());
     }
 
     fn wait_for_dead_letter(&self, message: &Message) {
         let id = message.id.to_string();
-        eventually(
-            || "it is no dead letter",
-            || {
-                admin(&self.sidecar, "/push/dead-letters")
-                    .text()
-                    .contains(&id)
-            },
-        );
+        eventually("it is no dead letter", || {
+            let letters = admin(&self.sidecar, "/push/dead-letters");
+            letters.text().contains(&id)
+        });
     }
 }
 
@@ -364,8 +353,9 @@ impl Ledger {
     }
 
     fn wait_for(&self, count: usize) {
-        let what = || format!("{} of {count} messages are in the ledger", self.distinct());
-        eventually(what, || self.distinct() >= count);
+        let enough = comes_true(|| self.distinct() >= count);
+        let seen = self.distinct();
+        assert!(enough, "{seen} of {count} messages are in the ledger");
     }
 
     /// As [`Ledger::assert_holds`], for an app that was not killed when it had written a message but not answered.
@@ -651,15 +641,6 @@ fn attempts(sidecar: &Sidecar, result: &str) -> u64 {
     value.map_or(0, |value| {
         value.parse().expect("a metric's value is a number")
     })
-}
-
-/// Looks until it is so; `what` says how far it has come.
-fn eventually<What: Display>(what: impl Fn() -> What, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "after {PATIENCE:?}: {}", what());
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn sha1(text: &str) -> String {

@@ -17,8 +17,9 @@ use wx_sidecar::sim::push::{Push, PushOptions, Pusher, Reply, Try};
 
 use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response};
+use crate::patience::eventually;
 use crate::process::{Run, write_configuration};
-use crate::redis_server::{Server, free_port, until};
+use crate::redis_server::{Server, free_port};
 use crate::rig::{self, APPID, Rig, canary};
 
 const TOKEN: &str = "pushTokenCanary00000000000000011";
@@ -88,7 +89,7 @@ fn admin(sidecar: &Sidecar, method: &str, target: &str) -> Response {
 
 /// Waits until a sidecar has Redis.
 fn takes(sidecar: &Sidecar) {
-    until("messages are taken", || {
+    eventually("messages are taken", || {
         let page = admin(sidecar, "GET", "/readyz?verbose");
         !page.text().contains("messages are not acknowledged")
     });
@@ -125,7 +126,7 @@ fn firsts(requests: &[Request]) -> BTreeMap<String, Vec<usize>> {
 
 /// Waits until so many different messages came, and says which.
 fn arrive(app: &FakeApp, count: usize) -> BTreeMap<String, Vec<usize>> {
-    until("all messages arrive", || {
+    eventually("all messages arrive", || {
         let firsts = firsts(&app.requests(0));
         firsts.values().map(Vec::len).sum::<usize>() >= count
     });
@@ -153,12 +154,12 @@ fn holders(redis: &Server) -> Vec<usize> {
 }
 
 fn become_held(redis: &Server, counts: &[usize]) {
-    until("the parts are divided", || holders(redis) == counts);
+    eventually("the parts are divided", || holders(redis) == counts);
 }
 
 /// Waits until nothing waits in Redis.
 fn nothing_waits(redis: &Server) {
-    until("nothing waits", || waiting(redis) == 0);
+    eventually("nothing waits", || waiting(redis) == 0);
     let sums: Vec<Option<String>> = redis.ask(&format!("HMGET {{{APPID}}}:push:sums n b"));
     assert_eq!(sums, [Some("0".to_owned()), Some("0".to_owned())]);
 }
@@ -283,7 +284,7 @@ fn what_a_killed_replica_had_is_delivered_by_another() {
                     let is_taken = |pusher: &Pusher| {
                         pusher.send_once_blocking(&push).verdict == Ok(Reply::Success)
                     };
-                    until("somebody takes it", || {
+                    eventually("somebody takes it", || {
                         is_taken(&pusher) || is_taken(&other)
                     });
                     acknowledged.fetch_add(1, Ordering::SeqCst);
@@ -294,7 +295,7 @@ fn what_a_killed_replica_had_is_delivered_by_another() {
         })
     };
     let storms = [storm(a.clone(), 0..10, b.clone()), storm(b, 10..20, a)];
-    until("the storm is on", || {
+    eventually("the storm is on", || {
         acknowledged.load(Ordering::SeqCst) > 100
     });
     first.process.signal("KILL");
@@ -327,7 +328,7 @@ fn absent() -> (FakeApp, Arc<AtomicBool>) {
 
 /// The messages that the app has taken, by its requests after it came.
 fn since(app: &FakeApp, before: usize, count: usize) -> BTreeMap<String, Vec<usize>> {
-    until("all messages arrive", || {
+    eventually("all messages arrive", || {
         let firsts = firsts(&app.requests(0)[before..]);
         firsts.values().map(Vec::len).sum::<usize>() >= count
     });
@@ -382,7 +383,7 @@ fn redis_goes_away_in_every_way_and_what_it_has_kept_arrives() {
     let _: () = redis.ask("CLIENT KILL TYPE normal");
     takes(rig.sidecar());
     takes(&second);
-    until("a connection is there again", || {
+    eventually("a connection is there again", || {
         let sent = pushers
             .each_ref()
             .map(|it| it.send_once_blocking(&message(1, 3)));
@@ -435,7 +436,7 @@ fn what_cannot_be_opened_stays_and_holds_nothing_up() {
         is_taken(&pusher.send_once_blocking(&message(user, 0)));
     }
     arrive(&app, 20);
-    until("they are settled", || waiting(&redis) == PARTS);
+    eventually("they are settled", || waiting(&redis) == PARTS);
     assert!(rig.metric("wx_sidecar_push_store_values_refused_total") >= 16.0);
 }
 
@@ -447,7 +448,7 @@ fn nothing_in_redis_can_be_read() {
     let pusher = pusher_to(&rig, rig.sidecar());
     let secret = Push::text(user(1), "words that nobody else may read");
     is_taken(&pusher.send_once_blocking(&secret));
-    until("it is tried", || !app.requests(0).is_empty());
+    eventually("it is tried", || !app.requests(0).is_empty());
     let names: Vec<String> = redis.ask("KEYS *push*");
     assert!(names.len() > 4, "{names:?}");
     for name in names {
@@ -503,11 +504,11 @@ fn dead_letters_are_the_same_everywhere_and_can_be_delivered_by_anyone() {
         let page = admin(sidecar, "GET", "/push/dead-letters").json();
         page["letters"].as_array().unwrap().clone()
     };
-    until("they are given up", || letters(&second).len() == 6);
+    eventually("they are given up", || letters(&second).len() == 6);
     nothing_waits(&redis);
     assert_eq!(letters(rig.sidecar()), letters(&second));
     assert_eq!(letters(&second)[0]["death"]["attempts"], 5);
-    until("the gauge says so", || {
+    eventually("the gauge says so", || {
         rig.metric("wx_sidecar_push_dead_letters") == 6.0
     });
     let first = admin(&second, "GET", "/push/dead-letters?limit=4").json();
@@ -557,7 +558,7 @@ fn a_message_that_waits_can_be_thrown_away_at_any_replica() {
     }
     assert_eq!(waiting(&redis), 8);
     // Each replica asks once a second, and has asked when its gauge has followed.
-    until("it is known", || {
+    eventually("it is known", || {
         rig.metric("wx_sidecar_push_inbox_depth") == 8.0
             && admin(&second, "GET", "/metrics")
                 .text()
@@ -605,7 +606,7 @@ fn a_cluster_keeps_all_of_it_on_one_node_and_that_is_enough() {
         let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port);
         let _: () = nodes[0].0.ask(&meet);
     }
-    until("the Cluster is one", || {
+    eventually("the Cluster is one", || {
         nodes.iter().all(|(node, _)| {
             let info: String = node.ask("CLUSTER INFO");
             info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
@@ -626,7 +627,7 @@ fn a_cluster_keeps_all_of_it_on_one_node_and_that_is_enough() {
         }
     }
     are_in_order(&arrive(&app, 50));
-    until("nothing waits", || {
+    eventually("nothing waits", || {
         rig.metric("wx_sidecar_push_inbox_depth") == 0.0
     });
 }

@@ -11,16 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Connection, FromRedisValue};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::patience::eventually;
 use crate::rig::keep;
-
-/// How long anything may take; only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server. It ends, by its process id, when it is dropped.
 pub(crate) struct Server {
@@ -30,15 +28,6 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     password: Option<&'static str>,
     process: Option<Child>,
-}
-
-/// Waits until it is so.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// A port that nobody listens on.
@@ -94,7 +83,7 @@ impl Server {
         .map(str::to_owned)
         .to_vec();
         server.spawn();
-        until("it listens", || TcpStream::connect(server.place()).is_ok());
+        eventually("it listens", || TcpStream::connect(server.place()).is_ok());
         server
     }
 
@@ -135,7 +124,7 @@ impl Server {
     /// Starts it, empty, in its old place.
     pub(crate) fn restart(&mut self) {
         self.spawn();
-        until("it answers", || self.try_connect().is_some());
+        eventually("it answers", || self.try_connect().is_some());
     }
 
     fn spawn(&mut self) {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::ToSocketAddrs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use wx_sidecar::Sidecar;
@@ -14,7 +14,8 @@ use wx_sidecar::sim::{Effect, Fault};
 
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
-use crate::redis_server::{Manner, Proxy, Server, until};
+use crate::patience::{comes_true_within, eventually};
+use crate::redis_server::{Manner, Proxy, Server};
 use crate::rig::{APPID, Rig, Session, canary};
 use crate::tls::Authority;
 
@@ -97,14 +98,14 @@ fn readyz(at: &Sidecar) -> Response {
 }
 
 fn is_up(sidecar: &Sidecar) {
-    until("the store is up", || {
+    eventually("the store is up", || {
         readyz(sidecar).text().contains("[+]store ok")
     });
 }
 
 /// Waits until a sidecar knows that its store is away, and gives what it says.
 fn is_away(sidecar: &Sidecar) -> String {
-    until("the store is away", || {
+    eventually("the store is away", || {
         readyz(sidecar).text().contains("[i]store is away")
     });
     let page = readyz(sidecar);
@@ -118,11 +119,8 @@ fn is_away(sidecar: &Sidecar) -> String {
 
 /// Waits for a logout to arrive: by the stream, for looking back would take longer than this.
 fn felt(is_felt: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_felt() {
-        assert!(began.elapsed() < Duration::from_secs(10), "never felt");
-        thread::sleep(Duration::from_millis(5));
-    }
+    let limit = Duration::from_secs(10);
+    assert!(comes_true_within(limit, is_felt), "never felt");
 }
 
 fn refused(answer: &Response) {
@@ -257,7 +255,7 @@ fn a_refresh_token_is_spent_on_all_replicas_and_a_copy_ends_the_session() {
     rig.advance(Duration::from_secs(11));
     refresh(&second, &session).problem(401, "refresh-reused");
     for sidecar in [rig.sidecar(), &second] {
-        until("the session has ended", || show(sidecar, &next) == 401);
+        eventually("the session has ended", || show(sidecar, &next) == 401);
     }
 }
 
@@ -405,7 +403,7 @@ fn all_of_redis_is_deleted() {
     is_as_before(rig, &session);
     let other = rig.login("carol");
     assert_eq!(logout(rig.sidecar(), &other, false).status, 204);
-    until("the stream is followed anew", || {
+    eventually("the stream is followed anew", || {
         show(&second, &other) == 401
     });
 }
@@ -420,7 +418,7 @@ fn redis_wants_a_password() {
         (format!("redis://:wrong-{PASSWORD}@{place}"), "password"),
     ] {
         let shared = Shared::new(&url);
-        until("it says why", || {
+        eventually("it says why", || {
             is_away(shared.rig.sidecar()).contains(said)
         });
         refused(&shared.rig.login_with(&shared.rig.code("alice")));
@@ -442,7 +440,7 @@ fn a_sidecar_that_must_have_redis_is_ready_only_with_it() {
     let session = shared.rig.login("alice");
     assert_eq!(readyz(sidecar).status, 200);
     server.kill();
-    until("it is not ready", || readyz(sidecar).status == 503);
+    eventually("it is not ready", || readyz(sidecar).status == 503);
     assert!(readyz(sidecar).text().contains("[-]store failed: "));
     assert_eq!(
         show(sidecar, &session),
@@ -450,19 +448,19 @@ fn a_sidecar_that_must_have_redis_is_ready_only_with_it() {
         "whoever asks is served all the same"
     );
     server.restart();
-    until("it is ready", || readyz(sidecar).status == 200);
+    eventually("it is ready", || readyz(sidecar).status == 200);
 }
 
 #[test]
 fn sentinels_say_where_the_master_is_and_where_the_next_one_is() {
     let mut master = Server::start(&[]);
     let replica = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
-    until("the replica is one", || {
+    eventually("the replica is one", || {
         let info: String = replica.ask("INFO replication");
         info.contains("master_link_status:up")
     });
     let sentinel = Server::sentinel(&master);
-    until("the Sentinel knows the replica", || {
+    eventually("the Sentinel knows the replica", || {
         let replicas: Vec<redis::Value> = sentinel.ask("SENTINEL REPLICAS mymaster");
         !replicas.is_empty()
     });
@@ -475,7 +473,7 @@ fn sentinels_say_where_the_master_is_and_where_the_next_one_is() {
     is_up(&second);
     let (session, ended) = (rig.login("alice"), rig.login("bob"));
     assert_eq!(logout(rig.sidecar(), &ended, false).status, 204);
-    until("the replica has it", || {
+    eventually("the replica has it", || {
         let length: u64 = replica.ask(&format!("XLEN {APPID}:revocations"));
         length == 1
     });
@@ -504,7 +502,7 @@ fn sentinels_that_know_no_such_master_are_told_apart() {
         "url = \"redis://127.0.0.1:{}\"\nmode = \"sentinel\"\nmaster = \"other\"",
         sentinel.port
     ));
-    until("it says why", || {
+    eventually("it says why", || {
         is_away(shared.rig.sidecar()).contains("master name not found")
     });
 }
@@ -538,7 +536,7 @@ fn a_cluster_of_three_does_as_well_and_outlives_one_that_comes_back() {
             info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
         })
     };
-    until("the Cluster is one", || is_whole(&nodes));
+    eventually("the Cluster is one", || is_whole(&nodes));
 
     let urls = nodes
         .each_ref()
@@ -560,13 +558,13 @@ fn a_cluster_of_three_does_as_well_and_outlives_one_that_comes_back() {
 
     nodes[1].0.kill();
     assert_eq!(show(rig.sidecar(), &session), 200);
-    until("the Cluster is down", || {
+    eventually("the Cluster is down", || {
         let info: String = nodes[0].0.ask("CLUSTER INFO");
         info.contains("cluster_state:fail")
     });
     goes_on_without(rig, &session);
     nodes[1].0.restart();
-    until("the Cluster is whole", || is_whole(&nodes));
+    eventually("the Cluster is whole", || is_whole(&nodes));
     is_as_before(rig, &session);
 }
 
@@ -590,7 +588,7 @@ fn redis_speaks_tls_and_shows_a_certificate_of_our_own_authority() {
     felt(|| show(shared.rig.sidecar(), &session) == 401);
 
     let stranger = Shared::new(&url);
-    until("it says why", || {
+    eventually("it says why", || {
         is_away(stranger.rig.sidecar()).contains("certificate")
     });
 }

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use wx_sidecar::Config;
 
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::{Client, PATIENCE};
+use crate::patience::{eventually, settled};
 use crate::rig::Rig;
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -286,12 +288,16 @@ fn a_session_is_resumed_by_any_worker() {
 fn a_large_body_crosses_both_ways_though_the_client_is_slow_to_read() {
     const LENGTH: usize = 8 * 1024 * 1024;
     let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
-    let echo = body.clone();
+    let (echo, sent) = (body.clone(), Arc::<AtomicUsize>::default());
+    let ours = Arc::clone(&sent);
     let app = FakeApp::start(move |connection| {
         let request = connection.read_request().expect("a request");
         assert!(request.body == echo, "the upload was changed on its way");
         connection.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n").as_bytes());
-        connection.write(&echo);
+        for piece in echo.chunks(64 * 1024) {
+            connection.write(piece);
+            ours.fetch_add(piece.len(), Ordering::SeqCst);
+        }
     });
     let secure = Secure::new(&app);
     let mut session = secure.connect();
@@ -302,8 +308,10 @@ fn a_large_body_crosses_both_ways_though_the_client_is_slow_to_read() {
         )
         .unwrap();
     session.stream.write_all(&body).unwrap();
-    // Meanwhile the socket is full, and what the session has taken waits for it.
-    thread::sleep(Duration::from_millis(300));
+    // Until the socket is full, and what the session has taken waits for it.
+    eventually("nothing comes back", || sent.load(Ordering::SeqCst) > 0);
+    let taken = settled(|| sent.load(Ordering::SeqCst));
+    assert!(taken < LENGTH, "nothing had to wait");
     let (head, answer) = session.answer();
     is_ok(&head);
     assert!(answer == body, "the download was changed on its way");

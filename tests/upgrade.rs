@@ -1,6 +1,7 @@
 //! WebSocket and other upgrades: who may have one, what passes through it, and how it ends.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::backends::{App, Kind, Script};
 use crate::fake_app::{Connection, FakeApp, OK, Request, Signal};
 use crate::h2_peer::{eventually, run};
 use crate::http_client::Client;
+use crate::patience;
 use crate::rig::Rig;
 
 /// More than all the socket buffers on the way together.
@@ -336,10 +338,11 @@ fn a_drain_says_1001_between_two_frames_and_the_answer_reaches_the_app() {
         switched(&mut client);
         assert!(begun.wait());
         assert_eq!(client.read_exact(cut), &whole[..cut]);
+        let addr = sidecar.inbound_addr().clone();
         let draining = thread::spawn(move || run(sidecar.shutdown()));
         if cut > 0 {
-            // Not in the middle of a frame.
-            thread::sleep(Duration::from_millis(300));
+            // Not in the middle of a frame, though all workers have heard.
+            patience::eventually("it listens still", || TcpStream::connect(&addr).is_err());
             assert!(client.is_quiet(), "something was said within a frame");
             rest.give();
             assert!(client.read_exact(whole.len() - cut) == whole[cut..]);
