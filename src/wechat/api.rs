@@ -53,7 +53,7 @@ pub fn percent_encode(text: &str) -> Zeroizing<String> {
     encoded
 }
 
-/// A JSON body. Chinese stays as it is, because some APIs refuse `\uXXXX` (40033). It is wiped when dropped.
+/// A JSON body. Chinese stays as it is, because some APIs refuse escapes of it (40033). It is wiped when dropped.
 pub fn json_body(body: &Value) -> Bytes {
     Bytes::from_owner(Zeroizing::new(body.to_string().into_bytes()))
 }
