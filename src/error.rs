@@ -457,6 +457,11 @@ impl Error {
         Self::new(kind, Side::Upstream, detail)
     }
 
+    /// There is too much to do. A second is what a burst takes to pass, and no promise.
+    pub(crate) fn overloaded(detail: &'static str) -> Self {
+        Self::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
+    }
+
     /// WeChat answered with an errcode. `hint` is what the caller should do, if more is known than the table says.
     pub fn wechat(fault: WechatFault, hint: Option<&'static str>) -> Self {
         let detail = Cow::Owned(fault.meaning.en.to_owned());

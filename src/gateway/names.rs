@@ -37,10 +37,8 @@ pub(super) struct Names(Arc<Shared>);
 
 struct Shared {
     lookup: Lookup,
-    /// How long a lookup may take when there is an answer from before.
-    patience: Duration,
-    /// Whether there is.
-    remembers: bool,
+    /// How long a lookup may take when there is an answer from before; `None` if none is kept.
+    patience: Option<Duration>,
     lookups: SingleFlight<Arc<str>, Result<Addresses, Arc<io::Error>>>,
     /// The last answers. Held for a look, never across an await; has as many entries as there are servers configured.
     known: Mutex<HashMap<Arc<str>, Addresses>>,
@@ -66,7 +64,7 @@ impl Names {
                 false => Ok(wanted),
             }
         };
-        Self::new(Box::new(lookup), Duration::MAX, false)
+        Self::new(Box::new(lookup), None)
     }
 
     /// As `lookup` says, which may block.
@@ -74,14 +72,13 @@ impl Names {
         lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
         patience: Duration,
     ) -> Self {
-        Self::new(Box::new(lookup), patience, true)
+        Self::new(Box::new(lookup), Some(patience))
     }
 
-    fn new(lookup: Lookup, patience: Duration, remembers: bool) -> Self {
+    fn new(lookup: Lookup, patience: Option<Duration>) -> Self {
         Self(Arc::new(Shared {
             lookup,
             patience,
-            remembers,
             lookups: SingleFlight::new(),
             known: Mutex::default(),
             failures: Throttle::default(),
@@ -90,10 +87,10 @@ impl Names {
 
     async fn resolve(&self, name: Arc<str>) -> Result<Addresses, Cause> {
         let lookup = self.look_up(Arc::clone(&name));
-        let Some(known) = self.known(&name) else {
+        let Some((patience, known)) = self.0.patience.zip(self.known(&name)) else {
             return lookup.await;
         };
-        let cause = match tokio::time::timeout(self.0.patience, lookup).await {
+        let cause = match tokio::time::timeout(patience, lookup).await {
             Ok(Ok(addresses)) => return Ok(addresses),
             Ok(Err(cause)) => cause,
             Err(_) => "it took too long".into(),
@@ -125,7 +122,7 @@ impl Names {
             if addresses.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
             }
-            if names.0.remembers {
+            if names.0.patience.is_some() {
                 let mut known = names.0.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.insert(name, Arc::clone(&addresses));
             }

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::fs::File;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::files;
+use crate::resilience::lock;
 
 /// How much of a file is read at once.
 const BITE: usize = 64 * 1024;
@@ -204,10 +205,6 @@ impl Reading {
             return Poll::Ready(Some(Ok(bytes)));
         }
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Body for Outgoing {

@@ -91,6 +91,5 @@ fn call(file: &Uploading<'_>) -> AppCall {
 
 /// Nobody can guess it, so no file holds it.
 fn boundary() -> String {
-    let chance = u128::from_be_bytes(crypto::random());
-    format!("wx{chance:032x}")
+    format!("wx{}", crypto::hex(&crypto::random::<16>()))
 }

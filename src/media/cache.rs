@@ -71,12 +71,16 @@ pub(super) struct Cache {
 
 impl Name {
     pub(super) fn key(&self) -> Key {
-        let text = format!("{}/{}", self.appid.as_str(), self.media_id.as_str());
-        Key(crypto::sha256(text.as_bytes()))
+        Key::of(&self.appid, &self.media_id)
     }
 }
 
 impl Key {
+    pub(super) fn of(appid: &AppId, media_id: &MediaId) -> Self {
+        let text = format!("{}/{}", appid.as_str(), media_id.as_str());
+        Self(crypto::sha256(text.as_bytes()))
+    }
+
     /// The key in hexadecimal digits.
     pub(super) fn hex(&self) -> String {
         crypto::hex(&self.0)

@@ -5,24 +5,24 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use super::Room;
 use super::cache::{Body, Cache, Kept, Key, Name};
-use super::fill::{Fill, Head, Known, Room};
+use super::fill::{Fill, Head, Known};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::domain::{AppId, MediaId};
-use crate::error::{Error, Kind, Side};
+use crate::error::Error;
 use crate::gateway::{Films, Gateway, Memory};
-use crate::resilience::{BufferBudget, Lru};
+use crate::resilience::{Lru, lock};
 use crate::telemetry::media::{Lookup, MediaMetrics};
 use crate::telemetry::metrics::Metrics;
-use crate::wechat::media::LIFE;
 
 /// How long it is believed that WeChat does not have a medium.
 const GONE_FOR: Duration = Duration::from_secs(10);
@@ -84,8 +84,6 @@ pub(crate) struct Facts {
     pub(crate) name: Option<String>,
     /// How long ago it came from WeChat.
     pub(crate) age: Duration,
-    /// How long it is there, counted from then.
-    pub(crate) lifetime: Duration,
     pub(crate) found: Found,
     /// Whether it will be here the next time.
     pub(crate) stored: bool,
@@ -191,7 +189,7 @@ impl Downloads {
         config: &Config,
         gateway: Arc<Gateway>,
         wechat: &Memory,
-        budget: &BufferBudget,
+        room: Room,
         keep: Arc<Keep>,
     ) -> Self {
         keep.configure(&config.media);
@@ -200,10 +198,7 @@ impl Downloads {
             way: Arc::new(Way {
                 gateway,
                 films: Films::new(&config.media.video_hosts, &config.wechat, wechat),
-                room: Room {
-                    budget: budget.clone(),
-                    limit: config.inbound.buffer_limit,
-                },
+                room,
                 patience: config.wechat.timeout,
             }),
             appid: config.app.appid.clone(),
@@ -215,19 +210,12 @@ impl Downloads {
     /// # Errors
     /// If WeChat does not have it, or cannot be asked.
     pub(crate) async fn open(&self, id: &MediaId) -> Result<Medium, Error> {
-        let name = Name {
-            appid: self.appid.clone(),
-            media_id: id.clone(),
-        };
-        let (key, keep) = (name.key(), &self.keep);
+        let (key, keep) = (Key::of(&self.appid, id), &self.keep);
         if let Some(kept) = keep.cache.load().at_hand(&key) {
             keep.metrics.looked_up(place(&kept));
             return Ok(self.kept(&key, kept));
         }
-        if let Some(error) = keep.why_gone(&key) {
-            return Err(error);
-        }
-        let (fill, found) = self.join_or_start(name)?;
+        let (fill, found) = self.join_or_start(key, id)?;
         let known = fill.known().await?;
         keep.metrics.looked_up(match (&known, found) {
             (Known::Kept(kept), _) => place(kept),
@@ -246,16 +234,19 @@ impl Downloads {
         }
     }
 
-    fn join_or_start(&self, name: Name) -> Result<(Arc<Fill>, Found), Error> {
-        let key = name.key();
+    fn join_or_start(&self, key: Key, id: &MediaId) -> Result<(Arc<Fill>, Found), Error> {
         let mut flights = self.keep.flights();
         if let Some(fill) = flights.get(&key) {
             return Ok((Arc::clone(fill), Found::Collapsed));
         }
+        // A flight remembers this before it is over, so nothing slips in between.
+        if let Some(error) = self.keep.why_gone(&key) {
+            return Err(error);
+        }
         if flights.len() >= MOST_FLIGHTS {
-            let detail = "too many media are on their way from WeChat";
-            return Err(Error::new(Kind::Overloaded, Side::Us, detail)
-                .with_retry_after(Duration::from_secs(1)));
+            return Err(Error::overloaded(
+                "too many media are on their way from WeChat",
+            ));
         }
         let fill = Arc::new(Fill::new());
         flights.insert(key, Arc::clone(&fill));
@@ -266,6 +257,10 @@ impl Downloads {
             fill: Arc::clone(&fill),
         };
         let way = Arc::clone(&self.way);
+        let name = Name {
+            appid: self.appid.clone(),
+            media_id: id.clone(),
+        };
         self.keep
             .spawn(async move { landing.fly(&way, name).await });
         Ok((fill, Found::Miss))
@@ -285,7 +280,6 @@ impl Downloads {
             etag: key.etag(),
             name: head.name,
             age: self.keep.clock.now().since(head.fetched_at),
-            lifetime: LIFE,
             found,
             stored,
         }
@@ -394,8 +388,4 @@ fn place(kept: &Kept) -> Lookup {
         Body::Memory(_) => Lookup::Memory,
         Body::Disk(..) => Lookup::Disk,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,14 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::Room;
 use super::cache::{Cache, Draft, Kept};
 use super::download::Chunk;
 use super::kind::{self, TELLING};
+use super::name;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Side};
 use crate::files;
 use crate::gateway::Fetched;
-use crate::resilience::{BufferBudget, Buffered};
 
 /// What is larger goes to the disk, so much at a time.
 pub(super) const SMALL: u64 = 256 * 1024;
@@ -62,13 +63,6 @@ pub(super) struct Head {
     pub(super) name: Option<String>,
     pub(super) length: Option<u64>,
     pub(super) fetched_at: Timestamp,
-}
-
-/// The memory that media may take which no disk takes.
-#[derive(Clone)]
-pub(super) struct Room {
-    pub(super) budget: BufferBudget,
-    pub(super) limit: u64,
 }
 
 /// A medium that is here as a whole.
@@ -174,7 +168,7 @@ impl Fill {
         }
         let head = Head {
             content_type: kind::content_type(&start),
-            name: fetched.name.take(),
+            name: fetched.name.take().as_deref().and_then(name::for_client),
             length: fetched.length,
             fetched_at,
         };
@@ -229,15 +223,9 @@ impl Fill {
         if length > MOST {
             return Err(invalid(TOO_LARGE));
         }
-        let mut held: Buffered = room.budget.body(room.limit);
-        let joined = scant.as_deref().unwrap_or_default();
-        held.push(joined)
-            .and_then(|()| held.push(bytes))
-            .map_err(|_| {
-                let detail = "the memory for bodies is in use (buffer_limit)";
-                Error::new(Kind::Overloaded, Side::Us, detail)
-                    .with_retry_after(std::time::Duration::from_secs(1))
-            })?;
+        let mut held = room.buffer();
+        held.push(scant.as_deref().unwrap_or_default())?;
+        held.push(bytes)?;
         self.change(|state| {
             state.length = length;
             if scant.is_some() {

@@ -23,13 +23,26 @@ pub(crate) use urls::{Signature, Urls, another_users};
 
 use crate::config::Config;
 use crate::gateway::{Gateway, Memory};
-use crate::resilience::BufferBudget;
+use crate::resilience::{BufferBudget, Buffered};
 
 /// Media, as the configuration wants them dealt with.
 pub(crate) struct Media {
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) urls: Urls,
+}
+
+/// All bodies that are in memory, and how much of it there is for them.
+#[derive(Clone, Debug)]
+struct Room {
+    budget: BufferBudget,
+    limit: u64,
+}
+
+impl Room {
+    fn buffer(&self) -> Buffered {
+        self.budget.body(self.limit)
+    }
 }
 
 impl Media {
@@ -41,9 +54,13 @@ impl Media {
         budget: &BufferBudget,
         keep: impl FnOnce() -> Arc<Keep>,
     ) -> Option<Self> {
+        let room = Room {
+            budget: budget.clone(),
+            limit: config.inbound.buffer_limit,
+        };
         config.media.enabled.then(|| Self {
-            uploads: Uploads::new(config, Arc::clone(&gateway)),
-            downloads: Downloads::new(config, gateway, wechat, budget, keep()),
+            uploads: Uploads::new(config, Arc::clone(&gateway), room.clone()),
+            downloads: Downloads::new(config, gateway, wechat, room, keep()),
             urls: Urls::new(config),
         })
     }

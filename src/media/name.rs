@@ -1,4 +1,4 @@
-//! The name that a file goes to WeChat by.
+//! The names of files: as they go to WeChat, and as they go to a client.
 //!
 //! WeChat wants one, and judges a file by its end. What a client calls its file may hold anything: a path, a line end that
 //! would begin another header, characters that have it read otherwise than it is. What is left of it is plain UTF-8, which
@@ -10,16 +10,14 @@ const LONGEST: usize = 255;
 const DEFAULT: &str = "media";
 /// The longest end of a name that is taken for one, in bytes.
 const LONGEST_EXTENSION: usize = 5;
+/// The longest end behind the last dot, with it, that is kept if a name for a client is cut.
+const LONGEST_END: usize = 16;
 
 /// A name for WeChat, of the one that the client has given, with the end that the file's format has.
 pub(crate) fn for_wechat(given: &str, extension: &str) -> String {
-    let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
-    let clean: String = last
-        .chars()
-        .filter(|c| !is_unseen(*c))
-        .map(harmless)
-        .collect();
-    let trimmed = trim(&clean);
+    // Nothing becomes a dot or white space by that, so the ends stay trimmed.
+    let clean: String = bare(given).chars().map(harmless).collect();
+    let trimmed = clean.as_str();
     let stem = match trimmed.rsplit_once('.') {
         Some((stem, end)) if is_extension(end) => trim(stem),
         _ => trimmed,
@@ -30,6 +28,29 @@ pub(crate) fn for_wechat(given: &str, extension: &str) -> String {
         "" => format!("{DEFAULT}.{extension}"),
         stem => format!("{mark}{stem}.{extension}"),
     }
+}
+
+/// A name for a client; `None` if nothing is left of the one that was given.
+pub(super) fn for_client(given: &str) -> Option<String> {
+    let name = bare(given);
+    (!name.is_empty()).then(|| shortened(&name))
+}
+
+/// What of a given name is one: no path, nothing that cannot be seen, no dots or white space at its ends.
+fn bare(given: &str) -> String {
+    let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
+    let seen: String = last.chars().filter(|c| !is_unseen(*c)).collect();
+    trim(&seen).to_owned()
+}
+
+/// As much of a name as file systems take, with its end.
+fn shortened(name: &str) -> String {
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let end = name.rfind('.').map_or("", |dot| &name[dot..]);
+    let end = if end.len() <= LONGEST_END { end } else { "" };
+    format!("{}{end}", cut(name, LONGEST - end.len()))
 }
 
 /// White space and dots at its ends mean something else in places.
@@ -63,7 +84,7 @@ fn is_reserved(stem: &str) -> bool {
 
 /// Characters that are not seen, but change how the others are: controls, marks that turn the direction of writing, joiners,
 /// tags.
-pub(super) fn is_unseen(c: char) -> bool {
+fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -100,6 +121,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_name_for_a_client_is_cut_and_keeps_its_end_and_its_language() {
+        for (given, name) in [
+            ("猫.jpg", Some("猫.jpg")),
+            ("/tmp/../a b;\"c\".jpg", Some("a b;\"c\".jpg")),
+            ("a\u{202e}gpj.exe", Some("agpj.exe")),
+            ("..", None),
+            (" \u{0}", None),
+        ] {
+            assert_eq!(for_client(given).as_deref(), name, "{given:?}");
+        }
+        let long = for_client(&format!("{}.jpeg", "猫".repeat(2000))).unwrap();
+        assert_eq!(long.len(), 83 * 3 + 5);
+        assert!(long.ends_with("猫.jpeg"));
+        let endless = for_client(&format!("a.{}", "b".repeat(2000))).unwrap();
+        assert_eq!(endless.len(), LONGEST);
+    }
 
     #[test]
     fn a_name_keeps_its_language_and_gets_the_end_that_it_should_have() {

@@ -7,14 +7,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::download::{Facts, Found};
-use super::name::is_unseen;
+use super::name;
 use crate::error::{Error, Kind};
+use crate::wechat::api::percent_encode;
+use crate::wechat::media::LIFE;
 use crate::wire::{Length, Method, RequestHead};
-
-/// The longest file name that is passed on, in bytes: file systems take no longer ones.
-const MAX_NAME: usize = 255;
-/// The longest part of it behind the last dot that is kept if the name is cut.
-const MAX_EXTENSION: usize = 16;
 
 /// What a request asks of a medium.
 #[derive(Default)]
@@ -258,7 +255,7 @@ fn kept(facts: &Facts, manner: Manner<'_>) -> Lines {
     if manner.by_app {
         return vec![("cache-control", "private, no-cache".to_owned())];
     }
-    let left = facts.lifetime.saturating_sub(facts.age);
+    let left = LIFE.saturating_sub(facts.age);
     let left = manner.url_life.map_or(left, |life| life.min(left));
     let age = match facts.found {
         Found::Hit => Some(facts.age.as_secs()),
@@ -285,8 +282,8 @@ fn disposition(facts: &Facts, wanted: Option<&str>) -> String {
         (None, known) if is_shown(known) => "inline",
         _ => "attachment",
     };
-    let given = wanted.and_then(clean_name);
-    let name = given.or_else(|| facts.name.as_deref().and_then(clean_name));
+    let given = wanted.and_then(name::for_client);
+    let name = given.or_else(|| facts.name.clone());
     let Some(name) = name else {
         return kind.to_owned();
     };
@@ -299,47 +296,18 @@ fn disposition(facts: &Facts, wanted: Option<&str>) -> String {
     if fallback == name {
         return format!("{kind}; filename=\"{name}\"");
     }
-    let mut exact = String::new();
-    for &byte in name.as_bytes() {
-        match byte {
-            // `attr-char` of RFC 8187.
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => {
-                exact.push(char::from(byte));
-            }
-            _ => exact += &format!("%{byte:02X}"),
-        }
-    }
-    format!("{kind}; filename=\"{fallback}\"; filename*=UTF-8''{exact}")
+    // What is unreserved (RFC 3986) is `attr-char` of RFC 8187, too.
+    let exact = percent_encode(&name);
+    format!(
+        "{kind}; filename=\"{fallback}\"; filename*=UTF-8''{}",
+        *exact
+    )
 }
 
 /// Whether a browser shows it as what it is. SVG is a document with scripts.
 fn is_shown(content_type: &str) -> bool {
     let kind = content_type.split_once('/').map(|(kind, _)| kind);
     matches!(kind, Some("image" | "audio" | "video")) && !content_type.contains("svg")
-}
-
-/// A file's name and nothing else: no path, nothing that cannot be seen or that turns the reading around, and not too long.
-fn clean_name(name: &str) -> Option<String> {
-    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let name: String = name.chars().filter(|&c| !is_unseen(c)).collect();
-    // A leading dot hides a file, and one at the end is lost on some systems.
-    let name = name.trim().trim_start_matches('.').trim_end_matches('.');
-    let name = name.trim();
-    (!name.is_empty()).then(|| shortened(name))
-}
-
-fn shortened(name: &str) -> String {
-    if name.len() <= MAX_NAME {
-        return name.to_owned();
-    }
-    let extension = name.rfind('.').map_or("", |dot| &name[dot..]);
-    let extension = if extension.len() <= MAX_EXTENSION {
-        extension
-    } else {
-        ""
-    };
-    let end = name.floor_char_boundary(MAX_NAME - extension.len());
-    format!("{}{extension}", &name[..end])
 }
 
 #[cfg(test)]
@@ -356,7 +324,6 @@ mod tests {
             etag: TAG.to_owned(),
             name: None,
             age: Duration::ZERO,
-            lifetime: 3 * DAY,
             found: Found::Miss,
             stored: true,
         }

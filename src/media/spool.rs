@@ -9,14 +9,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::Room;
 use crate::error::{Error, Kind, Side};
 use crate::files;
 use crate::gateway::Piece;
-use crate::resilience::{BufferBudget, Buffered};
+use crate::resilience::Buffered;
 use crate::telemetry::throttle::Throttle;
 
 /// How much is held in memory before it goes to the disk.
@@ -47,16 +48,9 @@ pub(crate) struct Occupied {
 pub(crate) struct Spool {
     disk: Disk,
     occupied: Occupied,
-    memory: Memory,
+    room: Room,
     on_disk: OnDisk,
     in_memory: Buffered,
-}
-
-/// All bodies that are in memory, and how much of it there is for them.
-#[derive(Clone, Debug)]
-pub(crate) struct Memory {
-    pub(crate) budget: BufferBudget,
-    pub(crate) limit: u64,
 }
 
 #[derive(Debug)]
@@ -93,7 +87,7 @@ impl Occupied {
                 self.bytes += bytes;
                 Ok(())
             }
-            Err(_) => Err(overloaded(
+            Err(_) => Err(Error::overloaded(
                 "as many files as the disk may have are on their way",
             )),
         }
@@ -106,14 +100,8 @@ impl Drop for Occupied {
     }
 }
 
-impl Memory {
-    fn buffer(&self) -> Buffered {
-        self.budget.body(self.limit)
-    }
-}
-
 impl Spool {
-    pub(crate) fn new(disk: &Disk, memory: Memory) -> Self {
+    pub(crate) fn new(disk: &Disk, room: Room) -> Self {
         Self {
             occupied: Occupied {
                 used: Arc::clone(&disk.used),
@@ -121,8 +109,8 @@ impl Spool {
             },
             disk: disk.clone(),
             on_disk: OnDisk::Nothing,
-            in_memory: memory.buffer(),
-            memory,
+            in_memory: room.buffer(),
+            room,
         }
     }
 
@@ -131,7 +119,7 @@ impl Spool {
     /// # Errors
     /// If there is no room.
     pub(crate) async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.in_memory.push(bytes).map_err(|_| no_room())?;
+        self.in_memory.push(bytes)?;
         match self.on_disk {
             OnDisk::Refused => Ok(()),
             _ if self.in_memory.len() < IN_MEMORY => Ok(()),
@@ -151,7 +139,7 @@ impl Spool {
 
     async fn move_to_disk(&mut self) -> Result<(), Error> {
         self.occupied.grow(self.in_memory.len() as u64)?;
-        let full = std::mem::replace(&mut self.in_memory, self.memory.buffer());
+        let full = std::mem::replace(&mut self.in_memory, self.room.buffer());
         let full = Bytes::from_owner(full);
         let (file, at) = match std::mem::replace(&mut self.on_disk, OnDisk::Refused) {
             OnDisk::Some { file, length } => (Some(file), length),
@@ -199,30 +187,22 @@ impl Spool {
         length: u64,
         full: &[u8],
     ) -> Result<(), Error> {
-        let mut all = self.memory.buffer();
+        let mut all = self.room.buffer();
         while let Some(file) = file
             && (all.len() as u64) < length
         {
             let left = usize::try_from(length - all.len() as u64).unwrap_or(IN_MEMORY);
             let read = files::read_at(file, all.len() as u64, left.min(IN_MEMORY)).await;
             match read {
-                Ok(bytes) if !bytes.is_empty() => all.push(&bytes).map_err(|_| no_room())?,
+                Ok(bytes) if !bytes.is_empty() => all.push(&bytes)?,
                 Ok(_) => return Err(lost("it is shorter than what was written")),
                 Err(error) => return Err(lost(error)),
             }
         }
-        all.push(full).map_err(|_| no_room())?;
+        all.push(full)?;
         self.in_memory = all;
         Ok(())
     }
-}
-
-fn no_room() -> Error {
-    overloaded("the memory for bodies is in use (buffer_limit)")
-}
-
-fn overloaded(detail: &'static str) -> Error {
-    Error::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
 }
 
 fn lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -237,10 +217,11 @@ fn lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resilience::BufferBudget;
 
     fn spool(directory: &Path, limit: u64) -> Spool {
         let budget = BufferBudget::default();
-        Spool::new(&Disk::new(Some(directory)), Memory { budget, limit })
+        Spool::new(&Disk::new(Some(directory)), Room { budget, limit })
     }
 
     async fn content((pieces, _): (Vec<Piece>, Occupied)) -> Vec<u8> {
@@ -305,7 +286,7 @@ mod tests {
             }
         }
         assert_eq!(outcome.unwrap_err().kind(), Kind::Overloaded);
-        let budget = spool.memory.budget.clone();
+        let budget = spool.room.budget.clone();
         drop(spool);
         let mut next = budget.body(100_000);
         assert!(next.push(&[0; 100_000]).is_ok(), "its room comes back");
@@ -340,7 +321,7 @@ mod tests {
         let push = async || {
             let budget = BufferBudget::default();
             let limit = 1 << 20;
-            let mut spool = Spool::new(&disk, Memory { budget, limit });
+            let mut spool = Spool::new(&disk, Room { budget, limit });
             let pushed = spool.push(&bytes(IN_MEMORY)).await;
             pushed.map(|()| spool.into_pieces())
         };

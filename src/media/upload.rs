@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Room;
 use super::kind::{self, Foreign, Format, TELLING};
 use super::name;
-use super::spool::{Disk, Memory, Occupied, Spool};
+use super::spool::{Disk, Occupied, Spool};
 use crate::config::{Config, MediaSizes};
 use crate::error::{Error, Kind};
 use crate::gateway::{Gateway, Piece, Uploaded, Uploading};
-use crate::resilience::BufferBudget;
 use crate::wechat::media::Kind as MediaKind;
 
 /// Uploads, as the configuration wants them.
@@ -20,7 +20,7 @@ pub(crate) struct Uploads {
     gateway: Arc<Gateway>,
     sizes: MediaSizes,
     disk: Disk,
-    buffer_limit: u64,
+    room: Room,
     patience: Duration,
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct Received {
 }
 
 impl Uploads {
-    pub(super) fn new(config: &Config, gateway: Arc<Gateway>) -> Self {
+    pub(super) fn new(config: &Config, gateway: Arc<Gateway>, room: Room) -> Self {
         Self {
             gateway,
             sizes: config.media.max_size,
             disk: Disk::new(config.media.cache_dir.as_deref()),
-            buffer_limit: config.inbound.buffer_limit,
+            room,
             patience: config.outbound.timeout,
         }
     }
@@ -75,14 +75,9 @@ impl Uploads {
         number: usize,
         filename: String,
         wanted: Option<MediaKind>,
-        budget: &BufferBudget,
     ) -> Incoming {
-        let memory = Memory {
-            budget: budget.clone(),
-            limit: self.buffer_limit,
-        };
         Incoming {
-            spool: Spool::new(&self.disk, memory),
+            spool: Spool::new(&self.disk, self.room.clone()),
             sizes: self.sizes,
             number,
             filename,

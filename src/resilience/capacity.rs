@@ -8,6 +8,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::Error;
+
 /// How many requests of one worker are being dealt with.
 #[derive(Debug, Default)]
 pub(crate) struct Slots(Cell<usize>);
@@ -48,6 +50,12 @@ pub(crate) struct Buffered {
 /// There is no room for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
+
+impl From<NoRoom> for Error {
+    fn from(_: NoRoom) -> Self {
+        Self::overloaded("the memory for bodies is in use (buffer_limit)")
+    }
+}
 
 impl BufferBudget {
     /// An empty body. It may grow as long as all bodies together stay within `limit` bytes.

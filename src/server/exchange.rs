@@ -24,7 +24,7 @@ use crate::answer::{Answer, reason};
 use crate::clock::Timestamp;
 use crate::config::Auth;
 use crate::domain::{LoginCode, UnionId, User};
-use crate::error::{Error, Kind, Language, Side};
+use crate::error::{Error, Kind, Language};
 use crate::open_data::Request;
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
@@ -480,7 +480,7 @@ impl<'a> Exchange<'a> {
     fn slot(&self) -> Result<Slot<'a>, Error> {
         let limit = self.snapshot.requests_per_worker;
         self.worker.slots.take(limit).ok_or_else(|| {
-            overloaded("as many requests as max_requests allows are being dealt with")
+            Error::overloaded("as many requests as max_requests allows are being dealt with")
         })
     }
 
@@ -590,8 +590,7 @@ impl<'a> Exchange<'a> {
             if count == 0 {
                 return Ok(all);
             }
-            all.push(body.chunk())
-                .map_err(|_no_room| overloaded("the memory for bodies is in use (buffer_limit)"))?;
+            all.push(body.chunk())?;
             body.consume(count);
             if all.len() as u64 > limit {
                 return Err(proxy::too_large(limit));
@@ -729,11 +728,6 @@ fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
             answer.with(name, value)
         }
     })
-}
-
-/// A second is what a burst takes to pass, and no promise.
-fn overloaded(detail: &'static str) -> Error {
-    Error::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
 }
 
 fn token_missing() -> Error {

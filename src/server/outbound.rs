@@ -358,8 +358,7 @@ impl Call<'_> {
         let calls = &self.side.calls;
         if calls.get() >= self.outbound().max_requests {
             let detail = "as many calls as [outbound] max_requests allows are being dealt with";
-            return Err(Error::new(Kind::Overloaded, Side::Us, detail)
-                .with_retry_after(Duration::from_secs(1)));
+            return Err(Error::overloaded(detail));
         }
         calls.set(calls.get() + 1);
         Ok(Place(Rc::clone(calls)))
@@ -403,11 +402,7 @@ impl Call<'_> {
             if (held.len() + data.len()) as u64 > limit {
                 return Err(too_large(limit));
             }
-            held.push(&data).map_err(|_no_room| {
-                let detail = "the memory for bodies is in use (buffer_limit)";
-                Error::new(Kind::Overloaded, Side::Us, detail)
-                    .with_retry_after(Duration::from_secs(1))
-            })?;
+            held.push(&data)?;
         }
     }
 

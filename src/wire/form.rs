@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 use memchr::memmem::Finder;
 
+use super::fields::token_len;
+
 /// The longest head of a part, in bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
 /// The most that may stand between a boundary and the end of its line.
@@ -423,7 +425,7 @@ fn part(head: &[u8]) -> Result<Part, FormError> {
             return Err(FormError("a line in the head of a part has no colon"));
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        if name.is_empty() || token_len(name) < name.len() {
             return Err(FormError("a line in the head of a part has no proper name"));
         }
         let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
@@ -539,7 +541,7 @@ impl<'v> Parameter<'v> {
         let malformed = FormError("a parameter is not written as name=value or name=\"value\"");
         let equals = memchr::memchr(b'=', text).ok_or(malformed)?;
         let (name, behind) = (&text[..equals], &text[equals + 1..]);
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        if name.is_empty() || token_len(name) < name.len() {
             return Err(malformed);
         }
         let (value, length) = match behind.strip_prefix(b"\"") {
@@ -629,11 +631,6 @@ fn extended_value(value: &[u8]) -> Result<String, FormError> {
     } else {
         String::from_utf8_lossy(&bytes).into_owned()
     })
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 fn broken_off() -> FormError {

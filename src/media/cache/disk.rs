@@ -8,7 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,15 +20,14 @@ use crate::crypto;
 use crate::domain::{AppId, MediaId};
 use crate::files;
 use crate::media::fill::Head;
-use crate::media::kind;
-use crate::resilience::Lru;
+use crate::media::{kind, name};
+use crate::resilience::{Lru, lock};
 use crate::telemetry::media::{MediaMetrics, Tier};
 
 /// What a file begins with: this, how long the label is, its digest, the label, and zeros up to [`BEGINNING`].
 const MAGIC: &[u8; 8] = b"wxmedia1";
 /// Where the medium begins, at a page of its own.
 const BEGINNING: u64 = 4096;
-const LABEL: usize = MAGIC.len() + 4 + 32;
 /// What the names of media end with, and of what is being written.
 const SUFFIX: &str = ".media";
 const UNFINISHED: &str = ".unfinished";
@@ -48,14 +47,10 @@ pub(super) struct Disk {
 }
 
 struct Index {
-    entries: Lru<Key, Entry>,
+    /// By when each expires.
+    entries: Lru<Key, Timestamp>,
     /// When it is next searched for what has expired, if there is no room.
     next_purge: Timestamp,
-}
-
-#[derive(Clone, Copy)]
-struct Entry {
-    expires_at: Timestamp,
 }
 
 /// A file that is being written, and goes with its owner unless it is kept.
@@ -70,7 +65,7 @@ pub(in crate::media) struct Draft {
 struct Left(PathBuf);
 
 /// What a file says of its medium.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Label {
     appid: String,
     media_id: String,
@@ -142,8 +137,8 @@ impl Disk {
 
     /// A new file. Makes the directory if it is not there.
     pub(super) fn draft(&self) -> io::Result<Draft> {
-        let chance = u128::from_be_bytes(crypto::random());
-        let path = self.directory.join(format!("{chance:032x}{UNFINISHED}"));
+        let chance = crypto::hex(&crypto::random::<16>());
+        let path = self.directory.join(format!("{chance}{UNFINISHED}"));
         let create = || {
             OpenOptions::new()
                 .read(true)
@@ -203,10 +198,7 @@ impl Disk {
         draft.path = None;
         // Whoever looks for what was left behind looks at names; a lock would outlive its use with the open file.
         draft.file.unlock()?;
-        let entry = Entry {
-            expires_at: head.expires_at(),
-        };
-        self.note(key, entry, length, now);
+        self.note(key, head, now);
         Ok(())
     }
 
@@ -246,11 +238,7 @@ impl Disk {
             self.remove(&key);
             return Ok(None);
         }
-        let length = head.length.unwrap_or_default();
-        let entry = Entry {
-            expires_at: head.expires_at(),
-        };
-        self.note(key, entry, length, now);
+        self.note(key, &head, now);
         let kept = Kept {
             head,
             body: Body::Disk(Arc::new(file), BEGINNING),
@@ -286,29 +274,27 @@ impl Disk {
         }
         found.sort_by_key(|(fetched_at, ..)| *fetched_at);
         for (_, key, head) in found {
-            let entry = Entry {
-                expires_at: head.expires_at(),
-            };
             if lock(&self.index).entries.get(&key).is_none() {
-                self.note(key, entry, head.length.unwrap_or_default(), now);
+                self.note(key, &head, now);
             }
         }
         Ok(())
     }
 
     /// Counts a medium, and removes others if there are too many now.
-    fn note(&self, key: Key, entry: Entry, length: u64, now: Timestamp) {
+    fn note(&self, key: Key, head: &Head, now: Timestamp) {
+        let weight = weight(head.length.unwrap_or_default());
         let (expired, given_up) = {
             let mut index = lock(&self.index);
-            let is_full = index.entries.weight() + weight(length) > self.most;
+            let is_full = index.entries.weight() + weight > self.most;
             let expired = match is_full && index.next_purge <= now {
                 true => {
                     index.next_purge = now.plus(PURGE_EVERY);
-                    index.entries.purge(|entry| entry.expires_at <= now)
+                    index.entries.purge(|expires_at| *expires_at <= now)
                 }
                 false => Vec::new(),
             };
-            (expired, index.entries.put(key, entry, weight(length)))
+            (expired, index.entries.put(key, head.expires_at(), weight))
         };
         self.metrics.evicted(Tier::Disk, "expired", expired.len());
         self.metrics.evicted(Tier::Disk, "size", given_up.len());
@@ -365,15 +351,7 @@ impl Label {
         bytes.extend_from_slice(&crypto::sha256(&text));
         bytes.extend_from_slice(&text);
         if bytes.len() as u64 > BEGINNING {
-            return match &self.name {
-                // Only what the file is called can be that long, and it can do without.
-                Some(_) => Self {
-                    name: None,
-                    ..self.clone()
-                }
-                .to_bytes(),
-                None => Err(io::Error::other("what is said of the medium is too long")),
-            };
+            return Err(io::Error::other("what is said of the medium is too long"));
         }
         bytes.resize(BEGINNING as usize, 0);
         Ok(bytes)
@@ -404,7 +382,6 @@ fn read(file: &File) -> io::Result<Option<(Name, Head)>> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     }
-    debug_assert!(LABEL < bytes.len());
     let Some(label) = Label::parse(&bytes) else {
         return Ok(None);
     };
@@ -418,7 +395,7 @@ fn read(file: &File) -> io::Result<Option<(Name, Head)>> {
         };
         let head = Head {
             content_type: kind::known_content_type(&label.content_type)?,
-            name: label.name.clone(),
+            name: label.name.as_deref().and_then(name::for_client),
             length: Some(label.length),
             fetched_at: Timestamp::from_millis(label.fetched_at),
         };
@@ -438,8 +415,4 @@ fn remove_if_left(path: &Path) {
         }
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -327,20 +327,6 @@ async fn what_will_be_kept_is_told_before_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_too_long_for_a_label_is_left_out() {
-    let directory = tempfile::tempdir().unwrap();
-    let shelf = Shelf::on_disk(directory.path(), "").await;
-    let head = Head {
-        name: Some("猫".repeat(2000)),
-        ..head(6, START)
-    };
-    let whole = Whole::InMemory(Bytes::from_static(b"medium"));
-    shelf.cache.keep_on_disk(&name("a"), &head, whole).await;
-    let kept = shelf.cache.on_disk(&name("a")).await.unwrap();
-    assert_eq!(kept.head, Head { name: None, ..head });
-}
-
-#[tokio::test]
 async fn a_draft_of_another_directory_is_not_kept() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let before = Shelf::on_disk(one.path(), "").await;

@@ -289,8 +289,9 @@ impl Exchange<'_> {
                     .send_within(responder.send_file(file, at, left))
                     .await?
                 {
+                    // At its end already? The read says so.
+                    Some(0) | None => by_kernel = false,
                     Some(count) => sent += count as u64,
-                    None => by_kernel = false,
                 }
                 continue;
             }
@@ -333,7 +334,7 @@ fn is(name: &[u8], known: &str) -> bool {
 }
 
 /// A parameter of the query that may stand there once.
-fn parameter(query: &[u8], name: &str) -> Result<Option<String>, Error> {
+pub(super) fn parameter(query: &[u8], name: &str) -> Result<Option<String>, Error> {
     media::parameter(query, name)
         .map_err(|Repeated| bad_request(format!("the parameter `{name}` stands there twice")))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Caller, Exchange, Grant, overloaded, parse_code, token_missing, with_tokens};
+use super::{Caller, Exchange, Grant, parse_code, token_missing, with_tokens};
 use crate::answer::Answer;
 use crate::domain::{CloudId, SessionKey};
 use crate::error::{Error, Kind};
@@ -98,8 +98,7 @@ impl<'a> Exchange<'a> {
         let budget = self.snapshot.config.inbound.buffer_limit;
         let mut body = self.snapshot.shared.buffers.body(budget);
         for piece in open_data::pieces(text, &places, &plain) {
-            body.push(piece)
-                .map_err(|_no_room| overloaded("the memory for bodies is in use (buffer_limit)"))?;
+            body.push(piece)?;
         }
         Ok((body, places.len()))
     }

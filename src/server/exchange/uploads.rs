@@ -7,8 +7,9 @@ use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
 
+use super::downloads::parameter;
 use super::text_check::Checking;
-use super::{Exchange, bad_body, overloaded, with_tokens};
+use super::{Exchange, bad_body, with_tokens};
 use crate::answer::Answer;
 use crate::content_check::Passed;
 use crate::domain::OpenId;
@@ -17,7 +18,7 @@ use crate::gateway::Uploaded;
 use crate::media::{Incoming, Media, Received, Uploads};
 use crate::path::CanonicalPath;
 use crate::proxy;
-use crate::resilience::{BufferBudget, Buffered};
+use crate::resilience::Buffered;
 use crate::wechat::media::{Kind as MediaKind, LIFE};
 use crate::wire::form::{Boundary, Event, Form, FormError, Part};
 use crate::wire::{Framing, Name, Reader, Responder};
@@ -32,7 +33,6 @@ const LONGEST_TYPE: usize = 32;
 /// A form that is coming in, without its bytes.
 struct Intake<'a> {
     uploads: &'a Uploads,
-    budget: &'a BufferBudget,
     part: Place,
     files: Vec<(Part, Incoming)>,
     besides: Besides,
@@ -142,13 +142,11 @@ impl Exchange<'_> {
         for (gap, sent) in gaps.into_iter().zip(&sent) {
             let id = sent.uploaded.media_id.as_str();
             for piece in [&bytes[from..gap], id.as_bytes()] {
-                rewritten.push(piece).map_err(|_no_room| no_room())?;
+                rewritten.push(piece)?;
             }
             from = gap;
         }
-        rewritten
-            .push(&bytes[from..])
-            .map_err(|_no_room| no_room())?;
+        rewritten.push(&bytes[from..])?;
         Ok((rewritten, sent.len(), passed))
     }
 
@@ -210,7 +208,8 @@ impl Exchange<'_> {
             Error::downstream(Kind::UnsupportedMediaType, detail)
                 .with_hint("send them as wx.uploadFile does")
         })?;
-        let kind = kind_in_query(path.query().unwrap_or_default())?;
+        let kind = parameter(path.query().unwrap_or_default(), "type")?;
+        let kind = kind.map(|name| kind_of(name.as_bytes())).transpose()?;
         let limit = uploads.most(kind) * MOST_FILES as u64 + MOST_BESIDES;
         match self.head.framing {
             Framing::Length(length) if length > limit => Err(too_large(limit)),
@@ -221,7 +220,6 @@ impl Exchange<'_> {
     fn intake<'u>(&'u self, uploads: &'u Uploads, besides: Besides) -> Intake<'u> {
         Intake {
             uploads,
-            budget: &self.snapshot.shared.buffers,
             part: Place::Besides,
             files: Vec::new(),
             besides,
@@ -320,16 +318,14 @@ impl Intake<'_> {
         let wanted = match &mut self.besides {
             Besides::Own { kind, .. } => *kind,
             Besides::Kept { bytes, gaps } => {
-                bytes
-                    .push(&part.plain_head())
-                    .map_err(|_no_room| no_room())?;
+                bytes.push(&part.plain_head())?;
                 gaps.push(bytes.len());
                 None
             }
         };
         let filename = part.filename.take().unwrap_or_default();
         let number = self.files.len() + 1;
-        let file = self.uploads.receive(number, filename, wanted, self.budget);
+        let file = self.uploads.receive(number, filename, wanted);
         if let Place::Head(part, _) = std::mem::replace(&mut self.part, Place::File) {
             self.files.push((part, file));
         }
@@ -380,7 +376,7 @@ impl Besides {
                 }
                 Ok(())
             }
-            Self::Kept { bytes, .. } => bytes.push(piece).map_err(|_no_room| no_room()),
+            Self::Kept { bytes, .. } => Ok(bytes.push(piece)?),
         }
     }
 
@@ -412,19 +408,6 @@ fn described(file: &Received, sent: &Sent) -> Value {
     told
 }
 
-fn kind_in_query(query: &[u8]) -> Result<Option<MediaKind>, Error> {
-    let mut found = None;
-    for pair in query.split(|b| *b == b'&') {
-        let Some(value) = pair.strip_prefix(b"type=") else {
-            continue;
-        };
-        if found.replace(kind_of(value)?).is_some() {
-            return Err(bad_body("`type` stands twice in the query".to_owned()));
-        }
-    }
-    Ok(found)
-}
-
 fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
     let name = std::str::from_utf8(text).ok();
     name.and_then(MediaKind::of)
@@ -433,10 +416,6 @@ fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
 
 pub(super) fn malformed(why: FormError) -> Error {
     Error::downstream(Kind::BadRequest, why.0)
-}
-
-fn no_room() -> Error {
-    overloaded("the memory for bodies is in use (buffer_limit)")
 }
 
 /// A form for us that is larger than any that could be good.

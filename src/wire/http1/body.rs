@@ -382,7 +382,6 @@ impl Writer<'_> {
         self.pending.clear();
         let sent = poll_fn(|cx| self.stream.poll_send_file(cx, file, at, most)).await?;
         match sent {
-            Some(0) if most > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             Some(sent) if sent as u64 == owed => self.framing = Framing::Empty,
             Some(sent) => self.framing = Framing::Length(owed - sent as u64),
             None => {}
