@@ -1,8 +1,9 @@
 //! What media cost beside nginx: hits, misses, and a hundred at once.
 //!
 //! Sidecar and nginx have one worker each, on one core, by `taskset`; generator and WeChat, which is the simulator, share
-//! another. Both have the same origin. All are in a network namespace of their own if the machine's TCP paces (BBR). In each round everybody is measured once, one after the other, and what is told is the
-//! median of the rounds; ratios are taken within a round. CPU is the kernel's account of a server's processes for one request.
+//! another. Both have the same origin. All are in a network namespace of their own if the machine's TCP paces (BBR). In each
+//! round everybody is measured once, one after the other, and what is told is the median of the rounds; ratios are taken
+//! within a round. CPU is the kernel's account of a server's processes for one request.
 //! What can be believed most are ratios of CPU: rates and times are this machine's.
 //!
 //! `cargo bench --bench media -- [--quick] [--rounds N]`
@@ -36,7 +37,7 @@ mod wechat;
 #[allow(dead_code, reason = "it is the ledger's, which needs more of it")]
 mod wire;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
     let told = Options::parse(std::env::args().skip(1)).and_then(|options| {
         network::leave_a_paced_one();
         let machine = Machine::look();
-        keep_off_the_proxys_core()?;
+        machine.stay_on_load_core();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -106,7 +107,7 @@ fn main() -> ExitCode {
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
-            rounds: 5,
+            rounds: 3,
             lasts: Duration::from_secs(2),
             misses: (100, 10),
             crowds: 3,
@@ -142,24 +143,6 @@ impl Options {
             Size::Large => self.misses.1,
         }
     }
-}
-
-/// Keeps generator and simulator on the last core that there is, so that the first one is the servers'.
-fn keep_off_the_proxys_core() -> Result<(), String> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let last = list.and_then(|list| list.trim().rsplit(['-', ',']).next());
-    let last = last.ok_or("the kernel does not tell its cores")?;
-    let pinned = Command::new("taskset")
-        .args(["-cp", last, &std::process::id().to_string()])
-        .stdout(Stdio::null())
-        .status();
-    if !pinned.is_ok_and(|status| status.success()) {
-        eprintln!("media: without taskset nothing is pinned, and figures are worse");
-    }
-    Ok(())
 }
 
 async fn measure(options: &Options, machine: &Machine) -> Result<(), String> {

@@ -35,7 +35,7 @@ mod wechat;
 #[allow(dead_code, reason = "it is the ledger's, which needs more of it")]
 mod wire;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use load::Press;
@@ -59,7 +59,7 @@ struct Options {
 fn main() -> ExitCode {
     let told = Options::parse(std::env::args().skip(1)).and_then(|options| {
         let machine = Machine::look();
-        keep_off_the_proxys_core()?;
+        machine.stay_on_load_core();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -116,24 +116,6 @@ impl Options {
 fn value<T: FromStr>(name: &str, value: Option<String>) -> Result<T, String> {
     let parsed = value.and_then(|value| value.parse().ok());
     parsed.ok_or_else(|| format!("{name} needs a number"))
-}
-
-/// Keeps generator and app on the last core that there is, so that the first one is the sidecar's.
-fn keep_off_the_proxys_core() -> Result<(), String> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let last = list.and_then(|list| list.trim().rsplit(['-', ',']).next());
-    let last = last.ok_or("the kernel does not tell its cores")?;
-    let pinned = Command::new("taskset")
-        .args(["-cp", last, &std::process::id().to_string()])
-        .stdout(Stdio::null())
-        .status();
-    if !pinned.is_ok_and(|status| status.success()) {
-        eprintln!("push: without taskset nothing is pinned, and figures are worse");
-    }
-    Ok(())
 }
 
 async fn measure(options: &Options, machine: &Machine) -> Result<(), String> {

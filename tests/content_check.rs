@@ -753,6 +753,39 @@ fn upload(desk: &Desk) -> Value {
     answer.json()
 }
 
+/// So that an app can tell what a judgement is of, whoever brings it.
+#[test]
+fn the_app_is_told_which_traces_the_files_in_its_form_have() {
+    let desk = Desk::with(FakeApp::agreeable(), &judging(""));
+    let part = |name: &str| format!("name=\"{name}\"; filename=\"{name}.png\"");
+    let form = |count| {
+        let heads = Vec::from_iter(["a", "b"][..count].iter().map(|name| part(name)));
+        let text = ("name=\"content\"", &b"fine"[..]);
+        let picture = picture();
+        let files = heads.iter().map(|head| (head.as_str(), &picture[..]));
+        parts(&Vec::from_iter([text].into_iter().chain(files)))
+    };
+    let answer = desk.post("/album", PARTS, &form(2));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = desk.passed(1).remove(0);
+    let body = String::from_utf8(request.body.clone()).unwrap();
+    let traces = request.header("x-wx-media-trace").unwrap();
+    let traces = Vec::from_iter(traces.split(", ").map(|it| it.split_once('=').unwrap()));
+    assert_eq!(traces.len(), 2, "{traces:?}");
+    for (media_id, trace_id) in traces {
+        assert!(body.contains(&format!("\r\n{media_id}\r\n")), "{body}");
+        assert!(!trace_id.is_empty() && body.contains(media_id));
+    }
+    assert_eq!(desk.rig.sim.received(MEDIA_CHECK).len(), 2);
+    // Without a file there is none, and a client's is dropped.
+    let spoofed = [("Content-Type", PARTS), ("X-WX-Media-Trace", "a=b")];
+    let answer = desk.send("POST", "/album", &spoofed, &form(0));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = desk.passed(2).pop().unwrap();
+    assert_eq!(request.header("x-wx-media"), Some("0"));
+    assert_eq!(request.header("x-wx-media-trace"), None);
+}
+
 #[test]
 fn the_judgement_of_an_upload_comes_with_its_media_id() {
     let app = FakeApp::agreeable();
@@ -769,6 +802,7 @@ fn the_judgement_of_an_upload_comes_with_its_media_id() {
     }
     let asked = desk.rig.sim.received(MEDIA_CHECK).remove(0);
     let asked: Value = serde_json::from_slice(&asked.body).unwrap();
+    // 2 is a picture.
     assert_eq!(asked["media_type"], 2);
     assert_eq!(asked["scene"], 4);
     assert_eq!(asked["openid"], desk.session.openid);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 pub(crate) struct Machine {
     cpus: Vec<usize>,
@@ -71,6 +71,24 @@ impl Machine {
     /// The command that runs `program` on the core of the app and the generator.
     pub(crate) fn on_load_core(&self, program: &str) -> Command {
         self.pinned(program, 1)
+    }
+
+    /// Keeps this process, if it is app and generator itself, off the proxy's core.
+    #[allow(
+        dead_code,
+        reason = "a bench that starts its generator apart needs none of it"
+    )]
+    pub(crate) fn stay_on_load_core(&self) {
+        let ([_, load, ..], Some(taskset)) = (self.cpus.as_slice(), &self.taskset) else {
+            return;
+        };
+        let pinned = Command::new(taskset)
+            .args(["-cp", &load.to_string(), &std::process::id().to_string()])
+            .stdout(Stdio::null())
+            .status();
+        if !pinned.is_ok_and(|status| status.success()) {
+            eprintln!("taskset could not pin this process, and figures are worse");
+        }
     }
 
     fn pinned(&self, program: &str, which: usize) -> Command {

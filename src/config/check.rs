@@ -81,6 +81,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
         Some(raw) => check.push(raw).map(Some),
     };
     let media = check.media(&raw.media);
+    check.media_of_strangers(raw, routes.as_deref().unwrap_or_default());
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
     let log = check.log(&raw.log);

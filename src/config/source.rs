@@ -994,6 +994,29 @@ mod tests {
     }
 
     #[test]
+    fn media_of_strangers_are_not_judged_and_a_warning_says_so() {
+        let route = |keys: &str| {
+            let check = "[media]\nbase_url = \"https://a.example.com\"\n[media.check]\nscene = 1\n";
+            good("", "", &format!("{check}[[route]]\npath = \"/a\"\n{keys}"))
+        };
+        for auth in ["none", "optional"] {
+            let warned = loaded(&route(&format!("media = \"upload\"\nauth = \"{auth}\""))).warnings;
+            let line = lines(&warned).remove(0);
+            assert!(
+                line.contains("14:9 warning: what nobody in particular uploads"),
+                "{line}"
+            );
+        }
+        for keys in [
+            "media = \"upload\"",
+            "login = true\nmedia = \"upload\"",
+            "auth = \"none\"",
+        ] {
+            assert_eq!(loaded(&route(keys)).warnings.to_string(), "", "{keys}");
+        }
+    }
+
+    #[test]
     fn a_text_check_is_read_whole() {
         let text = "[[route]]\npath = \"/a\"\n[route.text_check]\nfield = [\"title\", \"post.body\"]\n\
              scene = \"forum\"\non_review = \"refuse\"\non_failure = \"open\"";

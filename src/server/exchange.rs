@@ -383,8 +383,8 @@ impl<'a> Exchange<'a> {
             let limit = rule.body_limit;
             let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
             let uploading = self.with_media_ids(boundary, limit, user, checking, body, responder);
-            let (rewritten, count, judged) = Box::pin(uploading).await?;
-            told.push(("X-WX-Media", count.to_string()));
+            let (rewritten, sent, judged) = Box::pin(uploading).await?;
+            uploads::tell_app(&sent, &mut told);
             buffered = Some(rewritten);
             passed = judged;
         }

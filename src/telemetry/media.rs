@@ -76,7 +76,7 @@ impl MediaMetrics {
             registry,
             counters(
                 "wx_sidecar_media_cache_errors_total",
-                "What the disk did not do: open, read, write; or damaged, what it had. The media were served all the same.",
+                "What the disk did not do: open, read, write; or damaged, what it had. Media were served from memory, as far as that went.",
                 &["op"],
             ),
         );

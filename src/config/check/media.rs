@@ -7,7 +7,7 @@ use super::{Check, path, peek};
 use crate::config::diagnostic::Fault;
 use crate::config::raw::{self, Field, NumberOrText, Text};
 use crate::config::values::{self, one_of};
-use crate::config::{Media, MediaCheck, MediaSizes, TextCheck, Verdict};
+use crate::config::{Auth, Media, MediaCheck, MediaSizes, Route, TextCheck, Verdict};
 use crate::wechat::content_check::Scene;
 use crate::wechat::media::LIFE;
 
@@ -151,14 +151,32 @@ impl Check<'_> {
 
     /// A route cannot put media where there are none.
     pub(super) fn media_are_needed(&mut self, raw: &raw::Raw) {
-        let off = matches!(&raw.media.enabled, Field::Given(on) if !*on.get_ref());
-        for route in raw.routes.iter().filter(|_| off) {
-            if peek(&route.media, "", |text| Ok(text == "upload")) == Some(true) {
-                let fault = Fault::new("files cannot be uploaded: `[media] enabled` is false");
-                self.sink.error(route.media.span(), fault);
+        if !matches!(&raw.media.enabled, Field::Given(on) if !*on.get_ref()) {
+            return;
+        }
+        for route in raw.routes.iter().filter(|route| uploads(route)) {
+            let fault = Fault::new("files cannot be uploaded: `[media] enabled` is false");
+            self.sink.error(route.media.span(), fault);
+        }
+    }
+
+    /// WeChat judges what a user uploads, so what may be nobody's goes unjudged.
+    pub(super) fn media_of_strangers(&mut self, raw: &raw::Raw, routes: &[Route]) {
+        if raw.media.check.is_none() {
+            return;
+        }
+        for (route, meant) in raw.routes.iter().zip(routes) {
+            if uploads(route) && meant.auth != Auth::Required && !meant.login {
+                let fault = Fault::new("what nobody in particular uploads here is not judged, though there is a `[media.check]`")
+                    .help("write auth = \"required\" for this route, if all of it is to be");
+                self.sink.warn(route.media.span(), fault);
             }
         }
     }
+}
+
+fn uploads(route: &raw::Route) -> bool {
+    peek(&route.media, "", |text| Ok(text == "upload")) == Some(true)
 }
 
 fn base_url(text: &str) -> Result<String, Fault> {

@@ -59,12 +59,25 @@ enum Besides {
 }
 
 /// A file that WeChat has.
-struct Sent {
+pub(super) struct Sent {
     uploaded: Uploaded,
     /// Where it can be had, without a token.
     url: String,
     /// What WeChat's judgement of it will come with, if it was asked for one.
     trace_id: Option<String>,
+}
+
+/// What the app is told of the files in its form: how many, and with which trace_id the judgement of which will come.
+pub(super) fn tell_app(sent: &[Sent], told: &mut Vec<(&'static str, String)>) {
+    told.push(("X-WX-Media", sent.len().to_string()));
+    let traced = sent.iter().filter_map(|file| {
+        let trace_id = file.trace_id.as_ref()?;
+        Some(format!("{}={trace_id}", file.uploaded.media_id.as_str()))
+    });
+    let traces = Vec::from_iter(traced).join(", ");
+    if !traces.is_empty() {
+        told.push(("X-WX-Media-Trace", traces));
+    }
 }
 
 impl Exchange<'_> {
@@ -107,7 +120,7 @@ impl Exchange<'_> {
         Ok(with_tokens(Answer::json(200, &told), grant))
     }
 
-    /// The form for the app with media_ids in the place of its files, and how many files those were. Its texts are judged
+    /// The form for the app with media_ids in the place of its files, and what those files have become. Its texts are judged
     /// before a file goes anywhere, if they are to be.
     pub(super) async fn with_media_ids(
         &self,
@@ -117,7 +130,7 @@ impl Exchange<'_> {
         checking: Option<&Checking<'_>>,
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
-    ) -> Result<(Buffered, usize, Option<Passed>), Error> {
+    ) -> Result<(Buffered, Vec<Sent>, Option<Passed>), Error> {
         let media = self.media()?;
         let uploads = &media.uploads;
         let besides = Besides::Kept {
@@ -147,7 +160,7 @@ impl Exchange<'_> {
             from = gap;
         }
         rewritten.push(&bytes[from..])?;
-        Ok((rewritten, sent.len(), passed))
+        Ok((rewritten, sent, passed))
     }
 
     /// Sends files to WeChat, three at once, and has those judged that are a user's; what became of them, in order.
