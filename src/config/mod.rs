@@ -6,6 +6,7 @@
 mod api_security;
 mod check;
 mod diagnostic;
+mod files;
 mod mask;
 mod raw;
 mod source;
@@ -26,6 +27,8 @@ use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
+pub use files::Inputs;
+pub(crate) use source::Attempt;
 pub use source::Loaded;
 pub use tls::{Authorities, Tls};
 

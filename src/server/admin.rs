@@ -8,7 +8,6 @@ mod letters;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -16,28 +15,34 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::TextEncoder;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 use super::drain::Phase;
-use super::snapshot::Snapshot;
+use super::reload::Assembly;
 use crate::net::Bound;
-use crate::session::SessionState;
-use crate::telemetry::metrics::Metrics;
 
 /// What the admin side looks at.
 pub(super) struct Admin {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) phase: watch::Receiver<Phase>,
-    pub(super) state: Arc<SessionState>,
-    pub(super) current: Arc<ArcSwap<Snapshot>>,
+    pub(super) assembly: Arc<Assembly>,
 }
 
 impl Admin {
-    /// Serves until dropped.
-    pub(super) async fn run(self: Arc<Self>, listener: Bound) {
-        let listener = listener.join();
+    /// Serves until dropped. What `moves` brings takes the listener's place; connections that are there stay.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        listener: Bound,
+        mut moves: mpsc::UnboundedReceiver<Bound>,
+    ) {
+        let mut listener = listener.join();
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(next) = moves.recv() => {
+                    listener = next.join();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     let admin = Arc::clone(&self);
                     tokio::task::spawn_local(async move {
@@ -63,7 +68,7 @@ impl Admin {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if let Some(rest) = request.uri().path().strip_prefix("/push/") {
-            let bus = self.current.load().bus.clone();
+            let bus = self.assembly.current.load().bus.clone();
             return letters::answer(
                 bus.as_deref(),
                 (request.method(), request.headers()),
@@ -98,8 +103,8 @@ impl Admin {
     }
 
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let phase = *self.phase.borrow();
-        let store = self.state.store.health();
+        let phase = *self.assembly.phase.borrow();
+        let store = self.assembly.state.store.health();
         let away = store.failure.as_deref();
         let mut checks = vec![
             ("config", None),
@@ -133,6 +138,7 @@ impl Admin {
             page.push_str(&format!("[i]store is away, and not required: {why}\n"));
         }
         if let Some(why) = self
+            .assembly
             .current
             .load()
             .bus
@@ -141,7 +147,7 @@ impl Admin {
         {
             page.push_str(&format!("[i]messages are not acknowledged: {why}\n"));
         }
-        for line in self.current.load().gateway.held_back() {
+        for line in self.assembly.current.load().gateway.held_back() {
             page.push_str(&format!("[i]calls to WeChat are held back: {line}\n"));
         }
         let verdict = if ready { "passed" } else { "failed" };
@@ -149,7 +155,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        match TextEncoder::new().encode_to_string(&self.metrics.registry().gather()) {
+        match TextEncoder::new().encode_to_string(&self.assembly.metrics.registry().gather()) {
             Ok(page) => {
                 let mut response = text(StatusCode::OK, page);
                 let kind = header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
