@@ -26,6 +26,8 @@ pub struct Loaded {
     pub config: Config,
     /// What should be looked at all the same.
     pub warnings: Report,
+    /// What it was made of.
+    pub inputs: Inputs,
 }
 
 /// What came of reading a configuration, and what was read.
@@ -117,6 +119,7 @@ impl Config {
             Some(config) if !report.has_errors() => Ok(Loaded {
                 config,
                 warnings: report,
+                inputs: files.inputs(),
             }),
             _ => Err(report),
         }
@@ -1175,7 +1178,9 @@ mod tests {
     #[test]
     fn routes_take_what_they_leave_out_from_inbound() {
         let rest = "[[route]]\npath = \"/login\"\nlogin = true\n[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\ntimeout = \"1s\"\nauth = \"none\"\n[[route]]\npath = \"/a\"\nmethods = [\"POST\"]";
-        let Loaded { config, warnings } = loaded(&good("", "auth = \"optional\"", rest));
+        let Loaded {
+            config, warnings, ..
+        } = loaded(&good("", "auth = \"optional\"", rest));
         assert!(warnings.is_empty(), "{warnings}");
         let [login, first, second] = config.routes.as_slice() else {
             panic!("three routes");
@@ -1332,7 +1337,9 @@ mod tests {
         .unwrap();
 
         write(format!("{SECRET}\r\n").as_bytes(), 0o600);
-        let Loaded { config, warnings } = Config::load(&path).unwrap();
+        let Loaded {
+            config, warnings, ..
+        } = Config::load(&path).unwrap();
         assert!(warnings.is_empty(), "{warnings}");
         assert_eq!(config.app.secrets.len(), 2);
         assert_eq!(config.app.secrets[1].expose(), SECRET);

@@ -15,11 +15,17 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::TextEncoder;
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::drain::Phase;
+use super::follow::NotReloaded;
 use super::reload::Assembly;
 use crate::net::Bound;
+
+/// What there is to ask for.
+const PAGES: &str =
+    "/livez /readyz?verbose /metrics /config /reload (POST) /push/inbox /push/dead-letters";
 
 /// What the admin side looks at.
 pub(super) struct Admin {
@@ -77,11 +83,14 @@ impl Admin {
             )
             .await;
         }
+        if request.uri().path() == "/reload" {
+            return match *request.method() {
+                Method::POST => self.reload().await,
+                _ => not_allowed("POST"),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            let allow = header::HeaderValue::from_static("GET, HEAD");
-            refusal.headers_mut().insert(header::ALLOW, allow);
-            return refusal;
+            return not_allowed("GET, HEAD");
         }
         let verbose = request
             .uri()
@@ -91,15 +100,48 @@ impl Admin {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(verbose),
             "/metrics" => self.metrics(),
-            "/" => text(
-                StatusCode::OK,
-                "wx-sidecar admin: /livez /readyz?verbose /metrics /push/inbox /push/dead-letters\n",
-            ),
+            "/config" => self.config(),
+            "/" => text(StatusCode::OK, format!("wx-sidecar admin: {PAGES}\n")),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "not found; there are /livez /readyz?verbose /metrics /push/inbox /push/dead-letters\n",
+                format!("not found; there are {PAGES}\n"),
             ),
         }
+    }
+
+    /// Reads the configuration again, whatever has changed. Not more harmful than SIGHUP: it says what its files say.
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        match self.assembly.reload_from_source().await {
+            Ok(()) => text(StatusCode::OK, "reloaded\n"),
+            Err(error @ NotReloaded::NotFollowed) => {
+                text(StatusCode::CONFLICT, format!("not reloaded: {error}\n"))
+            }
+            Err(error @ NotReloaded::Stopped) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not reloaded: {error}\n"),
+            ),
+            Err(error) => text(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("not reloaded; the old configuration stays\n\n{error}\n"),
+            ),
+        }
+    }
+
+    /// What is in use, and why something else is not.
+    fn config(&self) -> Response<Full<Bytes>> {
+        let status = self.assembly.status.load();
+        let refused = status
+            .refused
+            .as_ref()
+            .map(|(at, why)| json!({ "at": at.as_secs(), "why": why }));
+        let page = json!({
+            "in_use_since": status.since.as_secs(),
+            "refused": refused,
+        });
+        let mut response = text(StatusCode::OK, format!("{page:#}\n"));
+        let kind = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
     }
 
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
@@ -171,6 +213,13 @@ impl Admin {
             }
         }
     }
+}
+
+fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allow}\n"));
+    let allow = header::HeaderValue::from_static(allow);
+    refusal.headers_mut().insert(header::ALLOW, allow);
+    refusal
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -8,6 +8,7 @@ mod arrival;
 mod connections;
 mod drain;
 mod exchange;
+mod follow;
 mod http2;
 mod outbound;
 mod problem;
@@ -21,7 +22,7 @@ mod tests;
 
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
@@ -29,23 +30,25 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Inputs, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
 use crate::net::Bound;
 use crate::push::Bus;
 use crate::resilience::panics::caught;
 use crate::session::{SessionState, Sessions, ShownToken, Store};
+use crate::source::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
 use connections::Move;
 use drain::Phase;
 use outbound::OutboundSide;
-use reload::{Assembly, Doors, InboxOptions, Places};
+use reload::{Assembly, Doors, InboxOptions, Places, Status};
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
 
+pub use follow::NotReloaded;
 pub use reload::ReloadError;
 
 /// A running sidecar.
@@ -75,6 +78,7 @@ pub struct Sidecar {
     orders: mpsc::UnboundedSender<Order>,
     phase: watch::Receiver<Phase>,
     control: Option<JoinHandle<()>>,
+    control_runtime: Handle,
 }
 
 /// Why a sidecar cannot start.
@@ -145,7 +149,8 @@ impl Sidecar {
             .registry()
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
-        metrics.config_loaded(true, state.clock.now());
+        let since = state.clock.now();
+        metrics.config_loaded(true, since);
         let bus = match &config.push {
             Some(push) => {
                 let opened = Bus::open(push, &config, &state.clock, &metrics);
@@ -224,11 +229,16 @@ impl Sidecar {
                 admin: admin_door,
             },
             inbox: Mutex::new(inbox_options),
+            status: ArcSwap::from_pointee(Status {
+                since,
+                refused: None,
+            }),
+            asks: OnceLock::new(),
         });
         let admin_side = Arc::new(Admin {
             assembly: Arc::clone(&assembly),
         });
-        let (control, _) = spawn("wx-control".to_owned(), move || {
+        let (control, control_runtime) = spawn("wx-control".to_owned(), move || {
             conductor.run(admin_side, admin_listener, admin_moves)
         })?;
         let places = assembly.places.load_full();
@@ -243,6 +253,7 @@ impl Sidecar {
             orders,
             phase,
             control: Some(control),
+            control_runtime,
         })
     }
 
@@ -268,6 +279,25 @@ impl Sidecar {
     /// If something changes that cannot, or a new listener cannot be bound. Then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
         self.assembly.reload(config)
+    }
+
+    /// From now on it changes with its source, of which `inputs` were read for the configuration it has. Only the first
+    /// source is followed.
+    pub fn follow(&self, source: Source, inputs: Inputs) {
+        let (asks, asked) = mpsc::unbounded_channel();
+        if self.assembly.asks.set(asks).is_ok() {
+            let assembly = Arc::clone(&self.assembly);
+            self.control_runtime
+                .spawn(follow::follow(assembly, source, inputs, asked));
+        }
+    }
+
+    /// Reads its source again and changes to what it says now.
+    ///
+    /// # Errors
+    /// Why it does not. The old configuration is in use then.
+    pub async fn reload_from_source(&self) -> Result<(), NotReloaded> {
+        self.assembly.reload_from_source().await
     }
 
     /// Whose an access token is; the same that a request with it would be taken for. No I/O.
@@ -313,14 +343,6 @@ impl Sidecar {
 
     fn sessions(&self) -> Arc<Sessions> {
         Arc::clone(&self.assembly.current.load().sessions)
-    }
-
-    /// Says that a new configuration was to be had but could not be used, for whoever watches the metrics.
-    pub fn reload_failed(&self) {
-        let assembly = &self.assembly;
-        assembly
-            .metrics
-            .config_loaded(false, assembly.state.clock.now());
     }
 
     /// Ends when the sidecar has stopped. That happens without [`Sidecar::shutdown`] only if a worker died of a panic: the

@@ -4,16 +4,19 @@
 //! one pointer is swapped, and the listeners are handed to those who serve them. So a reload happens or does not; there is
 //! no half of one. What must outlive it (sessions, tokens, breakers, caches, metrics) is not part of a [`Snapshot`].
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connections::Move;
 use super::drain::Phase;
+use super::follow::{Ask, NotReloaded};
 use super::snapshot::{Shared, Snapshot};
+use crate::clock::Timestamp;
 use crate::config::{Config, Listen};
 use crate::net::Bound;
 use crate::push::Bus;
@@ -62,6 +65,18 @@ pub(super) struct Assembly {
     pub(super) doors: Doors,
     /// What the inbox was opened with; also that there is one reload at a time.
     pub(super) inbox: Mutex<Option<InboxOptions>>,
+    /// What came of the last one.
+    pub(super) status: ArcSwap<Status>,
+    /// Whom to ask for one, if a source is followed.
+    pub(super) asks: OnceLock<mpsc::UnboundedSender<Ask>>,
+}
+
+/// What came of the last reload, or of the start.
+pub(super) struct Status {
+    /// When the configuration that is in use came into use.
+    pub(super) since: Timestamp,
+    /// Why a later one is not.
+    pub(super) refused: Option<(Timestamp, String)>,
 }
 
 /// Where it listens; of port 0, which one was chosen.
@@ -111,10 +126,37 @@ impl InboxOptions {
 impl Assembly {
     /// Changes to another configuration, or says why not.
     pub(super) fn reload(&self, config: Config) -> Result<(), ReloadError> {
-        let changed = self.change(config);
-        self.metrics
-            .config_loaded(changed.is_ok(), self.state.clock.now());
-        changed
+        match self.change(config) {
+            Ok(()) => {
+                let since = self.state.clock.now();
+                self.metrics.config_loaded(true, since);
+                let refused = None;
+                self.status.store(Arc::new(Status { since, refused }));
+                Ok(())
+            }
+            Err(error) => {
+                self.refused(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// There is a configuration that is not used, and why.
+    pub(super) fn refused(&self, why: &dyn fmt::Display) {
+        let now = self.state.clock.now();
+        self.metrics.config_loaded(false, now);
+        self.status.store(Arc::new(Status {
+            since: self.status.load().since,
+            refused: Some((now, why.to_string())),
+        }));
+    }
+
+    /// Has the source read again, as if it had changed.
+    pub(super) async fn reload_from_source(&self) -> Result<(), NotReloaded> {
+        let asks = self.asks.get().ok_or(NotReloaded::NotFollowed)?;
+        let (ask, outcome) = oneshot::channel();
+        asks.send(ask).map_err(|_| NotReloaded::Stopped)?;
+        outcome.await.unwrap_or(Err(NotReloaded::Stopped))
     }
 
     fn change(&self, config: Config) -> Result<(), ReloadError> {
