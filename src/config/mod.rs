@@ -6,8 +6,10 @@
 mod api_security;
 mod check;
 mod diagnostic;
+mod effective;
 mod mask;
 mod raw;
+mod reference;
 mod source;
 mod tls;
 mod values;
@@ -26,6 +28,7 @@ use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
+pub use effective::Effective;
 pub use source::Loaded;
 pub use tls::{Authorities, Tls};
 
