@@ -6,9 +6,11 @@
 mod api_security;
 mod check;
 mod diagnostic;
+mod effective;
 mod files;
 mod mask;
 mod raw;
+mod reference;
 mod source;
 mod tls;
 mod values;
@@ -27,6 +29,7 @@ use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
+pub use effective::Effective;
 pub use files::Inputs;
 pub(crate) use source::Attempt;
 pub use source::Loaded;

@@ -12,6 +12,7 @@ use toml::de::DeTable;
 use super::Config;
 use super::check::check;
 use super::diagnostic::{Fault, Report, Sink};
+use super::effective::Effective;
 use super::files::{Files, Inputs};
 use super::mask::Mask;
 use super::raw;
@@ -28,6 +29,8 @@ pub struct Loaded {
     pub warnings: Report,
     /// What it was made of.
     pub inputs: Inputs,
+    /// What each key is, and why.
+    pub effective: Effective,
 }
 
 /// What came of reading a configuration, and what was read.
@@ -107,6 +110,7 @@ impl Config {
         let lines = LineStarts::of(text);
         let broken = report_syntax(text, &lines, &faults, &mut sink);
         let syntax = std::mem::take(&mut sink.diagnostics);
+        let effective = Effective::of(file_name, &lines, &root, env);
         let raw = raw::read(text, root, env, &mut sink);
         let config = check(&raw, directory.unwrap_or(Path::new("")), files, &mut sink);
         sink.diagnostics.retain(|d| match &d.span {
@@ -117,6 +121,7 @@ impl Config {
         let report = Report::new(file_name, text, &mask, sink.diagnostics);
         match config {
             Some(config) if !report.has_errors() => Ok(Loaded {
+                effective: effective.with_workers(config.inbound.workers),
                 config,
                 warnings: report,
                 inputs: files.inputs(),
@@ -183,7 +188,7 @@ fn report_syntax(
 }
 
 /// Finds lines fast: a file may be nothing but mistakes.
-struct LineStarts(Vec<usize>);
+pub(super) struct LineStarts(Vec<usize>);
 
 impl LineStarts {
     fn of(text: &str) -> Self {
@@ -191,7 +196,8 @@ impl LineStarts {
         Self(std::iter::once(0).chain(after_newlines).collect())
     }
 
-    fn number(&self, offset: usize) -> usize {
+    /// The number of a line, from 0.
+    pub(super) fn number(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset) - 1
     }
 
@@ -209,6 +215,7 @@ mod tests {
 
     use super::super::files::FILE_LIMIT;
     use super::super::raw::{Kind, SECTIONS};
+    use super::super::reference::{self, KeyEntry, Usual};
     use super::super::{TextCheck, Verdict};
     use super::*;
     use crate::wechat::content_check::Scene;
@@ -298,29 +305,66 @@ mod tests {
 
     #[test]
     fn the_reference_file_says_the_defaults() {
-        let reference = loaded(include_str!("../../sidecar.toml"));
+        let reference = loaded(reference::TEXT);
         assert!(reference.warnings.is_empty(), "{}", reference.warnings);
         assert_eq!(reference.config, loaded(&good("", "", "")).config);
     }
 
+    /// Those too that stand there as comments.
     #[test]
-    fn the_reference_file_names_every_key() {
-        let reference = include_str!("../../sidecar.toml");
-        let mut section = "";
-        let mut named = BTreeSet::new();
-        for line in reference.lines() {
-            let line = line.trim_start_matches(['#', ' ']);
-            if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                section = header.trim_matches(['[', ']']);
-            } else if let Some((key, _)) = line.split_once(" = ") {
-                named.insert((section, key));
+    fn a_default_that_is_written_changes_nothing() {
+        let (_files, tls) = tls_section();
+        let sections = [
+            ("route", "path = \"/a\""),
+            ("route.text_check", "field = \"a\"\nscene = 1"),
+            ("push", "token = \"abc\"\nmode = \"plaintext\""),
+            ("store", "kind = \"redis\"\nurl = \"redis://a\""),
+            ("media", "cache_dir = \"/c\""),
+            ("inbound.tls", tls.as_str()),
+        ];
+        let redis = cfg!(feature = "redis");
+        let sections = sections
+            .into_iter()
+            .filter(|(name, _)| redis || *name != "store");
+        let mut shortest = good("", "", "");
+        let mut longest = shortest.clone();
+        let mut told = BTreeSet::new();
+        for (name, required) in sections {
+            let entry = reference::REFERENCE.section(name).unwrap();
+            let header = entry.section.header();
+            shortest += &format!("{header}\n{required}\n");
+            longest += &format!("{header}\n{required}\n");
+            for key in &entry.keys {
+                let start = format!("{} = ", key.key.name);
+                if let Usual::Value(value) = key.usual
+                    && !required.lines().any(|line| line.starts_with(&start))
+                {
+                    longest += &format!("{start}{value}\n");
+                    told.insert((name, key.key.name));
+                }
             }
         }
-        for section in SECTIONS {
-            for key in section.keys {
-                let found = named.contains(&(section.name, key.name));
-                assert!(found, "[{}] {}", section.name, key.name);
-            }
+        // Two that were read at different times count as different.
+        let config = |text: &str| {
+            let mut config = loaded(text).config;
+            let tls = config.inbound.tls.take();
+            (config, tls.map(|tls| tls.handshake_timeout))
+        };
+        assert_eq!(config(&longest), config(&shortest));
+        for key in [
+            ("push", "max_waiting"),
+            ("route", "open_data"),
+            ("media", "cache_size"),
+            ("inbound.tls", "handshake_timeout"),
+        ] {
+            assert!(told.contains(&key), "{told:?}");
+        }
+        let optional = reference::REFERENCE.sections.iter().filter(|s| s.optional);
+        for section in optional {
+            let has_default = |key: &KeyEntry| matches!(key.usual, Usual::Value(_));
+            let name = section.section.name;
+            let is_here = told.iter().any(|(section, _)| *section == name);
+            assert!(is_here || !section.keys.iter().any(has_default), "{name}");
         }
     }
 
@@ -346,6 +390,22 @@ mod tests {
                 assert!(key.kind != Kind::Flag || report.to_string().contains("true or false"));
             }
         }
+    }
+
+    /// The lines of a good `[inbound.tls]`, and the directory that its files are in.
+    fn tls_section() -> (tempfile::TempDir, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let write = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            path.display().to_string()
+        };
+        let cert = write("cert", pair.cert.pem());
+        let key = write("key", pair.signing_key.serialize_pem());
+        let lines = format!("cert_file = \"{cert}\"\nkey_file = \"{key}\"");
+        (directory, lines)
     }
 
     #[test]
