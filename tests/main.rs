@@ -43,6 +43,7 @@ mod push_redis;
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
+mod reload;
 mod rig;
 mod sdks;
 mod sessions;
