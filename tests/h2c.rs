@@ -28,7 +28,7 @@ fn open_with(upstream: &str, inbound: &str) -> Rig {
 
 /// A sidecar with one worker, which has one connection to the app.
 fn of_one_worker(rig: &Rig) -> Sidecar {
-    let config = rig.config().replace("workers = 2", "workers = 1");
+    let config = rig.config_with("workers = 2", "workers = 1");
     start(&config, &rig.clock)
 }
 

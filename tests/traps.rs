@@ -385,7 +385,7 @@ impl Stage {
         let alice = rig.login("alice");
         let told = rig.get_as(&alice, "/wx/verify");
         let (section, way) = door.build();
-        let config = rig.config().replace("workers = 2", "workers = 1") + &section;
+        let config = rig.config_with("workers = 2", "workers = 1") + &section;
         let sidecar = rig::start(&config, &rig.clock);
         let ours = |(name, _): &&(String, String)| is_ours(&fold(name));
         let lines = told.headers.iter().filter(ours);
@@ -877,7 +877,7 @@ fn deceive(case: &Case, cut: Cut) -> Result<(), String> {
         "auth = \"none\"\ntimeout = \"2s\"",
         "",
     );
-    let config = config.replace("workers = 2", "workers = 1");
+    let config = rig::replaced(&config, "workers = 2", "workers = 1");
     let sidecar = rig::start(&config, &Clock::manual(rig::START));
     let mut client = Visitor::new(Box::new(connect(sidecar.inbound_addr())));
     let method = case.only("request").unwrap_or("GET");

@@ -5,26 +5,20 @@
 //! to be.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use toml::de::DeTable;
-use zeroize::Zeroizing;
 
 use super::Config;
 use super::check::check;
 use super::diagnostic::{Fault, Report, Sink};
 use super::effective::Effective;
+use super::files::{Files, Inputs};
 use super::mask::Mask;
 use super::raw;
 
-/// Larger than any configuration, and small enough to read at once.
-const FILE_LIMIT: usize = 1 << 20;
-
-/// Larger than any secret.
-const SECRET_LIMIT: usize = 64 << 10;
+/// How often a configuration is read again because its files changed meanwhile.
+const MOST_LOOKS: usize = 20;
 
 /// A configuration that can be used.
 #[derive(Debug)]
@@ -35,28 +29,49 @@ pub struct Loaded {
     pub warnings: Report,
     /// What each key is, and why.
     pub effective: Effective,
+    /// What it was made of.
+    pub inputs: Inputs,
 }
 
-/// What a secret's file holds.
-pub(super) struct SecretFile {
-    pub(super) text: Zeroizing<String>,
-    pub(super) world_readable: bool,
+/// What came of reading a configuration, and what was read.
+pub(crate) struct Attempt {
+    pub(crate) outcome: Result<Loaded, Report>,
+    pub(crate) inputs: Inputs,
 }
 
 impl Config {
     /// Reads and checks a file. Secret files are relative to its directory, `${NAME}` is the process's environment.
     /// All that is wrong comes in one report.
     pub fn load(path: &Path) -> Result<Loaded, Report> {
+        Self::attempt(path).outcome
+    }
+
+    /// As [`Config::load`]; what was read is known also if it cannot be used. All files were there as they are at one
+    /// moment: if one changes while others are read, as when Kubernetes swaps a volume, all are read again.
+    pub(crate) fn attempt(path: &Path) -> Attempt {
         let name = path.display().to_string();
-        let refuse = |fault| Report::whole_file(&name, fault);
-        let bytes = read(path, FILE_LIMIT).map_err(|e| refuse(unreadable("this file", &e)))?;
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let files = Files::default();
+            let outcome = Self::read(path, &name, &files);
+            let inputs = files.inputs();
+            if looks == MOST_LOOKS || inputs.are_as_they_were() {
+                return Attempt { outcome, inputs };
+            }
+        }
+    }
+
+    fn read(path: &Path, name: &str, files: &Files) -> Result<Loaded, Report> {
+        let refuse = |fault| Report::whole_file(name, fault);
+        let bytes = files.main(path).map_err(refuse)?;
         let text = std::str::from_utf8(&bytes).map_err(|e| {
             let offset = e.valid_up_to();
             refuse(Fault::new(format!(
                 "this file is not UTF-8 text: the byte at offset {offset} (counted from 0) cannot stand there"
             )))
         })?;
-        Self::parse_in(text, &name, path.parent(), &environment)
+        Self::parse_in(text, name, path.parent(), &environment, files)
     }
 
     /// Checks a text. `file_name` is what reports call it, and its directory is where secret files are relative to;
@@ -66,7 +81,8 @@ impl Config {
         file_name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Loaded, Report> {
-        Self::parse_in(text, file_name, Path::new(file_name).parent(), env)
+        let directory = Path::new(file_name).parent();
+        Self::parse_in(text, file_name, directory, env, &Files::default())
     }
 
     /// Checks a text with the process's environment, for embedding. Secret files are relative to the working directory;
@@ -80,6 +96,7 @@ impl Config {
         file_name: &str,
         directory: Option<&Path>,
         env: raw::Env<'_>,
+        files: &Files,
     ) -> Result<Loaded, Report> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (root, faults) = DeTable::parse_recoverable(text);
@@ -95,7 +112,7 @@ impl Config {
         let syntax = std::mem::take(&mut sink.diagnostics);
         let effective = Effective::of(file_name, &lines, &root, env);
         let raw = raw::read(text, root, env, &mut sink);
-        let config = check(&raw, directory.unwrap_or(Path::new("")), &mut sink);
+        let config = check(&raw, directory.unwrap_or(Path::new("")), files, &mut sink);
         sink.diagnostics.retain(|d| match &d.span {
             Some(span) => broken.leaves(lines.number(span.start)),
             None => true,
@@ -107,54 +124,10 @@ impl Config {
                 effective: effective.with_workers(config.inbound.workers),
                 config,
                 warnings: report,
+                inputs: files.inputs(),
             }),
             _ => Err(report),
         }
-    }
-}
-
-/// Reads a secret's file, less the newlines at its end. The fault names the file as `shown`, and nothing of its content.
-pub(super) fn secret_file(path: &Path, shown: &str) -> Result<SecretFile, Fault> {
-    let name = format!("the file `{shown}`");
-    let bytes = read(path, SECRET_LIMIT).map_err(|e| unreadable(&name, &e))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Fault::new(format!("{name} is not UTF-8 text")))?
-        .trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(Fault::new(format!("{name} is empty")));
-    }
-    let world_readable =
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
-    Ok(SecretFile {
-        text: Zeroizing::new(text.to_owned()),
-        world_readable,
-    })
-}
-
-/// Reads a file that is no secret: certificates. The fault names it as `shown`.
-pub(super) fn open_file(path: &Path, shown: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    read(path, FILE_LIMIT).map_err(|e| unreadable(&format!("the file `{shown}`"), &e))
-}
-
-fn read(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(bytes)
-}
-
-fn unreadable(name: &str, error: &io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::NotFound => Fault::new(format!("{name} does not exist")),
-        io::ErrorKind::IsADirectory => Fault::new(format!("{name} is a directory")),
-        io::ErrorKind::PermissionDenied => {
-            Fault::new(format!("{name} may not be read by this user"))
-        }
-        io::ErrorKind::FileTooLarge => Fault::new(format!("{name} is too large")),
-        _ => Fault::new(format!("{name} cannot be read: {error}")),
     }
 }
 
@@ -236,9 +209,11 @@ impl LineStarts {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use proptest::prelude::*;
 
+    use super::super::files::FILE_LIMIT;
     use super::super::raw::{Kind, SECTIONS};
     use super::super::reference::{self, KeyEntry, Usual};
     use super::super::{TextCheck, Verdict};
