@@ -736,7 +736,7 @@ fn the_app_is_told_which_traces_the_files_in_its_form_have() {
     let form = |count| {
         let heads = Vec::from_iter(["a", "b"][..count].iter().map(|name| part(name)));
         let text = ("name=\"content\"", &b"fine"[..]);
-        let picture = picture();
+        let picture = picture(64);
         let files = heads.iter().map(|head| (head.as_str(), &picture[..]));
         parts(&Vec::from_iter([text].into_iter().chain(files)))
     };

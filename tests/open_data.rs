@@ -873,7 +873,7 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     let second = rig::start(&before_flask, &rig.clock);
     let third = rig.replica();
     let up = |sidecar: &wx_sidecar::Sidecar, word: &str| {
-        let admin = sidecar.admin_addr();
+        let admin = &sidecar.admin_addr();
         eventually("the store is as it should be", || {
             let page = Client::connect(admin).request("GET", "/readyz?verbose", &[], b"");
             page.text().contains(word)

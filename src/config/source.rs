@@ -27,10 +27,10 @@ pub struct Loaded {
     pub config: Config,
     /// What should be looked at all the same.
     pub warnings: Report,
-    /// What each key is, and why.
-    pub effective: Effective,
     /// What it was made of.
     pub inputs: Inputs,
+    /// What each key is, and why.
+    pub effective: Effective,
 }
 
 /// What came of reading a configuration, and what was read.
