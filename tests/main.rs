@@ -7,6 +7,7 @@
 
 mod api_security;
 mod backends;
+mod cli_config;
 mod content_check;
 mod egress;
 mod fake_app;
