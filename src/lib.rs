@@ -50,4 +50,4 @@ mod wire;
 
 pub use config::Config;
 pub use error::Error;
-pub use server::Sidecar;
+pub use server::{Asked, Explanation, Sidecar};

@@ -9,6 +9,7 @@ mod api_security;
 mod backends;
 mod content_check;
 mod egress;
+mod explain;
 mod fake_app;
 mod floors;
 mod forwarding;

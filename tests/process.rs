@@ -181,7 +181,7 @@ fn test_name() -> String {
 }
 
 /// Runs the binary to its end, with its outputs kept.
-fn finished(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn finished(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(BINARY);
     command
         .args(arguments)

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod dev;
 pub mod errcode;
+pub mod explain;
 pub mod push;
 pub mod rid;
 pub mod run;
@@ -36,6 +37,8 @@ pub enum Command {
     Sim(sim::SimArgs),
     /// Simulator, sidecar and a sample app in one process: everything to try, no WeChat account.
     Dev(dev::DevArgs),
+    /// Tell what would become of a request, and why; opens no socket. Exit code 0: it reaches the app or an endpoint, 1: not.
+    Explain(explain::ExplainArgs),
     /// Tell what one of WeChat's errcodes means and what to do about it.
     Errcode {
         /// The number, such as 40029.
@@ -70,6 +73,7 @@ impl Command {
             Self::Check { config, format } => check::check(&config, format),
             Self::Sim(args) => sim::run(args),
             Self::Dev(args) => dev::run(&args),
+            Self::Explain(args) => explain::run(&args),
             Self::Errcode { code, zh } => {
                 println!("{}", errcode::errcode(code, language(zh)).trim_end());
                 ExitCode::SUCCESS

@@ -8,6 +8,7 @@ mod arrival;
 mod connections;
 mod drain;
 mod exchange;
+mod explain;
 mod http2;
 mod outbound;
 mod problem;
@@ -43,6 +44,8 @@ use drain::Phase;
 use outbound::OutboundSide;
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
+
+pub use explain::{Asked, Explanation};
 
 /// A running sidecar.
 ///

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::router::Router;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
@@ -96,10 +96,7 @@ impl Snapshot {
             &shared.wechat,
             Arc::clone(metrics),
         ));
-        let app_lines = format!(
-            "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
-            config.app.appid, config.app.env
-        );
+        let app_lines = app_lines(&config.app);
         let bus = match (&config.push, &shared.bus) {
             (Some(push), Some(bus)) => {
                 bus.configure(push, &config);
@@ -141,7 +138,7 @@ impl Snapshot {
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,
             },
-            app_lines: app_lines.into_bytes(),
+            app_lines,
             login_limiter: config
                 .inbound
                 .login_rate_limit
@@ -151,6 +148,15 @@ impl Snapshot {
             config,
         }
     }
+}
+
+/// The identity lines that are the same for all users.
+pub(super) fn app_lines(app: &config::App) -> Vec<u8> {
+    format!(
+        "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
+        app.appid, app.env
+    )
+    .into_bytes()
 }
 
 /// Adds to WeChat's judgement of an upload which medium that is.
