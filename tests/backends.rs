@@ -13,7 +13,6 @@
 use crate::http_client::{Client, Response, chunked};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -621,10 +620,7 @@ pub(crate) fn download(length: usize) -> Vec<u8> {
 /// As `/api/upload` and `/api/form` write it.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("write to a string");
-        hex
-    })
+    wx_sidecar::crypto::hex(digest.as_ref())
 }
 
 /// A form for `/api/form`, with its Content-Type: text fields, then a file in the field `file`.

@@ -23,6 +23,7 @@ mod large_bodies;
 mod limits;
 mod listening;
 mod main_job;
+mod media;
 mod media_accel;
 mod media_cache;
 mod media_download;

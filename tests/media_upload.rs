@@ -10,13 +10,12 @@ use crate::backends::{App, Kind};
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response, chunked};
 use crate::http2_client::{ACK, End, Http2Client, INITIAL_WINDOW_SIZE, SETTINGS, WINDOW_UPDATE};
+use crate::media::{self, MIB, NO_APP, UPLOAD, errcode};
 use crate::rig::{APPID, Rig, Session};
 
-const UPLOAD: &str = "/cgi-bin/media/upload";
 /// As Chrome makes them.
 const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
 const FORM: &str = "multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW";
-const MIB: usize = 1 << 20;
 
 const JPEG: &[u8] = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR";
@@ -42,15 +41,7 @@ fn file(start: &[u8], length: usize) -> Vec<u8> {
 
 /// A form of parts: what follows `form-data; ` in their heads, and their content.
 fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut form = Vec::new();
-    for (disposition, content) in parts {
-        let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n");
-        form.extend_from_slice(head.as_bytes());
-        form.extend_from_slice(content);
-        form.extend_from_slice(b"\r\n");
-    }
-    form.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
-    form
+    media::form(BOUNDARY, parts)
 }
 
 fn named(filename: &str) -> String {
@@ -68,7 +59,7 @@ impl Desk {
     }
 
     fn with(inbound: &str, sections: &str) -> Self {
-        Self::before("http://127.0.0.1:9", inbound, sections)
+        Self::before(NO_APP, inbound, sections)
     }
 
     fn before(upstream: &str, inbound: &str, sections: &str) -> Self {
@@ -573,11 +564,7 @@ fn the_files_of_a_form_are_told_in_their_order() {
 fn a_dead_access_token_costs_an_upload_nothing() {
     for length in [100, 1_500_000] {
         let desk = Desk::new();
-        let refused = Effect::Errcode {
-            errcode: 40001,
-            errmsg: None,
-        };
-        desk.rig.sim.fault(Fault::new(UPLOAD, 1, refused));
+        desk.rig.sim.fault(Fault::new(UPLOAD, 1, errcode(40001)));
         let content = file(PNG, length);
         let told = desk.upload("a.png", &content);
         assert_eq!(desk.calls(), 2);
@@ -593,12 +580,8 @@ fn a_dead_access_token_costs_an_upload_nothing() {
 #[test]
 fn what_wechat_says_is_told_and_what_makes_no_sense_is_a_502() {
     let desk = Desk::new();
-    let refusal = |errcode| Effect::Errcode {
-        errcode,
-        errmsg: None,
-    };
     let body = form(&[(&named("a.png"), PNG)]);
-    desk.rig.sim.fault(Fault::new(UPLOAD, 1, refusal(45001)));
+    desk.rig.sim.fault(Fault::new(UPLOAD, 1, errcode(45001)));
     let answer = desk.post(&body);
     assert_eq!(answer.json()["errcode"], 45001, "{}", answer.text());
     let raw = |body: &'static str| Effect::Status {
@@ -820,7 +803,7 @@ fn a_client_of_http_2_uploads_as_well() {
 
 #[test]
 fn a_client_that_falls_silent_is_not_waited_for() {
-    let desk = Desk::with("idle_timeout = \"1s\"\n", "");
+    let desk = Desk::with("idle_timeout = \"300ms\"\n", "");
     let body = form(&[(&named("a.png"), PNG)]);
     let mut client = desk.rig.client();
     let head = format!(
@@ -955,11 +938,7 @@ fn the_app_sees_nothing_of_a_form_whose_files_cannot_all_be_taken() {
     none.problem(400, "bad-request");
     assert_eq!(desk.calls(), 0);
 
-    let refusal = Effect::Errcode {
-        errcode: 45001,
-        errmsg: None,
-    };
-    desk.rig.sim.fault(Fault::new(UPLOAD, 1, refusal));
+    desk.rig.sim.fault(Fault::new(UPLOAD, 1, errcode(45001)));
     assert_eq!(post(&[(&png, PNG)]).json()["errcode"], 45001);
     assert_eq!(app.targets(), [""; 0]);
     assert_eq!(post(&[(&png, PNG)]).status, 200);

@@ -1,6 +1,7 @@
 //! The commands of the binary, one file each: every one parses its own arguments and ends in an exit code.
 
 pub mod check;
+pub mod config;
 pub mod dev;
 pub mod errcode;
 pub mod explain;
@@ -33,6 +34,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: check::Format,
     },
+    /// Tell what a configuration comes to.
+    Config(config::ConfigArgs),
     /// Simulate WeChat's servers.
     Sim(sim::SimArgs),
     /// Simulator, sidecar and a sample app in one process: everything to try, no WeChat account.
@@ -71,6 +74,7 @@ impl Command {
         match self {
             Self::Run { config } => run::run(&config),
             Self::Check { config, format } => check::check(&config, format),
+            Self::Config(args) => config::run(args),
             Self::Sim(args) => sim::run(args),
             Self::Dev(args) => dev::run(&args),
             Self::Explain(args) => explain::run(&args),

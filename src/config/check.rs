@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 
 use super::api_security;
 use super::diagnostic::{Fault, Sink, nearest};
+use super::files::Files;
 use super::raw::{self, Field, NumberOrText, Raw, Text, Texts};
-use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
 use super::{
@@ -67,8 +67,12 @@ const KNOWN_METHODS: &[&str] = &[
 ];
 
 /// Checks everything; `None` if an error was reported. Secret files are relative to `directory`.
-pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Config> {
-    let mut check = Check { directory, sink };
+pub(super) fn check(raw: &Raw, directory: &Path, files: &Files, sink: &mut Sink) -> Option<Config> {
+    let mut check = Check {
+        directory,
+        files,
+        sink,
+    };
     let app = check.app(&raw.app);
     let inbound = check.inbound(&raw.inbound);
     let routes = check.routes(&raw.routes, inbound.as_ref());
@@ -104,6 +108,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
 
 struct Check<'a> {
     directory: &'a Path,
+    files: &'a Files,
     sink: &'a mut Sink,
 }
 
@@ -283,13 +288,13 @@ impl Check<'_> {
     }
 
     fn public_file(&mut self, file: &str, field: &Field<Text>) -> Option<Zeroizing<Vec<u8>>> {
-        let read = open_file(&self.directory.join(file), shown(field));
+        let read = self.files.open(&self.directory.join(file), shown(field));
         self.read(read, field.span())
     }
 
     fn private_file(&mut self, file: &str, field: &Field<Text>) -> Option<Zeroizing<String>> {
         let shown = shown(field);
-        let read = secret_file(&self.directory.join(file), shown);
+        let read = self.files.secret(&self.directory.join(file), shown);
         let file = self.read(read, field.span())?;
         if file.world_readable {
             self.warn_world_readable(shown, field.span());
@@ -586,7 +591,7 @@ impl Check<'_> {
         let files = files.and_then(|()| {
             self.each(&raw.certificate_file, |check, text, span| {
                 let path = check.directory.join(&text.value);
-                let pem = open_file(&path, text.shown_as_file());
+                let pem = check.files.open(&path, text.shown_as_file());
                 let pem = check.read(pem, span.clone())?;
                 let der = check.read(api_security::certificate(&pem), span.clone())?;
                 Some((der, span))
@@ -951,7 +956,7 @@ impl Check<'_> {
         let files = self.each(file, |check, text, span| {
             let path = check.directory.join(&text.value);
             let shown = text.shown_as_file();
-            match secret_file(&path, shown) {
+            match check.files.secret(&path, shown) {
                 Ok(file) => {
                     if file.world_readable {
                         check.warn_world_readable(shown, span.clone());

@@ -6,8 +6,11 @@
 mod api_security;
 mod check;
 mod diagnostic;
+mod effective;
+mod files;
 mod mask;
 mod raw;
+mod reference;
 mod source;
 mod tls;
 mod values;
@@ -26,6 +29,9 @@ use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
+pub use effective::Effective;
+pub use files::Inputs;
+pub(crate) use source::Attempt;
 pub use source::Loaded;
 pub use tls::{Authorities, Tls};
 
