@@ -8,6 +8,7 @@
 mod api_security;
 mod backends;
 mod content_check;
+mod doctor;
 mod egress;
 mod explain;
 mod fake_app;

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod errcode;
 pub mod explain;
 pub mod push;
@@ -25,7 +26,7 @@ pub enum Command {
         #[arg(short, long, default_value = "sidecar.toml")]
         config: PathBuf,
     },
-    /// Check a configuration file; opens no socket. Exit code 0: valid, 1: not.
+    /// Check a configuration file; opens no socket but with --online. Exit code 0: valid, 1: not.
     Check {
         /// The configuration file.
         #[arg(short, long, default_value = "sidecar.toml")]
@@ -33,7 +34,12 @@ pub enum Command {
         /// How to report: for people on standard error, or as JSON on standard output.
         #[arg(long, value_enum, default_value_t)]
         format: check::Format,
+        /// Also ask WeChat and Redis whether what it says of them is so.
+        #[arg(long)]
+        online: bool,
     },
+    /// Look for what is wrong: configuration, network, WeChat, push, app, Redis; with a fix for each. Exit code 0: nothing, 1: something.
+    Doctor(doctor::DoctorArgs),
     /// Tell what a configuration comes to.
     Config(config::ConfigArgs),
     /// Simulate WeChat's servers.
@@ -73,7 +79,12 @@ impl Command {
     pub fn run(self) -> ExitCode {
         match self {
             Self::Run { config } => run::run(&config),
-            Self::Check { config, format } => check::check(&config, format),
+            Self::Check {
+                config,
+                format,
+                online,
+            } => check::check(&config, format, online),
+            Self::Doctor(args) => doctor::run(&args),
             Self::Config(args) => config::run(args),
             Self::Sim(args) => sim::run(args),
             Self::Dev(args) => dev::run(&args),

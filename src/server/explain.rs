@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::exchange::{self, Proof, downloads, open_data, push, uploads};
 use super::router::{Action, Endpoint, Misfit, Router, Rule};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Auth, Config, RateLimit, Upstream};
+use crate::config::{self, Auth, Config, RateLimit};
 use crate::domain::{OpenId, User};
 use crate::error::{Error, Kind, Language};
 use crate::gateway::{Gateway, Memory};
@@ -240,7 +240,7 @@ impl Explanation {
             true => Taker::Default,
             false => Taker::Route(rule.index + 1, rule.name.clone()),
         });
-        self.upstream = Some(address(&rule.upstream));
+        self.upstream = Some(rule.upstream.to_string());
     }
 
     /// An endpoint of our own, as far as its head says what becomes of the request.
@@ -864,17 +864,6 @@ fn name_of(auth: Auth) -> &'static str {
         Auth::Required => "required",
         Auth::Optional => "optional",
         Auth::None => "none",
-    }
-}
-
-/// As it is configured.
-fn address(upstream: &Upstream) -> String {
-    match upstream {
-        Upstream::Tcp { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
-        Upstream::Tcp { host, port } => format!("http://{host}:{port}"),
-        Upstream::H2c { host, port } if host.contains(':') => format!("h2c://[{host}]:{port}"),
-        Upstream::H2c { host, port } => format!("h2c://{host}:{port}"),
-        Upstream::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
