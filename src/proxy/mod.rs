@@ -180,13 +180,17 @@ async fn attempt(
 }
 
 /// The head of the request to the app, whose body comes as the client's head says.
-#[cfg(any(test, fuzzing))]
 pub(crate) fn encode_request(forward: &Forward<'_>, out: &mut Vec<u8>) {
     let announced = headers::Announced {
         length: headers::BodyLength::from(forward.head.framing),
         upgrade: forward.head.wants_upgrade,
     };
     headers::encode_request(forward, &announced, out);
+}
+
+/// Why a field line of the client's does not reach the app, for people; `None` if it does.
+pub(crate) fn why_dropped(forward: &Forward<'_>, field: &Field<'_>) -> Option<String> {
+    headers::why_dropped(forward.head, field, forward.origin.is_trusted())
 }
 
 /// One exchange with the app, over one connection.

@@ -8,6 +8,7 @@ mod arrival;
 mod connections;
 mod drain;
 mod exchange;
+mod explain;
 mod follow;
 mod http2;
 mod outbound;
@@ -48,6 +49,7 @@ use reload::{Assembly, Doors, InboxOptions, Places, Status};
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
 
+pub use explain::{Asked, Explanation};
 pub use follow::NotReloaded;
 pub use reload::ReloadError;
 

@@ -35,6 +35,11 @@ struct Head<'a> {
     lines: Vec<(&'a [u8], &'a [u8])>,
 }
 
+pub(in crate::server) fn no_media() -> Error {
+    Error::downstream(Kind::NotFound, "no media are dealt with here")
+        .with_hint("[media] enabled is false in sidecar.toml")
+}
+
 impl Exchange<'_> {
     /// `GET /wx/media/{media_id}`
     pub(super) async fn media_download(
@@ -138,10 +143,7 @@ impl Exchange<'_> {
     }
 
     pub(super) fn media(&self) -> Result<&Media, Error> {
-        self.snapshot.media.as_ref().ok_or_else(|| {
-            Error::downstream(Kind::NotFound, "no media are dealt with here")
-                .with_hint("[media] enabled is false in sidecar.toml")
-        })
+        self.snapshot.media.as_ref().ok_or_else(no_media)
     }
 
     fn media_id(&self, path: &CanonicalPath<'_>) -> Result<MediaId, Error> {

@@ -3,6 +3,7 @@
 //! A body is read only if it is what it says it is and says it in one way. All others are refused, because a check that can be
 //! evaded by another Content-Type is none.
 
+use super::open_data::is_encoded;
 use super::uploads::malformed;
 use super::{Caller, Exchange, bad_body, token_missing};
 use crate::config::TextCheck;
@@ -117,7 +118,7 @@ impl Exchange<'_> {
     }
 
     fn form(&self) -> Result<Form, Error> {
-        if self.is_encoded() {
+        if is_encoded(self.head) {
             return Err(unreadable(
                 "a body with a text that is checked must not be compressed",
             ));

@@ -8,8 +8,9 @@ use std::cell::{Cell, RefCell};
 use serde_json::{Value, json};
 
 use super::downloads::parameter;
+use super::open_data::is_encoded;
 use super::text_check::Checking;
-use super::{Exchange, bad_body, with_tokens};
+use super::{Exchange, bad_body, only, with_tokens};
 use crate::answer::Answer;
 use crate::content_check::Passed;
 use crate::domain::OpenId;
@@ -21,7 +22,7 @@ use crate::proxy;
 use crate::resilience::Buffered;
 use crate::wechat::media::{Kind as MediaKind, LIFE};
 use crate::wire::form::{Boundary, Event, Form, FormError, Part};
-use crate::wire::{Framing, Name, Reader, Responder};
+use crate::wire::{Framing, Name, Reader, RequestHead, Responder};
 
 /// How many files a form may have.
 const MOST_FILES: usize = 20;
@@ -78,6 +79,19 @@ pub(super) fn tell_app(sent: &[Sent], told: &mut Vec<(&'static str, String)>) {
     if !traces.is_empty() {
         told.push(("X-WX-Media-Trace", traces));
     }
+}
+
+/// What sets the parts of the body apart, if it is a form.
+pub(in crate::server) fn form_boundary(head: &RequestHead) -> Result<Option<Boundary>, Error> {
+    let Some(kind) = only(head, Name::ContentType)? else {
+        return Ok(None);
+    };
+    let boundary = Boundary::of(kind).map_err(malformed)?;
+    if boundary.is_some() && is_encoded(head) {
+        let detail = "a form with files must not be compressed";
+        return Err(Error::downstream(Kind::UnsupportedMediaType, detail));
+    }
+    Ok(boundary)
 }
 
 impl Exchange<'_> {
@@ -196,19 +210,6 @@ impl Exchange<'_> {
         Ok(done.into_inner().into_iter().flatten().collect())
     }
 
-    /// What sets the parts of the body apart, if it is a form.
-    pub(super) fn form_boundary(&self) -> Result<Option<Boundary>, Error> {
-        let Some(kind) = self.only(Name::ContentType)? else {
-            return Ok(None);
-        };
-        let boundary = Boundary::of(kind).map_err(malformed)?;
-        if boundary.is_some() && self.is_encoded() {
-            let detail = "a form with files must not be compressed";
-            return Err(Error::downstream(Kind::UnsupportedMediaType, detail));
-        }
-        Ok(boundary)
-    }
-
     /// What is known of a form for us before any of it has come: its boundary, what its files are said to be, and how
     /// large it may be.
     fn own_form(
@@ -216,7 +217,7 @@ impl Exchange<'_> {
         path: &CanonicalPath<'_>,
         uploads: &Uploads,
     ) -> Result<(Boundary, Option<MediaKind>, u64), Error> {
-        let boundary = self.form_boundary()?.ok_or_else(|| {
+        let boundary = form_boundary(self.head)?.ok_or_else(|| {
             let detail = "files are taken in a form (multipart/form-data)";
             Error::downstream(Kind::UnsupportedMediaType, detail)
                 .with_hint("send them as wx.uploadFile does")
