@@ -21,16 +21,17 @@ use crate::patience::eventually;
 
 /// Where Debian's package puts the library; what it needs is named in it.
 const LIBRARY: &str = "/usr/share/java/zookeeper.jar";
-/// A virtual machine that starts quickly and stays small.
-const JAVA: [&str; 6] = [
+/// A virtual machine that starts quickly and stays small. `jute.maxbuffer` is raised, so that a node can hold more than a
+/// configuration may have.
+const JAVA: [&str; 7] = [
     "-Xmx64m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-Dzookeeper.forceSync=no",
+    "-Djute.maxbuffer=8388608",
     "-cp",
     LIBRARY,
 ];
-/// `jute.maxbuffer` is raised, so that a node can hold more than a configuration may have.
 const CONFIGURATION: &str = "tickTime=500\ninitLimit=20\nsyncLimit=6\nmaxSessionTimeout=2000\nmaxClientCnxns=0\n\
     clientPortAddress=127.0.0.1\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\n";
 /// What any session here has expired after.
@@ -43,7 +44,7 @@ pub(crate) struct Server {
     process: Option<Child>,
 }
 
-/// Three servers that elect one among them.
+/// Three servers that elect one among them. One that has lost the others serves those who would read what it has.
 pub(crate) struct Ensemble {
     pub(crate) servers: Vec<Server>,
 }
@@ -118,7 +119,7 @@ impl Server {
         let output = fs::File::create(self.directory.path().join("output")).unwrap();
         let process = Command::new("java")
             .args(JAVA)
-            .arg("-Djute.maxbuffer=8388608")
+            .arg("-Dreadonlymode.enabled=true")
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.directory.path().join("zoo.cfg"))
             .current_dir(self.directory.path())
@@ -177,7 +178,6 @@ impl Server {
     pub(crate) fn command_line(&self, commands: &str) {
         let mut process = Command::new("java")
             .args(JAVA)
-            .arg("-Djute.maxbuffer=8388608")
             .arg("org.apache.zookeeper.ZooKeeperMain")
             .args(["-server", &format!("127.0.0.1:{}", self.port)])
             .stdin(Stdio::piped())

@@ -137,7 +137,7 @@ pub enum ZookeeperError {
         why: String,
     },
     /// ZooKeeper refuses for a reason that is none of these.
-    #[error("ZooKeeper refuses with error {0}")]
+    #[error("ZooKeeper refuses with error {0} (its KeeperException.Code)")]
     Refused(i32),
 }
 
@@ -166,7 +166,7 @@ impl Znode {
         over: Over,
         patience: Duration,
     ) -> Result<i32, ZookeeperError> {
-        let most = LARGEST_PACKET - AROUND - self.path.len();
+        let most = (LARGEST_PACKET - AROUND).saturating_sub(self.path.len());
         if bytes.len() > most {
             let length = bytes.len();
             return Err(ZookeeperError::TooLarge { length, most });
@@ -214,6 +214,9 @@ impl Znode {
                 Err(failure) => return Err(self.explain(failure)),
             }
         }
+        // The same reasons are the same text, in whatever order the servers were asked.
+        reasons.sort_unstable();
+        reasons.dedup();
         Err(ZookeeperError::Unreachable(reasons.join("; ")))
     }
 

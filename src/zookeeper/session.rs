@@ -19,8 +19,8 @@ use super::address::Credentials;
 use super::jute::{Fields, LENGTH, Packet, Stat};
 use super::{LARGEST, Over};
 
-/// How long a connection, and the greeting on it, may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection, and the greeting on it, may take. One lost SYN is sent again after a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The session timeout that is asked for; the server has bounds of its own.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
