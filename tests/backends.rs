@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     PushExpress,
     /// The same in Flask.
     PushFlask,
+    /// No app, but a script: what validators make of the schema of our configuration.
+    Schema,
 }
 
 /// What a kind is written for.
@@ -93,6 +95,7 @@ impl Kind {
             Kind::PushNode => "push-node",
             Kind::PushExpress => "push-express",
             Kind::PushFlask => "push-flask",
+            Kind::Schema => "schema",
         }
     }
 
@@ -111,7 +114,7 @@ impl Kind {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
             Kind::PushNode | Kind::PushExpress => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
-            Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
+            Kind::PushWechatpy | Kind::PushFlask | Kind::Schema => Platform::Python,
             Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
             Kind::SdkGo => Platform::Go,
         }
@@ -422,6 +425,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static SDK_EASYWECHAT: Once = Once::new();
     static PUSH_WXJAVA: Once = Once::new();
     static PUSH_NODE: Once = Once::new();
+    static SCHEMA: Once = Once::new();
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
@@ -433,6 +437,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::SdkEasyWechat => &SDK_EASYWECHAT,
         Kind::PushWxJava => &PUSH_WXJAVA,
         Kind::PushNode => &PUSH_NODE,
+        Kind::Schema => &SCHEMA,
     };
     installed
         .get_or_init(|| install(kind.dependencies()))

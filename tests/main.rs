@@ -7,6 +7,7 @@
 
 mod api_security;
 mod backends;
+mod cli_config;
 mod content_check;
 mod doctor;
 mod egress;
@@ -45,6 +46,7 @@ mod push_redis;
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
+mod reload;
 mod rig;
 mod sdks;
 mod sessions;

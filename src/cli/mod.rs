@@ -1,14 +1,17 @@
 //! The commands of the binary, one file each: every one parses its own arguments and ends in an exit code.
 
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod dev;
 pub mod doctor;
 pub mod errcode;
 pub mod explain;
+pub mod init;
 pub mod push;
 pub mod rid;
 pub mod run;
+pub mod schema;
 mod signals;
 pub mod sim;
 
@@ -42,6 +45,15 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Tell what a configuration comes to.
     Config(config::ConfigArgs),
+    /// Print a small configuration to start with, or write it to a file.
+    Init(init::InitArgs),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print what makes a shell complete the arguments of this command.
+    Completions {
+        /// The shell.
+        shell: completions::Shell,
+    },
     /// Simulate WeChat's servers.
     Sim(sim::SimArgs),
     /// Simulator, sidecar and a sample app in one process: everything to try, no WeChat account.
@@ -86,6 +98,9 @@ impl Command {
             } => check::check(&config, format, online),
             Self::Doctor(args) => doctor::run(&args),
             Self::Config(args) => config::run(args),
+            Self::Init(args) => init::run(&args),
+            Self::Schema => schema::schema(),
+            Self::Completions { shell } => completions::completions(shell),
             Self::Sim(args) => sim::run(args),
             Self::Dev(args) => dev::run(&args),
             Self::Explain(args) => explain::run(&args),

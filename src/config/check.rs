@@ -5,7 +5,7 @@
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
 mod media;
-mod push;
+pub(super) mod push;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -15,7 +15,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use toml::Spanned;
-use tracing::Level;
 use zeroize::Zeroizing;
 
 use super::api_security;
@@ -24,10 +23,11 @@ use super::files::Files;
 use super::raw::{self, Field, NumberOrText, Raw, Text, Texts};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
+use super::words;
 use super::{
     Admin, ApiSecurity, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint,
-    Errors, EscapedSlashes, Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode,
-    RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
+    Inbound, Listen, Log, OpenData, Outbound, Redis, RedisMode, RedisNode, Route, Session, Store,
+    Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::crypto::gcm::Gcm;
 use crate::crypto::signature::{PrivateKey, PublicKey};
@@ -44,10 +44,10 @@ const MAX_PAUSE: &str = "60s";
 const ACCESS_TTL: &str = "2h";
 const REFRESH_TTL: &str = "30d";
 
-const MOST_WORKERS: i64 = 256;
-const MOST_CONNECTIONS: i64 = 1_000_000;
-const MOST_REQUESTS: i64 = 1_000_000;
-const MOST_FAILURES: i64 = 1_000;
+pub(super) const MOST_WORKERS: i64 = 256;
+pub(super) const MOST_CONNECTIONS: i64 = 1_000_000;
+pub(super) const MOST_REQUESTS: i64 = 1_000_000;
+pub(super) const MOST_FAILURES: i64 = 1_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 const REDIS_PORT: u16 = 6379;
@@ -55,12 +55,6 @@ const SENTINEL_PORT: u16 = 26379;
 
 /// The least a session key may have, in bytes.
 const SHORTEST_KEY: usize = 16;
-
-const AUTH: &[(&str, Auth)] = &[
-    ("required", Auth::Required),
-    ("optional", Auth::Optional),
-    ("none", Auth::None),
-];
 
 const KNOWN_METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
@@ -181,7 +175,7 @@ impl Check<'_> {
             (raw.header.clone(), fault)
         });
         let prefix = self.text(&raw.prefix, PREFIX, values::prefix);
-        let auth = self.text(&raw.auth, "required", |text| one_of(text, AUTH));
+        let auth = self.text(&raw.auth, "required", |text| one_of(text, words::AUTH));
         let workers = self.workers(&raw.workers);
         let trusted_proxies = self.trusted_proxies(&raw.trusted_proxies);
         let proxy_protocol = self.value(&raw.proxy_protocol, || Ok(false), |on| Ok(*on));
@@ -214,11 +208,7 @@ impl Check<'_> {
         let drain_delay = self.text(&raw.drain_delay, "5s", values::duration_or_zero);
         let drain_timeout = self.text(&raw.drain_timeout, "25s", values::duration);
         let escaped_slashes = self.text(&raw.escaped_slashes, "reject", |text| {
-            let choices = [
-                ("reject", EscapedSlashes::Reject),
-                ("keep", EscapedSlashes::Keep),
-            ];
-            one_of(text, &choices)
+            one_of(text, words::ESCAPED_SLASHES)
         });
         let tls = match &raw.tls {
             None => Some(None),
@@ -327,12 +317,12 @@ impl Check<'_> {
         let methods = self.methods(&raw.methods);
         let login = self.value(&raw.login, || Ok(false), |login| Ok(*login));
         let open_data = self.value(&raw.open_data, || Ok(false), |on| Ok(*on));
-        let media = self.given(&raw.media, |text| one_of(text, &[("upload", ())]));
+        let media = self.given(&raw.media, |text| one_of(text, words::ROUTE_MEDIA));
         let text_check = match &raw.text_check {
             None => Some(None),
             Some(raw) => self.text_check(raw).map(Some),
         };
-        let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
+        let auth = self.given(&raw.auth, |text| one_of(text, words::AUTH));
         let timeout = self.given(&raw.timeout, values::duration);
         let body_limit = self.given(&raw.body_limit, values::size);
         let rate_limit = self.given(&raw.rate_limit, values::rate_limit);
@@ -471,9 +461,7 @@ impl Check<'_> {
         }
         let allow = self.list(&raw.allow, &["/**"], values::pattern);
         let deny = self.list(&raw.deny, &[], values::pattern);
-        let errors = self.text(&raw.errors, "raw", |text| {
-            one_of(text, &[("raw", Errors::Raw), ("problem", Errors::Problem)])
-        });
+        let errors = self.text(&raw.errors, "raw", |text| one_of(text, words::ERRORS));
         let timeout = self.text(&raw.timeout, "30s", values::duration);
         let body_limit = self.text(&raw.body_limit, "32MiB", values::size);
         let replay_limit = self.text(&raw.replay_limit, "1MiB", values::size);
@@ -650,8 +638,7 @@ impl Check<'_> {
     }
 
     fn store(&mut self, raw: &raw::Store) -> Option<Store> {
-        let kinds = [("memory", false), ("redis", true)];
-        let is_redis = self.text(&raw.kind, "memory", |text| one_of(text, &kinds));
+        let is_redis = self.text(&raw.kind, "memory", |text| one_of(text, words::STORES));
         let redis = self.redis(raw, is_redis == Some(true));
         if is_redis? {
             return self.read(store_in_redis(redis?), raw.kind.span());
@@ -685,17 +672,7 @@ impl Check<'_> {
             Ok(timeout)
         });
         let required = self.value(&raw.required, || Ok(false), |required| Ok(*required));
-        let modes = [
-            ("single", RedisMode::Single),
-            (
-                "sentinel",
-                RedisMode::Sentinel {
-                    master: String::new(),
-                },
-            ),
-            ("cluster", RedisMode::Cluster),
-        ];
-        let mode = self.text(&raw.mode, "single", |text| one_of(text, &modes));
+        let mode = self.text(&raw.mode, "single", |text| one_of(text, words::REDIS_MODES));
         let mode = self.master(raw, mode);
         let keys = SecretKeys {
             literal: ("url", &raw.url),
@@ -781,22 +758,8 @@ impl Check<'_> {
     }
 
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {
-        let format = self.text(&raw.format, "json", |text| {
-            one_of(
-                text,
-                &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
-            )
-        });
-        let level = self.text(&raw.level, "info", |text| {
-            let levels = [
-                ("trace", Level::TRACE),
-                ("debug", Level::DEBUG),
-                ("info", Level::INFO),
-                ("warn", Level::WARN),
-                ("error", Level::ERROR),
-            ];
-            one_of(text, &levels)
-        });
+        let format = self.text(&raw.format, "json", |text| one_of(text, words::LOG_FORMATS));
+        let level = self.text(&raw.level, "info", |text| one_of(text, words::LOG_LEVELS));
         let access = self.value(&raw.access, || Ok(false), |access| Ok(*access));
         Some(Log {
             format: format?,

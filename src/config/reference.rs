@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::raw::{Key, SECTIONS, Section};
 
 /// The file.
-pub(super) const TEXT: &str = include_str!("../../sidecar.toml");
+pub const TEXT: &str = include_str!("../../sidecar.toml");
 
 /// What the file says.
 pub(super) static REFERENCE: LazyLock<Reference> = LazyLock::new(|| Reference::read(TEXT));
