@@ -39,8 +39,10 @@ impl From<Framing> for BodyLength {
 /// Names that apps or their frameworks trust as if a proxy had set them, in folded form. A proxy that does not drop
 /// them lets clients choose their address, URL or method. `X-Forwarded-*` is dropped as a whole.
 const PROXY_NAMES: &[&[u8]] = &[
-    // As spelt they are handled by name; `Content_Length` would be a second length to an app that folds.
+    // As spelt they are handled by name; `Content_Length` would be a second length to an app that folds, and `Content_Type`
+    // another type than the one that we have gone by.
     b"content-length",
+    b"content-type",
     b"transfer-encoding",
     b"proxy-authorization",
     b"proxy-connection",
@@ -431,6 +433,8 @@ mod tests {
             "Proxy",
             "Client_IP",
             "Content_Length",
+            "Content_Type",
+            "CONTENT.TYPE",
             "transfer_encoding",
             "Proxy_Authorization",
         ] {

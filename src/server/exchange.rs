@@ -8,6 +8,7 @@ pub(super) mod open_data;
 pub(super) mod push;
 mod text_check;
 pub(super) mod uploads;
+pub(super) mod written;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
@@ -286,7 +287,7 @@ impl<'a> Exchange<'a> {
                 let request = asked();
                 let code = request
                     .code()
-                    .ok_or_else(|| bad_body("the parameter `code` is missing".to_owned()))?;
+                    .ok_or_else(|| bad_request("the parameter `code` is missing"))?;
                 Ok(sessions.login(parse_code(code)?).await?.to_answer())
             }
             Endpoint::SeedInfo => Box::pin(self.open(asked())).await,
@@ -321,14 +322,19 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
+        let looks_into = rule.text_check.is_some() || rule.open_data || rule.media_upload;
+        let written = match looks_into && self.head.framing != Framing::Empty {
+            true => Some(self.written()?),
+            false => None,
+        };
+        let written = written.as_ref();
         let checking = match &rule.text_check {
-            Some(check) => Some(Checking::of(check, &caller, path)?),
+            Some(check) => Some(Checking::of(check, &caller, path, written)?),
             None => None,
         };
-        let may_be_form = self.head.framing != Framing::Empty && buffered.is_none();
-        let form = match rule.media_upload && may_be_form {
-            true => uploads::form_boundary(self.head)?,
-            false => None,
+        let form = match written {
+            Some(written) if rule.media_upload && buffered.is_none() => written.boundary()?,
+            _ => None,
         };
         let mut passed = None;
         if let (Some(checking), None) = (&checking, &form) {
@@ -337,7 +343,10 @@ impl<'a> Exchange<'a> {
             let judged = self.check_texts(checking, limit, body, responder, &mut buffered);
             passed = Some(Box::pin(judged).await?);
         }
-        if rule.open_data && open_data::has_json_body(self.head)? {
+        if let Some(written) = written
+            && rule.open_data
+            && written.is_json()?
+        {
             let text = match buffered.take() {
                 Some(text) => text,
                 None => self.read_all(rule.body_limit, body, responder).await?,
@@ -347,7 +356,7 @@ impl<'a> Exchange<'a> {
             told.push(("X-WX-Open-Data", count.to_string()));
             buffered = Some(rewritten);
         }
-        if let Some(boundary) = &form {
+        if let Some(boundary) = form {
             let checking = checking.as_ref();
             let limit = rule.body_limit;
             let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
@@ -795,8 +804,8 @@ pub(super) fn parse_code(text: &str) -> Result<LoginCode, Error> {
 fn text_member(request: &[u8], name: &'static str) -> Result<String, Error> {
     match json_object(request)?.get_mut(name).map(Value::take) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(bad_body(format!("the member `{name}` must be a string"))),
-        None => Err(bad_body(format!("the member `{name}` is missing"))),
+        Some(_) => Err(bad_request(format!("the member `{name}` must be a string"))),
+        None => Err(bad_request(format!("the member `{name}` is missing"))),
     }
 }
 
@@ -808,19 +817,17 @@ fn wants_everywhere(request: &[u8]) -> Result<bool, Error> {
     match json_object(request)?.get("everywhere") {
         None => Ok(false),
         Some(Value::Bool(everywhere)) => Ok(*everywhere),
-        Some(_) => Err(bad_body(
-            "the member `everywhere` must be true or false".to_owned(),
-        )),
+        Some(_) => Err(bad_request("the member `everywhere` must be true or false")),
     }
 }
 
 fn json_object(request: &[u8]) -> Result<Value, Error> {
     match serde_json::from_slice(request) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        _ => Err(bad_body("the body must be a JSON object".to_owned())),
+        _ => Err(bad_request("the body must be a JSON object")),
     }
 }
 
-fn bad_body(detail: String) -> Error {
+fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::downstream(Kind::BadRequest, detail)
 }

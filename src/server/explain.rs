@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::exchange::{self, Proof, downloads, open_data, push, uploads};
+use super::exchange::written::Written;
+use super::exchange::{self, Proof, downloads, open_data, push};
 use super::router::{Action, Endpoint, Misfit, Router, Rule};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Auth, Config, Effective, Loaded, RateLimit};
@@ -359,7 +360,8 @@ impl Explanation {
     ) -> Result<Vec<(&'static str, String)>, Error> {
         let mut told = Vec::new();
         let has_body = head.framing != Framing::Empty;
-        if rule.open_data && open_data::has_json_body(head)? {
+        let written = Written::as_said_by(head)?;
+        if rule.open_data && has_body && written.is_json()? {
             told.push(("X-WX-Open-Data", "<how many pieces>".to_owned()));
         }
         if rule.open_data {
@@ -367,7 +369,7 @@ impl Explanation {
                 "open_data: what WeChat has encrypted in a JSON body is decrypted".to_owned(),
             );
         }
-        if rule.media_upload && has_body && !rule.login && uploads::form_boundary(head)?.is_some() {
+        if rule.media_upload && has_body && !rule.login && written.boundary()?.is_some() {
             told.push(("X-WX-Media", "<how many files>".to_owned()));
         }
         if rule.media_upload {

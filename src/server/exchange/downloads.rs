@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Caller, Exchange, with_tokens};
+use super::{Caller, Exchange, bad_request, with_tokens};
 use crate::answer::{Answer, reason};
 use crate::config::Auth;
 use crate::domain::MediaId;
@@ -351,10 +351,6 @@ fn ttl(text: &str, longest: Duration) -> Result<Duration, Error> {
             humantime::format_duration(longest)
         ))
     })
-}
-
-fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::downstream(Kind::BadRequest, detail)
 }
 
 fn cut_off(detail: &'static str) -> Error {

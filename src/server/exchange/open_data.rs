@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Caller, Exchange, Grant, only, parse_code, token_missing, with_tokens};
+use super::{Caller, Exchange, Grant, parse_code, token_missing, with_tokens};
 use crate::answer::Answer;
 use crate::domain::{CloudId, SessionKey};
 use crate::error::{Error, Kind};
 use crate::open_data::{self, Content, Number, Place, Request, Sealed, Wanted};
 use crate::resilience::Buffered;
 use crate::session::{Claims, Granted};
-use crate::wire::{Framing, Name, Reader, RequestHead, Responder};
+use crate::wire::{Name, Reader, Responder};
 
 /// The largest body with open data at our own endpoints. A month of step counts is some three kilobytes.
 pub(in crate::server) const BODY_LIMIT: u64 = 512 * 1024;
@@ -228,34 +228,6 @@ impl<'a> Exchange<'a> {
         self.limit_login()?;
         self.snapshot.sessions.login(parse_code(code)?).await
     }
-}
-
-/// Whether the body is one that open data may stand in. Others are passed on as they come, and the app is not told that
-/// anything was decrypted.
-pub(in crate::server) fn has_json_body(head: &RequestHead) -> Result<bool, Error> {
-    if head.framing == Framing::Empty {
-        return Ok(false);
-    }
-    let Some(kind) = only(head, Name::ContentType)? else {
-        return Ok(false);
-    };
-    let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
-    let kind = kind.trim_ascii().to_ascii_lowercase();
-    let is_json =
-        matches!(&kind[..], b"application/json" | b"text/json") || kind.ends_with(b"+json");
-    if is_json && is_encoded(head) {
-        let detail = "a body with open data must not be compressed on this route";
-        return Err(Error::downstream(Kind::UnsupportedMediaType, detail));
-    }
-    Ok(is_json)
-}
-
-pub(super) fn is_encoded(head: &RequestHead) -> bool {
-    head.fields.iter().any(|field| {
-        field.name.eq_ignore_ascii_case(b"content-encoding")
-            && !field.value.is_empty()
-            && !field.value.eq_ignore_ascii_case(b"identity")
-    })
 }
 
 impl Owner {
