@@ -135,6 +135,14 @@ impl Effective {
         toml
     }
 
+    /// Where the value of a key comes from, in a few words; of the section of this name, or the `nth` of them, from 0.
+    pub(crate) fn source_of(&self, section: &str, nth: usize, key: &str) -> Option<String> {
+        let mut sections = self.sections.iter().filter(|it| it.name == section);
+        let keys = sections.nth(nth)?.keys.as_ref()?;
+        let key = keys.iter().find(|it| it.name == key)?;
+        Some(self.source(&key.source))
+    }
+
     /// In the shape of the file, with `{"value", "source", "origin"}` for each key. What is not there is `null`.
     pub fn to_json(&self) -> Value {
         let mut root = Map::new();
