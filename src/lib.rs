@@ -51,4 +51,4 @@ mod wire;
 
 pub use config::Config;
 pub use error::Error;
-pub use server::Sidecar;
+pub use server::{Asked, Explanation, Sidecar};

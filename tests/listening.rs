@@ -97,7 +97,7 @@ fn a_port_is_handed_over_without_losing_a_request() {
 /// Whether a client that was answered before a drain is answered once more in it.
 fn is_heard_in_a_drain(app: &FakeApp) -> bool {
     let sidecar = sidecar_at("127.0.0.1:0", app, "");
-    let admin = sidecar.admin_addr().clone();
+    let admin = sidecar.admin_addr();
     let mut client = Client::connect(sidecar.inbound_addr());
     client.send(GET);
     assert_eq!(client.read_response(false).status, 200);

@@ -9,7 +9,9 @@ mod api_security;
 mod backends;
 mod cli_config;
 mod content_check;
+mod doctor;
 mod egress;
+mod explain;
 mod fake_app;
 mod floors;
 mod forwarding;
@@ -44,6 +46,7 @@ mod push_redis;
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
+mod reload;
 mod rig;
 mod sdks;
 mod sessions;

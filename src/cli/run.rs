@@ -31,7 +31,7 @@ pub fn run(path: &Path) -> ExitCode {
     log_panics();
     serve(|| {
         let sidecar = Sidecar::start(loaded.config).map_err(|error| error.to_string())?;
-        sidecar.follow(source, loaded.inputs);
+        sidecar.follow(source, loaded.inputs, &loaded.effective);
         Ok(sidecar)
     })
 }

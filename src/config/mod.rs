@@ -654,6 +654,37 @@ impl fmt::Display for Listen {
     }
 }
 
+/// As it is configured.
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "http://{}", HostPort(host, *port)),
+            Self::H2c { host, port } => write!(f, "h2c://{}", HostPort(host, *port)),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// As it is configured, with its port.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", HostPort(&self.host, self.port))
+    }
+}
+
+/// A host and a port, as a URL has them.
+struct HostPort<'a>(&'a str, u16);
+
+impl fmt::Display for HostPort<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.contains(':') {
+            true => write!(f, "[{}]:{}", self.0, self.1),
+            false => write!(f, "{}:{}", self.0, self.1),
+        }
+    }
+}
+
 /// So that it can be connected to; a Unix socket cannot be, in this way.
 impl ToSocketAddrs for Listen {
     type Iter = std::option::IntoIter<SocketAddr>;

@@ -964,6 +964,14 @@ mod tests {
                 "scene = 2\nfield = [\"a\", \".b\"]",
                 "12:15 error: this is not the name of a field",
             ),
+            (
+                "scene = 2\nfield = \"1\"",
+                "12:9 error: this is not the name of a field",
+            ),
+            (
+                "scene = 2\nfield = \"[0][]\"",
+                "12:9 error: this is not the name of a field",
+            ),
             ("scene = 2\nfield = 7", "12:9 error: "),
             (
                 "scene = 2\nfield = ['a','b','c','d','e','f','g','h','i']",

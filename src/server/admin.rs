@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use super::drain::Phase;
 use super::follow::NotReloaded;
 use super::reload::Assembly;
+use crate::config::Effective;
 use crate::net::Bound;
 
 /// What there is to ask for.
@@ -137,6 +138,7 @@ impl Admin {
         let page = json!({
             "in_use_since": status.since.as_secs(),
             "refused": refused,
+            "config": status.effective.as_ref().map(Effective::to_json),
         });
         let mut response = text(StatusCode::OK, format!("{page:#}\n"));
         let kind = header::HeaderValue::from_static("application/json");

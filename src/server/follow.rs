@@ -116,7 +116,8 @@ impl Follower {
                 if !loaded.warnings.is_empty() {
                     tracing::warn!(report = %loaded.warnings, "the new configuration has warnings");
                 }
-                Ok(self.assembly.reload(loaded.config)?)
+                let effective = Some(loaded.effective);
+                Ok(self.assembly.reload(loaded.config, effective)?)
             }
         }
     }

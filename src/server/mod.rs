@@ -8,6 +8,7 @@ mod arrival;
 mod connections;
 mod drain;
 mod exchange;
+mod explain;
 mod follow;
 mod http2;
 mod outbound;
@@ -30,7 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::{Config, Inputs, Listen};
+use crate::config::{Config, Effective, Inputs, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
 use crate::net::Bound;
@@ -48,6 +49,7 @@ use reload::{Assembly, Doors, InboxOptions, Places, Status};
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
 
+pub use explain::{Asked, Explanation};
 pub use follow::NotReloaded;
 pub use reload::ReloadError;
 
@@ -231,6 +233,7 @@ impl Sidecar {
             inbox: Mutex::new(inbox_options),
             status: ArcSwap::from_pointee(Status {
                 since,
+                effective: None,
                 refused: None,
             }),
             asks: OnceLock::new(),
@@ -278,15 +281,20 @@ impl Sidecar {
     /// # Errors
     /// If something changes that cannot, or a new listener cannot be bound. Then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
-        self.assembly.reload(config)
+        self.assembly.reload(config, None)
     }
 
-    /// From now on it changes with its source, of which `inputs` were read for the configuration it has. Only the first
-    /// source is followed.
-    pub fn follow(&self, source: Source, inputs: Inputs) {
+    /// From now on it changes with its source, of which `inputs` were read for the configuration it has, which is
+    /// `effective`. Only the first source is followed.
+    pub fn follow(&self, source: Source, inputs: Inputs, effective: &Effective) {
         let (asks, asked) = mpsc::unbounded_channel();
         if self.assembly.asks.set(asks).is_ok() {
             let assembly = Arc::clone(&self.assembly);
+            assembly.status.rcu(|status| Status {
+                since: status.since,
+                effective: Some(effective.clone()),
+                refused: status.refused.clone(),
+            });
             self.control_runtime
                 .spawn(follow::follow(assembly, source, inputs, asked));
         }

@@ -17,7 +17,7 @@ use super::drain::Phase;
 use super::follow::{Ask, NotReloaded};
 use super::snapshot::{Shared, Snapshot};
 use crate::clock::Timestamp;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Effective, Listen};
 use crate::net::Bound;
 use crate::push::Bus;
 use crate::resilience::lock;
@@ -75,6 +75,8 @@ pub(super) struct Assembly {
 pub(super) struct Status {
     /// When the configuration that is in use came into use.
     pub(super) since: Timestamp,
+    /// What it says of each key, if it came as a text.
+    pub(super) effective: Option<Effective>,
     /// Why a later one is not.
     pub(super) refused: Option<(Timestamp, String)>,
 }
@@ -125,13 +127,20 @@ impl InboxOptions {
 
 impl Assembly {
     /// Changes to another configuration, or says why not.
-    pub(super) fn reload(&self, config: Config) -> Result<(), ReloadError> {
+    pub(super) fn reload(
+        &self,
+        config: Config,
+        effective: Option<Effective>,
+    ) -> Result<(), ReloadError> {
         match self.change(config) {
             Ok(()) => {
                 let since = self.state.clock.now();
                 self.metrics.config_loaded(true, since);
-                let refused = None;
-                self.status.store(Arc::new(Status { since, refused }));
+                self.status.store(Arc::new(Status {
+                    since,
+                    effective,
+                    refused: None,
+                }));
                 Ok(())
             }
             Err(error) => {
@@ -145,8 +154,10 @@ impl Assembly {
     pub(super) fn refused(&self, why: &dyn fmt::Display) {
         let now = self.state.clock.now();
         self.metrics.config_loaded(false, now);
+        let before = self.status.load();
         self.status.store(Arc::new(Status {
-            since: self.status.load().since,
+            since: before.since,
+            effective: before.effective.clone(),
             refused: Some((now, why.to_string())),
         }));
     }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::router::Router;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
@@ -110,10 +110,7 @@ impl Snapshot {
             &shared.wechat,
             Arc::clone(metrics),
         ));
-        let app_lines = format!(
-            "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
-            config.app.appid, config.app.env
-        );
+        let app_lines = app_lines(&config.app);
         let bus = match (&config.push, shared.bus.get()) {
             (Some(push), Some(bus)) => {
                 bus.configure(push, &config);
@@ -155,7 +152,7 @@ impl Snapshot {
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,
             },
-            app_lines: app_lines.into_bytes(),
+            app_lines,
             login_limiter: config
                 .inbound
                 .login_rate_limit
@@ -165,6 +162,15 @@ impl Snapshot {
             config,
         }
     }
+}
+
+/// The identity lines that are the same for all users.
+pub(super) fn app_lines(app: &config::App) -> Vec<u8> {
+    format!(
+        "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
+        app.appid, app.env
+    )
+    .into_bytes()
 }
 
 /// Adds to WeChat's judgement of an upload which medium that is.

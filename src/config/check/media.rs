@@ -224,9 +224,11 @@ fn host_pattern(text: &str) -> Result<String, Fault> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Names of members from the outside in, with dots between them.
+/// Names of members from the outside in, with dots between them. The places of elements are no names.
 fn field_path(text: &str) -> Result<String, Fault> {
-    if text.len() > LONGEST_FIELD || text.split('.').any(str::is_empty) {
+    let is_name = |part: &str| part.bytes().any(|b| !b.is_ascii_digit());
+    let has_name = text.split(['.', '[', ']']).any(is_name);
+    if text.len() > LONGEST_FIELD || text.split('.').any(str::is_empty) || !has_name {
         return Err(Fault::new("this is not the name of a field")
             .help("write it like \"content\", or \"post.title\" for a member of `post`"));
     }
