@@ -35,12 +35,12 @@ dev: cargo ## Simulator, sidecar and a sample app, no WeChat account; ARGS="--up
 	cargo run --locked --bin wx-sidecar -- dev $(ARGS)
 
 .PHONY: test
-test: cargo test-tools ## All tests; installs Node, Python, Java, Go and Redis with apt if they are missing
+test: cargo test-tools ## All tests; installs Node, Python, Java, Go, Redis and ZooKeeper with apt if they are missing
 	rm -rf $(TARGET)/test-output
 	cargo test --locked --no-fail-fast
 
-# The tests stand real apps behind the sidecar, real SDKs before its outbound side, and real Redis servers beside it. What
-# the SDK in Go asks for is as old as Debian's Go.
+# The tests stand real apps behind the sidecar, real SDKs before its outbound side, and real Redis and ZooKeeper servers
+# beside it. What the SDK in Go asks for is as old as Debian's Go.
 .PHONY: test-tools
 test-tools:
 	@set -e; missing=; \
@@ -54,6 +54,7 @@ test-tools:
 	command -v go >/dev/null || missing+=" golang-go"; \
 	command -v redis-server >/dev/null || missing+=" redis-server"; \
 	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
+	[ -e /usr/share/java/zookeeper.jar ] || missing+=" zookeeper"; \
 	$(install)
 
 .PHONY: ledger

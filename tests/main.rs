@@ -57,3 +57,5 @@ mod upgrade;
 mod wechat_calls;
 mod wechat_errors;
 mod wire;
+mod zookeeper;
+mod zookeeper_server;
