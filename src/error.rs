@@ -630,8 +630,8 @@ impl Error {
             .map_or(self.0.kind.row().retryable, |fault| fault.meaning.retryable)
     }
 
-    /// A hint in English is better than none.
-    fn hint(&self, language: Language) -> Option<&str> {
+    /// What to do about it; a hint in English is better than none.
+    pub(crate) fn hint(&self, language: Language) -> Option<&str> {
         let zh = self
             .0
             .hint_zh
@@ -640,7 +640,8 @@ impl Error {
         zh.or(self.0.hint.as_deref())
     }
 
-    fn detail(&self, language: Language) -> &str {
+    /// What about this request, for its sender.
+    pub(crate) fn detail(&self, language: Language) -> &str {
         match (&self.0.wechat, language) {
             (Some(fault), Language::Chinese) => fault.meaning.zh,
             _ => &self.0.detail,

@@ -9,7 +9,7 @@
 //! | 9 | [`cli`]: one file per command |
 //! | 8 | [`server`]: the assembly; `exchange.rs` is THE request; [`sim`]: WeChat's servers, simulated, on floors 0 to 2 only; `fuzzing`: what holds for any bytes, in tests only |
 //! | 7 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat), `push` (what WeChat sends of itself), `media` (files to WeChat and from there), `content_check` (WeChat's judgement of texts and media) |
-//! | 6 | [`gateway`]: calling WeChat |
+//! | 6 | [`gateway`]: calling WeChat; [`source`]: where the configuration comes from, and when it has changed |
 //! | 5 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics; `redis_link`: the connection to Redis; [`zookeeper`]: a configuration in ZooKeeper |
 //! | 4 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; `files`: files beside the work of a thread; [`telemetry`]: metrics, logs, ids; [`error`] |
 //! | 3 | [`config`] |
@@ -44,6 +44,7 @@ pub mod secret;
 pub mod server;
 mod session;
 pub mod sim;
+pub mod source;
 pub mod telemetry;
 pub mod wechat;
 mod wire;
@@ -51,4 +52,4 @@ pub mod zookeeper;
 
 pub use config::Config;
 pub use error::Error;
-pub use server::Sidecar;
+pub use server::{Asked, Explanation, Sidecar};

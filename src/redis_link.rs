@@ -400,6 +400,45 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A Redis that answers, and what becomes of what is written to it.
+pub(crate) struct Examined {
+    /// `maxmemory-policy`, if it says; a Cluster has one for each node.
+    pub(crate) policy: Option<String>,
+    /// Whether its memory has a limit, at which that policy holds.
+    pub(crate) is_limited: bool,
+}
+
+/// Connects, asks whether anybody is there and what the memory's policy is; why not, if it cannot be used.
+pub(crate) async fn examine(redis: &Redis) -> Result<Examined, Cow<'static, str>> {
+    let told = |error: RedisError| reason(&error);
+    let asked = async {
+        let mut connection = Link::new(redis)
+            .connect(redis.timeout)
+            .await
+            .map_err(told)?;
+        redis::cmd("PING")
+            .exec_async(&mut connection)
+            .await
+            .map_err(told)?;
+        let mut memory = redis::cmd("INFO");
+        memory.arg("memory");
+        // Users may have no right to ask, and nodes of a Cluster answer each for itself.
+        let answer: RedisResult<String> = memory.query_async(&mut connection).await;
+        Ok::<_, Cow<'static, str>>(answer.unwrap_or_default())
+    };
+    let memory = timeout(CONNECT_TIMEOUT + 3 * redis.timeout, asked)
+        .await
+        .map_err(|_| Cow::from("no answer in time"))??;
+    let says = |name: &str| {
+        let mut lines = memory.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    };
+    Ok(Examined {
+        policy: says("maxmemory_policy").map(str::to_owned),
+        is_limited: says("maxmemory").is_some_and(|limit| limit != "0"),
+    })
+}
+
 /// What an error is called in the log and on `/readyz`: Redis' own word for it, or what the system says. Never what else
 /// Redis says, which may be anything.
 pub(crate) fn reason(error: &RedisError) -> Cow<'static, str> {

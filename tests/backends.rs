@@ -13,7 +13,6 @@
 use crate::http_client::{Client, Response, chunked};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -65,6 +64,8 @@ pub(crate) enum Kind {
     PushExpress,
     /// The same in Flask.
     PushFlask,
+    /// No app, but a script: what validators make of the schema of our configuration.
+    Schema,
 }
 
 /// What a kind is written for.
@@ -94,6 +95,7 @@ impl Kind {
             Kind::PushNode => "push-node",
             Kind::PushExpress => "push-express",
             Kind::PushFlask => "push-flask",
+            Kind::Schema => "schema",
         }
     }
 
@@ -112,7 +114,7 @@ impl Kind {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
             Kind::PushNode | Kind::PushExpress => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
-            Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
+            Kind::PushWechatpy | Kind::PushFlask | Kind::Schema => Platform::Python,
             Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
             Kind::SdkGo => Platform::Go,
         }
@@ -423,6 +425,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static SDK_EASYWECHAT: Once = Once::new();
     static PUSH_WXJAVA: Once = Once::new();
     static PUSH_NODE: Once = Once::new();
+    static SCHEMA: Once = Once::new();
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
@@ -434,6 +437,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::SdkEasyWechat => &SDK_EASYWECHAT,
         Kind::PushWxJava => &PUSH_WXJAVA,
         Kind::PushNode => &PUSH_NODE,
+        Kind::Schema => &SCHEMA,
     };
     installed
         .get_or_init(|| install(kind.dependencies()))
@@ -621,10 +625,7 @@ pub(crate) fn download(length: usize) -> Vec<u8> {
 /// As `/api/upload` and `/api/form` write it.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("write to a string");
-        hex
-    })
+    wx_sidecar::crypto::hex(digest.as_ref())
 }
 
 /// A form for `/api/form`, with its Content-Type: text fields, then a file in the field `file`.

@@ -391,7 +391,7 @@ fn a_sidecar_logs_users_in_at_a_simulator_behind_the_proxy() {
     let proxy = Proxy::guarded();
     let rig = Rig::new(NO_APP);
     let with_proxy = format!("[wechat]\n{}", proxy.line_with_password());
-    let config = rig.config().replace("[wechat]\n", &with_proxy);
+    let config = rig.config_with("[wechat]\n", &with_proxy);
     let sidecar = rig::start(&config, &rig.clock);
     let body = serde_json::json!({ "code": rig.code("alice") }).to_string();
     let answer = crate::http_client::Client::connect(sidecar.inbound_addr()).request(

@@ -28,7 +28,7 @@ fn open_with(upstream: &str, inbound: &str) -> Rig {
 
 /// A sidecar with one worker, which has one connection to the app.
 fn of_one_worker(rig: &Rig) -> Sidecar {
-    let config = rig.config().replace("workers = 2", "workers = 1");
+    let config = rig.config_with("workers = 2", "workers = 1");
     start(&config, &rig.clock)
 }
 
@@ -155,7 +155,7 @@ fn requests_of_a_worker_share_one_connection() {
     let rig = open(&app.url());
     let sidecar = of_one_worker(&rig);
     run(async {
-        let addr = sidecar.inbound_addr();
+        let addr = &sidecar.inbound_addr();
         let (a, b) = (Client::connect(addr).await, Client::connect(addr).await);
         for n in 0..50 {
             let path = format!("/{n}");
@@ -187,7 +187,7 @@ fn a_client_that_does_not_read_does_not_hold_up_the_answers_of_others() {
     let rig = open(&app.url());
     let sidecar = of_one_worker(&rig);
     run(async {
-        let addr = sidecar.inbound_addr();
+        let addr = &sidecar.inbound_addr();
         let idle = Client::connect(addr).await;
         let mut unread = Vec::new();
         for _ in 0..40 {

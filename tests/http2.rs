@@ -582,7 +582,7 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
     });
     let rig = open(&app);
     let sidecar = rig.replica();
-    let addr = sidecar.inbound_addr().clone();
+    let addr = sidecar.inbound_addr();
     run(async {
         let client = Client::connect(&addr).await;
         let idle = Client::connect(&addr).await;

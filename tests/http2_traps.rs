@@ -738,7 +738,7 @@ fn streams_of_many_users_on_one_connection_are_never_mixed_up() {
     let users: Vec<_> = (0..50)
         .map(|user| rig.login(&format!("user {user}")))
         .collect();
-    let addr = rig.sidecar().inbound_addr();
+    let addr = &rig.sidecar().inbound_addr();
     thread::scope(|scope| {
         for connection in 0..4_usize {
             let users = &users;

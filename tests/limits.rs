@@ -93,11 +93,6 @@ impl Limited {
         assert!(back, "{} descriptors", self.descriptors_now());
     }
 
-    fn proc(&self, file: &str) -> String {
-        let path = format!("/proc/{}/{file}", self.run.process.id());
-        fs::read_to_string(path).expect("the sidecar lives")
-    }
-
     fn descriptors_now(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.run.process.id());
         fs::read_dir(folder).expect("the sidecar lives").count()
@@ -105,17 +100,12 @@ impl Limited {
 
     /// Resident memory in KiB.
     pub(crate) fn memory(&self) -> usize {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number
-            .and_then(|number| number.parse().ok())
-            .expect("a number")
+        self.run.process.memory("VmRSS")
     }
 
     /// Processor time used so far, in ticks of a hundredth of a second.
     fn ticks(&self) -> u64 {
-        let stat = self.proc("stat");
+        let stat = self.run.process.proc("stat");
         let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
         let fields: Vec<_> = fields.split_whitespace().collect();
         let number = |index: usize| fields[index].parse::<u64>().expect("a number");

@@ -13,7 +13,7 @@ use wx_sidecar::{Config, Sidecar};
 
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, PATIENCE};
-use crate::rig::{START, configuration, start};
+use crate::rig::{START, configuration, replaced, start};
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
 
@@ -97,7 +97,7 @@ fn a_port_is_handed_over_without_losing_a_request() {
 /// Whether a client that was answered before a drain is answered once more in it.
 fn is_heard_in_a_drain(app: &FakeApp) -> bool {
     let sidecar = sidecar_at("127.0.0.1:0", app, "");
-    let admin = sidecar.admin_addr().clone();
+    let admin = sidecar.admin_addr();
     let mut client = Client::connect(sidecar.inbound_addr());
     client.send(GET);
     assert_eq!(client.read_response(false).status, 200);
@@ -204,7 +204,8 @@ fn the_admin_side_listens_on_a_unix_socket_too() {
     let app = FakeApp::agreeable();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("admin.sock");
-    let config = config_at("127.0.0.1:0", &app, "").replace(
+    let config = replaced(
+        &config_at("127.0.0.1:0", &app, ""),
         "[admin]\nlisten = \"127.0.0.1:0\"",
         &format!("[admin]\nlisten = \"unix:{}\"", path.display()),
     );

@@ -7,8 +7,11 @@
 
 mod api_security;
 mod backends;
+mod cli_config;
 mod content_check;
+mod doctor;
 mod egress;
+mod explain;
 mod fake_app;
 mod floors;
 mod forwarding;
@@ -22,6 +25,7 @@ mod large_bodies;
 mod limits;
 mod listening;
 mod main_job;
+mod media;
 mod media_accel;
 mod media_cache;
 mod media_download;
@@ -42,6 +46,7 @@ mod push_redis;
 mod redis_server;
 #[cfg(feature = "redis")]
 mod redis_store;
+mod reload;
 mod rig;
 mod sdks;
 mod sessions;

@@ -7,7 +7,7 @@ use crate::fake_app::{FakeApp, Request};
 use crate::h2_peer::{H2App, send};
 use crate::http_client::Response;
 use crate::http2_client::{End, Http2Client};
-use crate::media_download::{picture, upload};
+use crate::media::{Gallery, picture, upload};
 use crate::rig::{Rig, Session};
 
 /// An app that answers each path by what a test has told it.
@@ -22,10 +22,6 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        Self::with("")
-    }
-
-    fn with(sections: &str) -> Self {
         let answers = Arc::<Mutex<HashMap<String, Vec<u8>>>>::default();
         let known = Arc::clone(&answers);
         let answer = move |request: &Request| {
@@ -37,16 +33,13 @@ impl Stage {
                 connection.write(&answer(&request));
             }
         });
-        let rig = Rig::with(&app.url(), "auth = \"optional\"", sections);
-        let session = rig.login("alice");
-        let picture = picture(100_000);
-        let id = upload(&rig, "image", "a.png", &picture);
+        let gallery = Gallery::before(&app.url(), "auth = \"optional\"", "");
         Self {
-            rig,
+            rig: gallery.rig,
             app,
-            session,
-            picture,
-            id,
+            session: gallery.session,
+            picture: gallery.picture,
+            id: gallery.id,
             answers,
         }
     }
@@ -309,12 +302,7 @@ fn what_cannot_be_had_is_told_in_place_of_the_answer() {
         "",
     );
     let answer = stage.get("/unknown", &[]);
-    assert!(answer.status >= 400);
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/problem+json")
-    );
-    assert_eq!(answer.json()["errcode"], 40007);
+    assert_eq!(answer.problem(404, "wechat-refused")["errcode"], 40007);
     assert_eq!(answer.header("set-cookie"), None);
 }
 

@@ -2,81 +2,28 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::json;
 
-use crate::fake_app::{Connection, FakeApp, Signal};
+use crate::fake_app::{FakeApp, Signal};
 use crate::http_client::{Client, Response, chunked};
 use crate::http2_client::{End, Http2Client};
+use crate::media::{
+    GET, Gallery, HIT, MIB, NO_APP, Stage, answer, ask, asked, begin_framed, film, is_kept,
+    only_disk, picture, upload, wechat,
+};
 use crate::patience::eventually;
-use crate::rig::{APPID, Rig, Session, canary};
+use crate::rig::{APPID, Rig, Session};
 use crate::tls::{Authority, write_pair};
 
-const NO_APP: &str = "http://127.0.0.1:9";
 const HOUR: Duration = Duration::from_secs(3600);
-const BOUNDARY: &str = "a-boundary";
 
-/// A picture, as far as its beginning tells.
-pub(crate) fn picture(length: usize) -> Vec<u8> {
-    let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
-    bytes.extend((bytes.len()..length).map(|at| (at % 251) as u8));
-    bytes
-}
-
-/// Uploads a file as the app does; its media_id.
-pub(crate) fn upload(rig: &Rig, kind: &str, filename: &str, data: &[u8]) -> String {
-    let head = format!(
-        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"media\"; filename=\"{filename}\"\r\n\
-         Content-Type: application/octet-stream\r\n\r\n"
-    );
-    let end = format!("\r\n--{BOUNDARY}--\r\n");
-    let form = [head.as_bytes(), data, end.as_bytes()].concat();
-    let answer = rig.call(
-        "POST",
-        &format!("/cgi-bin/media/upload?type={kind}"),
-        &[(
-            "Content-Type",
-            &format!("multipart/form-data; boundary={BOUNDARY}"),
-        )],
-        &form,
-    );
-    let told = answer.json();
-    let id = told["media_id"].as_str();
-    id.unwrap_or_else(|| panic!("no media_id: {told}"))
-        .to_owned()
-}
-
-/// A sidecar, a user, and a picture of 100,000 bytes that WeChat has.
-struct Stage {
-    rig: Rig,
-    session: Session,
-    picture: Vec<u8>,
-    path: String,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self::with("", "")
-    }
-
-    fn with(inbound: &str, sections: &str) -> Self {
-        let rig = Rig::with(NO_APP, inbound, sections);
-        let session = rig.login("alice");
-        let picture = picture(100_000);
-        let id = upload(&rig, "image", "a.png", &picture);
-        Self {
-            rig,
-            session,
-            picture,
-            path: format!("/wx/media/{id}"),
-        }
-    }
-
+impl Gallery {
     fn get(&self, headers: &[(&str, &str)]) -> Response {
         self.ask(&mut self.rig.client(), "GET", headers)
     }
@@ -90,12 +37,11 @@ impl Stage {
 
 #[test]
 fn a_medium_comes_as_it_went_and_says_what_it_is() {
-    let stage = Stage::new();
+    let stage = Gallery::new();
     let answer = stage.get(&[]);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.body == stage.picture, "the picture was changed");
-    let id = stage.path.rsplit('/').next().unwrap();
-    let disposition = format!("inline; filename=\"{id}.png\"");
+    let disposition = format!("inline; filename=\"{}.png\"", stage.id);
     for (name, value) in [
         ("content-type", Some("image/png")),
         ("content-length", Some("100000")),
@@ -125,7 +71,7 @@ fn a_medium_comes_as_it_went_and_says_what_it_is() {
     assert_eq!(again.header("age"), Some("3600"));
     let rule = again.header("cache-control");
     assert_eq!(rule, Some("private, max-age=259200, immutable"));
-    assert_eq!(again.header("cache-status"), Some("wx-sidecar; hit"));
+    assert_eq!(again.header("cache-status"), Some(HIT));
 }
 
 /// Header fields of a request.
@@ -133,9 +79,13 @@ type Lines<'a> = &'a [(&'a str, &'a str)];
 /// What a request gets: status, the bytes, `Content-Range`, `Content-Length`.
 type Told<'a> = (u16, &'a [u8], Option<&'a str>, Option<&'a str>);
 
-fn one_connection_carries_all(stage: &Stage) {
+fn one_connection_carries_all(stage: &Gallery) {
     let whole = &stage.picture[..];
-    let etag = stage.get(&[]).header("etag").unwrap().to_owned();
+    let first = stage.get(&[]);
+    let told = first.header("cache-status");
+    assert_eq!(told, Some("wx-sidecar; fwd=miss; stored"));
+    let etag = first.header("etag").unwrap().to_owned();
+    is_kept(|| stage.get(&[]));
     let weak = format!("W/{etag}");
     let mut client = stage.rig.client();
     let cases: &[(&str, Lines<'_>, Told<'_>)] = &[
@@ -198,6 +148,7 @@ fn one_connection_carries_all(stage: &Stage) {
         assert_eq!(answer.header("content-range"), *range, "{case}");
         assert_eq!(answer.header("content-length"), *length, "{case}");
         assert_eq!(answer.header("etag"), Some(&*etag), "{case}");
+        assert_eq!(answer.header("cache-status"), Some(HIT), "{case}");
     }
     let refusal = stage.ask(&mut client, "GET", &[("Range", "bytes=100000-")]);
     refusal.problem(416, "range-not-satisfiable");
@@ -206,36 +157,24 @@ fn one_connection_carries_all(stage: &Stage) {
     refusal.problem(412, "precondition-failed");
     assert!(stage.ask(&mut client, "GET", &[]).body == whole);
     assert!(client.is_quiet(), "the connection lives on");
+    assert_eq!(stage.rig.sim.calls(GET), 1);
 }
 
 #[test]
 fn parts_conditions_and_refusals_leave_the_connection_as_it_was() {
-    one_connection_carries_all(&Stage::new());
+    one_connection_carries_all(&Gallery::new());
 }
 
 #[test]
 fn a_medium_on_the_disk_is_sent_as_one_in_memory_is() {
     let directory = tempfile::tempdir().unwrap();
-    let media = format!(
-        "[media]\nmemory_cache_size = \"none\"\ncache_dir = \"{}\"\n",
-        directory.path().display()
-    );
-    one_connection_carries_all(&Stage::with("", &media));
-}
-
-#[test]
-fn a_medium_that_nobody_keeps_is_fetched_each_time() {
-    let stage = Stage::with("", "[media]\nmemory_cache_size = \"none\"\n");
-    for _ in 0..2 {
-        let answer = stage.get(&[]);
-        assert!(answer.body == stage.picture);
-        assert_eq!(answer.header("cache-status"), Some("wx-sidecar; fwd=miss"));
-    }
+    let media = only_disk(directory.path());
+    one_connection_carries_all(&Gallery::with(&format!("[media]\n{media}\n")));
 }
 
 #[test]
 fn a_token_is_needed_and_a_code_brings_some() {
-    let stage = Stage::new();
+    let stage = Gallery::new();
     let stranger = stage.rig.request("GET", &stage.path, &[], b"");
     stranger.problem(401, "token-missing");
     let code = stage.rig.code("bob");
@@ -251,19 +190,15 @@ fn a_token_is_needed_and_a_code_brings_some() {
 
 #[test]
 fn what_is_no_medium_is_told_and_not_served() {
-    let stage = Stage::new();
+    let stage = Gallery::new();
     let get = |path: &str| stage.rig.get_as(&stage.session, path);
     get("/wx/media/a.b").problem(400, "bad-request");
     get(&format!("/wx/media/{}", "a".repeat(257))).problem(400, "bad-request");
     let unknown = get("/wx/media/nothing-by-this-name");
-    assert!(unknown.status >= 400, "{}", unknown.status);
-    assert_eq!(unknown.json()["errcode"], 40007);
-    let other = format!(
-        "/wx/media/wx0000000000000000/download/{}",
-        &stage.path[10..]
-    );
+    assert_eq!(unknown.problem(404, "wechat-refused")["errcode"], 40007);
+    let other = format!("/wx/media/wx0000000000000000/download/{}", stage.id);
     get(&other).problem(404, "not-found");
-    let seed = format!("/wx/media/{APPID}/download/{}", &stage.path[10..]);
+    let seed = format!("/wx/media/{APPID}/download/{}", stage.id);
     assert!(get(&seed).body == stage.picture);
 }
 
@@ -278,7 +213,7 @@ fn without_media_there_are_none() {
 
 #[test]
 fn the_client_names_the_file_it_saves() {
-    let stage = Stage::new();
+    let stage = Gallery::new();
     for (name, disposition) in [
         ("a.png", "attachment; filename=\"a.png\""),
         (
@@ -303,7 +238,7 @@ fn the_client_names_the_file_it_saves() {
 
 #[test]
 fn over_http2_it_is_the_same() {
-    let stage = Stage::new();
+    let stage = Gallery::new();
     let etag = stage.get(&[]).header("etag").unwrap().to_owned();
     let mut client = Http2Client::connect(stage.rig.sidecar().inbound_addr());
     let bearer = stage.session.bearer();
@@ -339,8 +274,8 @@ fn over_tls_it_is_the_same() {
     std::fs::create_dir(&cache).unwrap();
     let sections = format!(
         "[inbound.tls]\ncert_file = \"{at}/cert.pem\"\nkey_file = \"{at}/key.pem\"\n\
-         [media]\nmemory_cache_size = \"none\"\ncache_dir = \"{}\"\n",
-        cache.display()
+         [media]\n{}\n",
+        only_disk(&cache)
     );
     let rig = Rig::with(NO_APP, "", &sections);
     let picture = picture(1_500_000);
@@ -375,57 +310,19 @@ fn over_tls_it_is_the_same() {
     ));
     let session = Session::of(&serde_json::from_slice(&body).unwrap());
     let bearer = session.bearer();
-    // First as it comes from WeChat, then from the disk.
-    for range in ["0-", "0-", "1000000-1400000"] {
+    let mut part = |range: &str, bytes: &[u8]| {
         let (head, body) = ask(format!(
             "GET /wx/media/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nRange: bytes={range}\r\n\r\n"
         ));
         assert!(head.starts_with("HTTP/1.1 206 "), "{head}");
-        let expected = match range {
-            "0-" => &picture[..],
-            _ => &picture[1_000_000..=1_400_000],
-        };
-        assert!(body == expected, "{range}");
-    }
-}
-
-/// A WeChat that gives out tokens and answers all else by a script of its own.
-pub(crate) fn wechat(script: impl Fn(&mut Connection, &str) + Send + Sync + 'static) -> FakeApp {
-    FakeApp::start(move |connection| {
-        while let Some(request) = connection.read_request().filter(|it| it.complete) {
-            let target = request.target().to_owned();
-            if target.starts_with("/cgi-bin/stable_token") {
-                let token = "92_wechats-own-token-for-media";
-                canary(token);
-                let body = json!({ "access_token": token, "expires_in": 7200 }).to_string();
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-                let length = body.len();
-                connection
-                    .write(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes());
-            } else if target.starts_with("/sns/jscode2session") {
-                let body =
-                    "{\"openid\":\"o_media_reader\",\"session_key\":\"AAAAAAAAAAAAAAAAAAAAAA==\"}";
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n";
-                let length = body.len();
-                connection
-                    .write(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes());
-            } else {
-                script(connection, &target);
-            }
-        }
-    })
-}
-
-/// A sidecar whose WeChat is a script, and a user of it.
-fn at(wechat: &FakeApp, inbound: &str, media: &str) -> (Rig, Session) {
-    let sections = format!(
-        "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"5s\"\n[media]\n{media}\n",
-        wechat.url()
-    );
-    let rig = Rig::with(NO_APP, inbound, &sections);
-    let answer = rig.login_with("0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p");
-    let session = Session::of(&answer.json());
-    (rig, session)
+        assert!(body == bytes, "{range}");
+        head.contains(&format!("\r\ncache-status: {HIT}\r\n"))
+    };
+    // First as it comes from WeChat, then from the disk.
+    assert!(!part("0-", &picture));
+    eventually("it is not kept", || part("0-", &picture));
+    assert!(part("1000000-1400000", &picture[1_000_000..=1_400_000]));
+    assert_eq!(rig.sim.calls(GET), 1);
 }
 
 #[test]
@@ -436,9 +333,7 @@ fn what_wechat_cuts_off_does_not_look_like_an_end() {
             let seen = Signal::default();
             let (half, ours) = (picture[..50_000].to_vec(), seen.clone());
             let wechat = wechat(move |connection, _| {
-                let head =
-                    format!("HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n{framing}\r\n\r\n");
-                connection.write(head.as_bytes());
+                begin_framed(connection, "image/png", framing);
                 if framing.starts_with('T') {
                     let body = chunked(&[&half]);
                     connection.write(&body[..body.len() - 5]);
@@ -448,16 +343,10 @@ fn what_wechat_cuts_off_does_not_look_like_an_end() {
                 ours.wait();
                 connection.close();
             });
-            let (rig, session) = at(&wechat, "", "");
-            let bearer = session.bearer();
+            let stage = Stage::at(&wechat, "");
+            let place = stage.rig.address();
             if version == "HTTP/1.1" {
-                let mut client = rig.client();
-                client.send(
-                    format!(
-                        "GET /wx/media/cut HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n"
-                    )
-                    .as_bytes(),
-                );
+                let mut client = ask(place, &stage.session, "cut");
                 let head = client.read_through(b"\r\n\r\n");
                 let head = String::from_utf8(head).unwrap().to_lowercase();
                 assert!(head.contains(&framing.to_lowercase()), "{head}");
@@ -469,7 +358,8 @@ fn what_wechat_cuts_off_does_not_look_like_an_end() {
                     "{rest:?}"
                 );
             } else {
-                let mut client = Http2Client::connect(rig.sidecar().inbound_addr());
+                let mut client = Http2Client::connect(place);
+                let bearer = stage.session.bearer();
                 client.get(1, "/wx/media/cut", &[("authorization", &bearer)]);
                 while client.stream(1).body.len() < 50_000 {
                     assert!(client.next().is_some());
@@ -481,21 +371,24 @@ fn what_wechat_cuts_off_does_not_look_like_an_end() {
     }
 }
 
+/// A WeChat that has one medium and does not say how long it is.
+fn in_chunks(whole: &[u8]) -> FakeApp {
+    let sent = whole.to_vec();
+    wechat(move |connection, _| {
+        begin_framed(connection, "image/png", "Transfer-Encoding: chunked");
+        let pieces: Vec<&[u8]> = sent.chunks(70_000).collect();
+        connection.write(&chunked(&pieces));
+    })
+}
+
 #[test]
 fn a_medium_of_unknown_length_comes_as_a_whole() {
     let whole = picture(300_000);
-    let sent = whole.clone();
-    let wechat = wechat(move |connection, _| {
-        connection.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n",
-        );
-        let pieces: Vec<&[u8]> = sent.chunks(70_000).collect();
-        connection.write(&chunked(&pieces));
-    });
-    let (rig, session) = at(&wechat, "", "memory_cache_size = \"none\"");
-    let bearer = session.bearer();
+    let wechat = in_chunks(&whole);
+    let stage = Stage::at(&wechat, "memory_cache_size = \"none\"");
+    let bearer = stage.session.bearer();
     let headers = [("Authorization", bearer.as_str()), ("Range", "bytes=5-6")];
-    let mut client = rig.client();
+    let mut client = stage.rig.client();
     for method in ["GET", "HEAD", "GET"] {
         let answer = client.request(method, "/wx/media/unknown", &headers, b"");
         assert_eq!(answer.status, 200);
@@ -507,70 +400,89 @@ fn a_medium_of_unknown_length_comes_as_a_whole() {
     }
 }
 
-/// A WeChat that has one medium of 16 MiB, more than sockets hold.
-fn large() -> (FakeApp, Vec<u8>) {
-    let whole = picture(16 << 20);
-    let sent = whole.clone();
-    let wechat = wechat(move |connection, _| {
-        let length = sent.len();
-        connection.write(
-            format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
-            )
-            .as_bytes(),
-        );
-        connection.write(&sent);
-    });
-    (wechat, whole)
+#[test]
+fn a_medium_of_unknown_length_is_kept_once_all_of_it_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let on_disk = only_disk(directory.path());
+    for (media, length) in [("", 200_000), (&on_disk, 200_000), (&on_disk, 700_000)] {
+        let whole = picture(length);
+        let wechat = in_chunks(&whole);
+        let stage = Stage::at(&wechat, media);
+        let id = length.to_string();
+        assert!(stage.get(&id).body == whole, "{media} {length}");
+        stage.is_kept(&id);
+        let again = stage.get(&id);
+        assert!(again.body == whole, "{media} {length}");
+        // Now it is known.
+        assert_eq!(again.header("content-length"), Some(&*id));
+        let part = stage.get_with(&id, &[("Range", "bytes=150000-150009")]);
+        assert_eq!(part.status, 206);
+        assert!(part.body == whole[150_000..150_010], "{media} {length}");
+        assert_eq!(asked(&wechat, GET), 1, "{media} {length}");
+    }
+}
+
+/// Gets all of a medium, but so slowly that more time goes by than a client may be silent.
+fn read_slowly(client: &mut Client, whole: &[u8], silence: Duration) {
+    let (began, mut read) = (Instant::now(), Vec::new());
+    while read.len() < whole.len() {
+        let most = (128 * 1024).min(whole.len() - read.len());
+        read.extend(client.read_exact(most));
+        if began.elapsed() < silence + silence / 5 {
+            thread::sleep(Duration::from_millis(15));
+        }
+    }
+    assert!(read == whole, "the picture was changed");
 }
 
 #[test]
 fn who_reads_slowly_gets_all_and_who_does_not_read_is_left() {
-    let (wechat, whole) = large();
+    const SILENCE: Duration = Duration::from_millis(500);
+    // More than sockets hold, and more than memory keeps of one medium.
+    let whole = picture(16 * MIB);
+    let sent = whole.clone();
+    let wechat = wechat(move |connection, _| answer(connection, "image/png", &sent));
     let directory = tempfile::tempdir().unwrap();
-    let on_disk = format!(
-        "memory_cache_size = \"none\"\ncache_dir = \"{}\"",
-        directory.path().display()
-    );
-    for media in ["memory_cache_size = \"64MiB\"", &on_disk] {
-        let (rig, session) = at(&wechat, "idle_timeout = \"500ms\"", media);
-        let request = format!(
-            "GET /wx/media/large HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n",
-            session.bearer()
-        );
-        for _from_the_cache in [false, true] {
-            let mut slow = rig.client();
-            slow.send(request.as_bytes());
-            slow.read_through(b"\r\n\r\n");
-            let mut read = Vec::new();
-            while read.len() < whole.len() {
-                // Longer in all than the client may be silent.
-                thread::sleep(Duration::from_millis(15));
-                let most = (256 * 1024).min(whole.len() - read.len());
-                read.extend(slow.read_exact(most));
+    let on_disk = only_disk(directory.path());
+    for (media, hits) in [
+        ("memory_cache_size = \"64MiB\"", &[false][..]),
+        (&on_disk, &[false, true]),
+    ] {
+        let inbound = format!("idle_timeout = \"{}ms\"", SILENCE.as_millis());
+        let stage = Stage::at_with(&wechat, &inbound, media);
+        let begun = || {
+            let mut client = ask(stage.rig.address(), &stage.session, "large");
+            let head = client.read_through(b"\r\n\r\n");
+            let head = String::from_utf8(head).unwrap();
+            let is_hit = head.contains(&format!("\r\ncache-status: {HIT}\r\n"));
+            (client, is_hit)
+        };
+        for hit in hits {
+            let (mut slow, is_hit) = begun();
+            assert_eq!(is_hit, *hit, "{media}");
+            read_slowly(&mut slow, &whole, SILENCE);
+            if media == on_disk {
+                stage.is_kept("large");
             }
-            assert!(read == whole, "the picture was changed");
-            let mut dead = rig.client();
-            dead.send(request.as_bytes());
-            dead.read_through(b"\r\n\r\n");
+            let (mut dead, _) = begun();
             let series = "wx_sidecar_http_requests_in_flight";
             eventually("the sidecar still waits for it", || {
-                rig.metric(series) == 0.0
+                stage.metric(series) == 0.0
             });
             assert!(dead.read_to_close().len() < whole.len());
         }
     }
+    // Twice where it is not kept, once where it is.
+    assert_eq!(asked(&wechat, GET), 3);
 }
 
 #[test]
 fn what_wechat_says_in_chunks_is_heard() {
-    let film = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom and so on".to_vec();
-    let (sent, place) = (film.clone(), Arc::new(std::sync::OnceLock::<String>::new()));
+    let film = film(40);
+    let (sent, place) = (film.clone(), Arc::<OnceLock<String>>::default());
     let ours = Arc::clone(&place);
     let wechat = wechat(move |connection, target| {
-        let lines =
-            "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n";
-        connection.write(lines.as_bytes());
+        begin_framed(connection, "image/jpeg", "Transfer-Encoding: chunked");
         let place = ours.get().map_or("", String::as_str);
         let told = format!("\"{place}/film\"}}");
         let pieces: [&[u8]; 2] = match target {
@@ -581,14 +493,13 @@ fn what_wechat_says_in_chunks_is_heard() {
         connection.write(&chunked(&pieces));
     });
     place.set(wechat.url()).unwrap();
-    let (rig, session) = at(&wechat, "", "");
+    let stage = Stage::at(&wechat, "");
     for _ in 0..2 {
-        let refusal = rig.get_as(&session, "/wx/media/none");
+        let refusal = stage.get("none");
         assert_eq!(refusal.problem(404, "wechat-refused")["errcode"], 40007);
     }
-    let unknown = |target: &&String| target.ends_with("media_id=none");
-    assert_eq!(wechat.targets().iter().filter(unknown).count(), 1);
-    let answer = rig.get_as(&session, "/wx/media/film");
+    assert_eq!(asked(&wechat, "media_id=none"), 1);
+    let answer = stage.get("film");
     assert!(answer.body == film, "{}", answer.status);
 }
 
@@ -602,9 +513,9 @@ fn what_nobody_can_know_to_be_whole_is_not_kept() {
         connection.write(&sent);
         connection.close();
     });
-    let (rig, session) = at(&wechat, "", "");
+    let stage = Stage::at(&wechat, "");
     for _ in 0..2 {
-        let answer = rig.get_as(&session, "/wx/media/unframed");
+        let answer = stage.get("unframed");
         assert!(answer.body == whole, "{}", answer.status);
         assert_eq!(answer.header("cache-status"), Some("wx-sidecar; fwd=miss"));
     }

@@ -7,16 +7,15 @@ use serde_json::{Value, json};
 use wx_sidecar::sim::{Effect, Fault};
 
 use crate::backends::{App, Kind};
-use crate::fake_app::FakeApp;
+use crate::fake_app::{FakeApp, Signal};
 use crate::http_client::{Client, Response, chunked};
 use crate::http2_client::{ACK, End, Http2Client, INITIAL_WINDOW_SIZE, SETTINGS, WINDOW_UPDATE};
+use crate::media::{self, MIB, NO_APP, UPLOAD, errcode};
 use crate::rig::{APPID, Rig, Session};
 
-const UPLOAD: &str = "/cgi-bin/media/upload";
 /// As Chrome makes them.
 const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
 const FORM: &str = "multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW";
-const MIB: usize = 1 << 20;
 
 const JPEG: &[u8] = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR";
@@ -42,15 +41,7 @@ fn file(start: &[u8], length: usize) -> Vec<u8> {
 
 /// A form of parts: what follows `form-data; ` in their heads, and their content.
 fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut form = Vec::new();
-    for (disposition, content) in parts {
-        let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n");
-        form.extend_from_slice(head.as_bytes());
-        form.extend_from_slice(content);
-        form.extend_from_slice(b"\r\n");
-    }
-    form.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
-    form
+    media::form(BOUNDARY, parts)
 }
 
 fn named(filename: &str) -> String {
@@ -68,7 +59,7 @@ impl Desk {
     }
 
     fn with(inbound: &str, sections: &str) -> Self {
-        Self::before("http://127.0.0.1:9", inbound, sections)
+        Self::before(NO_APP, inbound, sections)
     }
 
     fn before(upstream: &str, inbound: &str, sections: &str) -> Self {
@@ -573,11 +564,7 @@ fn the_files_of_a_form_are_told_in_their_order() {
 fn a_dead_access_token_costs_an_upload_nothing() {
     for length in [100, 1_500_000] {
         let desk = Desk::new();
-        let refused = Effect::Errcode {
-            errcode: 40001,
-            errmsg: None,
-        };
-        desk.rig.sim.fault(Fault::new(UPLOAD, 1, refused));
+        desk.rig.sim.fault(Fault::new(UPLOAD, 1, errcode(40001)));
         let content = file(PNG, length);
         let told = desk.upload("a.png", &content);
         assert_eq!(desk.calls(), 2);
@@ -593,12 +580,8 @@ fn a_dead_access_token_costs_an_upload_nothing() {
 #[test]
 fn what_wechat_says_is_told_and_what_makes_no_sense_is_a_502() {
     let desk = Desk::new();
-    let refusal = |errcode| Effect::Errcode {
-        errcode,
-        errmsg: None,
-    };
     let body = form(&[(&named("a.png"), PNG)]);
-    desk.rig.sim.fault(Fault::new(UPLOAD, 1, refusal(45001)));
+    desk.rig.sim.fault(Fault::new(UPLOAD, 1, errcode(45001)));
     let answer = desk.post(&body);
     assert_eq!(answer.json()["errcode"], 45001, "{}", answer.text());
     let raw = |body: &'static str| Effect::Status {
@@ -820,7 +803,7 @@ fn a_client_of_http_2_uploads_as_well() {
 
 #[test]
 fn a_client_that_falls_silent_is_not_waited_for() {
-    let desk = Desk::with("idle_timeout = \"1s\"\n", "");
+    let desk = Desk::with("idle_timeout = \"300ms\"\n", "");
     let body = form(&[(&named("a.png"), PNG)]);
     let mut client = desk.rig.client();
     let head = format!(
@@ -845,7 +828,7 @@ fn on_its_way_to_the_app_a_file_gives_way_to_its_media_id_and_nothing_else_chang
     let whole = |parts: [&[u8]; 2]| {
         let mut form = b"preamble\r\n".to_vec();
         let mut push = |pieces: &[&[u8]]| pieces.iter().for_each(|it| form.extend_from_slice(it));
-        let line = format!("--{BOUNDARY} \t\r\n").into_bytes();
+        let line = format!("--{BOUNDARY}\r\n").into_bytes();
         push(&[
             &line,
             b"content-disposition:form-data; name=\"type\"\r\nX: y\r\n\r\nmine\r\n",
@@ -861,7 +844,7 @@ fn on_its_way_to_the_app_a_file_gives_way_to_its_media_id_and_nothing_else_chang
         form
     };
     let sent = whole([
-        &["Content-Type: text/html\r\nContent-Disposition: form-data; filename=\"猫.png\"; name=\"a\\\"b\"\r\n\r\n".as_bytes(), &first].concat(),
+        &["Content-Type: text/html\r\nContent-Disposition: form-data; filename=\"猫.png\"; name=\"a%22b\"\r\n\r\n".as_bytes(), &first].concat(),
         &[&b"Content-Disposition: form-data; name=voice; filename=v\r\n\r\n"[..], &second].concat(),
     ]);
     let headers = [("Content-Type", FORM), ("X-WX-Media", "99")];
@@ -881,7 +864,7 @@ fn on_its_way_to_the_app_a_file_gives_way_to_its_media_id_and_nothing_else_chang
         let (_, behind) = text.split_once(head).expect(head);
         behind.split_once("\r\n").unwrap().0.to_owned()
     };
-    let plain = ["name=\"a\\\"b\"\r\n\r\n", "name=voice\r\n\r\n"];
+    let plain = ["name=\"a%22b\"\r\n\r\n", "name=voice\r\n\r\n"];
     let ids = plain.map(value);
     let expected = whole([0, 1].map(|n| {
         format!("Content-Disposition: form-data; {}{}", plain[n], ids[n])
@@ -898,7 +881,7 @@ fn other_bodies_pass_as_they_are() {
     let desk = Desk::before(&app.url(), "", ROUTE);
     for (number, (kind, body)) in [
         ("application/json", &b"{\"a\":1}"[..]),
-        ("multipart/mixed; boundary=b", b"--b\r\n"),
+        ("application/octet-stream", b"--b\r\n"),
         ("image/png", PNG),
     ]
     .into_iter()
@@ -955,11 +938,7 @@ fn the_app_sees_nothing_of_a_form_whose_files_cannot_all_be_taken() {
     none.problem(400, "bad-request");
     assert_eq!(desk.calls(), 0);
 
-    let refusal = Effect::Errcode {
-        errcode: 45001,
-        errmsg: None,
-    };
-    desk.rig.sim.fault(Fault::new(UPLOAD, 1, refusal));
+    desk.rig.sim.fault(Fault::new(UPLOAD, 1, errcode(45001)));
     assert_eq!(post(&[(&png, PNG)]).json()["errcode"], 45001);
     assert_eq!(app.targets(), [""; 0]);
     assert_eq!(post(&[(&png, PNG)]).status, 200);
@@ -1006,4 +985,132 @@ fn flask_finds_a_field_where_the_file_was() {
     assert_eq!(*fields, json!({ "title": "标题", "照片": id, "end": "1" }));
     assert_eq!(seen["bytes"], 0, "the file that nobody chose is one still");
     assert!(desk.at_wechat(&id) == content);
+}
+
+#[test]
+fn no_file_reaches_the_app_in_another_dress() {
+    let app = FakeApp::agreeable();
+    let desk = Desk::before(&app.url(), "", ROUTE);
+    let post = |kind: &str, body: &[u8]| {
+        desk.rig
+            .request("POST", "/avatar", &[("Content-Type", kind)], body)
+    };
+    for head in [
+        "name=\"pic\"\r\nContent-Type: application/octet-stream",
+        "name=\"pic\"\r\ncontent-type: Application/Octet-Stream; x=y",
+        "name=\"pic\"\r\nContent-Type: image/png",
+        "name=\"pic\"\r\nContent-Type: text/html",
+        "name=\"pic\"\r\nContent-Type: text/plain",
+    ] {
+        let problem = post(FORM, &form(&[(head, PNG)])).problem(415, "unsupported-media-type");
+        assert!(problem["hint"].as_str().unwrap().contains("filename"));
+    }
+    for head in [
+        "name=\"pic\"\r\nContent-Type: multipart/mixed; boundary=Q",
+        "name=\"pic\"; x=\"; filename=b.html; \"",
+        "name=\"pic\"; filename*0=\"b.html\"",
+        "name=\"pic; filename=b.html; \"",
+    ] {
+        let nested = b"--Q\r\nContent-Disposition: attachment; filename=a.html\r\n\r\n<p>\r\n--Q--";
+        post(FORM, &form(&[(head, nested)])).problem(400, "bad-request");
+    }
+    let body = form(&[(&named("a.png"), PNG)]);
+    for kind in [
+        "multipart/mixed",
+        "Multipart/Related",
+        "a/b; multipart/form-data",
+    ] {
+        let kind = format!("{kind}; boundary={BOUNDARY}");
+        let problem = post(&kind, &body).problem(415, "unsupported-media-type");
+        assert!(problem["hint"].as_str().unwrap().contains("wx.uploadFile"));
+    }
+    assert_eq!(app.targets(), [""; 0]);
+    assert_eq!(desk.calls(), 0);
+}
+
+#[test]
+fn fields_with_a_type_reach_the_app_as_clients_write_them() {
+    let app = FakeApp::agreeable();
+    let desk = Desk::before(&app.url(), "", ROUTE);
+    let body = form(&[
+        // okhttp, Apache HttpClient, Spring, .NET.
+        (
+            "name=\"a\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6",
+            "你好".as_bytes(),
+        ),
+        (
+            "name=\"b\"\r\nContent-Type: text/plain; charset=ISO-8859-1\r\nContent-Transfer-Encoding: 8bit",
+            b"x",
+        ),
+        ("name=\"c\"\r\nContent-Type: application/json", b"{\"a\":1}"),
+        ("name=d\r\nContent-Type: text/plain; charset=utf-8", b""),
+        ("name=\"e\"", b"\xff\x00 as it is"),
+        // A page whose input for a file was left empty.
+        (
+            "name=\"f\"; filename=\"\"\r\nContent-Type: application/octet-stream",
+            b"",
+        ),
+    ]);
+    let headers = [("Content-Type", FORM)];
+    let answer = desk.rig.request("POST", "/avatar", &headers, &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let request = app.only_request();
+    assert!(request.body == body, "byte for byte");
+    assert_eq!(request.header("X-WX-Media"), Some("0"));
+}
+
+/// An app that names a medium in its answer before it has read the request's body.
+fn early_app(id: &str, own: usize) -> (FakeApp, Signal) {
+    let answered = Signal::default();
+    let said = answered.clone();
+    let own = "x".repeat(own);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nX-WX-Media-Id: {id}\r\nContent-Length: {}\r\n\r\n{own}",
+        own.len()
+    );
+    let app = FakeApp::start(move |connection| {
+        while let Some(mut request) = connection.read_head() {
+            connection.write(answer.as_bytes());
+            said.give();
+            request.complete = connection.read_body(&mut request);
+            connection.note(request);
+        }
+    });
+    (app, answered)
+}
+
+#[test]
+fn an_app_that_names_a_medium_early_gets_the_whole_request() {
+    let id = "early-medium-id";
+    for own in [0, 3 * MIB] {
+        let (app, answered) = early_app(id, own);
+        let rig = Rig::with(&app.url(), "auth = \"none\"\n", "");
+        let body = file(b"body", 4 * MIB);
+        let mut client = rig.client();
+        let head = format!(
+            "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let (first, rest) = body.split_at(MIB);
+        client.send(&[head.as_bytes(), first].concat());
+        assert!(answered.wait());
+        client.send(rest);
+        // There is no such medium, which is told when all has been sent.
+        let answer = client.read_response(false);
+        assert_eq!(answer.json()["errcode"], 40007, "{}", answer.text());
+        let request = app.requests(1).pop().unwrap();
+        assert!(request.complete && request.body == body, "{own}");
+    }
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_to_go_on_gets_an_early_medium_at_once() {
+    let (app, _) = early_app("early-medium-id", 0);
+    let rig = Rig::with(&app.url(), "auth = \"none\"\n", "");
+    let mut client = rig.client();
+    client
+        .send(b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let answer = client.read_response(false);
+    assert_eq!(answer.json()["errcode"], 40007, "{}", answer.text());
+    assert_eq!(answer.header("connection"), Some("close"));
 }

@@ -869,11 +869,11 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     );
     let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
     let rig = Rig::with(&express.url(), "", &format!("{ROUTES}{store}"));
-    let before_flask = rig.config().replace(&express.url(), &flask.url());
+    let before_flask = rig.config_with(&express.url(), &flask.url());
     let second = rig::start(&before_flask, &rig.clock);
     let third = rig.replica();
     let up = |sidecar: &wx_sidecar::Sidecar, word: &str| {
-        let admin = sidecar.admin_addr();
+        let admin = &sidecar.admin_addr();
         eventually("the store is as it should be", || {
             let page = Client::connect(admin).request("GET", "/readyz?verbose", &[], b"");
             page.text().contains(word)

@@ -863,7 +863,7 @@ fn a_drain_lets_the_app_call_wechat_until_its_last_request_is_answered() {
     let rig = Rig::with(&app.url(), inbound, "");
     let config = rig.config().to_owned();
     let sidecar = crate::rig::start(&config, &rig.clock);
-    let outbound = sidecar.outbound_addr().unwrap().clone();
+    let outbound = sidecar.outbound_addr().unwrap();
     let mut phone = Client::connect(sidecar.inbound_addr());
     phone.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(app_asked.wait());

@@ -20,18 +20,12 @@ fn get(client: &mut Client, target: &str) -> Response {
 
 /// The sidecar of a rig once more, with one worker: what is counted per worker is counted as a whole.
 fn one_worker(rig: &Rig) -> Sidecar {
-    let config = rig.config().replace("workers = 2", "workers = 1");
-    assert_ne!(config, rig.config());
+    let config = rig.config_with("workers = 2", "workers = 1");
     rig::start(&config, &rig.clock)
 }
 
 fn metric(sidecar: &Sidecar, series: &str) -> u64 {
-    let page = get(&mut Client::connect(sidecar.admin_addr()), "/metrics");
-    let line = page
-        .text()
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(0, |value| value.parse().expect("a whole number"))
+    rig::metric_at(sidecar.admin_addr(), series) as u64
 }
 
 mod rate_limits {
@@ -105,7 +99,7 @@ mod rate_limits {
         let status = |target| rig.request("GET", target, &[], b"").status;
         assert_eq!([status("/a"), status("/a")], [200, 429]);
         assert_eq!([status("/b"), status("/b"), status("/b")], [200, 200, 429]);
-        let changed = rig.config().replace("2/m", "3/m");
+        let changed = rig.config_with("2/m", "3/m");
         rig.sidecar()
             .reload(Config::from_toml(&changed).unwrap())
             .unwrap();

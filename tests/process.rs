@@ -64,6 +64,23 @@ impl Process {
         self.child.id()
     }
 
+    /// What a file in its folder of `/proc` says.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.id());
+        fs::read_to_string(path).expect("it lives")
+    }
+
+    /// Its memory in KiB by a line of its status: `VmRSS` is what it has now, `VmHWM` the most that it ever had.
+    pub(crate) fn memory(&self, line: &str) -> usize {
+        let status = self.proc("status");
+        let mut lines = status.lines();
+        let told = lines.find_map(|it| it.strip_prefix(line)?.strip_prefix(':'));
+        let number = told.and_then(|told| told.split_whitespace().next());
+        number
+            .and_then(|number| number.parse().ok())
+            .expect("a number")
+    }
+
     /// Waits for a line with this text and returns it.
     pub(crate) fn line_with(&self, text: &str) -> String {
         loop {
@@ -153,10 +170,8 @@ impl Run {
 
 fn configuration(upstream: &str, drain_delay: &str) -> PathBuf {
     let text = rig::configuration("https://127.0.0.1:1", upstream, "auth = \"none\"", "");
-    let text = text.replace(
-        "drain_delay = \"0s\"",
-        &format!("drain_delay = \"{drain_delay}\""),
-    );
+    let delay = format!("drain_delay = \"{drain_delay}\"");
+    let text = rig::replaced(&text, "drain_delay = \"0s\"", &delay);
     write_configuration(&text)
 }
 
@@ -181,7 +196,7 @@ fn test_name() -> String {
 }
 
 /// Runs the binary to its end, with its outputs kept.
-fn finished(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn finished(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(BINARY);
     command
         .args(arguments)
@@ -256,9 +271,11 @@ fn connections_that_wait_to_be_accepted_are_served_before_the_end() {
         "auth = \"none\"\nmax_connections = 1",
         "",
     );
-    let run = Run::of(&write_configuration(
-        &text.replace("workers = 2", "workers = 1"),
-    ));
+    let run = Run::of(&write_configuration(&rig::replaced(
+        &text,
+        "workers = 2",
+        "workers = 1",
+    )));
     let mut holder = Client::connect(run.inbound);
     assert_eq!(holder.request("GET", "/held", &[], b"").status, 200);
     let mut waiting: Vec<_> = (0..20).map(|_| Client::connect(run.inbound)).collect();
@@ -288,11 +305,11 @@ fn a_hangup_reloads_and_a_bad_file_changes_nothing() {
             .status
     };
     assert_eq!(status(), 401);
-    write_configuration(&text.replace("required", "none"));
+    write_configuration(&rig::replaced(&text, "required", "none"));
     run.process.signal("HUP");
     run.process.line_with("configuration reloaded");
     assert_eq!(status(), 200);
-    write_configuration(&text.replace("required", "requierd"));
+    write_configuration(&rig::replaced(&text, "required", "requierd"));
     run.process.signal("HUP");
     let line = run.process.line_with("the old one stays");
     assert!(line.contains("did you mean"), "{line}");

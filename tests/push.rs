@@ -14,7 +14,7 @@ use wx_sidecar::wechat::push::{EncodingAesKey, Envelope, Format, sign};
 use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::h2_peer::{H2App, read_body};
 use crate::http_client::{Client, Response};
-use crate::rig::{self, APPID, Rig, START, canary};
+use crate::rig::{self, APPID, Rig, START, canary, replaced};
 
 const TOKEN: &str = "pushTokenCanary00000000000000001";
 const OLD_TOKEN: &str = "pushTokenCanary00000000000000002";
@@ -548,7 +548,8 @@ fn a_signature_that_was_seen_signs_no_other_message() {
 #[test]
 fn during_a_rotation_both_tokens_and_both_keys_are_good() {
     let app = FakeApp::agreeable();
-    let section = push_section("").replace(
+    let section = replaced(
+        &push_section(""),
         &format!("token = \"{TOKEN}\"\naes_key = \"{KEY}\""),
         &format!("token = [\"{TOKEN}\", \"{OLD_TOKEN}\"]\naes_key = [\"{KEY}\", \"{OLD_KEY}\"]"),
     );
@@ -576,10 +577,8 @@ fn a_reload_changes_what_pushes_are_judged_by_and_where_they_go() {
     let rig = rig(&app, "");
     is_success(&Sent::json(&text(OPENID, 1)).to(&rig));
     app.requests(1);
-    let changed = rig
-        .config()
-        .replace(TOKEN, OLD_TOKEN)
-        .replace("retry_cap", "deliver = \"/elsewhere\"\nretry_cap");
+    let changed = rig.config_with(TOKEN, OLD_TOKEN);
+    let changed = replaced(&changed, "retry_cap", "deliver = \"/elsewhere\"\nretry_cap");
     rig.sidecar()
         .reload(wx_sidecar::Config::from_toml(&changed).unwrap())
         .unwrap();
@@ -594,7 +593,7 @@ fn a_reload_changes_what_pushes_are_judged_by_and_where_they_go() {
         .to(&rig),
     );
     assert_eq!(app.requests(2)[1].target(), "/elsewhere");
-    let moved = changed.replace("retry_cap", "max_waiting = 7\nretry_cap");
+    let moved = replaced(&changed, "retry_cap", "max_waiting = 7\nretry_cap");
     let refused = rig
         .sidecar()
         .reload(wx_sidecar::Config::from_toml(&moved).unwrap());

@@ -19,7 +19,7 @@ use crate::backends::{App, Kind, Script};
 use crate::fake_app::{FakeApp, Request};
 use crate::http_client::{Client, Response};
 use crate::patience::{comes_true, eventually};
-use crate::rig::{self, APPID, canary};
+use crate::rig::{self, APPID, canary, metric_at};
 
 /// The Mini Program, as WeChat names it in messages.
 const TO: &str = "gh_0123456789ab";
@@ -632,23 +632,12 @@ fn admin(sidecar: &Sidecar, target: &str) -> Response {
 
 /// How many attempts to deliver a message have ended so.
 fn attempts(sidecar: &Sidecar, result: &str) -> u64 {
-    let page = admin(sidecar, "/metrics");
-    let series = format!("wx_sidecar_push_deliveries_total{{result=\"{result}\"}} ");
-    let value = page
-        .text()
-        .lines()
-        .find_map(|line| line.strip_prefix(&series));
-    value.map_or(0, |value| {
-        value.parse().expect("a metric's value is a number")
-    })
+    let series = format!("wx_sidecar_push_deliveries_total{{result=\"{result}\"}}");
+    metric_at(sidecar.admin_addr(), &series) as u64
 }
 
 fn sha1(text: &str) -> String {
     use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
     let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    wx_sidecar::crypto::hex(digest.as_ref())
 }

@@ -202,7 +202,7 @@ impl Server {
         let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
         for name in &names {
             let value: Vec<u8> = redis::cmd("DUMP").arg(name).query(&mut connection).unwrap();
-            let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = wx_sidecar::crypto::hex(&value);
             let text = String::from_utf8_lossy(&value);
             keep("redis-values.log", &format!("{name} {text} {hex}"));
         }

@@ -93,6 +93,17 @@ impl Rig {
         &self.config
     }
 
+    /// The configuration with something else in the place of what is there.
+    pub(crate) fn config_with(&self, old: &str, new: &str) -> String {
+        replaced(&self.config, old, new)
+    }
+
+    /// Has the sidecar read its configuration again, changed like that.
+    pub(crate) fn reload(&self, old: &str, new: &str) {
+        let config = Config::from_toml(&self.config_with(old, new)).unwrap();
+        self.sidecar().reload(config).unwrap();
+    }
+
     /// Where the sidecar listens.
     pub(crate) fn address(&self) -> SocketAddr {
         let mut addresses = self.sidecar().inbound_addr().to_socket_addrs().unwrap();
@@ -133,9 +144,7 @@ impl Rig {
 
     /// A page of the admin side. It is an output like the log.
     pub(crate) fn admin(&self, target: &str) -> Response {
-        let page = Client::connect(self.sidecar().admin_addr()).request("GET", target, &[], b"");
-        keep("metrics.log", page.text());
-        page
+        admin_page(self.sidecar().admin_addr(), target)
     }
 
     /// A code for `user`, as `wx.login` gives it.
@@ -203,14 +212,7 @@ impl Rig {
 
     /// The value of a series on `/metrics`, such as `wx_sidecar_login_total{result="ok"}`; 0 if it is not there.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let page = self.admin("/metrics");
-        let line = page
-            .text()
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| {
-            value.parse().expect("a metric's value is a number")
-        })
+        metric_at(self.sidecar().admin_addr(), series)
     }
 }
 
@@ -260,6 +262,28 @@ impl Session {
     pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.access)
     }
+}
+
+/// The value of a series of the sidecar whose admin side is there; 0 if it is not there.
+pub(crate) fn metric_at(admin: impl ToSocketAddrs, series: &str) -> f64 {
+    let page = admin_page(admin, "/metrics");
+    let mut lines = page.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0.0, |value| {
+        value.parse().expect("a metric's value is a number")
+    })
+}
+
+fn admin_page(admin: impl ToSocketAddrs, target: &str) -> Response {
+    let page = Client::connect(admin).request("GET", target, &[], b"");
+    keep("metrics.log", page.text());
+    page
+}
+
+/// A configuration with something else in the place of what is there.
+pub(crate) fn replaced(config: &str, old: &str, new: &str) -> String {
+    assert!(config.contains(old), "no {old:?} in {config}");
+    config.replace(old, new)
 }
 
 /// Makes the tokens of an answer canaries, if it has any.

@@ -255,11 +255,10 @@ mod login {
             format!("[\"{OLD_SECRET}\", \"{SECRET}\"]"),
             format!("[\"{SECRET}\", \"{OLD_SECRET}\"]"),
         ] {
-            let config = rig.config().replace(
+            let config = rig.config_with(
                 &format!("secret = \"{SECRET}\""),
                 &format!("secret = {secrets}"),
             );
-            assert_ne!(config, rig.config());
             let sidecar = rig::start(&config, &rig.clock);
             for _ in 0..2 {
                 let body = json!({ "code": rig.code("alice") }).to_string();
@@ -658,7 +657,7 @@ mod tokens {
     fn a_token_of_another_mini_program_is_refused() {
         let rig = rig();
         let session = rig.login("alice");
-        let config = rig.config().replace(APPID, "wxfedcba9876543210");
+        let config = rig.config_with(APPID, "wxfedcba9876543210");
         let other = rig::start(&config, &rig.clock);
         assert_problem(
             &get_at(&other, &session.access, "/api/whoami"),
@@ -703,7 +702,7 @@ mod tokens {
         canary(OLD_SECRET);
         let rig = rig();
         let with = |secrets: &str| {
-            let config = rig.config().replace(
+            let config = rig.config_with(
                 &format!("secret = \"{SECRET}\""),
                 &format!("secret = {secrets}"),
             );
@@ -743,7 +742,7 @@ mod tokens {
         let session = rig.login("alice");
         let with = |key: &str| {
             rig::start(
-                &rig.config().replace(&format!("key = \"{one}\""), key),
+                &rig.config_with(&format!("key = \"{one}\""), key),
                 &rig.clock,
             )
         };
@@ -765,7 +764,7 @@ mod tokens {
             "token-invalid",
         );
         // With a key of its own, the AppSecret no longer matters to tokens.
-        let config = rig.config().replace(SECRET, OLD_SECRET);
+        let config = rig.config_with(SECRET, OLD_SECRET);
         let other_secret = rig::start(&config, &rig.clock);
         assert_eq!(
             get_at(&other_secret, &session.access, "/api/whoami").status,
@@ -1143,8 +1142,7 @@ mod reload {
         let rig = Rig::with(app_url(), "", &format!("[session]\nkey = \"{one}\"\n"));
         let code = rig.code("alice");
         let old = Session::of(&rig.login_with(&code).json());
-        let changed = Config::from_toml(&rig.config().replace(one, two)).unwrap();
-        rig.sidecar().reload(changed).unwrap();
+        rig.reload(one, two);
         assert_eq!(rig.get_as(&old, "/wx/session").status, 401);
         let new = Session::of(&rig.login_with(&code).json());
         assert_eq!(rig.get_as(&new, "/wx/session").status, 200);
@@ -1163,8 +1161,7 @@ mod reload {
         let session = rig.login("alice");
         let mut client = rig.client();
         assert_eq!(show(&mut client, &session).status, 200);
-        let changed = Config::from_toml(&rig.config().replace(one, two)).unwrap();
-        rig.sidecar().reload(changed).unwrap();
+        rig.reload(one, two);
         assert_problem(&show(&mut client, &session), 401, "token-invalid");
     }
 
@@ -1175,9 +1172,7 @@ mod reload {
         let loaded = "wx_sidecar_config_last_reload_successful";
         assert!((rig.metric(loaded) - 1.0).abs() < f64::EPSILON);
         let with_ttl = |ttl: &str| {
-            let text = rig
-                .config()
-                .replace("refresh_ttl = \"1d\"", &format!("refresh_ttl = \"{ttl}\""));
+            let text = rig.config_with("refresh_ttl = \"1d\"", &format!("refresh_ttl = \"{ttl}\""));
             rig.sidecar().reload(Config::from_toml(&text).unwrap())
         };
         assert!(
@@ -1203,13 +1198,11 @@ mod reload {
             "[session]\nkey = \"{one}\"\n[[route]]\npath = \"/echo/**\"\nauth = \"required\"\n"
         );
         let rig = Rig::with(app_url(), "", &sections);
-        let changed = rig
-            .config()
-            .replace(
-                &format!("key = \"{one}\""),
-                &format!("key = [\"{two}\", \"{one}\"]"),
-            )
-            .replace("auth = \"required\"", "auth = \"optional\"");
+        let changed = rig.config_with(
+            &format!("key = \"{one}\""),
+            &format!("key = [\"{two}\", \"{one}\"]"),
+        );
+        let changed = rig::replaced(&changed, "auth = \"required\"", "auth = \"optional\"");
         let reload = |config: &str| {
             rig.sidecar()
                 .reload(Config::from_toml(config).unwrap())
@@ -1279,10 +1272,8 @@ mod reload {
     fn what_cannot_change_while_it_runs_changes_nothing() {
         let rig = rig();
         let session = rig.login("alice");
-        let config = rig
-            .config()
-            .replace("workers = 2", "workers = 3")
-            .replace(SECRET, OLD_SECRET);
+        let config = rig.config_with("workers = 2", "workers = 3");
+        let config = rig::replaced(&config, SECRET, OLD_SECRET);
         let error = rig
             .sidecar()
             .reload(Config::from_toml(&config).unwrap())

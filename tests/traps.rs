@@ -385,7 +385,7 @@ impl Stage {
         let alice = rig.login("alice");
         let told = rig.get_as(&alice, "/wx/verify");
         let (section, way) = door.build();
-        let config = rig.config().replace("workers = 2", "workers = 1") + &section;
+        let config = rig.config_with("workers = 2", "workers = 1") + &section;
         let sidecar = rig::start(&config, &rig.clock);
         let ours = |(name, _): &&(String, String)| is_ours(&fold(name));
         let lines = told.headers.iter().filter(ours);
@@ -414,7 +414,7 @@ impl Stage {
         for text in expected.sees.iter_mut().chain(&mut expected.never) {
             *text = self.filled_in(text);
         }
-        let mut visitor = Visitor::new(self.way.open(self.sidecar.inbound_addr()));
+        let mut visitor = Visitor::new(self.way.open(&self.sidecar.inbound_addr()));
         for step in &case.steps {
             match step {
                 Step::Send(bytes) => visitor.send(&self.filled_in(bytes), cut),
@@ -448,7 +448,7 @@ impl Stage {
 
     /// Compares what reached the app, once nothing more can be on its way.
     fn app_got(&self, expected: &Expected) -> Result<(), String> {
-        let mut barrier = Visitor::new(self.way.open(self.sidecar.inbound_addr()));
+        let mut barrier = Visitor::new(self.way.open(&self.sidecar.inbound_addr()));
         barrier.send(
             b"GET /public/barrier HTTP/1.1\r\nHost: x\r\n\r\n",
             Cut::Whole,
@@ -797,7 +797,7 @@ fn every_spelling_of_a_name_that_is_ours_is_dropped() {
     names.insert("X-WX-OPENID".to_owned());
     let names: Vec<_> = names.into_iter().collect();
     let stage = Stage::new(Door::Plain);
-    let mut visitor = Visitor::new(stage.way.open(stage.sidecar.inbound_addr()));
+    let mut visitor = Visitor::new(stage.way.open(&stage.sidecar.inbound_addr()));
     for (target, signed) in [("/private/a", true), ("/public/a", false)] {
         for batch in names.chunks(90) {
             stage.witness.forget();
@@ -877,7 +877,7 @@ fn deceive(case: &Case, cut: Cut) -> Result<(), String> {
         "auth = \"none\"\ntimeout = \"2s\"",
         "",
     );
-    let config = config.replace("workers = 2", "workers = 1");
+    let config = rig::replaced(&config, "workers = 2", "workers = 1");
     let sidecar = rig::start(&config, &Clock::manual(rig::START));
     let mut client = Visitor::new(Box::new(connect(sidecar.inbound_addr())));
     let method = case.only("request").unwrap_or("GET");
@@ -987,7 +987,7 @@ fn twenty_thousand_requests_of_two_hundred_users_are_never_mixed_up() {
     let users: Vec<_> = (0..200)
         .map(|user| rig.login(&format!("user {user}")))
         .collect();
-    let addr = rig.sidecar().inbound_addr();
+    let addr = &rig.sidecar().inbound_addr();
     std::thread::scope(|scope| {
         for thread in 0..16_usize {
             let users = &users;

@@ -18,13 +18,7 @@ const NO_APP: &str = "http://127.0.0.1:9";
 /// A rig whose patience with WeChat is short.
 fn impatient() -> Rig {
     let rig = Rig::new(NO_APP);
-    let config = rig
-        .config()
-        .replace("timeout = \"5s\"", "timeout = \"300ms\"");
-    assert_ne!(config, rig.config());
-    rig.sidecar()
-        .reload(wx_sidecar::Config::from_toml(&config).unwrap())
-        .unwrap();
+    rig.reload("timeout = \"5s\"", "timeout = \"300ms\"");
     rig
 }
 
@@ -173,7 +167,7 @@ fn a_wrong_appsecret_is_our_fault_and_not_told_in_detail_to_the_client() {
     let rig = Rig::new(NO_APP);
     let wrong = "badc0ffebadc0ffebadc0ffebadc0ffe";
     canary(wrong);
-    let sidecar = crate::rig::start(&rig.config().replace(SECRET, wrong), &rig.clock);
+    let sidecar = crate::rig::start(&rig.config_with(SECRET, wrong), &rig.clock);
     let body = json!({ "code": rig.code("alice") }).to_string();
     let answer =
         Client::connect(sidecar.inbound_addr()).request("POST", "/wx/login", &[], body.as_bytes());

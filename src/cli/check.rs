@@ -1,13 +1,14 @@
 //! `wx-sidecar check`: is this configuration good?
 //!
 //! The same code as the start and a reload, and nothing else: no socket is opened and no name is looked up, so it runs in
-//! a build, in an init container or on a laptop. People read stderr; programs read stdout, which is empty but for
-//! `--format json`.
+//! a build, in an init container or on a laptop. With `--online`, WeChat and Redis are asked as well, as `doctor` asks
+//! them. People read stderr; programs read stdout, which is empty but for `--format json`.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::doctor::{Findings, examine_configuration};
 use crate::config::Config;
 
 /// The form of the answer.
@@ -16,14 +17,18 @@ pub enum Format {
     /// For people, on stderr.
     #[default]
     Text,
-    /// `{"ok":bool,"diagnostics":[...]}`, on stdout.
+    /// `{"ok":bool,"diagnostics":[...]}`, on stdout; with `"checks"` if others were asked.
     Json,
 }
 
-/// Checks the configuration in `path`, says what it thinks of it, and exits with 0 if it can be used and 1 if not.
-pub fn check(path: &Path, format: Format) -> ExitCode {
+/// Checks the configuration in `path`, says what it thinks of it, and exits with 0 if it can be used and 1 if not. With
+/// `online`, WeChat and Redis must find it good too.
+pub fn check(path: &Path, format: Format, online: bool) -> ExitCode {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let verdict = Verdict::of(path, format, colours);
+    let verdict = match online {
+        true => Verdict::online(path, format, colours),
+        false => Verdict::of(path, format, colours),
+    };
     // Nobody may be listening any more; the exit code still tells.
     let _ = io::stdout().write_all(verdict.stdout.as_bytes());
     let _ = io::stderr().write_all(verdict.stderr.as_bytes());
@@ -51,6 +56,32 @@ impl Verdict {
             Format::Json => stdout = format!("{}\n", report.to_json()),
             Format::Text => {
                 stderr = report.render(colours);
+                if ok {
+                    stderr.push_str(&format!("{}: OK\n", path.display()));
+                }
+            }
+        }
+        Self { ok, stdout, stderr }
+    }
+
+    /// The same, and then what others say. Of a file that is not valid nobody is asked.
+    fn online(path: &Path, format: Format, colours: bool) -> Self {
+        let mut findings = Findings::default();
+        let loaded = Config::load(path);
+        let report = match &loaded {
+            Ok(loaded) => {
+                examine_configuration(&loaded.config, &mut findings);
+                &loaded.warnings
+            }
+            Err(report) => report,
+        };
+        let ok = loaded.is_ok() && findings.are_good();
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        match format {
+            Format::Json => stdout = format!("{}\n", findings.to_json(report)),
+            Format::Text => {
+                stderr = report.render(colours);
+                stderr.push_str(&findings.lines(colours));
                 if ok {
                     stderr.push_str(&format!("{}: OK\n", path.display()));
                 }

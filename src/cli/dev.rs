@@ -68,9 +68,7 @@ pub fn run(args: &DevArgs) -> ExitCode {
         simulator = Some(dev.simulator);
         Ok(dev.sidecar)
     };
-    serve(start, |_| {
-        tracing::info!("nothing to reload: dev has no configuration file");
-    })
+    serve(start)
 }
 
 /// Everything that runs.

@@ -1,11 +1,17 @@
 //! The commands of the binary, one file each: every one parses its own arguments and ends in an exit code.
 
 pub mod check;
+pub mod completions;
+pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod errcode;
+pub mod explain;
+pub mod init;
 pub mod push;
 pub mod rid;
 pub mod run;
+pub mod schema;
 mod signals;
 pub mod sim;
 
@@ -23,7 +29,7 @@ pub enum Command {
         #[arg(short, long, default_value = "sidecar.toml")]
         config: PathBuf,
     },
-    /// Check a configuration file; opens no socket. Exit code 0: valid, 1: not.
+    /// Check a configuration file; opens no socket but with --online. Exit code 0: valid, 1: not.
     Check {
         /// The configuration file.
         #[arg(short, long, default_value = "sidecar.toml")]
@@ -31,11 +37,29 @@ pub enum Command {
         /// How to report: for people on standard error, or as JSON on standard output.
         #[arg(long, value_enum, default_value_t)]
         format: check::Format,
+        /// Also ask WeChat and Redis whether what it says of them is so.
+        #[arg(long)]
+        online: bool,
+    },
+    /// Look for what is wrong: configuration, network, WeChat, push, app, Redis; with a fix for each. Exit code 0: nothing, 1: something.
+    Doctor(doctor::DoctorArgs),
+    /// Tell what a configuration comes to.
+    Config(config::ConfigArgs),
+    /// Print a small configuration to start with, or write it to a file.
+    Init(init::InitArgs),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print what makes a shell complete the arguments of this command.
+    Completions {
+        /// The shell.
+        shell: completions::Shell,
     },
     /// Simulate WeChat's servers.
     Sim(sim::SimArgs),
     /// Simulator, sidecar and a sample app in one process: everything to try, no WeChat account.
     Dev(dev::DevArgs),
+    /// Tell what would become of a request, and why; opens no socket. Exit code 0: it reaches the app or an endpoint, 1: not.
+    Explain(explain::ExplainArgs),
     /// Tell what one of WeChat's errcodes means and what to do about it.
     Errcode {
         /// The number, such as 40029.
@@ -67,9 +91,19 @@ impl Command {
     pub fn run(self) -> ExitCode {
         match self {
             Self::Run { config } => run::run(&config),
-            Self::Check { config, format } => check::check(&config, format),
+            Self::Check {
+                config,
+                format,
+                online,
+            } => check::check(&config, format, online),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Config(args) => config::run(args),
+            Self::Init(args) => init::run(&args),
+            Self::Schema => schema::schema(),
+            Self::Completions { shell } => completions::completions(shell),
             Self::Sim(args) => sim::run(args),
             Self::Dev(args) => dev::run(&args),
+            Self::Explain(args) => explain::run(&args),
             Self::Errcode { code, zh } => {
                 println!("{}", errcode::errcode(code, language(zh)).trim_end());
                 ExitCode::SUCCESS

@@ -1,6 +1,6 @@
 //! `wx-sidecar run`: check the configuration, serve until told to stop.
 //!
-//! SIGHUP reads the configuration again; a bad one changes nothing. SIGTERM or SIGINT drains and ends with 0; a second one
+//! It follows its configuration: a change is taken over by itself, SIGHUP has it read at once, and a bad one changes nothing. SIGTERM or SIGINT drains and ends with 0; a second one
 //! ends at once with 1.
 
 use std::io::IsTerminal;
@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::signals::{Signals, Wish};
-use crate::config::Config;
 use crate::resilience::panics::log_panics;
-use crate::server::Sidecar;
+use crate::server::{NotReloaded, Sidecar};
+use crate::source::Source;
 use crate::telemetry::logs;
 
 /// Runs the sidecar.
 pub fn run(path: &Path) -> ExitCode {
     let styled = std::io::stderr().is_terminal();
-    let loaded = match Config::load(path) {
+    let source = Source::file(path);
+    let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(report) => {
             eprint!("{}", report.render(styled));
@@ -28,19 +29,17 @@ pub fn run(path: &Path) -> ExitCode {
     }
     logs::init(&loaded.config.log);
     log_panics();
-    serve(
-        || Sidecar::start(loaded.config).map_err(|error| error.to_string()),
-        |sidecar| reload(path, sidecar),
-    )
+    serve(|| {
+        let sidecar = Sidecar::start(loaded.config).map_err(|error| error.to_string())?;
+        sidecar.follow(source, loaded.inputs, &loaded.effective);
+        Ok(sidecar)
+    })
 }
 
 /// Starts a sidecar and serves until a signal to end, then drains, unless a second signal comes first.
 ///
 /// Signals are listened for before the start: once it says that it serves, none may end it the hard way.
-pub(super) fn serve(
-    start: impl FnOnce() -> Result<Sidecar, String>,
-    reload: impl Fn(&Sidecar),
-) -> ExitCode {
+pub(super) fn serve(start: impl FnOnce() -> Result<Sidecar, String>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -57,7 +56,15 @@ pub(super) fn serve(
                         () = sidecar.ended() => return Ok(ExitCode::FAILURE),
                     };
                     match wish {
-                        Wish::Reload => reload(&sidecar),
+                        Wish::Reload => tokio::select! {
+                            outcome = sidecar.reload_from_source() => {
+                                if let Err(NotReloaded::NotFollowed) = outcome {
+                                    tracing::info!("nothing to reload: no file is followed");
+                                }
+                            }
+                            // A file system that hangs keeps nobody from ending.
+                            () = signals.end() => break,
+                        },
                         Wish::End => break,
                     }
                 }
@@ -74,22 +81,4 @@ pub(super) fn serve(
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
-}
-
-fn reload(path: &Path, sidecar: &Sidecar) {
-    match Config::load(path) {
-        Err(report) => {
-            sidecar.reload_failed();
-            tracing::error!(%report, "the configuration is not valid; the old one stays");
-        }
-        Ok(loaded) => {
-            if !loaded.warnings.is_empty() {
-                tracing::warn!(report = %loaded.warnings, "the new configuration has warnings");
-            }
-            match sidecar.reload(loaded.config) {
-                Ok(()) => tracing::info!("configuration reloaded"),
-                Err(error) => tracing::error!(%error, "not reloaded; the old configuration stays"),
-            }
-        }
-    }
 }

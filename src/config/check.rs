@@ -5,7 +5,7 @@
 //! [`Check::across`]; they look at the values again, and keep silent about those that are faulty by themselves.
 
 mod media;
-mod push;
+pub(super) mod push;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -15,19 +15,19 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use toml::Spanned;
-use tracing::Level;
 use zeroize::Zeroizing;
 
 use super::api_security;
 use super::diagnostic::{Fault, Sink, nearest};
+use super::files::Files;
 use super::raw::{self, Field, NumberOrText, Raw, Text, Texts};
-use super::source::{open_file, secret_file};
 use super::tls::{Material, Part};
 use super::values::{self, one_of};
+use super::words;
 use super::{
     Admin, ApiSecurity, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint,
-    Errors, EscapedSlashes, Inbound, Listen, Log, LogFormat, OpenData, Outbound, Redis, RedisMode,
-    RedisNode, Route, Session, Store, Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
+    Inbound, Listen, Log, OpenData, Outbound, Redis, RedisMode, RedisNode, Route, Session, Store,
+    Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::crypto::gcm::Gcm;
 use crate::crypto::signature::{PrivateKey, PublicKey};
@@ -44,10 +44,10 @@ const MAX_PAUSE: &str = "60s";
 const ACCESS_TTL: &str = "2h";
 const REFRESH_TTL: &str = "30d";
 
-const MOST_WORKERS: i64 = 256;
-const MOST_CONNECTIONS: i64 = 1_000_000;
-const MOST_REQUESTS: i64 = 1_000_000;
-const MOST_FAILURES: i64 = 1_000;
+pub(super) const MOST_WORKERS: i64 = 256;
+pub(super) const MOST_CONNECTIONS: i64 = 1_000_000;
+pub(super) const MOST_REQUESTS: i64 = 1_000_000;
+pub(super) const MOST_FAILURES: i64 = 1_000;
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 const REDIS_PORT: u16 = 6379;
@@ -56,19 +56,17 @@ const SENTINEL_PORT: u16 = 26379;
 /// The least a session key may have, in bytes.
 const SHORTEST_KEY: usize = 16;
 
-const AUTH: &[(&str, Auth)] = &[
-    ("required", Auth::Required),
-    ("optional", Auth::Optional),
-    ("none", Auth::None),
-];
-
 const KNOWN_METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
 
 /// Checks everything; `None` if an error was reported. Secret files are relative to `directory`.
-pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Config> {
-    let mut check = Check { directory, sink };
+pub(super) fn check(raw: &Raw, directory: &Path, files: &Files, sink: &mut Sink) -> Option<Config> {
+    let mut check = Check {
+        directory,
+        files,
+        sink,
+    };
     let app = check.app(&raw.app);
     let inbound = check.inbound(&raw.inbound);
     let routes = check.routes(&raw.routes, inbound.as_ref());
@@ -104,6 +102,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, sink: &mut Sink) -> Option<Conf
 
 struct Check<'a> {
     directory: &'a Path,
+    files: &'a Files,
     sink: &'a mut Sink,
 }
 
@@ -176,7 +175,7 @@ impl Check<'_> {
             (raw.header.clone(), fault)
         });
         let prefix = self.text(&raw.prefix, PREFIX, values::prefix);
-        let auth = self.text(&raw.auth, "required", |text| one_of(text, AUTH));
+        let auth = self.text(&raw.auth, "required", |text| one_of(text, words::AUTH));
         let workers = self.workers(&raw.workers);
         let trusted_proxies = self.trusted_proxies(&raw.trusted_proxies);
         let proxy_protocol = self.value(&raw.proxy_protocol, || Ok(false), |on| Ok(*on));
@@ -209,11 +208,7 @@ impl Check<'_> {
         let drain_delay = self.text(&raw.drain_delay, "5s", values::duration_or_zero);
         let drain_timeout = self.text(&raw.drain_timeout, "25s", values::duration);
         let escaped_slashes = self.text(&raw.escaped_slashes, "reject", |text| {
-            let choices = [
-                ("reject", EscapedSlashes::Reject),
-                ("keep", EscapedSlashes::Keep),
-            ];
-            one_of(text, &choices)
+            one_of(text, words::ESCAPED_SLASHES)
         });
         let tls = match &raw.tls {
             None => Some(None),
@@ -283,13 +278,13 @@ impl Check<'_> {
     }
 
     fn public_file(&mut self, file: &str, field: &Field<Text>) -> Option<Zeroizing<Vec<u8>>> {
-        let read = open_file(&self.directory.join(file), shown(field));
+        let read = self.files.open(&self.directory.join(file), shown(field));
         self.read(read, field.span())
     }
 
     fn private_file(&mut self, file: &str, field: &Field<Text>) -> Option<Zeroizing<String>> {
         let shown = shown(field);
-        let read = secret_file(&self.directory.join(file), shown);
+        let read = self.files.secret(&self.directory.join(file), shown);
         let file = self.read(read, field.span())?;
         if file.world_readable {
             self.warn_world_readable(shown, field.span());
@@ -322,12 +317,12 @@ impl Check<'_> {
         let methods = self.methods(&raw.methods);
         let login = self.value(&raw.login, || Ok(false), |login| Ok(*login));
         let open_data = self.value(&raw.open_data, || Ok(false), |on| Ok(*on));
-        let media = self.given(&raw.media, |text| one_of(text, &[("upload", ())]));
+        let media = self.given(&raw.media, |text| one_of(text, words::ROUTE_MEDIA));
         let text_check = match &raw.text_check {
             None => Some(None),
             Some(raw) => self.text_check(raw).map(Some),
         };
-        let auth = self.given(&raw.auth, |text| one_of(text, AUTH));
+        let auth = self.given(&raw.auth, |text| one_of(text, words::AUTH));
         let timeout = self.given(&raw.timeout, values::duration);
         let body_limit = self.given(&raw.body_limit, values::size);
         let rate_limit = self.given(&raw.rate_limit, values::rate_limit);
@@ -466,9 +461,7 @@ impl Check<'_> {
         }
         let allow = self.list(&raw.allow, &["/**"], values::pattern);
         let deny = self.list(&raw.deny, &[], values::pattern);
-        let errors = self.text(&raw.errors, "raw", |text| {
-            one_of(text, &[("raw", Errors::Raw), ("problem", Errors::Problem)])
-        });
+        let errors = self.text(&raw.errors, "raw", |text| one_of(text, words::ERRORS));
         let timeout = self.text(&raw.timeout, "30s", values::duration);
         let body_limit = self.text(&raw.body_limit, "32MiB", values::size);
         let replay_limit = self.text(&raw.replay_limit, "1MiB", values::size);
@@ -586,7 +579,7 @@ impl Check<'_> {
         let files = files.and_then(|()| {
             self.each(&raw.certificate_file, |check, text, span| {
                 let path = check.directory.join(&text.value);
-                let pem = open_file(&path, text.shown_as_file());
+                let pem = check.files.open(&path, text.shown_as_file());
                 let pem = check.read(pem, span.clone())?;
                 let der = check.read(api_security::certificate(&pem), span.clone())?;
                 Some((der, span))
@@ -645,8 +638,7 @@ impl Check<'_> {
     }
 
     fn store(&mut self, raw: &raw::Store) -> Option<Store> {
-        let kinds = [("memory", false), ("redis", true)];
-        let is_redis = self.text(&raw.kind, "memory", |text| one_of(text, &kinds));
+        let is_redis = self.text(&raw.kind, "memory", |text| one_of(text, words::STORES));
         let redis = self.redis(raw, is_redis == Some(true));
         if is_redis? {
             return self.read(store_in_redis(redis?), raw.kind.span());
@@ -680,17 +672,7 @@ impl Check<'_> {
             Ok(timeout)
         });
         let required = self.value(&raw.required, || Ok(false), |required| Ok(*required));
-        let modes = [
-            ("single", RedisMode::Single),
-            (
-                "sentinel",
-                RedisMode::Sentinel {
-                    master: String::new(),
-                },
-            ),
-            ("cluster", RedisMode::Cluster),
-        ];
-        let mode = self.text(&raw.mode, "single", |text| one_of(text, &modes));
+        let mode = self.text(&raw.mode, "single", |text| one_of(text, words::REDIS_MODES));
         let mode = self.master(raw, mode);
         let keys = SecretKeys {
             literal: ("url", &raw.url),
@@ -776,22 +758,8 @@ impl Check<'_> {
     }
 
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {
-        let format = self.text(&raw.format, "json", |text| {
-            one_of(
-                text,
-                &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
-            )
-        });
-        let level = self.text(&raw.level, "info", |text| {
-            let levels = [
-                ("trace", Level::TRACE),
-                ("debug", Level::DEBUG),
-                ("info", Level::INFO),
-                ("warn", Level::WARN),
-                ("error", Level::ERROR),
-            ];
-            one_of(text, &levels)
-        });
+        let format = self.text(&raw.format, "json", |text| one_of(text, words::LOG_FORMATS));
+        let level = self.text(&raw.level, "info", |text| one_of(text, words::LOG_LEVELS));
         let access = self.value(&raw.access, || Ok(false), |access| Ok(*access));
         Some(Log {
             format: format?,
@@ -951,7 +919,7 @@ impl Check<'_> {
         let files = self.each(file, |check, text, span| {
             let path = check.directory.join(&text.value);
             let shown = text.shown_as_file();
-            match secret_file(&path, shown) {
+            match check.files.secret(&path, shown) {
                 Ok(file) => {
                     if file.world_readable {
                         check.warn_world_readable(shown, span.clone());

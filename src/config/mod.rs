@@ -6,11 +6,16 @@
 mod api_security;
 mod check;
 mod diagnostic;
+mod effective;
+mod files;
 mod mask;
 mod raw;
+mod reference;
+mod schema;
 mod source;
 mod tls;
 mod values;
+mod words;
 
 use std::fmt;
 use std::io;
@@ -26,6 +31,11 @@ use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
+pub use effective::Effective;
+pub use files::Inputs;
+pub use reference::TEXT as REFERENCE_TEXT;
+pub use schema::schema;
+pub(crate) use source::Attempt;
 pub use source::Loaded;
 pub use tls::{Authorities, Tls};
 
@@ -640,6 +650,37 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// As it is configured.
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "http://{}", HostPort(host, *port)),
+            Self::H2c { host, port } => write!(f, "h2c://{}", HostPort(host, *port)),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// As it is configured, with its port.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", HostPort(&self.host, self.port))
+    }
+}
+
+/// A host and a port, as a URL has them.
+struct HostPort<'a>(&'a str, u16);
+
+impl fmt::Display for HostPort<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.contains(':') {
+            true => write!(f, "[{}]:{}", self.0, self.1),
+            false => write!(f, "{}:{}", self.0, self.1),
         }
     }
 }

@@ -631,7 +631,8 @@ impl Section {
         SECTIONS.iter().find(within)
     }
 
-    fn header(&self) -> String {
+    /// Its line in the file.
+    pub(super) fn header(&self) -> String {
         if self.repeated {
             format!("[[{}]]", self.name)
         } else {
@@ -1286,34 +1287,24 @@ impl Reader<'_> {
         let mut expanded = false;
         let mut complete = true;
         let mut references = 0;
-        let mut rest = written;
-        while let Some(dollar) = rest.find('$') {
-            value.push_str(&rest[..dollar]);
-            rest = &rest[dollar..];
-            if let Some(after) = rest.strip_prefix("$${") {
-                value.push_str("${");
-                rest = after;
-                references += 1;
-            } else if let Some(after) = rest.strip_prefix("${") {
-                expanded = true;
-                let name = after.split('}').next().unwrap_or(after);
-                match self.variable(name, after.len() > name.len()) {
-                    Ok(variable) => value.push_str(&variable),
-                    Err(fault) => {
-                        let at = self.reference(written, &span, references);
-                        self.sink.error(Some(at), fault);
-                        complete = false;
+        for piece in pieces(written) {
+            match piece {
+                Piece::Plain(text) => value.push_str(text),
+                Piece::Escape => value.push_str("${"),
+                Piece::Variable { name, closed } => {
+                    expanded = true;
+                    match self.variable(name, closed) {
+                        Ok(variable) => value.push_str(&variable),
+                        Err(fault) => {
+                            let at = self.reference(written, &span, references);
+                            self.sink.error(Some(at), fault);
+                            complete = false;
+                        }
                     }
                 }
-                let end = after.len().min(name.len() + 1);
-                rest = &after[end..];
-                references += 1;
-            } else {
-                value.push('$');
-                rest = &rest[1..];
             }
+            references += usize::from(!matches!(piece, Piece::Plain(_)));
         }
-        value.push_str(rest);
         let written = expanded.then(|| written.to_owned());
         complete.then_some(Text { value, written })
     }
@@ -1348,7 +1339,46 @@ impl Reader<'_> {
     }
 }
 
-fn whole_number(value: &DeValue<'_>) -> Option<i64> {
+/// A part of a string as written.
+#[derive(Clone, Copy)]
+pub(super) enum Piece<'a> {
+    Plain(&'a str),
+    /// `$${`
+    Escape,
+    /// `${name}`, or what lacks its `}`.
+    Variable {
+        name: &'a str,
+        closed: bool,
+    },
+}
+
+/// The parts of a string as written, in order.
+pub(super) fn pieces(written: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = written;
+    std::iter::from_fn(move || {
+        if let Some(after) = rest.strip_prefix("$${") {
+            rest = after;
+            return Some(Piece::Escape);
+        }
+        if let Some(after) = rest.strip_prefix("${") {
+            let (name, behind) = match after.split_once('}') {
+                Some((name, behind)) => (name, Some(behind)),
+                None => (after, None),
+            };
+            rest = behind.unwrap_or("");
+            let closed = behind.is_some();
+            return Some(Piece::Variable { name, closed });
+        }
+        // A `$` that begins nothing is an ordinary character.
+        let first = rest.chars().next()?.len_utf8();
+        let end = rest[first..].find('$').map_or(rest.len(), |at| first + at);
+        let (plain, behind) = rest.split_at(end);
+        rest = behind;
+        Some(Piece::Plain(plain))
+    })
+}
+
+pub(super) fn whole_number(value: &DeValue<'_>) -> Option<i64> {
     let integer = value.as_integer()?;
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }

@@ -5,25 +5,20 @@
 //! to be.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use toml::de::DeTable;
-use zeroize::Zeroizing;
 
 use super::Config;
 use super::check::check;
 use super::diagnostic::{Fault, Report, Sink};
+use super::effective::Effective;
+use super::files::{Files, Inputs};
 use super::mask::Mask;
 use super::raw;
 
-/// Larger than any configuration, and small enough to read at once.
-const FILE_LIMIT: usize = 1 << 20;
-
-/// Larger than any secret.
-const SECRET_LIMIT: usize = 64 << 10;
+/// How often a configuration is read again because its files changed meanwhile.
+const MOST_LOOKS: usize = 20;
 
 /// A configuration that can be used.
 #[derive(Debug)]
@@ -32,28 +27,51 @@ pub struct Loaded {
     pub config: Config,
     /// What should be looked at all the same.
     pub warnings: Report,
+    /// What it was made of.
+    pub inputs: Inputs,
+    /// What each key is, and why.
+    pub effective: Effective,
 }
 
-/// What a secret's file holds.
-pub(super) struct SecretFile {
-    pub(super) text: Zeroizing<String>,
-    pub(super) world_readable: bool,
+/// What came of reading a configuration, and what was read.
+pub(crate) struct Attempt {
+    pub(crate) outcome: Result<Loaded, Report>,
+    pub(crate) inputs: Inputs,
 }
 
 impl Config {
     /// Reads and checks a file. Secret files are relative to its directory, `${NAME}` is the process's environment.
     /// All that is wrong comes in one report.
     pub fn load(path: &Path) -> Result<Loaded, Report> {
+        Self::attempt(path).outcome
+    }
+
+    /// As [`Config::load`]; what was read is known also if it cannot be used. All files were there as they are at one
+    /// moment: if one changes while others are read, as when Kubernetes swaps a volume, all are read again.
+    pub(crate) fn attempt(path: &Path) -> Attempt {
         let name = path.display().to_string();
-        let refuse = |fault| Report::whole_file(&name, fault);
-        let bytes = read(path, FILE_LIMIT).map_err(|e| refuse(unreadable("this file", &e)))?;
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let files = Files::default();
+            let outcome = Self::read(path, &name, &files);
+            let inputs = files.inputs();
+            if looks == MOST_LOOKS || inputs.are_as_they_were() {
+                return Attempt { outcome, inputs };
+            }
+        }
+    }
+
+    fn read(path: &Path, name: &str, files: &Files) -> Result<Loaded, Report> {
+        let refuse = |fault| Report::whole_file(name, fault);
+        let bytes = files.main(path).map_err(refuse)?;
         let text = std::str::from_utf8(&bytes).map_err(|e| {
             let offset = e.valid_up_to();
             refuse(Fault::new(format!(
                 "this file is not UTF-8 text: the byte at offset {offset} (counted from 0) cannot stand there"
             )))
         })?;
-        Self::parse_in(text, &name, path.parent(), &environment)
+        Self::parse_in(text, name, path.parent(), &environment, files)
     }
 
     /// Checks a text. `file_name` is what reports call it, and its directory is where secret files are relative to;
@@ -63,7 +81,8 @@ impl Config {
         file_name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Loaded, Report> {
-        Self::parse_in(text, file_name, Path::new(file_name).parent(), env)
+        let directory = Path::new(file_name).parent();
+        Self::parse_in(text, file_name, directory, env, &Files::default())
     }
 
     /// Checks a text with the process's environment, for embedding. Secret files are relative to the working directory;
@@ -77,6 +96,7 @@ impl Config {
         file_name: &str,
         directory: Option<&Path>,
         env: raw::Env<'_>,
+        files: &Files,
     ) -> Result<Loaded, Report> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (root, faults) = DeTable::parse_recoverable(text);
@@ -90,8 +110,9 @@ impl Config {
         let lines = LineStarts::of(text);
         let broken = report_syntax(text, &lines, &faults, &mut sink);
         let syntax = std::mem::take(&mut sink.diagnostics);
+        let effective = Effective::of(file_name, &lines, &root, env);
         let raw = raw::read(text, root, env, &mut sink);
-        let config = check(&raw, directory.unwrap_or(Path::new("")), &mut sink);
+        let config = check(&raw, directory.unwrap_or(Path::new("")), files, &mut sink);
         sink.diagnostics.retain(|d| match &d.span {
             Some(span) => broken.leaves(lines.number(span.start)),
             None => true,
@@ -100,56 +121,13 @@ impl Config {
         let report = Report::new(file_name, text, &mask, sink.diagnostics);
         match config {
             Some(config) if !report.has_errors() => Ok(Loaded {
+                effective: effective.with_workers(config.inbound.workers),
                 config,
                 warnings: report,
+                inputs: files.inputs(),
             }),
             _ => Err(report),
         }
-    }
-}
-
-/// Reads a secret's file, less the newlines at its end. The fault names the file as `shown`, and nothing of its content.
-pub(super) fn secret_file(path: &Path, shown: &str) -> Result<SecretFile, Fault> {
-    let name = format!("the file `{shown}`");
-    let bytes = read(path, SECRET_LIMIT).map_err(|e| unreadable(&name, &e))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Fault::new(format!("{name} is not UTF-8 text")))?
-        .trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(Fault::new(format!("{name} is empty")));
-    }
-    let world_readable =
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
-    Ok(SecretFile {
-        text: Zeroizing::new(text.to_owned()),
-        world_readable,
-    })
-}
-
-/// Reads a file that is no secret: certificates. The fault names it as `shown`.
-pub(super) fn open_file(path: &Path, shown: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    read(path, FILE_LIMIT).map_err(|e| unreadable(&format!("the file `{shown}`"), &e))
-}
-
-fn read(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(bytes)
-}
-
-fn unreadable(name: &str, error: &io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::NotFound => Fault::new(format!("{name} does not exist")),
-        io::ErrorKind::IsADirectory => Fault::new(format!("{name} is a directory")),
-        io::ErrorKind::PermissionDenied => {
-            Fault::new(format!("{name} may not be read by this user"))
-        }
-        io::ErrorKind::FileTooLarge => Fault::new(format!("{name} is too large")),
-        _ => Fault::new(format!("{name} cannot be read: {error}")),
     }
 }
 
@@ -210,7 +188,7 @@ fn report_syntax(
 }
 
 /// Finds lines fast: a file may be nothing but mistakes.
-struct LineStarts(Vec<usize>);
+pub(super) struct LineStarts(Vec<usize>);
 
 impl LineStarts {
     fn of(text: &str) -> Self {
@@ -218,7 +196,8 @@ impl LineStarts {
         Self(std::iter::once(0).chain(after_newlines).collect())
     }
 
-    fn number(&self, offset: usize) -> usize {
+    /// The number of a line, from 0.
+    pub(super) fn number(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset) - 1
     }
 
@@ -230,10 +209,13 @@ impl LineStarts {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use proptest::prelude::*;
 
+    use super::super::files::FILE_LIMIT;
     use super::super::raw::{Kind, SECTIONS};
+    use super::super::reference::{self, KeyEntry, Usual};
     use super::super::{TextCheck, Verdict};
     use super::*;
     use crate::wechat::content_check::Scene;
@@ -323,29 +305,66 @@ mod tests {
 
     #[test]
     fn the_reference_file_says_the_defaults() {
-        let reference = loaded(include_str!("../../sidecar.toml"));
+        let reference = loaded(reference::TEXT);
         assert!(reference.warnings.is_empty(), "{}", reference.warnings);
         assert_eq!(reference.config, loaded(&good("", "", "")).config);
     }
 
+    /// Those too that stand there as comments.
     #[test]
-    fn the_reference_file_names_every_key() {
-        let reference = include_str!("../../sidecar.toml");
-        let mut section = "";
-        let mut named = BTreeSet::new();
-        for line in reference.lines() {
-            let line = line.trim_start_matches(['#', ' ']);
-            if let Some(header) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                section = header.trim_matches(['[', ']']);
-            } else if let Some((key, _)) = line.split_once(" = ") {
-                named.insert((section, key));
+    fn a_default_that_is_written_changes_nothing() {
+        let (_files, tls) = tls_section();
+        let sections = [
+            ("route", "path = \"/a\""),
+            ("route.text_check", "field = \"a\"\nscene = 1"),
+            ("push", "token = \"abc\"\nmode = \"plaintext\""),
+            ("store", "kind = \"redis\"\nurl = \"redis://a\""),
+            ("media", "cache_dir = \"/c\""),
+            ("inbound.tls", tls.as_str()),
+        ];
+        let redis = cfg!(feature = "redis");
+        let sections = sections
+            .into_iter()
+            .filter(|(name, _)| redis || *name != "store");
+        let mut shortest = good("", "", "");
+        let mut longest = shortest.clone();
+        let mut told = BTreeSet::new();
+        for (name, required) in sections {
+            let entry = reference::REFERENCE.section(name).unwrap();
+            let header = entry.section.header();
+            shortest += &format!("{header}\n{required}\n");
+            longest += &format!("{header}\n{required}\n");
+            for key in &entry.keys {
+                let start = format!("{} = ", key.key.name);
+                if let Usual::Value(value) = key.usual
+                    && !required.lines().any(|line| line.starts_with(&start))
+                {
+                    longest += &format!("{start}{value}\n");
+                    told.insert((name, key.key.name));
+                }
             }
         }
-        for section in SECTIONS {
-            for key in section.keys {
-                let found = named.contains(&(section.name, key.name));
-                assert!(found, "[{}] {}", section.name, key.name);
-            }
+        // Two that were read at different times count as different.
+        let config = |text: &str| {
+            let mut config = loaded(text).config;
+            let tls = config.inbound.tls.take();
+            (config, tls.map(|tls| tls.handshake_timeout))
+        };
+        assert_eq!(config(&longest), config(&shortest));
+        for key in [
+            ("push", "max_waiting"),
+            ("route", "open_data"),
+            ("media", "cache_size"),
+            ("inbound.tls", "handshake_timeout"),
+        ] {
+            assert!(told.contains(&key), "{told:?}");
+        }
+        let optional = reference::REFERENCE.sections.iter().filter(|s| s.optional);
+        for section in optional {
+            let has_default = |key: &KeyEntry| matches!(key.usual, Usual::Value(_));
+            let name = section.section.name;
+            let is_here = told.iter().any(|(section, _)| *section == name);
+            assert!(is_here || !section.keys.iter().any(has_default), "{name}");
         }
     }
 
@@ -371,6 +390,22 @@ mod tests {
                 assert!(key.kind != Kind::Flag || report.to_string().contains("true or false"));
             }
         }
+    }
+
+    /// The lines of a good `[inbound.tls]`, and the directory that its files are in.
+    fn tls_section() -> (tempfile::TempDir, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let write = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            path.display().to_string()
+        };
+        let cert = write("cert", pair.cert.pem());
+        let key = write("key", pair.signing_key.serialize_pem());
+        let lines = format!("cert_file = \"{cert}\"\nkey_file = \"{key}\"");
+        (directory, lines)
     }
 
     #[test]
@@ -929,6 +964,14 @@ mod tests {
                 "scene = 2\nfield = [\"a\", \".b\"]",
                 "12:15 error: this is not the name of a field",
             ),
+            (
+                "scene = 2\nfield = \"1\"",
+                "12:9 error: this is not the name of a field",
+            ),
+            (
+                "scene = 2\nfield = \"[0][]\"",
+                "12:9 error: this is not the name of a field",
+            ),
             ("scene = 2\nfield = 7", "12:9 error: "),
             (
                 "scene = 2\nfield = ['a','b','c','d','e','f','g','h','i']",
@@ -1203,7 +1246,9 @@ mod tests {
     #[test]
     fn routes_take_what_they_leave_out_from_inbound() {
         let rest = "[[route]]\npath = \"/login\"\nlogin = true\n[[route]]\npath = \"/a\"\nmethods = [\"GET\"]\ntimeout = \"1s\"\nauth = \"none\"\n[[route]]\npath = \"/a\"\nmethods = [\"POST\"]";
-        let Loaded { config, warnings } = loaded(&good("", "auth = \"optional\"", rest));
+        let Loaded {
+            config, warnings, ..
+        } = loaded(&good("", "auth = \"optional\"", rest));
         assert!(warnings.is_empty(), "{warnings}");
         let [login, first, second] = config.routes.as_slice() else {
             panic!("three routes");
@@ -1360,7 +1405,9 @@ mod tests {
         .unwrap();
 
         write(format!("{SECRET}\r\n").as_bytes(), 0o600);
-        let Loaded { config, warnings } = Config::load(&path).unwrap();
+        let Loaded {
+            config, warnings, ..
+        } = Config::load(&path).unwrap();
         assert!(warnings.is_empty(), "{warnings}");
         assert_eq!(config.app.secrets.len(), 2);
         assert_eq!(config.app.secrets[1].expose(), SECRET);

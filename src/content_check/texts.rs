@@ -8,16 +8,22 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use percent_encoding::percent_decode;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
 use super::pieces::{self, Piece};
 use crate::wechat::content_check::LONGEST_TEXT;
+use crate::wire::form::url_decoded;
 
 /// How many bytes of text are kept at most: all that can become pieces.
 const MOST_BYTES: usize = pieces::MOST * LONGEST_TEXT * 4;
+/// How many pairs a form or a query may have, which is PHP's limit.
+const MOST_PAIRS: usize = 1000;
+/// How much of a form field's name is looked at. No app puts more of them into one another.
+const LONGEST_NAME: usize = 2 * 1024;
+/// The longest number that is the place of an element and no text.
+const LONGEST_INDEX: usize = 4;
 
 /// Why a body is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +77,9 @@ impl<'c> Texts<'c> {
     }
 
     fn walk(&mut self, document: &[u8], ways: &[Way<'_>]) -> Result<(), Refused> {
+        let is_none = "what should be JSON is none, not in UTF-8, or nests deeper than 128 levels";
         if str::from_utf8(document).is_err() {
-            return Err(Refused("the body is not JSON in UTF-8".into()));
+            return Err(Refused(is_none.into()));
         }
         let mut refused = None;
         let walk = Walk {
@@ -85,15 +92,13 @@ impl<'c> Texts<'c> {
         match (walked.and_then(|()| document.end()), refused) {
             (Ok(()), _) => Ok(()),
             (Err(_), Some(refused)) => Err(refused),
-            (Err(_), None) => Err(Refused(
-                "the body is not JSON, or nests deeper than 128 levels".into(),
-            )),
+            (Err(_), None) => Err(Refused(is_none.into())),
         }
     }
 
     /// Adds the texts of `application/x-www-form-urlencoded`. JSON that is only called a form is read as what it is, too.
     pub(crate) fn form(&mut self, body: &[u8]) -> Result<(), Refused> {
-        if is_json(body) {
+        if begins_as_json(body) {
             self.json(body)?;
         }
         self.query(body)
@@ -101,12 +106,17 @@ impl<'c> Texts<'c> {
 
     /// Adds the texts of a query, which some apps do not tell from a form.
     pub(crate) fn query(&mut self, query: &[u8]) -> Result<(), Refused> {
-        for pair in query.split(|b| *b == b'&') {
-            self.pair(pair)?;
-            // Some end a pair here, too.
-            for part in pair.split(|b| *b == b';').skip(1) {
-                self.pair(part)?;
+        // Some end a pair at a semicolon, too.
+        let pairs = query.split(|b| *b == b'&').flat_map(|pair| {
+            let parts = pair.split(|b| *b == b';').skip(1);
+            std::iter::once(pair).chain(parts)
+        });
+        for (count, pair) in pairs.filter(|pair| !pair.is_empty()).enumerate() {
+            if count == MOST_PAIRS {
+                let told = format!("a form or a query has {MOST_PAIRS} pairs at the most");
+                return Err(Refused(told.into()));
             }
+            self.pair(pair)?;
         }
         Ok(())
     }
@@ -119,21 +129,29 @@ impl<'c> Texts<'c> {
             ));
         }
         let spelled = Spelled::of(name);
+        let mut ways = Vec::new();
         for index in 0..self.fields.len() {
             let field = &self.fields[index];
             if spelled.is(field) {
                 let Ok(text) = str::from_utf8(value) else {
                     return Err(Refused(format!("`{}` is not UTF-8", field.name).into()));
                 };
+                for name in spelled.below(field) {
+                    self.add(index, name);
+                }
                 self.add(index, text);
-            } else if let Some(rest) = spelled.leads_to(field)
-                && is_json(value)
-            {
-                let (field, rest) = (index, rest.to_owned());
-                self.walk(value, &[Way { field, rest: &rest }])?;
+            } else if let Some(rest) = spelled.leads_to(field) {
+                ways.push((index, rest.to_owned()));
             }
         }
-        Ok(())
+        if ways.is_empty() || !begins_as_json(value) {
+            return Ok(());
+        }
+        let ways = ways.iter().map(|(field, rest)| Way {
+            field: *field,
+            rest,
+        });
+        self.walk(value, &Vec::from_iter(ways))
     }
 
     /// Whether a field of a form is one that is checked, so that it must not come in another way than as text.
@@ -157,9 +175,15 @@ impl<'c> Texts<'c> {
 
     fn pair(&mut self, pair: &[u8]) -> Result<(), Refused> {
         let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        let name = decoded(&pair[..end]);
-        let value = decoded(pair.get(end + 1..).unwrap_or_default());
-        self.field(&String::from_utf8_lossy(&name), &value)
+        let (name, value) = (&pair[..end], pair.get(end + 1..).unwrap_or_default());
+        let decoded = url_decoded(name);
+        let decoded = String::from_utf8_lossy(&decoded);
+        if has_wide_escape(name) || has_wide_escape(value) && self.has(&decoded) {
+            return Err(Refused(
+                "`%uXXXX` is no escape of a form or a query; write UTF-8 as `%XX`".into(),
+            ));
+        }
+        self.field(&decoded, &url_decoded(value))
     }
 
     /// Control characters go: they only keep words apart, or WeChat from reading.
@@ -183,66 +207,115 @@ impl<'c> Texts<'c> {
 }
 
 /// A form field's name, in the ways that apps read it.
-struct Spelled {
-    /// `a[b][0]`, `a[b][]` and `a.b` are all `a.b`.
-    path: String,
+struct Spelled<'n> {
+    name: &'n str,
+    /// `a[b][0]`, `a[b][]` and `a.b` are all `a.b`. Spring takes `!a` and `_a` for what `a` is when there is none.
+    paths: [String; 2],
     /// PHP's, of the whole and of what stands before a bracket.
-    flat: [String; 2],
+    flat: [[String; 2]; 2],
 }
 
-impl Spelled {
-    fn of(name: &str) -> Self {
-        let name = name.split('\0').next().unwrap_or_default();
-        let name = name.trim();
+impl<'n> Spelled<'n> {
+    fn of(name: &'n str) -> Self {
+        let name = name.split('\0').next().unwrap_or_default().trim();
+        let name = &name[..name.floor_char_boundary(LONGEST_NAME)];
+        let readings = [name, name.trim_start_matches(['!', '_'])];
         let flat = |name: &str| folded(&name.replace(['.', ' ', '['], "_"));
         Self {
-            path: folded(&segments(name)),
-            flat: [flat(name), flat(name.split('[').next().unwrap_or_default())],
+            name,
+            paths: readings.map(|name| folded(&segments(name))),
+            flat: [
+                readings.map(flat),
+                readings.map(|name| flat(name.split('[').next().unwrap_or_default())),
+            ],
         }
     }
 
     fn is(&self, field: &Field<'_>) -> bool {
-        let below = self.path.strip_prefix(&field.path);
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            || self.flat.contains(&field.flat)
+        self.is_in(field) || self.flat.as_flattened().contains(&field.flat)
+    }
+
+    /// Whether its path is the field's, or goes on from there.
+    fn is_in(&self, field: &Field<'_>) -> bool {
+        let is_in = |path: &String| {
+            let below = path.strip_prefix(&field.path);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.paths.iter().any(is_in)
     }
 
     /// What is left of a field's path behind this one, which may hold JSON.
     fn leads_to<'f>(&self, field: &'f Field<'_>) -> Option<&'f str> {
-        let rest = field.path.strip_prefix(&self.path)?.strip_prefix('.')?;
-        (!self.path.is_empty()).then_some(rest)
+        let behind = |path: &String| field.path.strip_prefix(path)?.strip_prefix('.');
+        let paths = self.paths.iter().filter(|path| !path.is_empty());
+        paths.filter_map(behind).next()
+    }
+
+    /// The names that a field has below it, which the app may show as it shows the text.
+    fn below(&self, field: &Field<'_>) -> Vec<&'n str> {
+        let (rest, mut own) = if self.is_in(field) {
+            (self.name, field.path.split('.').count())
+        } else if self.flat[0].contains(&field.flat) {
+            ("", 0)
+        } else {
+            let behind = self.name.split_once('[');
+            (behind.map_or("", |(_, rest)| rest), 0)
+        };
+        let is_below = |name: &&str| {
+            if own == 0 {
+                return !is_index(name);
+            }
+            own -= usize::from(!is_number(name));
+            false
+        };
+        names(rest).filter(is_below).collect()
     }
 }
 
 /// The names in a path, with dots between them, without the numbers of elements.
 fn segments(name: &str) -> String {
-    let is_name = |part: &&str| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit());
-    let parts: Vec<&str> = name.split(['.', '[', ']']).filter(is_name).collect();
+    let parts: Vec<&str> = names(name).filter(|name| !is_number(name)).collect();
     parts.join(".")
+}
+
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['.', '[', ']']).filter(|name| !name.is_empty())
+}
+
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether a name is but the place of an element.
+fn is_index(name: &str) -> bool {
+    name.len() <= LONGEST_INDEX && is_number(name)
 }
 
 /// A name without its case, as the most lenient readers compare: to Go, `ſ` is an `s`.
 fn folded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     let lower = name.chars().flat_map(char::to_lowercase);
     lower.map(|c| if c == 'ſ' { 's' } else { c }).collect()
 }
 
-/// Whether a value is an object or an array, whatever it is called.
-fn is_json(value: &[u8]) -> bool {
-    matches!(value.trim_ascii_start().first(), Some(b'{' | b'['))
-        && serde_json::from_slice::<IgnoredAny>(value).is_ok()
+/// Whether a value is meant to be an object or an array, whatever it is called. Whether it is one is for the app to say,
+/// which may take more for JSON than we do.
+fn begins_as_json(value: &[u8]) -> bool {
+    let mut rest = value;
+    while let [0..=b' ', behind @ ..] | [0xef, 0xbb, 0xbf, behind @ ..] = rest {
+        rest = behind;
+    }
+    matches!(rest.first(), Some(b'{' | b'['))
 }
 
-/// `+` is a space in a form.
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.contains(&b'+') {
-        return percent_decode(text).into();
-    }
-    let spaced: Vec<u8> = text
-        .iter()
-        .map(|b| if *b == b'+' { b' ' } else { *b })
-        .collect();
-    Cow::Owned(percent_decode(&spaced).collect())
+/// Whether there is a `%u4f60` in a form, as JavaScript's old `escape` writes it and .NET reads it.
+fn has_wide_escape(text: &[u8]) -> bool {
+    text.windows(6).any(|it| {
+        let (mark, digits) = it.split_at(2);
+        mark.eq_ignore_ascii_case(b"%u") && digits.iter().all(u8::is_ascii_hexdigit)
+    })
 }
 
 /// What is left of a field's path at some place of a document; nothing if the place is the field, or in it.
@@ -260,15 +333,25 @@ struct Walk<'w, 'c> {
 }
 
 impl<'p> Way<'p> {
-    /// What is left behind a member. A name may itself have a dot in it.
+    /// What is left behind a member. A name may itself have a dot in it, and none is left of a number: an object with
+    /// numbers for names is a list to PHP and JavaScript.
     fn behind(self, name: &str) -> Option<Self> {
-        if self.rest.is_empty() {
+        if name.is_empty() || self.rest.is_empty() {
             return Some(self);
         }
         let rest = self.rest.strip_prefix(name)?;
         match rest.strip_prefix('.') {
             Some(rest) => Some(Self { rest, ..self }),
             None => rest.is_empty().then_some(Self { rest, ..self }),
+        }
+    }
+}
+
+impl Walk<'_, '_> {
+    /// Adds what stands here to the fields that this is in.
+    fn add(&mut self, text: &str) {
+        for way in self.ways.iter().filter(|way| way.rest.is_empty()) {
+            self.texts.add(way.field, text);
         }
     }
 }
@@ -299,22 +382,23 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E>(mut self, number: u64) -> Result<(), E> {
+        self.add(&number.to_string());
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+    fn visit_i64<E>(mut self, number: i64) -> Result<(), E> {
+        self.add(&number.to_string());
         Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+    fn visit_f64<E>(mut self, number: f64) -> Result<(), E> {
+        self.add(&number.to_string());
         Ok(())
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        for way in self.ways.iter().filter(|way| way.rest.is_empty()) {
-            self.texts.add(way.field, text);
-        }
+    fn visit_str<E>(mut self, text: &str) -> Result<(), E> {
+        self.add(text);
         Ok(())
     }
 
@@ -331,20 +415,21 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let mut passed: Vec<String> = Vec::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let name = folded(&name);
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        let mut passed: HashSet<String> = HashSet::new();
+        while let Some(spelled) = members.next_key::<String>()? {
+            if !is_index(&spelled) {
+                self.add(&spelled);
+            }
+            let name = folded(&segments(&spelled));
             let ways: Vec<Way<'_>> = self
                 .ways
                 .iter()
                 .filter_map(|way| way.behind(&name))
                 .collect();
-            let is_on_the_way = self
-                .ways
-                .iter()
-                .any(|way| !way.rest.is_empty() && way.behind(&name).is_some());
-            if is_on_the_way && passed.contains(&name) {
+            let leads_on = |way: &Way<'_>| !way.rest.is_empty() && way.behind(&name).is_some();
+            let is_on_the_way = !name.is_empty() && self.ways.iter().any(leads_on);
+            if is_on_the_way && !passed.insert(folded(&spelled)) {
                 let told = "a member on the way to a text that is checked stands twice";
                 *self.refused = Some(Refused(told.into()));
                 return Err(A::Error::custom(""));
@@ -355,9 +440,6 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
                 ways: &ways,
             };
             members.next_value_seed(walk)?;
-            if is_on_the_way {
-                passed.push(name);
-            }
         }
         Ok(())
     }
@@ -407,8 +489,8 @@ mod tests {
             ),
             (
                 "content",
-                r#"{"content":["x",["y",{"z":"w"}],1,null,true,2.5]}"#,
-                "content: x\ny\nw",
+                r#"{"content":["x",["y",{"z":"w"}],1,null,true,-2.5]}"#,
+                "content: x\ny\nz\nw\n1\n-2.5",
             ),
             (
                 "post.title",
@@ -440,7 +522,32 @@ mod tests {
             (
                 "content",
                 r#"{"content":{"a":"x","a":"y"}}"#,
-                "content: x\ny",
+                "content: a\nx\ny",
+            ),
+            (
+                "content",
+                r#"{"content":13800138000}"#,
+                "content: 13800138000",
+            ),
+            (
+                "content",
+                r#"{"content":{"Bad":1,"0":2,"13800138000":[]}}"#,
+                "content: Bad\n1\n2\n13800138000",
+            ),
+            (
+                "post.title",
+                r#"{"post":{"0":{"title":"x"},"1":{"title":{"2":"y"}}}}"#,
+                "post.title: x\ny",
+            ),
+            (
+                "post.title",
+                r#"{"7":{"post":{"title":"x"}},"8":{"post":{"title":"y"}}}"#,
+                "post.title: x\ny",
+            ),
+            (
+                "post.title",
+                r#"{"post.0.title":"x","post[title]":"y"}"#,
+                "post.title: x\ny",
             ),
         ] {
             assert_eq!(in_json(&[field], document).unwrap(), [text], "{document}");
@@ -455,8 +562,8 @@ mod tests {
             "7",
             "null",
             "\"x\"",
-            r#"{"content":7}"#,
             r#"{"content":{}}"#,
+            r#"{"content":{"0":[]}}"#,
             r#"{"contents":"x"}"#,
             r#"{"a":{"content":"x"}}"#,
             r#"{"content":" \t\u3000\u0000"}"#,
@@ -481,6 +588,7 @@ mod tests {
             r#"{"post":{"title":"x","t\u0069tle":"y"}}"#,
             r#"{"post":{"title":"x","TITLE":"y"}}"#,
             r#"{"post":1,"post":2}"#,
+            r#"{"0":{"post":1,"post":2}}"#,
         ] {
             let refused = in_json(&["post.title"], document).unwrap_err();
             assert!(refused.0.contains("twice"), "{document}: {refused:?}");
@@ -525,8 +633,23 @@ mod tests {
             (
                 "content",
                 "content[]=x&content%5B%5D=y&content[a][b]=z&content[0]=w",
-                "content: x\ny\nz\nw",
+                "content: x\ny\na\nb\nz\nw",
             ),
+            ("content", "content[Bad]=1", "content: Bad\n1"),
+            (
+                "content",
+                "content.0[13800138000]=1",
+                "content: 13800138000\n1",
+            ),
+            ("post.title", "post_title[Bad]=1", "post.title: Bad\n1"),
+            ("post.title", "post[0][title][Bad]=1", "post.title: Bad\n1"),
+            ("content", "!content=x&_content=y", "content: x\ny"),
+            (
+                "post.title",
+                "!post.title=x&_post[title]=y",
+                "post.title: x\ny",
+            ),
+            ("_content", "_content=x&content=n", "_content: x"),
             ("content", "c%6Fntent=x", "content: x"),
             ("content", "Content=x", "content: x"),
             ("content", "+content=x", "content: x"),
@@ -585,11 +708,79 @@ mod tests {
         ] {
             assert_eq!(in_form(&["post.title"], body.as_bytes()).unwrap(), [text]);
         }
-        assert!(in_form(&["post.title"], br#"post={"title":"x","title":"y"}"#).is_err());
-        assert_eq!(
-            in_form(&["post.title"], br#"post={"title":"x""#).unwrap(),
-            [""; 0]
-        );
+    }
+
+    #[test]
+    fn what_only_begins_as_json_may_be_json_to_the_app() {
+        let deep = format!(r#"{{"title":{}"x"{}}}"#, "[".repeat(200), "]".repeat(200));
+        for document in [
+            r#"{"title":"x""#,
+            r#"{"title":"x","title":"y"}"#,
+            r#"{"title":"x","a":NaN}"#,
+            r#"{"title":"\ud800x"}"#,
+            "\u{feff}{\"title\":\"x\"}",
+            " \n\u{feff} [{\"title\":\"x\"},]",
+            "[{\"title\":\"x\"}] //",
+            &deep,
+        ] {
+            let field = found(&["post.title"], |texts| {
+                texts.field("post", document.as_bytes())
+            });
+            assert!(field.is_err(), "{document:.60}");
+            let form = in_form(&["title"], document.as_bytes());
+            assert!(form.is_err(), "{document:.60}");
+        }
+        let of_others = found(&["post.title"], |texts| {
+            texts.field("note", b"{not JSON")?;
+            texts.field("post", b"not { JSON")
+        });
+        assert_eq!(of_others.unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn pairs_are_counted_and_those_that_say_nothing_are_not() {
+        let many =
+            |count: usize, end: &str| format!("{}content=x", format!("a{end}").repeat(count));
+        for end in ["&", ";", "=1&", "=1;"] {
+            let most = MOST_PAIRS - 2;
+            let found = in_form(&["content"], many(most, end).as_bytes());
+            assert_eq!(found.unwrap(), ["content: x"], "{end}");
+            let refused = in_form(&["content"], many(MOST_PAIRS, end).as_bytes());
+            assert!(refused.unwrap_err().0.contains("1000 pairs"), "{end}");
+        }
+        let empty = format!("{}content=x", "&;".repeat(100_000));
+        assert!(in_form(&["content"], empty.as_bytes()).is_err());
+        let empty = format!("{}content=x", "&".repeat(100_000));
+        let found = in_form(&["content"], empty.as_bytes());
+        assert_eq!(found.unwrap(), ["content: x"]);
+    }
+
+    #[test]
+    fn a_name_may_be_of_any_length() {
+        let long = format!("content[{}]=x", "猫".repeat(1_000_000));
+        let names = fields(&["content"]);
+        let mut texts = Texts::of(&names);
+        texts.form(long.as_bytes()).unwrap();
+        assert!(texts.fields[0].text.ends_with("\nx"));
+        assert!(texts.fields[0].text.len() <= LONGEST_NAME + 2);
+    }
+
+    #[test]
+    fn an_escape_that_only_some_read_is_refused() {
+        for body in [
+            "content=%u005Brisky]",
+            "a=1&%u0063ontent=x",
+            "a=1;content=%U4f60",
+        ] {
+            assert!(in_form(&["content"], body.as_bytes()).is_err(), "{body}");
+        }
+        for body in [
+            "content=x&note=%u4f60",
+            "content=x%u4f6",
+            "content=x%25u4f60",
+        ] {
+            assert!(in_form(&["content"], body.as_bytes()).is_ok(), "{body}");
+        }
     }
 
     #[test]

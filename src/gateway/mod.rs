@@ -14,6 +14,7 @@ mod line;
 mod media;
 mod names;
 mod payload;
+pub(crate) mod probe;
 mod relay;
 mod repeat;
 mod upload;

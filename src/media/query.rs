@@ -1,9 +1,7 @@
 //! What the query of a medium's URL says. Parameters that nobody asks for are nobody's business: page caches and trackers
 //! add their own.
 
-use std::borrow::Cow;
-
-use percent_encoding::percent_decode;
+use crate::wire::form::url_decoded;
 
 /// A parameter stands there more than once, so it has no meaning.
 pub(crate) struct Repeated;
@@ -23,14 +21,7 @@ pub(crate) fn raw<'q>(query: &'q [u8], name: &str) -> Result<Option<&'q [u8]>, R
 
 /// The text of a parameter, as forms write it: `+` is a space. What is not UTF-8 is replaced.
 pub(crate) fn text(query: &[u8], name: &str) -> Result<Option<String>, Repeated> {
-    let decoded = |value: &[u8]| {
-        let spaced: Vec<u8> = value
-            .iter()
-            .map(|&b| if b == b'+' { b' ' } else { b })
-            .collect();
-        let bytes: Cow<'_, [u8]> = percent_decode(&spaced).into();
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
+    let decoded = |value: &[u8]| String::from_utf8_lossy(&url_decoded(value)).into_owned();
     Ok(raw(query, name)?.map(decoded))
 }
 

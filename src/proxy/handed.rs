@@ -79,6 +79,17 @@ fn is_of_the_body(field: &Field<'_>) -> bool {
             .any(|name| field.name.eq_ignore_ascii_case(name))
 }
 
+/// Reads and drops the app's own body; says whether its end was reached.
+pub(super) async fn drop_body(body: &mut Reader<'_>) -> bool {
+    while !body.is_done() {
+        match body.ready().await {
+            Ok(count) => body.consume(count),
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
 impl Exchange<'_> {
     /// Reads and drops the app's own body if it is small and comes at once; says whether its end was reached.
     pub(super) async fn discard(&self, body: &mut Reader<'_>) -> bool {

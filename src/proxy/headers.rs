@@ -39,8 +39,10 @@ impl From<Framing> for BodyLength {
 /// Names that apps or their frameworks trust as if a proxy had set them, in folded form. A proxy that does not drop
 /// them lets clients choose their address, URL or method. `X-Forwarded-*` is dropped as a whole.
 const PROXY_NAMES: &[&[u8]] = &[
-    // As spelt they are handled by name; `Content_Length` would be a second length to an app that folds.
+    // As spelt they are handled by name; `Content_Length` would be a second length to an app that folds, and `Content_Type`
+    // another type than the one that we have gone by.
     b"content-length",
+    b"content-type",
     b"transfer-encoding",
     b"proxy-authorization",
     b"proxy-connection",
@@ -239,6 +241,51 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
     !dropped && !is_named_by(head.connection, &head.fields, field)
 }
 
+/// Why a line of the client's does not reach the app, for people; `None` if it does.
+pub(super) fn why_dropped(head: &RequestHead, field: &Field<'_>, trusted: bool) -> Option<String> {
+    if is_forwarded(head, field) {
+        return None;
+    }
+    let mut buffer = [0; MAX_FOLDED];
+    let folded = fold(field.name, &mut buffer);
+    let why = match field.known {
+        Name::Host => "the app gets its own; this one is in x-forwarded-host",
+        Name::ContentLength => "written anew, for the body that is sent",
+        Name::Expect => "asked anew, if there is a body to wait for",
+        Name::XWxCode => "the sidecar exchanges the code, which works once",
+        Name::Authorization => "tokens of the sidecar are between it and the client",
+        known if known.is_hop_by_hop() => "it is about this one connection (hop-by-hop)",
+        Name::XForwardedFor
+        | Name::XForwardedHost
+        | Name::XForwardedProto
+        | Name::XRequestId
+        | Name::Traceparent
+        | Name::Tracestate => by_proxy(trusted),
+        _ if in_namespace(folded, b"x-wx") => {
+            let name = folded.escape_ascii().to_string().to_ascii_uppercase();
+            return Some(format!(
+                "it is {name} to whoever folds names, and X-WX-* is the sidecar's alone"
+            ));
+        }
+        _ if folded == b"forwarded" => by_proxy(trusted),
+        _ if is_claimed(field.name) => {
+            let name = folded.escape_ascii();
+            return Some(format!(
+                "apps believe `{name}` to be a proxy's, so no client may send it"
+            ));
+        }
+        _ => "the Connection header names it as one that is not to be forwarded",
+    };
+    Some(why.to_owned())
+}
+
+fn by_proxy(trusted: bool) -> &'static str {
+    match trusted {
+        true => "written anew, with what the trusted proxy says as far as it makes sense",
+        false => "only those in [inbound] trusted_proxies are believed",
+    }
+}
+
 /// Our own tokens are between the client and us: an app that logs its headers must not log them. Wherever one stands in
 /// the value, because `Bearer<TAB>` or an unknown scheme is no reason to pass it on.
 fn is_our_token(value: &[u8]) -> bool {
@@ -386,6 +433,8 @@ mod tests {
             "Proxy",
             "Client_IP",
             "Content_Length",
+            "Content_Type",
+            "CONTENT.TYPE",
             "transfer_encoding",
             "Proxy_Authorization",
         ] {

@@ -163,6 +163,7 @@ async fn attempt(
         upgrade,
         uploading: Cell::new(false),
         answered: Cell::new(false),
+        waiting: Cell::new(forward.head.expects_continue),
         handed: Cell::new(None),
     };
     let outcome = exchange.run(&mut writer, answer, body, responder).await;
@@ -180,13 +181,17 @@ async fn attempt(
 }
 
 /// The head of the request to the app, whose body comes as the client's head says.
-#[cfg(any(test, fuzzing))]
 pub(crate) fn encode_request(forward: &Forward<'_>, out: &mut Vec<u8>) {
     let announced = headers::Announced {
         length: headers::BodyLength::from(forward.head.framing),
         upgrade: forward.head.wants_upgrade,
     };
     headers::encode_request(forward, &announced, out);
+}
+
+/// Why a field line of the client's does not reach the app, for people; `None` if it does.
+pub(crate) fn why_dropped(forward: &Forward<'_>, field: &Field<'_>) -> Option<String> {
+    headers::why_dropped(forward.head, field, forward.origin.is_trusted())
 }
 
 /// One exchange with the app, over one connection.
@@ -199,6 +204,8 @@ struct Exchange<'a> {
     uploading: Cell<bool>,
     /// Whether the app has begun its answer.
     answered: Cell<bool>,
+    /// Whether the client waits to be told to go on before it sends the body.
+    waiting: Cell<bool>,
     /// What the app leaves to us in place of an answer that was relayed.
     handed: Cell<Option<Box<Handed>>>,
 }
@@ -312,13 +319,17 @@ impl Exchange<'_> {
                 }
             }
         }
+        let (head, mut from_app) = answer.into_body();
+        let handed = handed::handed(self.forward, head);
+        if uploaded.is_none() && matches!(handed, Ok(Some(_))) && !self.waiting.get() {
+            uploaded = outlast(upload.as_mut(), &mut from_app).await;
+        }
         let complete = matches!(uploaded, Some(Ok(())));
         if !complete {
             // The client's remaining bytes must not be taken for its next request.
             responder.close();
         }
-        let (head, mut from_app) = answer.into_body();
-        if let Some(handed) = handed::handed(self.forward, head)? {
+        if let Some(handed) = handed? {
             self.handed.set(Some(handed));
             return Ok(complete && self.discard(&mut from_app).await);
         }
@@ -467,6 +478,7 @@ impl Exchange<'_> {
             match head.status {
                 100 if body_pending && self.forward.head.expects_continue => {
                     self.send_within(responder.go_on()).await?;
+                    self.waiting.set(false);
                 }
                 101 if self.upgrade && head.grants(self.forward.head) => return Ok(()),
                 101 => {
@@ -673,6 +685,21 @@ where
         main.as_mut().poll(cx).map(Raced::Main)
     })
     .await
+}
+
+/// Has the app take the rest of a request that it has answered already, because what is left to us of the answer is sent
+/// when the app has no more part in it. What it says meanwhile is dropped, so that it need not wait for us. Nothing if it
+/// broke off.
+async fn outlast<U: Future>(
+    mut upload: Pin<&mut U>,
+    from_app: &mut Reader<'_>,
+) -> Option<U::Output> {
+    let mut uploaded = None;
+    let mut dropping = pin!(handed::drop_body(from_app));
+    match alongside(upload.as_mut(), &mut uploaded, dropping.as_mut()).await {
+        Raced::Upload | Raced::Main(false) => uploaded,
+        Raced::Main(true) => Some(upload.await),
+    }
 }
 
 impl<'a> Added<'a> {

@@ -73,7 +73,7 @@ impl Exchange<'_> {
                 limit = limit.min(CLOSE_PATIENCE);
             }
             let passed = tunnel.passed.get();
-            match self.timers.within_idle(limit, both.as_mut()).await {
+            match self.timers.within_idle(limit, ending, both.as_mut()).await {
                 Ok(outcome) => return outcome.map(|_| ()),
                 // A drain has begun.
                 Err(_) if ending.get() && !was_ending => {}

@@ -12,6 +12,7 @@ mod entry;
 mod inbox;
 mod lanes;
 mod reception;
+pub(crate) mod rehearsal;
 mod reply;
 mod route;
 

@@ -44,8 +44,19 @@ struct Waits {
 struct Wait {
     /// The tick at which it is over.
     until: u64,
-    idle: bool,
+    /// By what it can be interrupted.
+    idle: Option<Flag>,
     waker: Waker,
+}
+
+/// Which flag it is, by its address: whoever waits holds it, so no other can be there meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flag(usize);
+
+impl Flag {
+    fn of(flag: &Cell<bool>) -> Self {
+        Self(std::ptr::from_ref(flag).addr())
+    }
 }
 
 pin_project! {
@@ -54,7 +65,7 @@ pin_project! {
     pub(crate) struct Within<'a, F> {
         table: &'a Table,
         limit: Duration,
-        idle: bool,
+        idle: Option<Flag>,
         armed: Option<Armed<'a>>,
         #[pin]
         future: F,
@@ -70,15 +81,20 @@ struct Armed<'a> {
 impl Timers {
     /// Runs `future`, but not for longer than `limit`.
     pub(crate) fn within<F: Future>(&self, limit: Duration, future: F) -> Within<'_, F> {
-        self.wait(limit, false, future)
+        self.wait(limit, None, future)
     }
 
-    /// As [`Timers::within`], for a wait that also ends when [`Timers::interrupt_idle`] is called.
-    pub(crate) fn within_idle<F: Future>(&self, limit: Duration, future: F) -> Within<'_, F> {
-        self.wait(limit, true, future)
+    /// As [`Timers::within`], for a wait that also ends when [`Timers::interrupt_idle`] is called with the same flag.
+    pub(crate) fn within_idle<F: Future>(
+        &self,
+        limit: Duration,
+        ending: &Cell<bool>,
+        future: F,
+    ) -> Within<'_, F> {
+        self.wait(limit, Some(Flag::of(ending)), future)
     }
 
-    fn wait<F: Future>(&self, limit: Duration, idle: bool, future: F) -> Within<'_, F> {
+    fn wait<F: Future>(&self, limit: Duration, idle: Option<Flag>, future: F) -> Within<'_, F> {
         Within {
             table: &self.0,
             limit,
@@ -88,10 +104,11 @@ impl Timers {
         }
     }
 
-    /// Ends all idle waits as if their time were up.
-    pub(crate) fn interrupt_idle(&self) {
+    /// Ends all idle waits with this flag as if their time were up.
+    pub(crate) fn interrupt_idle(&self, ending: &Cell<bool>) {
+        let flag = Some(Flag::of(ending));
         for wait in self.0.waits.borrow_mut().slots.iter_mut().flatten() {
-            if wait.idle {
+            if wait.idle == flag {
                 wait.until = 0;
                 wait.waker.wake_by_ref();
             }
@@ -131,7 +148,7 @@ impl<F: Future> Future for Within<'_, F> {
 }
 
 impl Table {
-    fn arm(&self, limit: Duration, idle: bool, waker: &Waker) -> Armed<'_> {
+    fn arm(&self, limit: Duration, idle: Option<Flag>, waker: &Waker) -> Armed<'_> {
         // One tick more, because the current one may be nearly over.
         let until = self.tick.get().saturating_add(ticks(limit) + 1);
         let mut waits = self.waits.borrow_mut();
@@ -254,22 +271,27 @@ mod tests {
     }
 
     #[test]
-    fn an_interruption_ends_idle_waits_only() {
+    fn an_interruption_ends_idle_waits_with_its_flag_only() {
         run(|timers| async move {
-            let idle = timers.within_idle(Duration::from_secs(60), std::future::pending::<()>());
+            let (flag, another) = (Cell::new(false), Cell::new(false));
+            let minute = Duration::from_secs(60);
+            let idle = timers.within_idle(minute, &flag, std::future::pending::<()>());
+            let nap = tokio::time::sleep(Duration::from_secs(30));
+            let elsewhere = timers.within_idle(minute, &another, nap);
             let busy = timers.within(
                 Duration::from_secs(60),
                 tokio::time::sleep(Duration::from_secs(30)),
             );
             let interrupt = async {
                 tokio::task::yield_now().await;
-                timers.interrupt_idle();
+                timers.interrupt_idle(&flag);
             };
             let start = tokio::time::Instant::now();
             let idle = async { (idle.await, start.elapsed()) };
-            let ((idle, after), busy, ()) = tokio::join!(idle, busy, interrupt);
+            let ((idle, after), elsewhere, busy, ()) =
+                tokio::join!(idle, elsewhere, busy, interrupt);
             assert_eq!((idle, after), (Err(Elapsed), Duration::ZERO));
-            assert_eq!(busy, Ok(()));
+            assert_eq!((elsewhere, busy), (Ok(()), Ok(())));
         });
     }
 

@@ -8,7 +8,6 @@ mod letters;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -16,28 +15,41 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::TextEncoder;
-use tokio::sync::watch;
+use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::drain::Phase;
-use super::snapshot::Snapshot;
+use super::follow::NotReloaded;
+use super::reload::Assembly;
+use crate::config::Effective;
 use crate::net::Bound;
-use crate::session::SessionState;
-use crate::telemetry::metrics::Metrics;
+
+/// What there is to ask for.
+const PAGES: &str =
+    "/livez /readyz?verbose /metrics /config /reload (POST) /push/inbox /push/dead-letters";
 
 /// What the admin side looks at.
 pub(super) struct Admin {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) phase: watch::Receiver<Phase>,
-    pub(super) state: Arc<SessionState>,
-    pub(super) current: Arc<ArcSwap<Snapshot>>,
+    pub(super) assembly: Arc<Assembly>,
 }
 
 impl Admin {
-    /// Serves until dropped.
-    pub(super) async fn run(self: Arc<Self>, listener: Bound) {
-        let listener = listener.join();
+    /// Serves until dropped. What `moves` brings takes the listener's place; connections that are there stay.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        listener: Bound,
+        mut moves: mpsc::UnboundedReceiver<Bound>,
+    ) {
+        let mut listener = listener.join();
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(next) = moves.recv() => {
+                    listener = next.join();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     let admin = Arc::clone(&self);
                     tokio::task::spawn_local(async move {
@@ -63,7 +75,7 @@ impl Admin {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if let Some(rest) = request.uri().path().strip_prefix("/push/") {
-            let bus = self.current.load().bus.clone();
+            let bus = self.assembly.current.load().bus.clone();
             return letters::answer(
                 bus.as_deref(),
                 (request.method(), request.headers()),
@@ -72,11 +84,14 @@ impl Admin {
             )
             .await;
         }
+        if request.uri().path() == "/reload" {
+            return match *request.method() {
+                Method::POST => self.reload().await,
+                _ => not_allowed("POST"),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            let allow = header::HeaderValue::from_static("GET, HEAD");
-            refusal.headers_mut().insert(header::ALLOW, allow);
-            return refusal;
+            return not_allowed("GET, HEAD");
         }
         let verbose = request
             .uri()
@@ -86,20 +101,54 @@ impl Admin {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(verbose),
             "/metrics" => self.metrics(),
-            "/" => text(
-                StatusCode::OK,
-                "wx-sidecar admin: /livez /readyz?verbose /metrics /push/inbox /push/dead-letters\n",
-            ),
+            "/config" => self.config(),
+            "/" => text(StatusCode::OK, format!("wx-sidecar admin: {PAGES}\n")),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "not found; there are /livez /readyz?verbose /metrics /push/inbox /push/dead-letters\n",
+                format!("not found; there are {PAGES}\n"),
             ),
         }
     }
 
+    /// Reads the configuration again, whatever has changed. Not more harmful than SIGHUP: it says what its files say.
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        match self.assembly.reload_from_source().await {
+            Ok(()) => text(StatusCode::OK, "reloaded\n"),
+            Err(error @ NotReloaded::NotFollowed) => {
+                text(StatusCode::CONFLICT, format!("not reloaded: {error}\n"))
+            }
+            Err(error @ NotReloaded::Stopped) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not reloaded: {error}\n"),
+            ),
+            Err(error) => text(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("not reloaded; the old configuration stays\n\n{error}\n"),
+            ),
+        }
+    }
+
+    /// What is in use, and why something else is not.
+    fn config(&self) -> Response<Full<Bytes>> {
+        let status = self.assembly.status.load();
+        let refused = status
+            .refused
+            .as_ref()
+            .map(|(at, why)| json!({ "at": at.as_secs(), "why": why }));
+        let page = json!({
+            "in_use_since": status.since.as_secs(),
+            "refused": refused,
+            "config": status.effective.as_ref().map(Effective::to_json),
+        });
+        let mut response = text(StatusCode::OK, format!("{page:#}\n"));
+        let kind = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let phase = *self.phase.borrow();
-        let store = self.state.store.health();
+        let phase = *self.assembly.phase.borrow();
+        let store = self.assembly.state.store.health();
         let away = store.failure.as_deref();
         let mut checks = vec![
             ("config", None),
@@ -133,6 +182,7 @@ impl Admin {
             page.push_str(&format!("[i]store is away, and not required: {why}\n"));
         }
         if let Some(why) = self
+            .assembly
             .current
             .load()
             .bus
@@ -141,7 +191,7 @@ impl Admin {
         {
             page.push_str(&format!("[i]messages are not acknowledged: {why}\n"));
         }
-        for line in self.current.load().gateway.held_back() {
+        for line in self.assembly.current.load().gateway.held_back() {
             page.push_str(&format!("[i]calls to WeChat are held back: {line}\n"));
         }
         let verdict = if ready { "passed" } else { "failed" };
@@ -149,7 +199,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        match TextEncoder::new().encode_to_string(&self.metrics.registry().gather()) {
+        match TextEncoder::new().encode_to_string(&self.assembly.metrics.registry().gather()) {
             Ok(page) => {
                 let mut response = text(StatusCode::OK, page);
                 let kind = header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
@@ -165,6 +215,13 @@ impl Admin {
             }
         }
     }
+}
+
+fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allow}\n"));
+    let allow = header::HeaderValue::from_static(allow);
+    refusal.headers_mut().insert(header::ALLOW, allow);
+    refusal
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -5,10 +5,11 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use tokio::io::AsyncWriteExt;
 
-use super::connections::{LEFTOVER_TIMEOUT, LINGER_LIMIT};
+use super::connections::{LEFTOVER_TIMEOUT, LINGER_LIMIT, Way};
 use super::worker::{Peer, Worker};
 use crate::config::{Inbound, Tls};
 use crate::net::{Protocol, Secured, Source, Stream, handshake, read_proxy_header};
@@ -22,9 +23,10 @@ impl Worker {
         &self,
         stream: Stream,
         addr: Option<SocketAddr>,
+        way: &Way,
     ) -> Option<(Stream, Protocol, Peer)> {
-        let settings = self.settings();
-        let inbound = &settings.snapshot.config.inbound;
+        let snapshot = way.snapshot(&self.settings().snapshot);
+        let inbound = &snapshot.config.inbound;
         let (stream, source) = match inbound.proxy_protocol {
             false => (stream, Source::Proxy),
             true => self.introduced(stream, inbound, addr).await?,
@@ -41,6 +43,7 @@ impl Worker {
         let peer = Peer {
             place: proxy::Peer::new(addr.map(|addr| addr.ip()), inbound.tls.is_some())
                 .relaying(source == Source::Unknown),
+            ending: Rc::clone(&way.ending),
             shown: ShownToken::default(),
         };
         Some((stream, protocol, peer))

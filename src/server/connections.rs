@@ -1,17 +1,20 @@
 //! The life of connections: accepted, served request by request, brought to their end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::drain::Phase;
 use super::exchange;
+use super::snapshot::Snapshot;
 use super::worker::{Peer, Worker};
 use crate::net::{Bound, Listener, Protocol, Stream};
 use crate::resilience::panics::{Panicked, caught, faults};
@@ -33,9 +36,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Accepts until told to drain, then waits for what is in flight until told to stop.
-    pub(super) async fn run(self: Rc<Self>, listener: Bound, mut phase: watch::Receiver<Phase>) {
-        let listener = listener.join();
+    /// Accepts until told to drain, then waits for what is in flight until told to stop. Whenever `moves` brings another
+    /// listener, the one before is brought to its end as by a drain, while the new one is served.
+    pub(super) async fn run(
+        self: Rc<Self>,
+        first: Move,
+        mut moves: mpsc::UnboundedReceiver<Move>,
+        mut phase: watch::Receiver<Phase>,
+    ) {
+        let mut entrance = Entrance::new(first);
         let (sweeping, timing) = (Rc::clone(&self), Rc::clone(&self));
         tokio::task::spawn_local(async move {
             timing
@@ -45,32 +54,46 @@ impl Worker {
         tokio::task::spawn_local(async move {
             sweeping.kept_going("pool", || sweeping.sweep_pool()).await;
         });
-        tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
-            () = self.kept_going("accept", || self.accept(&listener)) => {}
+        loop {
+            let moved = tokio::select! {
+                _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
+                Some(next) = moves.recv() => Entrance::new(next),
+                () = self.kept_going("accept", || self.accept(&entrance)) => break,
+            };
+            let old = mem::replace(&mut entrance, moved);
+            let closing = Closing::count(Rc::clone(&self));
+            let (worker, phase) = (Rc::clone(&self), phase.clone());
+            tokio::task::spawn_local(async move {
+                worker.close(old, phase).await;
+                drop(closing);
+            });
         }
-        self.draining.set(true);
-        self.timers.interrupt_idle();
-        let half_in = listener.turn_away();
-        tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {}
-            () = tokio::time::sleep(half_in) => {}
-            () = self.kept_going("accept", || self.accept(&listener)) => {}
-        }
-        self.accept_waiting(&listener).await;
-        drop(listener);
+        self.close(entrance, phase.clone()).await;
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {}
             () = self.all_closed() => {}
         }
     }
 
-    async fn accept(self: &Rc<Self>, listener: &Listener) {
+    /// Lets nobody in here any more, and has those who came this way leave after what they are at.
+    async fn close(self: &Rc<Self>, entrance: Entrance, mut phase: watch::Receiver<Phase>) {
+        entrance.way.ending.set(true);
+        self.timers.interrupt_idle(&entrance.way.ending);
+        let half_in = entrance.listener.turn_away();
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {}
+            () = tokio::time::sleep(half_in) => {}
+            () = self.kept_going("accept", || self.accept(&entrance)) => {}
+        }
+        self.accept_waiting(&entrance).await;
+    }
+
+    async fn accept(self: &Rc<Self>, entrance: &Entrance) {
         loop {
             self.wait_for_room().await;
             faults::strike("accept");
-            match listener.accept().await {
-                Ok((stream, addr)) => self.spawn(stream, addr),
+            match entrance.listener.accept().await {
+                Ok((stream, addr)) => self.spawn(stream, addr, &entrance.way),
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections; pausing");
@@ -81,11 +104,11 @@ impl Worker {
     }
 
     /// What the kernel has already accepted for us would be reset when the listener closes.
-    async fn accept_waiting(self: &Rc<Self>, listener: &Listener) {
+    async fn accept_waiting(self: &Rc<Self>, entrance: &Entrance) {
         let accept_all = poll_fn(|cx| {
             loop {
-                match listener.poll_accept(cx) {
-                    Poll::Ready(Ok((stream, addr))) => self.spawn(stream, addr),
+                match entrance.listener.poll_accept(cx) {
+                    Poll::Ready(Ok((stream, addr))) => self.spawn(stream, addr, &entrance.way),
                     Poll::Ready(Err(error)) if is_about_one_connection(&error) => {}
                     Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(()),
                 }
@@ -106,12 +129,13 @@ impl Worker {
     }
 
     /// Takes a new connection on. A panic ends the task of one connection and nothing else.
-    fn spawn(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>) {
+    fn spawn(self: &Rc<Self>, stream: Stream, addr: Option<SocketAddr>, way: &Rc<Way>) {
         let worker = Rc::clone(self);
         let counted = Open::count(Rc::clone(self));
+        let way = Rc::clone(way);
         tokio::task::spawn_local(async move {
             if stream.send_at_once().is_ok() {
-                let serving = worker.serve_stream(stream, addr, counted);
+                let serving = worker.serve_stream(stream, addr, way, counted);
                 worker.leave_idle("connection", caught(serving).await);
             }
         });
@@ -122,11 +146,12 @@ impl Worker {
         self: &Rc<Self>,
         stream: Stream,
         addr: Option<SocketAddr>,
+        way: Rc<Way>,
         counted: Open,
     ) -> Option<Client> {
-        match self.receive(stream, addr).await? {
+        match self.receive(stream, addr, &way).await? {
             (stream, Protocol::Http1, peer) => {
-                let connection = ServerConnection::new(stream, Rc::clone(&self.draining));
+                let connection = ServerConnection::new(stream, Rc::clone(&peer.ending));
                 let client = Client {
                     connection,
                     peer,
@@ -150,7 +175,7 @@ impl Worker {
         client.peer.shown.forget();
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            if worker.has_request(&mut client.connection).await {
+            if worker.has_request(&mut client).await {
                 worker.take_up(client);
             }
         });
@@ -165,17 +190,19 @@ impl Worker {
     }
 
     /// Waits for a request without any memory for it; false if there is none to be served.
-    async fn has_request(&self, connection: &mut ServerConnection) -> bool {
+    async fn has_request(&self, client: &mut Client) -> bool {
         let mut limit = self.settings().snapshot.config.inbound.idle_timeout;
+        let ending = &client.peer.ending;
         loop {
-            let was_draining = self.draining.get();
-            if was_draining {
+            let was_ending = ending.get();
+            if was_ending {
                 // One last call: a request may be under way, and its answer will say that it is the last.
                 limit = KEEP_BUFFERS;
             }
-            match self.timers.within_idle(limit, connection.idle()).await {
+            let idle = client.connection.idle();
+            match self.timers.within_idle(limit, ending, idle).await {
                 Ok(received) => return received.unwrap_or(false),
-                Err(_) if self.draining.get() && !was_draining => {}
+                Err(_) if ending.get() && !was_ending => {}
                 Err(_) => return false,
             }
         }
@@ -194,7 +221,7 @@ impl Worker {
                 match self.timers.within(KEEP_BUFFERS, connection.receive()).await {
                     Ok(Ok(true)) => {}
                     Ok(_) => return None,
-                    Err(_) if self.draining.get() => return None,
+                    Err(_) if client.peer.ending.get() => return None,
                     Err(_) => return Some(client),
                 }
             }
@@ -246,9 +273,72 @@ impl Worker {
     }
 
     async fn all_closed(&self) {
-        while self.open.get() > 0 {
+        while self.open.get() > 0 || self.closing.get() > 0 {
             self.closed.notified().await;
         }
+    }
+}
+
+/// A listener, and the configuration that wants it.
+pub(super) struct Move {
+    pub(super) listener: Bound,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
+/// Where connections come in.
+struct Entrance {
+    listener: Listener,
+    way: Rc<Way>,
+}
+
+impl Entrance {
+    fn new(Move { listener, snapshot }: Move) -> Self {
+        Self {
+            listener: listener.join(),
+            way: Rc::new(Way {
+                ending: Rc::default(),
+                last: RefCell::new(snapshot),
+            }),
+        }
+    }
+}
+
+/// What those who came in at one place have in common.
+pub(super) struct Way {
+    /// Whether they are to leave after what they are at.
+    pub(super) ending: Rc<Cell<bool>>,
+    /// The last configuration that had them come in here.
+    last: RefCell<Arc<Snapshot>>,
+}
+
+impl Way {
+    /// The configuration by which a connection begins (PROXY header, TLS): the current one, unless that has them come in
+    /// elsewhere. A port keeps its protocol until it is closed.
+    pub(super) fn snapshot(&self, current: &Arc<Snapshot>) -> Arc<Snapshot> {
+        let mut last = self.last.borrow_mut();
+        if !Arc::ptr_eq(&last, current)
+            && last.config.inbound.listen == current.config.inbound.listen
+        {
+            *last = Arc::clone(current);
+        }
+        Arc::clone(&last)
+    }
+}
+
+/// Counts an entrance that is being closed, because clients may still come out of its queue.
+struct Closing(Rc<Worker>);
+
+impl Closing {
+    fn count(worker: Rc<Worker>) -> Self {
+        worker.closing.set(worker.closing.get() + 1);
+        Self(worker)
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closing.set(self.0.closing.get() - 1);
+        self.0.closed.notify_one();
     }
 }
 

@@ -3,11 +3,12 @@
 //! begin → canonical path → route → authenticate → admit → answer it ourselves or forward it → record. Every error on the
 //! way comes back to `exchange`, where it becomes HTTP in one place.
 
-mod downloads;
-mod open_data;
-mod push;
+pub(super) mod downloads;
+pub(super) mod open_data;
+pub(super) mod push;
 mod text_check;
-mod uploads;
+pub(super) mod uploads;
+pub(super) mod written;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
@@ -22,7 +23,7 @@ use super::snapshot::Snapshot;
 use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
 use crate::clock::Timestamp;
-use crate::config::Auth;
+use crate::config::{Auth, EscapedSlashes};
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language};
 use crate::open_data::Request;
@@ -31,15 +32,15 @@ use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
 use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
-use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::telemetry::ids::{IdSource, RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
 use text_check::Checking;
 
 /// The largest body of our own endpoints; a code and a token fit many times.
-const OWN_BODY_LIMIT: u64 = 16 * 1024;
+pub(super) const OWN_BODY_LIMIT: u64 = 16 * 1024;
 /// The largest body that is looked into for a login code on its way to the app.
-const LOGIN_BODY_LIMIT: u64 = 1024 * 1024;
+pub(super) const LOGIN_BODY_LIMIT: u64 = 1024 * 1024;
 /// The status that is recorded when the client went away before it could be answered (nginx's convention).
 const CLIENT_GONE: u16 = 499;
 
@@ -126,19 +127,18 @@ pub(super) async fn refuse(
     cause: &HeadError,
     responder: Responder<'_>,
 ) {
+    refuse_with(worker, settings, &no_head(cause), responder).await;
+}
+
+/// How it is told that a head is not one.
+pub(super) fn no_head(cause: &HeadError) -> Error {
     let kind = match cause {
         HeadError::Malformed(_) => Kind::BadRequest,
         HeadError::TooLarge => Kind::HeaderTooLarge,
         HeadError::Version => Kind::VersionNotSupported,
         HeadError::TransferCoding => Kind::NotImplemented,
     };
-    refuse_with(
-        worker,
-        settings,
-        &Error::downstream(kind, cause.to_string()),
-        responder,
-    )
-    .await;
+    Error::downstream(kind, cause.to_string())
 }
 
 /// Answers a client that did not finish its head in time.
@@ -178,12 +178,8 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         let snapshot: &Snapshot = &settings.snapshot;
         let origin = Origin::new(&peer.place, &snapshot.config.inbound.trusted_proxies);
-        let given = match head.fields.only(Name::XRequestId) {
-            Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
-            _ => None,
-        };
         let now = worker.clock().now();
-        let request_id = given.unwrap_or_else(|| worker.ids.request_id(now));
+        let request_id = request_id(head, &origin, &worker.ids, now);
         Self {
             now,
             worker,
@@ -204,21 +200,7 @@ impl<'a> Exchange<'a> {
         counted: &mut Counted,
     ) -> Result<(), Error> {
         faults::strike("request");
-        let escaped_slashes = self.snapshot.config.inbound.escaped_slashes;
-        let path = CanonicalPath::parse(self.head.target(), escaped_slashes)
-            .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;
-        if matches!(self.head.method, Method::Connect | Method::Trace) {
-            return Err(Error::downstream(
-                Kind::MethodNotAllowed,
-                "this method is never forwarded",
-            )
-            .with_allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
-        }
-        if self.head.method_text().iter().any(u8::is_ascii_lowercase) {
-            // Some apps upper-case it, and then it would be another method than the one that was decided on.
-            let detail = "methods are written in upper case";
-            return Err(Error::downstream(Kind::BadRequest, detail));
-        }
+        let path = canonical(self.head, self.snapshot.config.inbound.escaped_slashes)?;
         match self
             .snapshot
             .router
@@ -245,16 +227,8 @@ impl<'a> Exchange<'a> {
                 let _slot = self.slot()?;
                 self.forward(rule, &path, body, responder).await
             }
-            Action::Nothing => Err(Error::downstream(
-                Kind::NotFound,
-                "the sidecar has no such endpoint",
-            )
-            .with_hint("paths below [inbound] prefix belong to the sidecar")),
-            Action::WrongMethod(allowed) => Err(Error::downstream(
-                Kind::MethodNotAllowed,
-                format!("this endpoint takes {allowed}"),
-            )
-            .with_allow(allowed)),
+            Action::Nothing => Err(no_such_endpoint()),
+            Action::WrongMethod(allowed) => Err(wrong_method(allowed)),
         }
     }
 
@@ -306,17 +280,14 @@ impl<'a> Exchange<'a> {
             Endpoint::MediaDownload => unreachable!("it is answered as it comes, in `handle`"),
             Endpoint::KeySet => match &self.snapshot.assertions {
                 Some(assertions) => Ok(assertions.key_set()),
-                None => Err(
-                    Error::downstream(Kind::NotFound, "there are no assertions here")
-                        .with_hint("write assertion = true below [session] in sidecar.toml"),
-                ),
+                None => Err(no_assertions()),
             },
             Endpoint::SeedLogin => {
                 self.limit_login()?;
                 let request = asked();
                 let code = request
                     .code()
-                    .ok_or_else(|| bad_body("the parameter `code` is missing".to_owned()))?;
+                    .ok_or_else(|| bad_request("the parameter `code` is missing"))?;
                 Ok(sessions.login(parse_code(code)?).await?.to_answer())
             }
             Endpoint::SeedInfo => Box::pin(self.open(asked())).await,
@@ -331,9 +302,8 @@ impl<'a> Exchange<'a> {
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(), Error> {
-        let auth = if rule.login { Auth::None } else { rule.auth };
-        let mut caller = self.authenticate(auth).await?;
-        self.admit(rule)?;
+        let mut caller = self.authenticate(rule.asks()).await?;
+        admit(self.head, rule)?;
         if let Some(limiter) = &rule.rate_limiter {
             let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
             self.limit(
@@ -352,14 +322,19 @@ impl<'a> Exchange<'a> {
             buffered = Some(request);
         }
         let mut told = Vec::new();
+        let looks_into = rule.text_check.is_some() || rule.open_data || rule.media_upload;
+        let written = match looks_into && self.head.framing != Framing::Empty {
+            true => Some(self.written()?),
+            false => None,
+        };
+        let written = written.as_ref();
         let checking = match &rule.text_check {
-            Some(check) => Some(Checking::of(check, &caller, path)?),
+            Some(check) => Some(Checking::of(check, &caller, path, written)?),
             None => None,
         };
-        let may_be_form = self.head.framing != Framing::Empty && buffered.is_none();
-        let form = match rule.media_upload && may_be_form {
-            true => self.form_boundary()?,
-            false => None,
+        let form = match written {
+            Some(written) if rule.media_upload && buffered.is_none() => written.boundary()?,
+            _ => None,
         };
         let mut passed = None;
         if let (Some(checking), None) = (&checking, &form) {
@@ -368,7 +343,10 @@ impl<'a> Exchange<'a> {
             let judged = self.check_texts(checking, limit, body, responder, &mut buffered);
             passed = Some(Box::pin(judged).await?);
         }
-        if rule.open_data && self.has_json_body()? {
+        if let Some(written) = written
+            && rule.open_data
+            && written.is_json()?
+        {
             let text = match buffered.take() {
                 Some(text) => text,
                 None => self.read_all(rule.body_limit, body, responder).await?,
@@ -378,7 +356,7 @@ impl<'a> Exchange<'a> {
             told.push(("X-WX-Open-Data", count.to_string()));
             buffered = Some(rewritten);
         }
-        if let Some(boundary) = &form {
+        if let Some(boundary) = form {
             let checking = checking.as_ref();
             let limit = rule.body_limit;
             let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
@@ -447,32 +425,18 @@ impl<'a> Exchange<'a> {
 
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
     async fn authenticate(&self, auth: Auth) -> Result<Caller, Error> {
-        if let Some(code) = self.only(Name::XWxCode)? {
-            self.limit_login()?;
-            let text = std::str::from_utf8(code).unwrap_or_default();
-            let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
-            return Ok(Caller::logged_in(granted, false));
-        }
-        if auth == Auth::None {
-            return Ok(Caller::default());
-        }
-        match (self.bearer_token()?, auth) {
-            (Some(token), _) => Ok(Caller {
+        match Proof::of(self.head, auth)? {
+            Proof::Code(code) => {
+                self.limit_login()?;
+                let text = std::str::from_utf8(code).unwrap_or_default();
+                let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
+                Ok(Caller::logged_in(granted, false))
+            }
+            Proof::Token(token) => Ok(Caller {
                 claims: Some(self.snapshot.sessions.verify(token, self.now, self.shown)?),
                 grant: None,
             }),
-            (None, Auth::Required) => Err(token_missing()),
-            (None, _) => Ok(Caller::default()),
-        }
-    }
-
-    /// Refuses what is known to be too much before the app sees any of it.
-    fn admit(&self, rule: &Rule) -> Result<(), Error> {
-        match self.head.framing {
-            Framing::Length(length) if length > rule.body_limit => {
-                Err(proxy::too_large(rule.body_limit))
-            }
-            _ => Ok(()),
+            Proof::Nothing => Ok(Caller::default()),
         }
     }
 
@@ -521,35 +485,12 @@ impl<'a> Exchange<'a> {
         Ok((claims, caller.grant))
     }
 
-    /// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's own.
-    fn bearer_token(&self) -> Result<Option<&'a [u8]>, Error> {
-        let Some(value) = self.only(Name::Authorization)? else {
-            return Ok(None);
-        };
-        let Some((scheme, token)) = value.split_at_checked(7) else {
-            return Ok(None);
-        };
-        Ok(scheme
-            .eq_ignore_ascii_case(b"bearer ")
-            .then(|| token.trim_ascii()))
-    }
-
     fn only(&self, name: Name) -> Result<Option<&'a [u8]>, Error> {
-        self.head.fields.only(name).map_err(|_repeated| {
-            Error::downstream(
-                Kind::BadRequest,
-                "a header that may stand only once stands twice",
-            )
-        })
+        only(self.head, name)
     }
 
     fn trace(&self) -> TraceParent {
-        let ids = &self.worker.ids;
-        let parent = match self.head.fields.only(Name::Traceparent) {
-            Ok(Some(parent)) if self.origin.is_trusted() => TraceParent::continued(parent, ids),
-            _ => None,
-        };
-        parent.unwrap_or_else(|| ids.trace())
+        trace(self.head, &self.origin, &self.worker.ids)
     }
 
     fn identity_answer(&self, user: &User) -> Answer {
@@ -684,6 +625,107 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// What a request shows of its user.
+pub(super) enum Proof<'h> {
+    /// A code of `wx.login`, which is exchanged on the way.
+    Code(&'h [u8]),
+    /// An access token.
+    Token(&'h [u8]),
+    /// Nothing that `auth` would look at.
+    Nothing,
+}
+
+impl<'h> Proof<'h> {
+    /// What is looked at where `auth` says who may pass; an error if it is not there and must be.
+    pub(super) fn of(head: &'h RequestHead, auth: Auth) -> Result<Self, Error> {
+        if let Some(code) = only(head, Name::XWxCode)? {
+            return Ok(Self::Code(code));
+        }
+        if auth == Auth::None {
+            return Ok(Self::Nothing);
+        }
+        match (bearer_token(head)?, auth) {
+            (Some(token), _) => Ok(Self::Token(token)),
+            (None, Auth::Required) => Err(token_missing()),
+            (None, _) => Ok(Self::Nothing),
+        }
+    }
+}
+
+/// The path that a request is decided on, if it is one that can be dealt with at all.
+pub(super) fn canonical(
+    head: &RequestHead,
+    escaped_slashes: EscapedSlashes,
+) -> Result<CanonicalPath<'_>, Error> {
+    let path = CanonicalPath::parse(head.target(), escaped_slashes)
+        .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;
+    if matches!(head.method, Method::Connect | Method::Trace) {
+        let error = Error::downstream(Kind::MethodNotAllowed, "this method is never forwarded");
+        return Err(error.with_allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if head.method_text().iter().any(u8::is_ascii_lowercase) {
+        // Some apps upper-case it, and then it would be another method than the one that was decided on.
+        let detail = "methods are written in upper case";
+        return Err(Error::downstream(Kind::BadRequest, detail));
+    }
+    Ok(path)
+}
+
+/// Refuses what is known to be too much before the app sees any of it.
+pub(super) fn admit(head: &RequestHead, rule: &Rule) -> Result<(), Error> {
+    match head.framing {
+        Framing::Length(length) if length > rule.body_limit => {
+            Err(proxy::too_large(rule.body_limit))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The id that a trusted peer gives the request, or a new one.
+pub(super) fn request_id(
+    head: &RequestHead,
+    origin: &Origin<'_>,
+    ids: &IdSource,
+    now: Timestamp,
+) -> RequestId {
+    let given = match head.fields.only(Name::XRequestId) {
+        Ok(Some(id)) if origin.is_trusted() => RequestId::parse(id),
+        _ => None,
+    };
+    given.unwrap_or_else(|| ids.request_id(now))
+}
+
+/// The trace that a trusted peer has begun, continued, or a new one.
+pub(super) fn trace(head: &RequestHead, origin: &Origin<'_>, ids: &IdSource) -> TraceParent {
+    let parent = match head.fields.only(Name::Traceparent) {
+        Ok(Some(parent)) if origin.is_trusted() => TraceParent::continued(parent, ids),
+        _ => None,
+    };
+    parent.unwrap_or_else(|| ids.trace())
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's own.
+fn bearer_token(head: &RequestHead) -> Result<Option<&[u8]>, Error> {
+    let Some(value) = only(head, Name::Authorization)? else {
+        return Ok(None);
+    };
+    let Some((scheme, token)) = value.split_at_checked(7) else {
+        return Ok(None);
+    };
+    Ok(scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii()))
+}
+
+pub(super) fn only(head: &RequestHead, name: Name) -> Result<Option<&[u8]>, Error> {
+    head.fields.only(name).map_err(|_repeated| {
+        Error::downstream(
+            Kind::BadRequest,
+            "a header that may stand only once stands twice",
+        )
+    })
+}
+
 impl Caller {
     fn logged_in(granted: Granted, on_success_only: bool) -> Self {
         let lines = granted.to_lines();
@@ -730,7 +772,22 @@ fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
     })
 }
 
-fn token_missing() -> Error {
+pub(super) fn no_such_endpoint() -> Error {
+    Error::downstream(Kind::NotFound, "the sidecar has no such endpoint")
+        .with_hint("paths below [inbound] prefix belong to the sidecar")
+}
+
+pub(super) fn wrong_method(allowed: &'static str) -> Error {
+    let detail = format!("this endpoint takes {allowed}");
+    Error::downstream(Kind::MethodNotAllowed, detail).with_allow(allowed)
+}
+
+pub(super) fn no_assertions() -> Error {
+    Error::downstream(Kind::NotFound, "there are no assertions here")
+        .with_hint("write assertion = true below [session] in sidecar.toml")
+}
+
+pub(super) fn token_missing() -> Error {
     Error::downstream(Kind::TokenMissing, "the request has no access token")
         .with_hint("log in with POST /wx/login and send `Authorization: Bearer <access_token>`")
 }
@@ -739,7 +796,7 @@ fn login_code(request: &[u8]) -> Result<LoginCode, Error> {
     parse_code(&text_member(request, "code")?)
 }
 
-fn parse_code(text: &str) -> Result<LoginCode, Error> {
+pub(super) fn parse_code(text: &str) -> Result<LoginCode, Error> {
     LoginCode::parse(text).map_err(|cause| Error::downstream(Kind::BadRequest, cause.0))
 }
 
@@ -747,8 +804,8 @@ fn parse_code(text: &str) -> Result<LoginCode, Error> {
 fn text_member(request: &[u8], name: &'static str) -> Result<String, Error> {
     match json_object(request)?.get_mut(name).map(Value::take) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(bad_body(format!("the member `{name}` must be a string"))),
-        None => Err(bad_body(format!("the member `{name}` is missing"))),
+        Some(_) => Err(bad_request(format!("the member `{name}` must be a string"))),
+        None => Err(bad_request(format!("the member `{name}` is missing"))),
     }
 }
 
@@ -760,19 +817,17 @@ fn wants_everywhere(request: &[u8]) -> Result<bool, Error> {
     match json_object(request)?.get("everywhere") {
         None => Ok(false),
         Some(Value::Bool(everywhere)) => Ok(*everywhere),
-        Some(_) => Err(bad_body(
-            "the member `everywhere` must be true or false".to_owned(),
-        )),
+        Some(_) => Err(bad_request("the member `everywhere` must be true or false")),
     }
 }
 
 fn json_object(request: &[u8]) -> Result<Value, Error> {
     match serde_json::from_slice(request) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        _ => Err(bad_body("the body must be a JSON object".to_owned())),
+        _ => Err(bad_request("the body must be a JSON object")),
     }
 }
 
-fn bad_body(detail: String) -> Error {
+fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::downstream(Kind::BadRequest, detail)
 }

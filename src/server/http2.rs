@@ -22,20 +22,21 @@ impl Worker {
         };
         let mut ending = false;
         loop {
-            if self.draining.get() && !ending {
+            if peer.ending.get() && !ending {
                 ending = true;
                 connection.end();
             }
-            let was_draining = self.draining.get();
+            let was_told = peer.ending.get();
             let limit = if ending && !connection.is_busy() {
                 LEFTOVER_TIMEOUT
             } else {
                 self.settings().snapshot.config.inbound.idle_timeout
             };
-            match self.timers.within_idle(limit, connection.accept()).await {
+            let accepted = connection.accept();
+            match self.timers.within_idle(limit, &peer.ending, accepted).await {
                 Ok(Some((request, head))) => self.spawn_request(request, head, &peer),
                 Ok(None) => return,
-                Err(_) if self.draining.get() && !was_draining => {}
+                Err(_) if peer.ending.get() && !was_told => {}
                 Err(_) if connection.is_busy() && !connection.is_stuck() => {}
                 Err(_) if ending => return,
                 Err(_) => {

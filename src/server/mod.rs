@@ -8,9 +8,12 @@ mod arrival;
 mod connections;
 mod drain;
 mod exchange;
+mod explain;
+mod follow;
 mod http2;
 mod outbound;
 mod problem;
+mod reload;
 mod router;
 mod snapshot;
 mod worker;
@@ -19,9 +22,8 @@ mod worker;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
@@ -29,20 +31,27 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Effective, Inputs, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
 use crate::net::Bound;
 use crate::push::Bus;
 use crate::resilience::panics::caught;
 use crate::session::{SessionState, Sessions, ShownToken, Store};
+use crate::source::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
+use connections::Move;
 use drain::Phase;
 use outbound::OutboundSide;
+use reload::{Assembly, Doors, InboxOptions, Places, Status};
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
+
+pub use explain::{Asked, Explanation};
+pub use follow::NotReloaded;
+pub use reload::ReloadError;
 
 /// A running sidecar.
 ///
@@ -67,16 +76,11 @@ use worker::{RESTART_PAUSE, Worker};
 ///
 /// Dropping it without [`Sidecar::shutdown`] cuts off whatever is in flight.
 pub struct Sidecar {
-    inbound: Listen,
-    outbound: Option<Listen>,
-    admin: Listen,
-    current: Arc<ArcSwap<Snapshot>>,
-    state: Arc<SessionState>,
-    metrics: Arc<Metrics>,
-    shared: Arc<Shared>,
+    assembly: Arc<Assembly>,
     orders: mpsc::UnboundedSender<Order>,
     phase: watch::Receiver<Phase>,
     control: Option<JoinHandle<()>>,
+    control_runtime: Handle,
 }
 
 /// Why a sidecar cannot start.
@@ -99,11 +103,6 @@ pub enum StartError {
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
 }
-
-/// A configuration that a running sidecar cannot change to.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` cannot change while the sidecar runs; restart it")]
-pub struct NeedsRestart(pub &'static str);
 
 /// What the control thread is told.
 enum Order {
@@ -152,19 +151,21 @@ impl Sidecar {
             .registry()
             .register(Box::new(RequestCollector::new(cells.clone())))
             .expect("the request families are registered once");
-        metrics.config_loaded(true, state.clock.now());
+        let since = state.clock.now();
+        metrics.config_loaded(true, since);
         let bus = match &config.push {
             Some(push) => {
                 let opened = Bus::open(push, &config, &state.clock, &metrics);
-                let unusable = |error| StartError::Journal(Box::new(error));
-                Some(Arc::new(opened.map_err(unusable)?))
+                Some(opened.map_err(|error| StartError::Journal(Box::new(error)))?)
             }
             None => None,
         };
+        let inbox_options = InboxOptions::of(&config);
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (orders, inbox) = mpsc::unbounded_channel();
         // First, because the connections to WeChat live there, and it outlives the workers, which use them.
         let (first_snapshot, begins) = oneshot::channel();
+        let (outbound_door, outbound_moves) = mpsc::unbounded_channel();
         let (calls, home) = {
             let (state, metrics) = (Arc::clone(&state), Arc::clone(&metrics));
             let (phase, alarm) = (phase.clone(), Alarm(orders.clone()));
@@ -172,27 +173,37 @@ impl Sidecar {
                 let _alarm = alarm;
                 if let Ok(current) = begins.await {
                     let side = Rc::new(OutboundSide::new(current, state, metrics));
-                    side.run(outbound_listener, phase).await;
+                    side.run(outbound_listener, outbound_moves, phase).await;
                 }
             })?
         };
-        let shared = Arc::new(Shared::new(home, state.clock.clone(), bus));
-        let snapshot = Snapshot::build(config, &state, &metrics, &shared);
-        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let shared = Arc::new(Shared::new(home, state.clock.clone()));
+        if let Some(bus) = bus {
+            shared.open_bus(bus);
+        }
+        let snapshot = Arc::new(Snapshot::build(config, &state, &metrics, &shared));
+        let current = Arc::new(ArcSwap::new(Arc::clone(&snapshot)));
         let _it_waits = first_snapshot.send(Arc::clone(&current));
 
         let mut threads = Vec::with_capacity(workers);
+        let mut doors = Vec::with_capacity(workers);
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
             let alarm = Alarm(orders.clone());
+            let (door, moves) = mpsc::unbounded_channel();
+            let first = Move {
+                listener,
+                snapshot: Arc::clone(&snapshot),
+            };
             let (thread, _) = spawn(format!("wx-worker-{index}"), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
                 async move {
                     let _alarm = alarm;
-                    worker.run(listener, phase).await;
+                    worker.run(first, moves, phase).await;
                 }
             })?;
             threads.push(thread);
+            doors.push(door);
         }
         let conductor = Conductor {
             state: Arc::clone(&state),
@@ -202,90 +213,99 @@ impl Sidecar {
             threads,
             calls,
         };
-        let admin_side = Arc::new(Admin {
-            metrics: Arc::clone(&metrics),
-            phase: phase.clone(),
-            state: Arc::clone(&state),
-            current: Arc::clone(&current),
-        });
-        let (control, _) = spawn("wx-control".to_owned(), move || {
-            conductor.run(admin_side, admin_listener)
-        })?;
-        let calls_at = outbound.as_ref().map(tracing::field::display);
-        tracing::info!(%inbound, outbound = calls_at, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
-        if let Store::Memory(_) = state.store {
-            tracing::info!("store: memory; what is revoked is forgotten by a restart");
-        }
-        Ok(Self {
-            inbound,
-            outbound,
-            admin,
+        let (admin_door, admin_moves) = mpsc::unbounded_channel();
+        let assembly = Arc::new(Assembly {
             current,
             state,
             metrics,
             shared,
+            phase: phase.clone(),
+            places: ArcSwap::from_pointee(Places {
+                inbound,
+                outbound,
+                admin,
+            }),
+            doors: Doors {
+                inbound: doors,
+                outbound: outbound_door,
+                admin: admin_door,
+            },
+            inbox: Mutex::new(inbox_options),
+            status: ArcSwap::from_pointee(Status {
+                since,
+                effective: None,
+                refused: None,
+            }),
+            asks: OnceLock::new(),
+        });
+        let admin_side = Arc::new(Admin {
+            assembly: Arc::clone(&assembly),
+        });
+        let (control, control_runtime) = spawn("wx-control".to_owned(), move || {
+            conductor.run(admin_side, admin_listener, admin_moves)
+        })?;
+        let places = assembly.places.load_full();
+        let (inbound, admin) = (&places.inbound, &places.admin);
+        let calls_at = places.outbound.as_ref().map(tracing::field::display);
+        tracing::info!(%inbound, outbound = calls_at, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
+        if let Store::Memory(_) = assembly.state.store {
+            tracing::info!("store: memory; what is revoked is forgotten by a restart");
+        }
+        Ok(Self {
+            assembly,
             orders,
             phase,
             control: Some(control),
+            control_runtime,
         })
     }
 
     /// Where the Mini Program's traffic comes in; with port 0 in the configuration, the port that was chosen.
-    pub fn inbound_addr(&self) -> &Listen {
-        &self.inbound
+    pub fn inbound_addr(&self) -> Listen {
+        self.assembly.places.load().inbound.clone()
     }
 
     /// Where the app's calls to WeChat come in, if anywhere.
-    pub fn outbound_addr(&self) -> Option<&Listen> {
-        self.outbound.as_ref()
+    pub fn outbound_addr(&self) -> Option<Listen> {
+        self.assembly.places.load().outbound.clone()
     }
 
     /// Where the admin side listens.
-    pub fn admin_addr(&self) -> &Listen {
-        &self.admin
+    pub fn admin_addr(&self) -> Listen {
+        self.assembly.places.load().admin.clone()
     }
 
-    /// Swaps the configuration. Requests in flight finish on the old one; none fails. Listeners, workers, the store and
-    /// logging stay as they were started.
-    pub fn reload(&self, config: Config) -> Result<(), NeedsRestart> {
-        let old = &self.current.load().config;
-        let fixed = [
-            (
-                "[inbound] listen",
-                old.inbound.listen == config.inbound.listen,
-            ),
-            (
-                "[inbound] workers",
-                old.inbound.workers == config.inbound.workers,
-            ),
-            (
-                "[outbound] listen",
-                old.outbound.listen == config.outbound.listen,
-            ),
-            ("[admin] listen", old.admin.listen == config.admin.listen),
-            ("[push] journal", inbox_of(old) == inbox_of(&config)),
-            ("[store]", old.store == config.store),
-            // A session that outlives its revocation would come back to life.
-            (
-                "[session] refresh_ttl (a longer one)",
-                config.session.refresh_ttl <= self.state.store.remembers_for(),
-            ),
-            ("[log] format", old.log.format == config.log.format),
-            ("[log] level", old.log.level == config.log.level),
-        ];
-        if let Some((key, _)) = fixed.iter().find(|(_, same)| !same) {
-            self.reload_failed();
-            return Err(NeedsRestart(key));
+    /// Swaps the configuration. Requests in flight finish on the old one; none fails. A listener that changes is bound
+    /// before the old one drains.
+    ///
+    /// # Errors
+    /// If something changes that cannot, or a new listener cannot be bound. Then nothing has changed.
+    pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
+        self.assembly.reload(config, None)
+    }
+
+    /// From now on it changes with its source, of which `inputs` were read for the configuration it has, which is
+    /// `effective`. Only the first source is followed.
+    pub fn follow(&self, source: Source, inputs: Inputs, effective: &Effective) {
+        let (asks, asked) = mpsc::unbounded_channel();
+        if self.assembly.asks.set(asks).is_ok() {
+            let assembly = Arc::clone(&self.assembly);
+            assembly.status.rcu(|status| Status {
+                since: status.since,
+                effective: Some(effective.clone()),
+                refused: status.refused.clone(),
+            });
+            self.control_runtime
+                .spawn(follow::follow(assembly, source, inputs, asked));
         }
-        self.state.store.rekey(&config);
-        self.current.store(Arc::new(Snapshot::build(
-            config,
-            &self.state,
-            &self.metrics,
-            &self.shared,
-        )));
-        self.metrics.config_loaded(true, self.state.clock.now());
-        Ok(())
+    }
+
+    /// Reads its source again and changes to what it says now.
+    ///
+    /// # Errors
+    /// Why it does not. The old configuration is in use then.
+    pub async fn reload_from_source(&self) -> Result<(), NotReloaded> {
+        self.assembly.reload_from_source().await
     }
 
     /// Whose an access token is; the same that a request with it would be taken for. No I/O.
@@ -293,7 +313,7 @@ impl Sidecar {
     /// # Errors
     /// If it is not one of ours, has expired, or its session was ended.
     pub fn verify(&self, access_token: &str) -> Result<User, Error> {
-        let (token, now) = (access_token.as_bytes(), self.state.clock.now());
+        let (token, now) = (access_token.as_bytes(), self.assembly.state.clock.now());
         let claims = self.sessions().verify(token, now, &ShownToken::default())?;
         Ok(claims.user.clone())
     }
@@ -330,12 +350,7 @@ impl Sidecar {
     }
 
     fn sessions(&self) -> Arc<Sessions> {
-        Arc::clone(&self.current.load().sessions)
-    }
-
-    /// Says that a new configuration was to be had but could not be used, for whoever watches the metrics.
-    pub fn reload_failed(&self) {
-        self.metrics.config_loaded(false, self.state.clock.now());
+        Arc::clone(&self.assembly.current.load().sessions)
     }
 
     /// Ends when the sidecar has stopped. That happens without [`Sidecar::shutdown`] only if a worker died of a panic: the
@@ -376,17 +391,6 @@ impl Drop for Sidecar {
     }
 }
 
-/// What of `[push]` the inbox was opened with.
-fn inbox_of(config: &Config) -> Option<(Option<&PathBuf>, bool, usize, u64)> {
-    let push = config.push.as_ref()?;
-    Some((
-        push.journal.as_ref(),
-        push.fsync,
-        push.max_waiting,
-        push.max_bytes,
-    ))
-}
-
 /// Has all workers drain when one dies of a panic.
 struct Alarm(mpsc::UnboundedSender<Order>);
 
@@ -412,8 +416,13 @@ struct Conductor {
 }
 
 impl Conductor {
-    async fn run(mut self, admin: Arc<Admin>, listener: Bound) {
-        let serving = tokio::task::spawn_local(admin.run(listener));
+    async fn run(
+        mut self,
+        admin: Arc<Admin>,
+        listener: Bound,
+        moves: mpsc::UnboundedReceiver<Bound>,
+    ) {
+        let serving = tokio::task::spawn_local(admin.run(listener, moves));
         let keeping = tokio::task::spawn_local(keep_store(self.state));
         let (mut ended, mut silent) = (joined(self.threads), joined(vec![self.calls]));
         if let Some(Order::Drain) = self.inbox.recv().await {

@@ -11,6 +11,7 @@ mod body;
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +25,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::connections::{ACCEPT_PAUSE, is_about_one_connection};
@@ -66,7 +66,21 @@ pub(super) struct OutboundSide {
     ids: IdSource,
     /// How many calls are being dealt with.
     calls: Rc<Cell<usize>>,
+    /// How many connections there are.
+    open: Cell<usize>,
+    /// Told whenever one ends.
+    closed: Notify,
 }
+
+/// Where the app's connections come in.
+struct Entrance {
+    listener: Listener,
+    /// Turns true when those who came this way are to leave.
+    ending: watch::Sender<bool>,
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Rc<OutboundSide>);
 
 /// A call under way.
 struct Call<'a> {
@@ -91,27 +105,42 @@ impl OutboundSide {
             metrics,
             ids: IdSource::new(),
             calls: Rc::default(),
+            open: Cell::new(0),
+            closed: Notify::new(),
         }
     }
 
-    /// Serves until told to finish, and then what is in flight.
+    /// Serves until told to finish, and then what is in flight. What `moves` brings takes the listener's place.
     pub(super) async fn run(
         self: Rc<Self>,
         listener: Option<Bound>,
+        mut moves: mpsc::UnboundedReceiver<Option<Bound>>,
         mut phase: watch::Receiver<Phase>,
     ) {
         let delivering = self.deliver(phase.clone());
         let serving = async {
-            let mut connections = JoinSet::new();
-            let listener = listener.map(Bound::join);
-            let (told, mut finishing) = (phase.clone(), phase.clone());
-            tokio::select! {
-                _ = finishing.wait_for(|phase| *phase >= Phase::Finishing) => {}
-                () = self.accept(listener.as_ref(), &told, &mut connections) => {}
-                () = self.watch_quotas() => {}
+            let mut entrance = listener.map(Entrance::new);
+            let mut finishing = phase.clone();
+            let quotas = self.watch_quotas();
+            let mut quotas = pin!(quotas);
+            loop {
+                let next = tokio::select! {
+                    _ = finishing.wait_for(|phase| *phase >= Phase::Finishing) => break,
+                    Some(next) = moves.recv() => next.map(Entrance::new),
+                    () = self.accept(entrance.as_ref(), &phase) => break,
+                    () = quotas.as_mut() => break,
+                };
+                if let Some(old) = mem::replace(&mut entrance, next) {
+                    let (side, phase) = (Rc::clone(&self), phase.clone());
+                    tokio::task::spawn_local(async move { side.close(old, &phase).await });
+                }
             }
-            drop(listener);
-            let silent = async { while connections.join_next().await.is_some() {} };
+            drop(entrance);
+            let silent = async {
+                while self.open.get() > 0 {
+                    self.closed.notified().await;
+                }
+            };
             tokio::select! {
                 () = silent => {}
                 _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
@@ -120,15 +149,24 @@ impl OutboundSide {
         tokio::join!(serving, delivering);
     }
 
+    /// Lets nobody in here any more, and has those who came this way leave after what they are at.
+    async fn close(self: &Rc<Self>, entrance: Entrance, phase: &watch::Receiver<Phase>) {
+        let half_in = entrance.listener.turn_away();
+        let accepting = self.accept(Some(&entrance), phase);
+        let _over = tokio::time::timeout(half_in, accepting).await;
+        entrance.ending.send_replace(true);
+    }
+
     /// Delivers what WeChat pushes. It goes on while requests are being finished, because some of them bring messages.
     async fn deliver(&self, phase: watch::Receiver<Phase>) {
-        let bus = self.current.load().shared.bus.clone();
-        let Some(bus) = bus else {
-            return;
-        };
         let reaches = |phase: watch::Receiver<Phase>, end: Phase| async move {
             let mut phase = phase;
             let _gone = phase.wait_for(|phase| *phase >= end).await;
+        };
+        let shared = Arc::clone(&self.current.load().shared);
+        let bus = tokio::select! {
+            bus = shared.bus() => bus,
+            () = reaches(phase.clone(), Phase::Finishing) => return,
         };
         let (leave, cut) = (
             reaches(phase.clone(), Phase::Finishing),
@@ -157,25 +195,16 @@ impl OutboundSide {
         }
     }
 
-    async fn accept(
-        self: &Rc<Self>,
-        listener: Option<&Listener>,
-        phase: &watch::Receiver<Phase>,
-        connections: &mut JoinSet<()>,
-    ) {
-        let Some(listener) = listener else {
+    async fn accept(self: &Rc<Self>, entrance: Option<&Entrance>, phase: &watch::Receiver<Phase>) {
+        let Some(entrance) = entrance else {
             return std::future::pending().await;
         };
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                // So that those that have ended do not pile up.
-                Some(_) = connections.join_next() => continue,
-            };
-            match accepted {
+            match entrance.listener.accept().await {
                 Ok((stream, _)) => {
-                    let serving = Rc::clone(self).serve(stream, phase.clone());
-                    connections.spawn_local(serving);
+                    let open = Open::count(Rc::clone(self));
+                    let leave = (phase.clone(), entrance.ending.subscribe());
+                    tokio::task::spawn_local(async move { open.0.serve(stream, leave).await });
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -186,11 +215,15 @@ impl OutboundSide {
         }
     }
 
-    async fn serve(self: Rc<Self>, stream: Stream, mut phase: watch::Receiver<Phase>) {
+    async fn serve(
+        self: &Rc<Self>,
+        stream: Stream,
+        (mut phase, mut ending): (watch::Receiver<Phase>, watch::Receiver<bool>),
+    ) {
         if stream.send_at_once().is_err() {
             return;
         }
-        let side = Rc::clone(&self);
+        let side = Rc::clone(self);
         let service = service_fn(move |request| {
             let side = Rc::clone(&side);
             async move { Ok::<_, Infallible>(side.answer(request).await) }
@@ -201,9 +234,16 @@ impl OutboundSide {
                 .header_read_timeout(IDLE)
                 .serve_connection(TokioIo::new(stream), service)
         );
+        let leave = async {
+            tokio::select! {
+                _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {}
+                // An error means that the entrance is gone, and the phase says why.
+                Ok(_) = ending.wait_for(|ending| *ending) => {}
+            }
+        };
         let served = tokio::select! {
             served = serving.as_mut() => served,
-            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => {
+            () = leave => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }
@@ -245,6 +285,29 @@ impl OutboundSide {
         self.metrics.outbound_request(result);
         call.log_access(response.status(), began.elapsed());
         response
+    }
+}
+
+impl Entrance {
+    fn new(listener: Bound) -> Self {
+        Self {
+            listener: listener.join(),
+            ending: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Open {
+    fn count(side: Rc<OutboundSide>) -> Self {
+        side.open.set(side.open.get() + 1);
+        Self(side)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.closed.notify_one();
     }
 }
 

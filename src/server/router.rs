@@ -65,6 +65,20 @@ pub(crate) struct Rule {
     pub(crate) index: usize,
 }
 
+impl Rule {
+    /// Who may pass: whoever logs in on the way has no token yet.
+    pub(crate) fn asks(&self) -> Auth {
+        if self.login { Auth::None } else { self.auth }
+    }
+}
+
+/// Why a route is not for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    Path,
+    Method,
+}
+
 /// The routes in file order, then the default.
 pub(crate) struct Router {
     prefix: String,
@@ -219,9 +233,7 @@ impl Router {
             };
         }
         let matching = |(pattern, methods, _): &&(Pattern, Vec<String>, Rule)| {
-            let is_it = |m: &String| m.as_bytes() == method || (m == "GET" && method == b"HEAD");
-            let allowed = methods.is_empty() || methods.iter().any(is_it);
-            allowed && pattern.matches(path)
+            takes(methods, method) && pattern.matches(path)
         };
         Action::Forward(
             self.routes
@@ -250,6 +262,22 @@ impl Router {
         (!id.is_empty()).then_some((id, rest))
     }
 
+    /// The routes in the order in which they are asked: what each is for, and what of a request does not fit it.
+    pub(crate) fn considered(
+        &self,
+        path: &[u8],
+        method: &[u8],
+    ) -> impl Iterator<Item = (&Rule, &[String], Option<Misfit>)> {
+        self.routes.iter().map(move |(pattern, methods, rule)| {
+            let misfit = match (pattern.matches(path), takes(methods, method)) {
+                (false, _) => Some(Misfit::Path),
+                (true, false) => Some(Misfit::Method),
+                (true, true) => None,
+            };
+            (rule, &methods[..], misfit)
+        })
+    }
+
     /// The names of all rules, by their index.
     pub(crate) fn rule_names(&self) -> impl Iterator<Item = &str> {
         let default = std::iter::once(&self.default);
@@ -259,6 +287,12 @@ impl Router {
             .chain(default)
             .map(|rule| rule.name.as_str())
     }
+}
+
+/// Whether a route for these methods is for this one.
+fn takes(methods: &[String], method: &[u8]) -> bool {
+    let is_it = |m: &String| m.as_bytes() == method || (m == "GET" && method == b"HEAD");
+    methods.is_empty() || methods.iter().any(is_it)
 }
 
 fn own(

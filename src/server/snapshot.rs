@@ -6,10 +6,11 @@
 use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use super::router::Router;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
@@ -58,7 +59,9 @@ pub(crate) struct Shared {
     pub(crate) limiters: RateLimiters,
     pub(crate) buffers: BufferBudget,
     pub(crate) wechat: Memory,
-    pub(crate) bus: Option<Arc<Bus>>,
+    /// Messages that wait, once any are taken.
+    bus: OnceLock<Arc<Bus>>,
+    bus_opened: Notify,
     /// Media that are kept, once there are any to be.
     pub(crate) media: OnceLock<Arc<media::Keep>>,
     /// Media that WeChat is judging.
@@ -69,16 +72,27 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Connections to WeChat will live on `home`.
-    pub(crate) fn new(home: Handle, clock: Clock, bus: Option<Arc<Bus>>) -> Self {
-        let traces = Arc::<Traces>::default();
-        if let Some(bus) = &bus {
-            bus.annotate(annotator(&traces));
-        }
+    pub(crate) fn new(home: Handle, clock: Clock) -> Self {
         Self {
-            bus,
-            traces,
             wechat: Memory::new(clock).at_home_on(home),
             ..Self::default()
+        }
+    }
+
+    /// From now on messages are taken. There is one inbox for as long as the process lives.
+    pub(crate) fn open_bus(&self, bus: Bus) {
+        bus.annotate(annotator(&self.traces));
+        let _there_is_one = self.bus.set(Arc::new(bus));
+        self.bus_opened.notify_one();
+    }
+
+    /// The one that takes messages, as soon as any does. One waits for it: who delivers.
+    pub(crate) async fn bus(&self) -> Arc<Bus> {
+        loop {
+            match self.bus.get() {
+                Some(bus) => return Arc::clone(bus),
+                None => self.bus_opened.notified().await,
+            }
         }
     }
 }
@@ -96,11 +110,8 @@ impl Snapshot {
             &shared.wechat,
             Arc::clone(metrics),
         ));
-        let app_lines = format!(
-            "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
-            config.app.appid, config.app.env
-        );
-        let bus = match (&config.push, &shared.bus) {
+        let app_lines = app_lines(&config.app);
+        let bus = match (&config.push, shared.bus.get()) {
             (Some(push), Some(bus)) => {
                 bus.configure(push, &config);
                 Some(Arc::clone(bus))
@@ -141,7 +152,7 @@ impl Snapshot {
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,
             },
-            app_lines: app_lines.into_bytes(),
+            app_lines,
             login_limiter: config
                 .inbound
                 .login_rate_limit
@@ -151,6 +162,15 @@ impl Snapshot {
             config,
         }
     }
+}
+
+/// The identity lines that are the same for all users.
+pub(super) fn app_lines(app: &config::App) -> Vec<u8> {
+    format!(
+        "X-WX-APPID: {}\r\nX-WX-SOURCE: wx_client\r\nX-WX-ENV: {}\r\n",
+        app.appid, app.env
+    )
+    .into_bytes()
 }
 
 /// Adds to WeChat's judgement of an upload which medium that is.

@@ -37,19 +37,21 @@ pub(super) struct Worker {
     /// Cached, so that to see that nothing has changed costs next to nothing.
     current: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     settings: RefCell<Rc<Settings>>,
-    /// Whether connections are being brought to their end.
-    pub(super) draining: Rc<Cell<bool>>,
+    /// How many entrances are being closed.
+    pub(super) closing: Cell<usize>,
     /// How many connections there are.
     pub(super) open: Cell<usize>,
     /// How many of them keep their buffers between two requests.
     pub(super) kept: Cell<usize>,
-    /// Told whenever a connection ends.
+    /// Told whenever a connection ends, or an entrance is closed.
     pub(super) closed: Notify,
 }
 
 /// The other end of a client's connection.
 pub(super) struct Peer {
     pub(super) place: proxy::Peer,
+    /// Whether it is to leave after what it is at.
+    pub(super) ending: Rc<Cell<bool>>,
     pub(super) shown: ShownToken,
 }
 
@@ -85,7 +87,7 @@ impl Worker {
             state,
             current: RefCell::new(Cache::new(current)),
             settings: RefCell::new(Rc::new(settings)),
-            draining: Rc::default(),
+            closing: Cell::new(0),
             open: Cell::new(0),
             kept: Cell::new(0),
             closed: Notify::new(),

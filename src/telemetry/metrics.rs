@@ -42,6 +42,7 @@ pub struct Metrics {
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
+    config_loads: IntCounterVec,
 }
 
 /// How a call to WeChat ended, as a label.
@@ -187,6 +188,13 @@ impl Metrics {
             "wx_sidecar_config_last_reload_successful",
             "Whether the last attempt to load the configuration succeeded; 0: an older one is in use.",
         );
+        let config_loads = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_config_loads_total",
+                "Configurations that were to be used, the first one among them, and whether they are (success) or were wrong or impossible (failure).",
+            ),
+            &["result"],
+        );
         let reload_success_timestamp = IntGauge::new(
             "wx_sidecar_config_last_reload_success_timestamp_seconds",
             "When the configuration in use was loaded, in Unix time.",
@@ -219,6 +227,7 @@ impl Metrics {
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
+            config_loads: registered(&registry, config_loads),
             registry,
         }
     }
@@ -346,6 +355,8 @@ impl Metrics {
     /// Records an attempt to load the configuration.
     pub fn config_loaded(&self, successful: bool, now: Timestamp) {
         self.reload_successful.set(i64::from(successful));
+        let result = if successful { "success" } else { "failure" };
+        self.config_loads.with_label_values(&[result]).inc();
         if successful {
             let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
             self.reload_success_timestamp.set(seconds);

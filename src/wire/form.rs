@@ -6,7 +6,7 @@
 //!
 //! Readers of forms differ in what they repair, and an app that finds a part where we found none has been lied to. So
 //! what any reader might see differently is refused: line ends that are none, a boundary inside a line, a part without a
-//! name or with two, parameters that stand twice.
+//! name or with two, parameters that stand twice, or that a form has no use for (`boundary*0`, `name*0`, `x-name`).
 
 use std::borrow::Cow;
 
@@ -16,14 +16,19 @@ use super::fields::token_len;
 
 /// The longest head of a part, in bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
-/// The most that may stand between a boundary and the end of its line.
-const LONGEST_PADDING: usize = 256;
 /// How many parts a form may have.
 const MOST_PARTS: usize = 1000;
 /// The longest boundary (RFC 2046 §5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 /// How much of a form in memory is looked at at once.
 const BITE: usize = 64 * 1024;
+/// What else a file may be described by (RFC 2183 §2), as Jersey does. Nobody reads a name in them.
+const OF_FILES: [&[u8]; 4] = [
+    b"size",
+    b"creation-date",
+    b"modification-date",
+    b"read-date",
+];
 
 /// Why a form is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +94,8 @@ pub(crate) struct Part {
     pub(crate) name: String,
     /// The name of the file that it is; may be empty. `None` for a part that is no file.
     pub(crate) filename: Option<String>,
+    /// Its Content-Type; empty if it has none.
+    pub(crate) content_type: Vec<u8>,
     /// The parameter `name` as it is written, with its quotes.
     written_name: Vec<u8>,
 }
@@ -122,30 +129,51 @@ impl Boundary {
                 "the Content-Type begins like that of a form, and goes on",
             ));
         }
-        let mut found = None;
+        let (mut boundary, mut charset) = (None, None);
         for parameter in Parameters(rest) {
             let Parameter { name, value, .. } = parameter?;
-            if name.eq_ignore_ascii_case(b"boundary*") {
-                return Err(FormError("a form's boundary must be written as `boundary`"));
-            }
-            if name.eq_ignore_ascii_case(b"boundary") && found.replace(value).is_some() {
-                return Err(FormError("the form has two boundaries"));
+            let place = if name.eq_ignore_ascii_case(b"boundary") {
+                &mut boundary
+            } else if name.eq_ignore_ascii_case(b"charset") {
+                &mut charset
+            } else {
+                // Some look for `boundary` anywhere, or put one together of `boundary*0` and `boundary*1`.
+                return Err(FormError(
+                    "the Content-Type of a form has another parameter than `boundary` and `charset`",
+                ));
+            };
+            if place.replace(value).is_some() {
+                return Err(FormError(
+                    "a parameter of the form's Content-Type stands twice",
+                ));
             }
         }
-        let Some(boundary) = found else {
+        let Some(boundary) = boundary else {
             return Err(FormError("the Content-Type of the form has no boundary"));
         };
-        let fits = |b: &u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(b);
-        let is_one = (1..=LONGEST_BOUNDARY).contains(&boundary.len())
-            && boundary.iter().all(fits)
-            && boundary.last() != Some(&b' ');
-        if !is_one {
+        if charset.is_some_and(|name| token_len(&name) < name.len()) {
+            return Err(FormError("the form's charset is no name of one"));
+        }
+        if !is_boundary(&boundary) {
             return Err(FormError(
-                "a form's boundary is 1 to 70 letters, digits and characters of '()+_,-./:=?",
+                "a form's boundary is 1 to 70 letters, digits and characters of '()+_-./:=?",
             ));
         }
         Ok(Some(Self(boundary.into_owned())))
     }
+}
+
+/// Whether all readers find these bytes where they look for a boundary (RFC 2046 §5.1.1). For some a comma ends one, quotes
+/// or not, and some take what stands behind the last `boundary=`, or behind `charset=`.
+fn is_boundary(bytes: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"'()+_-./:=? ".contains(b);
+    let lower = bytes.to_ascii_lowercase();
+    let has = |name: &[u8]| memchr::memmem::find(&lower, name).is_some();
+    (1..=LONGEST_BOUNDARY).contains(&bytes.len())
+        && bytes.iter().all(fits)
+        && bytes.last() != Some(&b' ')
+        && !has(b"boundary=")
+        && !has(b"charset=")
 }
 
 impl Form {
@@ -229,7 +257,8 @@ impl Form {
         }
     }
 
-    /// The line of a delimiter, which begins the window.
+    /// The line of a delimiter, which begins the window. White space behind it, which nobody writes and RFC 2046 §5.1.1 lets
+    /// readers skip, makes it a line of the content to some.
     fn delimiter(&mut self) -> Result<Event<'_>, FormError> {
         let rest = self.rest();
         // The first line of a form has none before it.
@@ -242,14 +271,7 @@ impl Form {
             _ => false,
         };
         let dashes = if is_last { 2 } else { 0 };
-        let padding = behind[dashes..]
-            .iter()
-            .take_while(|b| matches!(b, b' ' | b'\t'))
-            .count();
-        if padding > LONGEST_PADDING {
-            return Err(FormError("there is too much white space behind a boundary"));
-        }
-        let line = length + dashes + padding;
+        let line = length + dashes;
         match &rest[line..] {
             [b'\r', b'\n', ..] if is_last => {
                 self.enter(State::Epilogue);
@@ -366,8 +388,6 @@ enum Found {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) part: Part,
-    /// The lines that it begins with.
-    pub(crate) head: Vec<u8>,
     /// What it holds; nothing if it is a file that has a name.
     pub(crate) value: Vec<u8>,
 }
@@ -387,9 +407,9 @@ pub(crate) fn fields(boundary: &Boundary, body: &[u8]) -> Result<Vec<Field>, For
         }
         loop {
             match form.next()? {
-                Event::Head(part, head) => {
-                    let (head, value) = (head.to_vec(), Vec::new());
-                    fields.push(Field { part, head, value });
+                Event::Head(part, _) => {
+                    let value = Vec::new();
+                    fields.push(Field { part, value });
                 }
                 Event::Content(bytes) => {
                     let field = fields.last_mut().filter(|field| !field.is_file());
@@ -417,8 +437,7 @@ impl Field {
 
 /// Reads the head of a part, without its empty line.
 fn part(head: &[u8]) -> Result<Part, FormError> {
-    let mut disposition = None;
-    let mut has_type = false;
+    let (mut disposition, mut content_type) = (None, None);
     for line in lines(head) {
         let line = line?;
         let Some(colon) = memchr::memchr(b':', line) else {
@@ -432,7 +451,7 @@ fn part(head: &[u8]) -> Result<Part, FormError> {
         if is(b"content-disposition") && disposition.replace(value).is_some() {
             return Err(FormError("a part has two lines of Content-Disposition"));
         }
-        if is(b"content-type") && std::mem::replace(&mut has_type, true) {
+        if is(b"content-type") && content_type.replace(value).is_some() {
             return Err(FormError("a part has two lines of Content-Type"));
         }
         let is_plain = |value: &[u8]| {
@@ -445,7 +464,16 @@ fn part(head: &[u8]) -> Result<Part, FormError> {
             ));
         }
     }
-    disposition.map_or_else(|| Err(nameless()), described)
+    let content_type = content_type.unwrap_or_default();
+    let (kind, _) = split_at_semicolon(content_type);
+    if kind.to_ascii_lowercase().starts_with(b"multipart") {
+        return Err(FormError(
+            "a part of a form is itself made of parts (RFC 7578 §4.3: each file has one of its own)",
+        ));
+    }
+    let mut part = described(disposition.ok_or_else(nameless)?)?;
+    part.content_type = content_type.to_vec();
+    Ok(part)
 }
 
 /// The lines of a head. Nothing but `\r\n` ends one, and none goes on in the next.
@@ -486,26 +514,67 @@ fn described(value: &[u8]) -> Result<Part, FormError> {
             &mut filename
         } else if is(b"filename*") {
             &mut extended
-        } else if is(b"name*") {
-            return Err(FormError("a part's name must be written as `name`"));
-        } else {
+        } else if OF_FILES.into_iter().any(is) && hides_nothing(&parameter.value) {
             continue;
+        } else {
+            return Err(FormError(
+                "a part's Content-Disposition has another parameter than `name`, `filename` and `filename*`",
+            ));
         };
         if place.replace(parameter).is_some() {
             return Err(FormError("a part's name or filename stands twice"));
         }
     }
     let name = name.ok_or_else(nameless)?;
+    // Some drop a backslash, some look for the last `; name=`, and some decode `=?utf-8?q?a?=`.
+    let means_more = |b: &u8| matches!(b, b'\\' | b';' | b'=');
+    if name.written.iter().any(means_more) {
+        return Err(FormError(
+            "a part's name has a backslash, a semicolon or a `=` in it",
+        ));
+    }
     let filename = match (extended, filename) {
-        (Some(extended), _) => Some(extended_value(&extended.value)?),
+        (Some(extended), _) => Some(extended_value(extended.written)?),
         (None, Some(plain)) => Some(text(&plain.value)),
         (None, None) => None,
     };
     Ok(Part {
         name: text(&name.value),
         filename,
+        content_type: Vec::new(),
         written_name: name.written.to_vec(),
     })
+}
+
+/// Whether nobody finds another parameter in a value.
+fn hides_nothing(value: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b" ,:+-".contains(b);
+    value.iter().all(fits)
+}
+
+/// Whether a Content-Type leaves a text in UTF-8. Some find `charset` anywhere in it, so it says nothing else, but the
+/// boundary of a form.
+pub(crate) fn is_in_utf8(content_type: &[u8]) -> bool {
+    let known: [&[u8]; 3] = [b"utf-8", b"utf8", b"us-ascii"];
+    let (_, rest) = split_at_semicolon(content_type);
+    Parameters(rest).all(|parameter| {
+        let Ok(Parameter { name, value, .. }) = parameter else {
+            return false;
+        };
+        name.eq_ignore_ascii_case(b"boundary") && is_boundary(&value)
+            || name.eq_ignore_ascii_case(b"charset")
+                && known.iter().any(|it| value.eq_ignore_ascii_case(it))
+    })
+}
+
+/// What a name or a value of `application/x-www-form-urlencoded` stands for: `+` is a space there.
+pub(crate) fn url_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'+') {
+        return percent_encoding::percent_decode(text).into();
+    }
+    let spaced = text.iter().map(|b| if *b == b'+' { b' ' } else { *b });
+    let spaced: Vec<u8> = spaced.collect();
+    Cow::Owned(percent_encoding::percent_decode(&spaced).collect())
 }
 
 /// A parameter behind a value.
@@ -552,9 +621,14 @@ impl<'v> Parameter<'v> {
             None => {
                 let (value, _) = split_at_semicolon(behind);
                 let value = value.trim_ascii_end();
-                let splits = |b: &u8| *b <= b' ' || matches!(b, b'"' | b',' | 0x7f);
-                if value.is_empty() || value.iter().any(splits) {
+                if value.is_empty() {
                     return Err(malformed);
+                }
+                // Some read as far as the token goes, some as far as the semicolon.
+                if token_len(value) < value.len() {
+                    return Err(FormError(
+                        "a parameter's value that is no token must stand in quotes",
+                    ));
                 }
                 (Cow::Borrowed(value), value.len())
             }
@@ -615,12 +689,16 @@ fn text(bytes: &[u8]) -> String {
         .replace("%0A", "\n")
 }
 
-/// A value that names its charset (RFC 8187): `UTF-8''%e7%8c%ab.jpg`.
+/// A value that names its charset (RFC 8187): `UTF-8''%e7%8c%ab.jpg`. It never stands in quotes, in which it could hold a
+/// `name=` for those who do not know it.
 fn extended_value(value: &[u8]) -> Result<String, FormError> {
     let mut pieces = value.splitn(3, |b| *b == b'\'');
-    let (Some(charset), Some(_language), Some(encoded)) =
-        (pieces.next(), pieces.next(), pieces.next())
-    else {
+    let (Some(charset), Some(_language), Some(encoded), false) = (
+        pieces.next(),
+        pieces.next(),
+        pieces.next(),
+        value.starts_with(b"\""),
+    ) else {
         return Err(FormError(
             "a `filename*` is not written as charset'language'value (RFC 8187)",
         ));

@@ -85,7 +85,9 @@ impl Folder {
 
     /// The section and how many warnings it got.
     fn loaded(&self, changes: &[(&'static str, &str)]) -> (ApiSecurity, String) {
-        let Loaded { config, warnings } = self.parse(changes).unwrap_or_else(|e| panic!("{e}"));
+        let Loaded {
+            config, warnings, ..
+        } = self.parse(changes).unwrap_or_else(|e| panic!("{e}"));
         let section = config.wechat.api_security.unwrap();
         let section = std::sync::Arc::into_inner(section).unwrap();
         (section, warnings.to_string())

@@ -7,7 +7,8 @@ use super::{Check, path, peek};
 use crate::config::diagnostic::Fault;
 use crate::config::raw::{self, Field, NumberOrText, Text};
 use crate::config::values::{self, one_of};
-use crate::config::{Auth, Media, MediaCheck, MediaSizes, Route, TextCheck, Verdict};
+use crate::config::words;
+use crate::config::{Auth, Media, MediaCheck, MediaSizes, Route, TextCheck};
 use crate::wechat::content_check::Scene;
 use crate::wechat::media::LIFE;
 
@@ -19,16 +20,6 @@ const VIDEO_HOSTS: &[&str] = &["*.qq.com", "*.qpic.cn", "*.wechat.com"];
 const LONGEST_FIELD: usize = 128;
 /// As many as there may be questions to WeChat for one request.
 const MOST_FIELDS: usize = 8;
-
-const SCENES: &[(&str, Scene)] = &[
-    ("profile", Scene::Profile),
-    ("comment", Scene::Comment),
-    ("forum", Scene::Forum),
-    ("social", Scene::Social),
-];
-
-const ON_REVIEW: &[(&str, Verdict)] = &[("pass", Verdict::Pass), ("refuse", Verdict::Refuse)];
-const ON_FAILURE: &[(&str, Verdict)] = &[("open", Verdict::Pass), ("closed", Verdict::Refuse)];
 
 impl Check<'_> {
     pub(super) fn media(&mut self, raw: &raw::Media) -> Option<Media> {
@@ -87,8 +78,12 @@ impl Check<'_> {
     pub(super) fn text_check(&mut self, raw: &raw::TextCheck) -> Option<TextCheck> {
         let fields = self.text_fields(raw);
         let scene = self.scene(&raw.scene, "text_check", raw.header.as_ref());
-        let on_review = self.text(&raw.on_review, "pass", |text| one_of(text, ON_REVIEW));
-        let on_failure = self.text(&raw.on_failure, "closed", |text| one_of(text, ON_FAILURE));
+        let on_review = self.text(&raw.on_review, "pass", |text| {
+            one_of(text, words::ON_REVIEW)
+        });
+        let on_failure = self.text(&raw.on_failure, "closed", |text| {
+            one_of(text, words::ON_FAILURE)
+        });
         Some(TextCheck {
             fields: fields?,
             scene: scene?,
@@ -130,7 +125,7 @@ impl Check<'_> {
         let read = |scene: &NumberOrText| match scene {
             NumberOrText::Number(number) => Scene::of(*number)
                 .ok_or_else(|| Fault::new("this is not one of WeChat's scenes").help(advice)),
-            NumberOrText::Text(Text { value, .. }) => one_of(value, SCENES),
+            NumberOrText::Text(Text { value, .. }) => one_of(value, words::SCENES),
         };
         self.value(field, || Ok(Scene::Comment), read)
     }
@@ -229,9 +224,11 @@ fn host_pattern(text: &str) -> Result<String, Fault> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Names of members from the outside in, with dots between them.
+/// Names of members from the outside in, with dots between them. The places of elements are no names.
 fn field_path(text: &str) -> Result<String, Fault> {
-    if text.len() > LONGEST_FIELD || text.split('.').any(str::is_empty) {
+    let is_name = |part: &str| part.bytes().any(|b| !b.is_ascii_digit());
+    let has_name = text.split(['.', '[', ']']).any(is_name);
+    if text.len() > LONGEST_FIELD || text.split('.').any(str::is_empty) || !has_name {
         return Err(Fault::new("this is not the name of a field")
             .help("write it like \"content\", or \"post.title\" for a member of `post`"));
     }

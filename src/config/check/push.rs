@@ -10,47 +10,33 @@ use super::{Check, SecretKeys, path, whole_within};
 use crate::config::diagnostic::Fault;
 use crate::config::raw::{self, Field, Text};
 use crate::config::values::{self, one_of};
-use crate::config::{Delivery, Push, PushEnvelope, PushMode, PushRoute, Reply};
+use crate::config::words;
+use crate::config::{Delivery, Push, PushMode, PushRoute};
 use crate::secret::Secret;
-use crate::wechat::push::{EncodingAesKey, Format};
+use crate::wechat::push::EncodingAesKey;
 
 const DELIVER: &str = "/wx/push";
-const MOST_WAITING: i64 = 10_000_000;
-const MOST_AT_ONCE: i64 = 1_024;
+pub(in crate::config) const MOST_WAITING: i64 = 10_000_000;
+pub(in crate::config) const MOST_AT_ONCE: i64 = 1_024;
 /// WeChat's three attempts take some fifteen seconds, and clocks differ.
 const SHORTEST_MAX_AGE: Duration = Duration::from_secs(30);
 /// The longest type, event or text that a route looks for, in bytes.
 const LONGEST_WORD: usize = 128;
 
-const MODES: &[(&str, PushMode)] = &[
-    ("secure", PushMode::Secure),
-    ("compatible", PushMode::Compatible),
-    ("plaintext", PushMode::Plaintext),
-];
-
-const FORMATS: &[(&str, Option<Format>)] = &[
-    ("auto", None),
-    ("xml", Some(Format::Xml)),
-    ("json", Some(Format::Json)),
-];
-
-const REPLIES: &[(&str, Reply)] = &[("ack", Reply::Ack), ("wait", Reply::Wait)];
-
-const ENVELOPES: &[(&str, PushEnvelope)] = &[
-    ("plain", PushEnvelope::Plain),
-    ("cloudevents", PushEnvelope::CloudEvents),
-];
-
 impl Check<'_> {
     pub(super) fn push(&mut self, raw: &raw::Push) -> Option<Push> {
         let tokens = self.push_tokens(raw);
-        let mode = self.text(&raw.mode, "secure", |text| one_of(text, MODES));
+        let mode = self.text(&raw.mode, "secure", |text| one_of(text, words::PUSH_MODES));
         let aes_keys = self.push_keys(raw, mode);
-        let format = self.text(&raw.format, "auto", |text| one_of(text, FORMATS));
+        let format = self.text(&raw.format, "auto", |text| {
+            one_of(text, words::PUSH_FORMATS)
+        });
         let max_age = self.text(&raw.max_age, "5m", max_age);
         let path = self.text(&raw.deliver, DELIVER, app_path);
-        let reply = self.text(&raw.reply, "ack", |text| one_of(text, REPLIES));
-        let envelope = self.text(&raw.envelope, "plain", |text| one_of(text, ENVELOPES));
+        let reply = self.text(&raw.reply, "ack", |text| one_of(text, words::REPLIES));
+        let envelope = self.text(&raw.envelope, "plain", |text| {
+            one_of(text, words::ENVELOPES)
+        });
         let timeout = self.text(&raw.timeout, "10s", values::duration);
         let concurrency = self.value(
             &raw.concurrency,
@@ -151,8 +137,8 @@ impl Check<'_> {
         let event = self.given(&raw.event, word);
         let content = self.given(&raw.content, word);
         let path = self.given(&raw.deliver, app_path);
-        let reply = self.given(&raw.reply, |text| one_of(text, REPLIES));
-        let envelope = self.given(&raw.envelope, |text| one_of(text, ENVELOPES));
+        let reply = self.given(&raw.reply, |text| one_of(text, words::REPLIES));
+        let envelope = self.given(&raw.envelope, |text| one_of(text, words::ENVELOPES));
         let (msg_type, event, content) = (msg_type?, event?, content?);
         if event.is_some() && msg_type.as_deref().is_some_and(|kind| kind != "event") {
             let fault = Fault::new("only a message of the type \"event\" has an event")

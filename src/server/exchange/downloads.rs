@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Caller, Exchange, with_tokens};
+use super::{Caller, Exchange, bad_request, with_tokens};
 use crate::answer::{Answer, reason};
 use crate::config::Auth;
 use crate::domain::MediaId;
@@ -33,6 +33,11 @@ struct Head<'a> {
     status: u16,
     plan: &'a Plan,
     lines: Vec<(&'a [u8], &'a [u8])>,
+}
+
+pub(in crate::server) fn no_media() -> Error {
+    Error::downstream(Kind::NotFound, "no media are dealt with here")
+        .with_hint("[media] enabled is false in sidecar.toml")
 }
 
 impl Exchange<'_> {
@@ -138,10 +143,7 @@ impl Exchange<'_> {
     }
 
     pub(super) fn media(&self) -> Result<&Media, Error> {
-        self.snapshot.media.as_ref().ok_or_else(|| {
-            Error::downstream(Kind::NotFound, "no media are dealt with here")
-                .with_hint("[media] enabled is false in sidecar.toml")
-        })
+        self.snapshot.media.as_ref().ok_or_else(no_media)
     }
 
     fn media_id(&self, path: &CanonicalPath<'_>) -> Result<MediaId, Error> {
@@ -349,10 +351,6 @@ fn ttl(text: &str, longest: Duration) -> Result<Duration, Error> {
             humantime::format_duration(longest)
         ))
     })
-}
-
-fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::downstream(Kind::BadRequest, detail)
 }
 
 fn cut_off(detail: &'static str) -> Error {

@@ -15,10 +15,10 @@ use crate::error::{Error, Kind};
 use crate::open_data::{self, Content, Number, Place, Request, Sealed, Wanted};
 use crate::resilience::Buffered;
 use crate::session::{Claims, Granted};
-use crate::wire::{Framing, Name, Reader, Responder};
+use crate::wire::{Name, Reader, Responder};
 
 /// The largest body with open data at our own endpoints. A month of step counts is some three kilobytes.
-const BODY_LIMIT: u64 = 512 * 1024;
+pub(in crate::server) const BODY_LIMIT: u64 = 512 * 1024;
 /// When it is told that data cannot be decrypted, counted from when that was tried: always the same, far more than it
 /// takes, so that the time does not say what was wrong with it.
 const FAILURE_AFTER: Duration = Duration::from_millis(25);
@@ -101,34 +101,6 @@ impl<'a> Exchange<'a> {
             body.push(piece)?;
         }
         Ok((body, places.len()))
-    }
-
-    /// Whether the body is one that open data may stand in. Others are passed on as they come, and the app is not told
-    /// that anything was decrypted.
-    pub(super) fn has_json_body(&self) -> Result<bool, Error> {
-        if self.head.framing == Framing::Empty {
-            return Ok(false);
-        }
-        let Some(kind) = self.only(Name::ContentType)? else {
-            return Ok(false);
-        };
-        let kind = kind.split(|b| *b == b';').next().unwrap_or_default();
-        let kind = kind.trim_ascii().to_ascii_lowercase();
-        let is_json =
-            matches!(&kind[..], b"application/json" | b"text/json") || kind.ends_with(b"+json");
-        if is_json && self.is_encoded() {
-            let detail = "a body with open data must not be compressed on this route";
-            return Err(Error::downstream(Kind::UnsupportedMediaType, detail));
-        }
-        Ok(is_json)
-    }
-
-    pub(super) fn is_encoded(&self) -> bool {
-        self.head.fields.iter().any(|field| {
-            field.name.eq_ignore_ascii_case(b"content-encoding")
-                && !field.value.is_empty()
-                && !field.value.eq_ignore_ascii_case(b"identity")
-        })
     }
 
     /// Codes are exchanged last, when nothing but they and the ciphertexts beside them can still be wrong.

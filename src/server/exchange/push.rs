@@ -34,11 +34,13 @@ impl Exchange<'_> {
     }
 
     fn bus(&self) -> Result<&Bus, Error> {
-        self.snapshot.bus.as_deref().ok_or_else(|| {
-            Error::downstream(Kind::NotFound, "no messages are taken here")
-                .with_hint("write [push] with token and aes_key in sidecar.toml")
-        })
+        self.snapshot.bus.as_deref().ok_or_else(no_messages)
     }
+}
+
+pub(in crate::server) fn no_messages() -> Error {
+    Error::downstream(Kind::NotFound, "no messages are taken here")
+        .with_hint("write [push] with token and aes_key in sidecar.toml")
 }
 
 fn query<'p>(path: &CanonicalPath<'p>) -> Result<&'p str, Error> {

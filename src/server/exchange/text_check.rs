@@ -4,24 +4,17 @@
 //! evaded by another Content-Type is none.
 
 use super::uploads::malformed;
-use super::{Caller, Exchange, bad_body, token_missing};
+use super::written::{Checked, Written};
+use super::{Caller, Exchange, bad_request, token_missing};
 use crate::config::TextCheck;
 use crate::content_check::{Passed, Refused, Texts};
 use crate::domain::{MediaId, OpenId};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::path::CanonicalPath;
 use crate::resilience::Buffered;
 use crate::wechat::media;
 use crate::wire::form::{self, Boundary};
-use crate::wire::{Framing, Name, Reader, Responder};
-
-/// In what a body is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Form {
-    Json,
-    UrlEncoded,
-    Parts(Boundary),
-}
+use crate::wire::{Framing, Reader, Responder};
 
 /// What is to be checked, and who wrote it.
 pub(super) struct Checking<'a> {
@@ -29,6 +22,8 @@ pub(super) struct Checking<'a> {
     author: &'a OpenId,
     /// What some apps do not tell from a form.
     query: &'a [u8],
+    /// What the head says of the body, if there may be one.
+    written: Option<&'a Written<'a>>,
 }
 
 impl<'a> Checking<'a> {
@@ -36,13 +31,20 @@ impl<'a> Checking<'a> {
         check: &'a TextCheck,
         caller: &'a Caller,
         path: &CanonicalPath<'a>,
+        written: Option<&'a Written<'a>>,
     ) -> Result<Self, Error> {
         let claims = caller.claims.as_ref().ok_or_else(token_missing)?;
         Ok(Self {
             check,
             author: &claims.user.openid,
             query: path.query().unwrap_or_default(),
+            written,
         })
+    }
+
+    /// Whether the body is one whose texts can be found, as far as its head says.
+    pub(super) fn is_possible(&self) -> Result<(), Error> {
+        self.written.map_or(Ok(()), |it| it.checked().map(drop))
     }
 
     fn texts(&self) -> Result<Texts<'a>, Error> {
@@ -63,21 +65,20 @@ impl Exchange<'_> {
         buffered: &mut Option<Buffered>,
     ) -> Result<Passed, Error> {
         let mut texts = checking.texts()?;
-        if self.head.framing != Framing::Empty {
-            let form = self.form();
+        if let Some(written) = checking.written {
             // Of others it shows only when they have been read whether they are empty.
             if matches!(self.head.framing, Framing::Length(1..)) {
-                form.clone()?;
+                written.checked()?;
             }
             let body: &[u8] = match buffered {
                 Some(body) => body,
                 None => buffered.insert(self.read_all(limit, body, responder).await?),
             };
             if !body.is_empty() {
-                match form? {
-                    Form::Json => texts.json(body).map_err(bad)?,
-                    Form::UrlEncoded => texts.form(body).map_err(bad)?,
-                    Form::Parts(boundary) => find(&mut texts, &boundary, body)?,
+                match written.checked()? {
+                    Checked::Json => texts.json(body).map_err(bad)?,
+                    Checked::UrlEncoded => texts.form(body).map_err(bad)?,
+                    Checked::Parts(boundary) => find(&mut texts, boundary, body)?,
                 }
             }
         }
@@ -91,8 +92,6 @@ impl Exchange<'_> {
         boundary: &Boundary,
         form: &[u8],
     ) -> Result<Passed, Error> {
-        // It says no more than the boundary, unless it is another character set.
-        self.form()?;
         let mut texts = checking.texts()?;
         find(&mut texts, boundary, form)?;
         self.judge(checking, &texts).await
@@ -115,130 +114,26 @@ impl Exchange<'_> {
         let checks = &self.snapshot.content_check;
         checks.media(openid, media_id, kind, url).await
     }
-
-    fn form(&self) -> Result<Form, Error> {
-        if self.is_encoded() {
-            return Err(unreadable(
-                "a body with a text that is checked must not be compressed",
-            ));
-        }
-        let kind = self.only(Name::ContentType)?.unwrap_or_default();
-        form_of(kind)
-    }
-}
-
-/// The form that a Content-Type stands for.
-fn form_of(content_type: &[u8]) -> Result<Form, Error> {
-    let lower = content_type.to_ascii_lowercase();
-    let mut parts = lower.split(|b| *b == b';').map(<[u8]>::trim_ascii);
-    let form = match parts.next().unwrap_or_default() {
-        b"application/json" | b"text/json" => Some(Form::Json),
-        b"application/x-www-form-urlencoded" => Some(Form::UrlEncoded),
-        kind if kind.ends_with(b"+json") && !kind.contains(&b',') => Some(Form::Json),
-        _ => Boundary::of(content_type)
-            .map_err(malformed)?
-            .map(Form::Parts),
-    };
-    let Some(form) = form else {
-        return Err(unreadable(
-            "a text is checked in application/json, application/x-www-form-urlencoded or multipart/form-data, and in nothing else",
-        ));
-    };
-    if parts.any(|parameter| !is_utf8(parameter)) {
-        return Err(unreadable("a text that is checked must be UTF-8"));
-    }
-    Ok(form)
 }
 
 /// Finds the texts in the parts of a form. Where a text belongs no file may be, because some apps read it as text.
 fn find(texts: &mut Texts<'_>, boundary: &Boundary, body: &[u8]) -> Result<(), Error> {
     for field in form::fields(boundary, body).map_err(malformed)? {
         let name = &field.part.name;
-        if texts.has(name) && (field.is_file() || !is_in_utf8(&field.head)) {
+        let is_text = !field.is_file() && form::is_in_utf8(&field.part.content_type);
+        if texts.has(name) && !is_text {
             let detail = "a text that is checked must be UTF-8 and no file";
-            return Err(bad_body(detail.to_owned()));
+            let hint =
+                "leave the part's filename out, and all of its Content-Type but `charset=utf-8`";
+            return Err(bad_request(detail).with_hint(hint));
         }
         texts.field(name, &field.value).map_err(bad)?;
     }
     Ok(())
 }
 
-/// Whether the head of a part names no other character set.
-fn is_in_utf8(head: &[u8]) -> bool {
-    let head = head.to_ascii_lowercase();
-    let mut lines = head.split(|b| *b == b'\n');
-    let kind = lines.find(|line| line.starts_with(b"content-type"));
-    let mut parameters = kind.unwrap_or_default().split(|b| *b == b';').skip(1);
-    parameters.all(|parameter| is_utf8(parameter.trim_ascii()))
-}
-
-/// Whether a parameter leaves the character set what it is.
-fn is_utf8(parameter: &[u8]) -> bool {
-    let Some(rest) = parameter.strip_prefix(b"charset") else {
-        return true;
-    };
-    let Some(name) = rest.trim_ascii().strip_prefix(b"=") else {
-        return true;
-    };
-    let name = name.trim_ascii();
-    let name = name
-        .strip_prefix(b"\"")
-        .and_then(|name| name.strip_suffix(b"\""))
-        .unwrap_or(name);
-    matches!(name, b"utf-8" | b"utf8" | b"us-ascii")
-}
-
-fn unreadable(detail: &'static str) -> Error {
-    Error::downstream(Kind::UnsupportedMediaType, detail)
-}
-
 fn bad(refused: Refused) -> Error {
-    Error::downstream(Kind::BadRequest, refused.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_content_type_says_how_a_body_is_read_or_it_is_not() {
-        for (kind, form) in [
-            ("application/json", Form::Json),
-            ("Application/JSON ; Charset=\"UTF-8\"", Form::Json),
-            ("application/vnd.api+json;profile=x", Form::Json),
-            ("text/json", Form::Json),
-            (
-                "multipart/form-data; boundary=B; charset=utf-8",
-                Form::Parts(
-                    Boundary::of(b"multipart/form-data; boundary=B")
-                        .unwrap()
-                        .unwrap(),
-                ),
-            ),
-            (
-                "application/x-www-form-urlencoded; charset=utf8",
-                Form::UrlEncoded,
-            ),
-        ] {
-            assert_eq!(form_of(kind.as_bytes()).unwrap(), form, "{kind}");
-        }
-        for kind in [
-            "",
-            "text/plain",
-            "application/xml",
-            "application/octet-stream",
-            "application/json, text/plain",
-            "text/plain, application/x+json",
-            "application/json;charset=gbk",
-            "application/json; charset = \"utf-16\"",
-            "application/json;charset=utf-8;charset=gb2312",
-            "application/x-www-form-urlencoded;charset=utf-7",
-            "application/jsonp",
-            "multipart/mixed",
-            "multipart/form-data; boundary=b; charset=gbk",
-        ] {
-            let error = form_of(kind.as_bytes()).unwrap_err();
-            assert_eq!(error.kind(), Kind::UnsupportedMediaType, "{kind}");
-        }
-    }
+    bad_request(refused.0).with_hint(
+        "send each text once and in UTF-8, as JSON.stringify and encodeURIComponent write it",
+    )
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::downloads::parameter;
 use super::text_check::Checking;
-use super::{Exchange, bad_body, with_tokens};
+use super::written::is_of_a_field;
+use super::{Exchange, bad_request, with_tokens};
 use crate::answer::Answer;
 use crate::content_check::Passed;
 use crate::domain::OpenId;
@@ -44,6 +45,8 @@ enum Place {
     Besides,
     /// In the field that says what the files are.
     Type(Vec<u8>),
+    /// In a part that says of itself that it is text, which begins here in what is kept.
+    Text(usize),
     /// In a file of which nothing but the head has come.
     Head(Part, Vec<u8>),
     /// In the last of the files.
@@ -103,7 +106,7 @@ impl Exchange<'_> {
         let (fields, files, _) = intake.into_files()?;
         if files.is_empty() {
             let hint = "send it as wx.uploadFile does, in a part with a filename";
-            return Err(bad_body("the form has no file".to_owned()).with_hint(hint));
+            return Err(bad_request("the form has no file").with_hint(hint));
         }
         let sent = self.send(media, &files, Some(&claims.user.openid)).await?;
         let media = files.iter().zip(&sent);
@@ -131,6 +134,9 @@ impl Exchange<'_> {
         body: &mut Reader<'_>,
         responder: &mut Responder<'_>,
     ) -> Result<(Buffered, Vec<Sent>, Option<Passed>), Error> {
+        if let Some(checking) = checking {
+            checking.is_possible()?;
+        }
         let media = self.media()?;
         let uploads = &media.uploads;
         let besides = Besides::Kept {
@@ -196,19 +202,6 @@ impl Exchange<'_> {
         Ok(done.into_inner().into_iter().flatten().collect())
     }
 
-    /// What sets the parts of the body apart, if it is a form.
-    pub(super) fn form_boundary(&self) -> Result<Option<Boundary>, Error> {
-        let Some(kind) = self.only(Name::ContentType)? else {
-            return Ok(None);
-        };
-        let boundary = Boundary::of(kind).map_err(malformed)?;
-        if boundary.is_some() && self.is_encoded() {
-            let detail = "a form with files must not be compressed";
-            return Err(Error::downstream(Kind::UnsupportedMediaType, detail));
-        }
-        Ok(boundary)
-    }
-
     /// What is known of a form for us before any of it has come: its boundary, what its files are said to be, and how
     /// large it may be.
     fn own_form(
@@ -216,7 +209,8 @@ impl Exchange<'_> {
         path: &CanonicalPath<'_>,
         uploads: &Uploads,
     ) -> Result<(Boundary, Option<MediaKind>, u64), Error> {
-        let boundary = self.form_boundary()?.ok_or_else(|| {
+        let written = self.written()?;
+        let boundary = written.boundary()?.cloned().ok_or_else(|| {
             let detail = "files are taken in a form (multipart/form-data)";
             Error::downstream(Kind::UnsupportedMediaType, detail)
                 .with_hint("send them as wx.uploadFile does")
@@ -293,11 +287,18 @@ impl Intake<'_> {
                 Ok(())
             }
             Event::Head(part, bytes) => {
+                self.besides.keep(bytes)?;
                 self.part = match &self.besides {
                     Besides::Own { .. } if part.name == "type" => Place::Type(Vec::new()),
+                    Besides::Kept { bytes, .. } if !part.content_type.is_empty() => {
+                        if !is_of_a_field(&part.content_type) {
+                            return Err(file_without_name());
+                        }
+                        Place::Text(bytes.len())
+                    }
                     _ => Place::Besides,
                 };
-                self.besides.keep(bytes)
+                Ok(())
             }
             Event::Content(bytes) => {
                 self.begin_file()?;
@@ -311,7 +312,7 @@ impl Intake<'_> {
                         text.extend_from_slice(&bytes[..room.min(bytes.len())]);
                         self.besides.keep(bytes)
                     }
-                    Place::Besides | Place::Head(..) => self.besides.keep(bytes),
+                    Place::Besides | Place::Text(_) | Place::Head(..) => self.besides.keep(bytes),
                 }
             }
             Event::PartEnd => self.end_part(),
@@ -326,7 +327,7 @@ impl Intake<'_> {
         };
         if self.files.len() == MOST_FILES {
             let detail = format!("a form has {MOST_FILES} files at the most");
-            return Err(bad_body(detail));
+            return Err(bad_request(detail));
         }
         let wanted = match &mut self.besides {
             Besides::Own { kind, .. } => *kind,
@@ -355,6 +356,7 @@ impl Intake<'_> {
                 None => Ok(()),
             },
             Place::Type(text) => self.besides.set_kind(&text),
+            Place::Text(from) => self.besides.is_text(from),
             // Where a page has a field for a file and nobody chose one.
             Place::Head(_, bytes) => self.besides.keep(&bytes),
             Place::Besides => Ok(()),
@@ -393,13 +395,23 @@ impl Besides {
         }
     }
 
+    /// A part with a Content-Type is a file to some apps, so it must be what it says.
+    fn is_text(&self, from: usize) -> Result<(), Error> {
+        match self {
+            Self::Kept { bytes, .. } if str::from_utf8(&bytes[from..]).is_err() => {
+                Err(file_without_name())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn set_kind(&mut self, text: &[u8]) -> Result<(), Error> {
         let Self::Own { kind, .. } = self else {
             return Ok(());
         };
         let said = kind_of(text)?;
         if kind.replace(said).is_some_and(|before| before != said) {
-            return Err(bad_body("`type` says two different things".to_owned()));
+            return Err(bad_request("`type` says two different things"));
         }
         Ok(())
     }
@@ -424,11 +436,20 @@ fn described(file: &Received, sent: &Sent) -> Value {
 fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
     let name = std::str::from_utf8(text).ok();
     name.and_then(MediaKind::of)
-        .ok_or_else(|| bad_body("`type` must be image, voice, video or thumb".to_owned()))
+        .ok_or_else(|| bad_request("`type` must be image, voice, video or thumb"))
 }
 
 pub(super) fn malformed(why: FormError) -> Error {
-    Error::downstream(Kind::BadRequest, why.0)
+    let hint = "a form is written as wx.uploadFile, browsers and `curl -F` write it (RFC 7578)";
+    bad_request(why.0).with_hint(hint)
+}
+
+/// Busboy and formidable make a file of a part that has a Content-Type, though it has no filename.
+fn file_without_name() -> Error {
+    let detail = "a part of the form has no filename, and is neither text/plain nor JSON in UTF-8; some apps would take it for a file";
+    Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(
+        "give it a filename if it is a file, and leave out its Content-Type if it is not",
+    )
 }
 
 /// A form for us that is larger than any that could be good.

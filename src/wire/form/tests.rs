@@ -102,8 +102,8 @@ fn with_disposition(disposition: &[u8]) -> Vec<u8> {
 #[test]
 fn parts_are_read_with_all_that_stands_around_them() {
     let body = b"before\r\n--b\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\n\xe7\x8c\xab\r\n\
-        --b \t\r\ncontent-type:image/png\r\nCONTENT-DISPOSITION:form-data; name=\"media\"; filename=\"a.png\"\r\n\r\n\
-        \x00\r\n--\r\n-b\xff\r\n\r\n--b\r\nContent-Disposition: form-data; name=empty\r\n\r\n\r\n--b--  \r\nbehind\r\n";
+        --b\r\ncontent-type:image/png\r\nCONTENT-DISPOSITION:form-data; name=\"media\"; filename=\"a.png\"\r\n\r\n\
+        \x00\r\n--\r\n-b\xff\r\n\r\n--b\r\nContent-Disposition: form-data; name=empty\r\n\r\n\r\n--b--\r\nbehind\r\n";
     assert_eq!(
         whole(body),
         [
@@ -176,9 +176,14 @@ fn names_are_read_as_clients_write_them() {
             Some("è.jpg"),
         ),
         (
-            b"name=\"a\"; filename*=GBK''%c3%a8.jpg; size=3",
+            b"name=\"a\"; filename*=GBK''%c3%a8.jpg",
             "a",
             Some("è.jpg"),
+        ),
+        (
+            b"filename=\"b.jpg\"; modification-date=\"Tue, 02 Jan 2026 03:04:05 GMT\"; size=3; name=\"a\"",
+            "a",
+            Some("b.jpg"),
         ),
     ] {
         let read_as = whole(&with_disposition(&[b"form-data; ", written].concat()));
@@ -207,10 +212,44 @@ fn what_two_readers_could_read_differently_is_refused() {
             "twice",
         ),
         (b"form-data; name=\"a\"; filename*=b", "RFC 8187"),
-        (b"form-data; name*=UTF-8''a; name=\"a\"", "as `name`"),
+        (
+            b"form-data; name*=UTF-8''a; name=\"a\"",
+            "another parameter",
+        ),
+        (b"form-data; name=\"a\"; name*0=\"b\"", "another parameter"),
+        (
+            b"form-data; name=\"a\"; filename*0=\"b.html\"",
+            "another parameter",
+        ),
+        (b"form-data; x-name=b; name=a", "another parameter"),
+        (
+            b"form-data; name=\"a\"; x=\"; filename=b.html; \"",
+            "another parameter",
+        ),
+        (
+            b"form-data; size=\"; name=b; \"; name=\"a\"",
+            "another parameter",
+        ),
+        (b"form-data; name=\"a\\b\"", "a backslash"),
+        (b"form-data; name=\"a\\\"b\"", "a backslash"),
+        (b"form-data; name=\"a; name=b\"", "a semicolon"),
+        (b"form-data; name=\"=?utf-8?q?b?=\"", "a `=`"),
+        (
+            b"form-data; name=\"a\"; filename*=\"UTF-8''; name=b\"",
+            "RFC 8187",
+        ),
+        (
+            b"form-data; name=\"a\"; filename*=UTF-8''name=b",
+            "in quotes",
+        ),
+        (b"form-data; name=a/b", "in quotes"),
+        (
+            b"form-data; name=\"a\"\r\nContent-Type: Multipart/Mixed; boundary=q",
+            "made of parts",
+        ),
         (b"form-data; name=\"a", "not written as"),
         (b"form-data; name=\"a\"b", "not written as"),
-        (b"form-data; name=a b", "not written as"),
+        (b"form-data; name=a b", "in quotes"),
         (b"form-data; name=", "not written as"),
         (b"form-data; name", "not written as"),
         (b"form-data; =a", "not written as"),
@@ -256,6 +295,9 @@ fn a_delimiter_stands_on_a_line_of_its_own() {
         ("\r\n--b-\r\n", "does not end"),
         ("\r\n--b--x\r\n", "does not end"),
         ("\r\n--b\x0b\r\n", "does not end"),
+        ("\r\n--b \r\n", "does not end"),
+        ("\r\n--b\t\r\n", "does not end"),
+        ("\r\n--b-- \r\n", "does not end"),
         ("\r\n--b--\r\n--b\r\n", "no line begins"),
         ("\r\n--b--\r\n\r\n--b\r\n", "goes on behind its end"),
     ] {
@@ -274,8 +316,7 @@ fn a_delimiter_stands_on_a_line_of_its_own() {
         );
     }
     assert!(refused(b"--b\r\n\r\n1\r\n--b--").contains("no name"));
-    let padded = format!("--b{}\r\n", " ".repeat(LONGEST_PADDING + 1));
-    assert!(refused(padded.as_bytes()).contains("white space"));
+    refused(b"--b \r\n");
 }
 
 #[test]
@@ -324,11 +365,11 @@ fn a_boundary_is_quoted_or_not_and_there_is_one() {
             "b c:d",
         ),
         (
-            "multipart/form-data; boundary=----=_Part_1_2.3",
+            "multipart/form-data; boundary=\"----=_Part_1_2.3\"",
             "----=_Part_1_2.3",
         ),
         (
-            "multipart/form-data; boundary=----WebKitFormBoundaryAbC; x=y",
+            "multipart/form-data; boundary=----WebKitFormBoundaryAbC; charset=UTF-8",
             "----WebKitFormBoundaryAbC",
         ),
         ("multipart/form-data; boundary='b'", "'b'"),
@@ -361,6 +402,16 @@ fn a_boundary_is_quoted_or_not_and_there_is_one() {
         "; boundary=\"b\\\"c\"",
         "; boundary*=utf-8''b",
         "; boundary=a,b",
+        "; boundary=\"a,b\"",
+        "; boundary=a/b",
+        "; boundary=----=_Part_1",
+        "; boundary=\"boundary=b\"",
+        "; boundary=\"charset=b\"",
+        "; boundary=a; boundary*0=b",
+        "; xboundary=b; boundary=a",
+        "; boundary=a; x=y",
+        "; charset=\"boundary=b\"; boundary=a",
+        "; charset=utf-8; charset=utf-8; boundary=a",
         "; boundary=ü",
         &format!("; boundary={long}"),
     ] {
@@ -401,13 +452,14 @@ fn of_a_form_in_memory_all_is_told_but_what_is_in_its_files() {
             ("a", false, "")
         ]
     );
-    assert!(fields[3].head.starts_with(b"Content-Type: text/plain\r\n"));
+    assert_eq!(fields[3].part.content_type, b"text/plain");
+    assert_eq!(fields[0].part.content_type, b"");
     assert!(super::fields(&boundary("b"), b"--b\r\n").is_err());
 }
 
 #[test]
 fn a_file_can_give_way_to_a_field_of_its_name() {
-    for written in ["\"a\\\"; filename=\\\"b\"", "名", "\"a%22\""] {
+    for written in ["\"a, filename:b\"", "\"名\"", "a", "\"a%22\""] {
         let head = with_disposition(format!("form-data; filename=x; name={written}").as_bytes());
         let mut form = Form::new(&boundary("b"));
         form.push(&head);
@@ -419,4 +471,120 @@ fn a_file_can_give_way_to_a_field_of_its_name() {
         let body = [b"--b\r\n", &plain.0[..], b"id\r\n--b--"].concat();
         assert_eq!(whole(&body), [read(&plain.1, None, b"id")]);
     }
+}
+
+#[test]
+fn what_clients_write_is_a_form() {
+    for content_type in [
+        // wx.uploadFile on Android, on iOS and in the DevTools.
+        "multipart/form-data; boundary=F97gI2Ua0Y_ZC7IrPZ3zlcUiZ8N7B01",
+        "multipart/form-data; boundary=0xKhTmLbOuNdArY-0D6C1E4B-9C5F-4A2B-8F0E",
+        "multipart/form-data; boundary=--------------------------021469385739",
+        // Chrome, Firefox, curl.
+        "multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW",
+        "multipart/form-data; boundary=---------------------------974767299852498929531610575",
+        "multipart/form-data; boundary=------------------------d74496d66958873e",
+        // Python requests, Go, okhttp, Alamofire, Dart.
+        "multipart/form-data; boundary=0e2d3a3d6a4b4bd28b7e8aef44ac5bd9",
+        "multipart/form-data; boundary=3b2c9d0e7a11f6c8",
+        "multipart/form-data; boundary=e4c0a1f2-7c1f-4a3e-9d3b-7d5f1c2b3a49",
+        "multipart/form-data; boundary=alamofire.boundary.5c1f7a8b9d2e3f40",
+        "multipart/form-data; boundary=dart-http-boundary-Wq3+x.T_9aBcD",
+        // .NET, Apache HttpClient, Spring, JavaMail, Symfony.
+        "multipart/form-data; boundary=\"7a1c1b1e-0e3f-4b9c-8c1d-2f3e4d5c6b7a\"",
+        "multipart/form-data; boundary=Qq-Rz_8; charset=ISO-8859-1",
+        "multipart/form-data;charset=UTF-8;boundary=vI5Xq0yJm",
+        "multipart/form-data; boundary=\"----=_Part_0_1330.1700000000\"",
+        "multipart/form-data; boundary=\"_=_symfony_1700000000_0a1b_=_\"",
+    ] {
+        let read = Boundary::of(content_type.as_bytes());
+        assert!(matches!(read, Ok(Some(_))), "{content_type}: {read:?}");
+    }
+    for (head, name, filename) in [
+        // axios, Go, okhttp.
+        (
+            "form-data; name=\"post[title]\"; filename=\"猫 (1);a=b.png\"\r\nContent-Type: image/png",
+            "post[title]",
+            Some("猫 (1);a=b.png"),
+        ),
+        (
+            "form-data; name=\"a\"; filename=\"\\\"b\\\".png\"\r\nContent-Type: application/octet-stream",
+            "a",
+            Some("\"b\".png"),
+        ),
+        (
+            "form-data; name=\"a\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 1",
+            "a",
+            None,
+        ),
+        // .NET.
+        (
+            "form-data; name=a; filename=b.png; filename*=utf-8''b.png",
+            "a",
+            Some("b.png"),
+        ),
+        (
+            "form-data; name=\"a\"; filename=\"=?utf-8?B?54yrLnBuZw==?=\"; filename*=utf-8''%E7%8C%AB.png",
+            "a",
+            Some("猫.png"),
+        ),
+        // Apache HttpClient, Python requests, Jersey, and a browser of a `Blob`.
+        (
+            "form-data; name=\"a\"\r\nContent-Type: text/plain; charset=UTF-8\r\nContent-Transfer-Encoding: 8bit",
+            "a",
+            None,
+        ),
+        (
+            "form-data; name=\"a\"; filename*=utf-8''%E7%8C%AB%20%281%29.png",
+            "a",
+            Some("猫 (1).png"),
+        ),
+        (
+            "form-data; filename=\"b.png\"; modification-date=\"Tue, 14 Nov 2026 22:13:20 GMT\"; size=90; name=\"a\"",
+            "a",
+            Some("b.png"),
+        ),
+        (
+            "form-data; name=\"a\"; filename=\"blob\"",
+            "a",
+            Some("blob"),
+        ),
+    ] {
+        let form = with_disposition(head.as_bytes());
+        assert_eq!(whole(&form), [read(name, filename, b"x")], "{head}");
+    }
+}
+
+#[test]
+fn a_text_is_in_utf_8_if_nothing_says_otherwise() {
+    for content_type in [
+        "",
+        "text/plain",
+        "application/json;",
+        "application/json;charset=UTF-8",
+        "text/plain; charset=\"utf8\"",
+        "text/plain; Charset=us-ascii;",
+        "multipart/form-data; boundary=\"----=_Part_1\"; charset=utf-8",
+    ] {
+        assert!(is_in_utf8(content_type.as_bytes()), "{content_type}");
+    }
+    for content_type in [
+        "text/plain; charset=gbk",
+        "text/plain; xcharset=utf-16be",
+        "text/plain; charset*0=utf-7",
+        "text/plain; charset=utf-8; charset=gbk",
+        "text/plain; x=\"; charset=gbk\"",
+        "text/plain; boundary=\"charset=gbk\"",
+        "text/plain; charset",
+        "text/plain; charset = gbk",
+        "text/plain; charset='gbk'",
+    ] {
+        assert!(!is_in_utf8(content_type.as_bytes()), "{content_type}");
+    }
+}
+
+#[test]
+fn a_plus_is_a_space_where_forms_are_urls() {
+    assert_eq!(*url_decoded(b"a+b%2B%e7%8c%ab%"), *"a b+猫%".as_bytes());
+    assert_eq!(*url_decoded(b"a%20b"), *b"a b");
 }

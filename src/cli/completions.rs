@@ -1,0 +1,41 @@
+//! `wx-sidecar completions`: what makes a shell complete the arguments, on stdout.
+//!
+//! `source <(wx-sidecar completions bash)` tries it; the shells' own folders keep it.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Subcommand as _;
+use clap_complete::{generate, shells};
+
+use super::Command;
+
+/// A shell whose language this is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    /// Such as `/etc/bash_completion.d/wx-sidecar`.
+    Bash,
+    /// A file `_wx-sidecar` in a folder of `$fpath`.
+    Zsh,
+    /// Such as `~/.config/fish/completions/wx-sidecar.fish`.
+    Fish,
+}
+
+/// Prints it.
+pub fn completions(shell: Shell) -> ExitCode {
+    // Nobody may be listening any more.
+    let _ = io::stdout().write_all(&script(shell));
+    ExitCode::SUCCESS
+}
+
+fn script(shell: Shell) -> Vec<u8> {
+    let name = env!("CARGO_PKG_NAME");
+    let mut command = Command::augment_subcommands(clap::Command::new(name));
+    let mut script = Vec::new();
+    match shell {
+        Shell::Bash => generate(shells::Bash, &mut command, name, &mut script),
+        Shell::Zsh => generate(shells::Zsh, &mut command, name, &mut script),
+        Shell::Fish => generate(shells::Fish, &mut command, name, &mut script),
+    }
+    script
+}

@@ -1,0 +1,73 @@
+//! `wx-sidecar explain GET /api/orders -H 'X-WX-OPENID: somebody'`: what would become of this request, and why.
+//!
+//! Nothing is asked of a running sidecar and nothing is connected to: the configuration alone says it, by the code that
+//! requests go through.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::check::Format;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::server::{Asked, Explanation};
+
+/// Arguments of `wx-sidecar explain`.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// The method, such as GET.
+    method: String,
+    /// Path and query, as the client sends them.
+    path: String,
+    /// A header line of the request, such as 'Accept: text/html'; may be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_line)]
+    headers: Vec<String>,
+    /// The address that the request comes from; without it, a stranger's.
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
+    /// The configuration file.
+    #[arg(short, long, default_value = "sidecar.toml")]
+    config: PathBuf,
+    /// The form of the answer: for people, or JSON.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Explains. Exit code 0: the request reaches the app or an endpoint, 1: it is refused, or the configuration is not valid.
+pub fn run(args: &ExplainArgs) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(loaded) => loaded.config,
+        Err(report) => {
+            let styled = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            eprint!("{}", report.render(styled));
+            return ExitCode::FAILURE;
+        }
+    };
+    let asked = Asked {
+        method: &args.method,
+        target: &args.path,
+        lines: &args.headers,
+        from: args.from,
+        now: Clock::System.now(),
+    };
+    let explanation = Explanation::of(&config, &asked);
+    let text = match args.format {
+        Format::Text => explanation.to_string(),
+        Format::Json => format!("{}\n", explanation.to_json()),
+    };
+    // Nobody may be listening any more; the exit code still tells.
+    let _ = io::stdout().write_all(text.as_bytes());
+    match explanation.is_refused() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
+}
+
+/// A header line as `curl -H` takes it.
+fn header_line(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((name, _)) if !name.is_empty() && !text.contains(['\r', '\n']) => Ok(text.to_owned()),
+        _ => Err("a header line is written 'Name: value'".to_owned()),
+    }
+}

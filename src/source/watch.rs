@@ -1,0 +1,248 @@
+//! When to look at files again.
+//!
+//! Directories are watched, not files: an editor puts another file in the place of the old one, and Kubernetes turns a link
+//! (`..data`) to another directory. All directories on the way to a file are watched, because any link among them may be
+//! turned. Where the system has no watches left there is none, and files are looked at every two seconds; where there are
+//! some, every ten all the same, because a network file system says nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::config::Inputs;
+
+/// How long nothing must have happened before one looks: who writes a file in pieces is not done.
+const QUIET: Duration = Duration::from_millis(150);
+/// How long one waits for that at the most.
+const LONGEST_NOISE: Duration = Duration::from_secs(1);
+/// How often one looks without having been told to.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same, if nobody tells.
+const LOOK_OFTEN: Duration = Duration::from_secs(2);
+/// How many links a path may have, as for the kernel.
+const MOST_LINKS: usize = 40;
+
+/// Watches the directories that lead to some files.
+pub(crate) struct Watch {
+    /// None if the system gives no watch.
+    watcher: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<()>,
+    /// What is watched, and which directory that was.
+    watched: BTreeMap<PathBuf, Identity>,
+}
+
+type Identity = (u64, u64);
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        let (told, events) = mpsc::channel(1);
+        let tell = move |_| {
+            // Full means that one is told already.
+            let _told = told.try_send(());
+        };
+        let watcher = notify::recommended_watcher(tell).inspect_err(give_up).ok();
+        Self {
+            watcher,
+            events,
+            watched: BTreeMap::new(),
+        }
+    }
+
+    /// Whether changes are told, and not only found.
+    pub(crate) fn is_told(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// Waits until there may be something to see. Files that are being written are given time.
+    pub(crate) async fn stirs(&mut self, inputs: &Inputs) {
+        self.aim(inputs);
+        let patience = match self.is_told() {
+            true => LOOK_EVERY,
+            false => LOOK_OFTEN,
+        };
+        if timeout(patience, self.event()).await.is_err() {
+            return;
+        }
+        let until = Instant::now() + LONGEST_NOISE;
+        while Instant::now() < until && timeout(QUIET, self.event()).await.is_ok() {}
+    }
+
+    /// Waits until files that have changed have stopped doing so, or at least long enough.
+    pub(crate) async fn settled(first: Inputs) -> Inputs {
+        let until = Instant::now() + LONGEST_NOISE;
+        let mut before = first;
+        loop {
+            sleep(QUIET).await;
+            let looked = before.clone();
+            let now = tokio::task::spawn_blocking(move || looked.now()).await;
+            match now {
+                Ok(now) if now != before && Instant::now() < until => before = now,
+                Ok(now) => return now,
+                Err(_) => return before,
+            }
+        }
+    }
+
+    async fn event(&mut self) {
+        match self.watcher {
+            // The watcher holds the other end.
+            Some(_) => while self.events.recv().await.is_none() {},
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Watches what leads to these files now, and nothing else.
+    fn aim(&mut self, inputs: &Inputs) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let mut wanted = BTreeMap::new();
+        for path in inputs.paths() {
+            collect_directories(path, &mut wanted);
+        }
+        self.watched.retain(|path, identity| {
+            let stays = wanted.get(path) == Some(identity);
+            if !stays {
+                // An error means that it is gone, and its watch with it.
+                let _gone = watcher.unwatch(path);
+            }
+            stays
+        });
+        for (path, identity) in wanted {
+            if self.watched.contains_key(&path) {
+                continue;
+            }
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(path, identity);
+                }
+                Err(error) if is_gone(&error) => {}
+                Err(error) => {
+                    give_up(&error);
+                    self.watcher = None;
+                    self.watched.clear();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn is_gone(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// The start must not fail for want of a watch.
+fn give_up(error: &notify::Error) {
+    tracing::warn!(
+        %error,
+        "files cannot be watched (fs.inotify.max_user_instances and max_user_watches are limits for it); they are looked at every 2 s"
+    );
+}
+
+/// The directories in which some name leads to `path`: its own, and those of links on the way. Where one does not exist,
+/// the nearest above it that does, because it may come there.
+fn collect_directories(path: &Path, found: &mut BTreeMap<PathBuf, Identity>) {
+    let mut add = |directory: &Path| {
+        let directory = match directory.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => directory,
+        };
+        for directory in directory.ancestors() {
+            if let Ok(metadata) = fs::metadata(directory)
+                && metadata.is_dir()
+            {
+                found.insert(directory.to_owned(), (metadata.dev(), metadata.ino()));
+                return;
+            }
+        }
+    };
+    let mut rest: Vec<PathBuf> = vec![path.to_owned()];
+    let mut links = 0;
+    while let Some(path) = rest.pop() {
+        add(path.parent().unwrap_or(Path::new("/")));
+        let mut so_far = PathBuf::new();
+        for component in path.components() {
+            so_far.push(component);
+            let Component::Normal(_) = component else {
+                continue;
+            };
+            let Ok(target) = fs::read_link(&so_far) else {
+                continue;
+            };
+            links += 1;
+            if links > MOST_LINKS {
+                return;
+            }
+            let directory = so_far.parent().unwrap_or(Path::new("")).to_owned();
+            add(&directory);
+            // What stands behind the link is on another path from here on.
+            let behind = path.strip_prefix(&so_far).unwrap_or(Path::new(""));
+            let mut next = directory.join(target);
+            if !behind.as_os_str().is_empty() {
+                next.push(behind);
+            }
+            rest.push(next);
+            break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn directories(path: &Path) -> Vec<PathBuf> {
+        let mut found = BTreeMap::new();
+        collect_directories(path, &mut found);
+        found.into_keys().collect()
+    }
+
+    #[test]
+    fn the_directory_of_a_file_is_watched_whether_there_is_a_file_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(directories(&root.path().join("a.toml")), [root.path()]);
+        let deep = root.path().join("not/there/a.toml");
+        assert_eq!(directories(&deep), [root.path()]);
+        assert_eq!(directories(Path::new("a.toml")), [Path::new(".")]);
+    }
+
+    #[test]
+    fn every_link_on_the_way_is_watched_where_it_stands() {
+        let root = tempfile::tempdir().unwrap();
+        let (volume, elsewhere) = (root.path().join("volume"), root.path().join("elsewhere"));
+        fs::create_dir_all(volume.join("..2026")).unwrap();
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::write(volume.join("..2026/a.toml"), "").unwrap();
+        symlink("..2026", volume.join("..data")).unwrap();
+        symlink("..data/a.toml", volume.join("a.toml")).unwrap();
+        symlink(volume.join("a.toml"), elsewhere.join("b.toml")).unwrap();
+        let expected = [
+            elsewhere.clone(),
+            volume.clone(),
+            volume.join("..2026"),
+            volume.join("..data"),
+        ];
+        assert_eq!(directories(&elsewhere.join("b.toml")), expected);
+    }
+
+    #[test]
+    fn links_in_a_circle_come_to_an_end() {
+        let root = tempfile::tempdir().unwrap();
+        symlink(root.path().join("b"), root.path().join("a")).unwrap();
+        symlink(root.path().join("a"), root.path().join("b")).unwrap();
+        assert_eq!(directories(&root.path().join("a")), [root.path()]);
+    }
+}
