@@ -42,9 +42,9 @@ impl Followed {
         let directory = tempfile::tempdir().unwrap();
         let path = lay(directory.path(), text);
         let source = Source::file(path);
-        let loaded = source.load().unwrap_or_else(|report| panic!("{report}"));
+        let (loaded, feed) = source.begin().unwrap_or_else(|report| panic!("{report}"));
         let sidecar = Sidecar::start(loaded.config).unwrap();
-        sidecar.follow(source, loaded.inputs, &loaded.effective);
+        sidecar.follow(feed, &loaded.effective);
         Self {
             directory,
             app,

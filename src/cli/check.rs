@@ -5,11 +5,10 @@
 //! them. People read stderr; programs read stdout, which is empty but for `--format json`.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use super::doctor::{Findings, examine_configuration};
-use crate::config::Config;
+use crate::source::Source;
 
 /// The form of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -21,13 +20,13 @@ pub enum Format {
     Json,
 }
 
-/// Checks the configuration in `path`, says what it thinks of it, and exits with 0 if it can be used and 1 if not. With
+/// Checks the configuration of `source`, says what it thinks of it, and exits with 0 if it can be used and 1 if not. With
 /// `online`, WeChat and Redis must find it good too.
-pub fn check(path: &Path, format: Format, online: bool) -> ExitCode {
+pub fn check(source: &Source, format: Format, online: bool) -> ExitCode {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let verdict = match online {
-        true => Verdict::online(path, format, colours),
-        false => Verdict::of(path, format, colours),
+        true => Verdict::online(source, format, colours),
+        false => Verdict::of(source, format, colours),
     };
     // Nobody may be listening any more; the exit code still tells.
     let _ = io::stdout().write_all(verdict.stdout.as_bytes());
@@ -46,8 +45,8 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn of(path: &Path, format: Format, colours: bool) -> Self {
-        let (ok, report) = match Config::load(path) {
+    fn of(source: &Source, format: Format, colours: bool) -> Self {
+        let (ok, report) = match source.load() {
             Ok(loaded) => (true, loaded.warnings),
             Err(report) => (false, report),
         };
@@ -57,7 +56,7 @@ impl Verdict {
             Format::Text => {
                 stderr = report.render(colours);
                 if ok {
-                    stderr.push_str(&format!("{}: OK\n", path.display()));
+                    stderr.push_str(&format!("{source}: OK\n"));
                 }
             }
         }
@@ -65,9 +64,9 @@ impl Verdict {
     }
 
     /// The same, and then what others say. Of a file that is not valid nobody is asked.
-    fn online(path: &Path, format: Format, colours: bool) -> Self {
+    fn online(source: &Source, format: Format, colours: bool) -> Self {
         let mut findings = Findings::default();
-        let loaded = Config::load(path);
+        let loaded = source.load();
         let report = match &loaded {
             Ok(loaded) => {
                 examine_configuration(&loaded.config, &mut findings);
@@ -83,7 +82,7 @@ impl Verdict {
                 stderr = report.render(colours);
                 stderr.push_str(&findings.lines(colours));
                 if ok {
-                    stderr.push_str(&format!("{}: OK\n", path.display()));
+                    stderr.push_str(&format!("{source}: OK\n"));
                 }
             }
         }
@@ -102,7 +101,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sidecar.toml");
         std::fs::write(&path, text).unwrap();
-        Verdict::of(&path, format, false)
+        Verdict::of(&Source::file(&path), format, false)
     }
 
     #[test]
@@ -131,7 +130,11 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let verdict = Verdict::of(Path::new("/nonexistent/sidecar.toml"), Format::Text, false);
+        let verdict = Verdict::of(
+            &Source::file("/nonexistent/sidecar.toml"),
+            Format::Text,
+            false,
+        );
         assert!(!verdict.ok);
         assert!(verdict.stderr.contains("/nonexistent/sidecar.toml"));
         assert!(verdict.stderr.contains("does not exist"));

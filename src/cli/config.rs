@@ -4,10 +4,9 @@
 //! secrets are stars.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::Config;
+use crate::source::Source;
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -22,7 +21,7 @@ enum ConfigCommand {
     Show {
         /// The configuration file.
         #[arg(short, long, default_value = "sidecar.toml")]
-        config: PathBuf,
+        config: Source,
         /// As a configuration file with comments, or as JSON.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -47,9 +46,9 @@ pub fn run(args: ConfigArgs) -> ExitCode {
 }
 
 /// Exits with 0 if the configuration can be used and 1 if not.
-fn show(path: &Path, format: Format) -> ExitCode {
+fn show(source: &Source, format: Format) -> ExitCode {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let loaded = match Config::load(path) {
+    let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(report) => {
             eprint!("{}", report.render(colours));

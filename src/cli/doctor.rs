@@ -12,7 +12,6 @@ mod wechat;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use serde_json::{Value, json};
 use self::ask::Unanswered;
 use super::check::Format;
 use crate::config::{Config, Report};
+use crate::source::Source;
 
 /// How long the app and the running sidecar may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct DoctorArgs {
     /// The configuration file.
     #[arg(short, long, default_value = "sidecar.toml")]
-    config: PathBuf,
+    config: Source,
     /// The form of the answer: a line for each check, or JSON.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -79,9 +79,9 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     if args.format == Format::Text {
         findings.aloud = Some(styled);
     }
-    let report = match Config::load(&args.config) {
+    let report = match args.config.load() {
         Ok(loaded) => {
-            findings.of_file(&args.config, &loaded.warnings);
+            findings.of_source(&args.config, &loaded.warnings);
             if args.format == Format::Text {
                 eprint!(
                     "{}",
@@ -94,7 +94,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
         Err(report) => {
             findings.bad(
                 "configuration",
-                format!("{} is not valid", args.config.display()),
+                format!("{} is not valid", args.config),
                 "mend what is told of it here; nothing else is looked at before",
             );
             if args.format == Format::Text {
@@ -196,13 +196,12 @@ impl Findings {
         json
     }
 
-    fn of_file(&mut self, path: &Path, warnings: &Report) {
-        let path = path.display();
+    fn of_source(&mut self, source: &Source, warnings: &Report) {
         match warnings.diagnostics().count() {
-            0 => self.good("configuration", format!("{path} is valid")),
+            0 => self.good("configuration", format!("{source} is valid")),
             count => self.doubtful(
                 "configuration",
-                format!("{path} is valid, with {count} warnings"),
+                format!("{source} is valid, with {count} warnings"),
                 "see what `wx-sidecar check` says of it",
             ),
         }

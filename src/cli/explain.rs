@@ -5,13 +5,12 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::check::Format;
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::server::{Asked, Explanation};
+use crate::source::Source;
 
 /// Arguments of `wx-sidecar explain`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +27,7 @@ pub struct ExplainArgs {
     from: Option<IpAddr>,
     /// The configuration file.
     #[arg(short, long, default_value = "sidecar.toml")]
-    config: PathBuf,
+    config: Source,
     /// The form of the answer: for people, or JSON.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -36,7 +35,7 @@ pub struct ExplainArgs {
 
 /// Explains. Exit code 0: the request reaches the app or an endpoint, 1: it is refused, or the configuration is not valid.
 pub fn run(args: &ExplainArgs) -> ExitCode {
-    let config = match Config::load(&args.config) {
+    let config = match args.config.load() {
         Ok(loaded) => loaded.config,
         Err(report) => {
             let styled = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -19,21 +19,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::error::Language;
+use crate::source::Source;
 
 /// What the binary is asked to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Run the sidecar.
     Run {
-        /// The configuration file.
+        /// The configuration: a file, or zookeeper://host:2181,host2:2181/znode/path.
         #[arg(short, long, default_value = "sidecar.toml")]
-        config: PathBuf,
+        config: Source,
+        /// A file that keeps what ZooKeeper said last, to begin with if ZooKeeper is away.
+        #[arg(long, value_name = "FILE")]
+        last_good: Option<PathBuf>,
     },
     /// Check a configuration file; opens no socket but with --online. Exit code 0: valid, 1: not.
     Check {
-        /// The configuration file.
+        /// The configuration: a file, or zookeeper://host:2181/znode/path.
         #[arg(short, long, default_value = "sidecar.toml")]
-        config: PathBuf,
+        config: Source,
         /// How to report: for people on standard error, or as JSON on standard output.
         #[arg(long, value_enum, default_value_t)]
         format: check::Format,
@@ -73,9 +77,9 @@ pub enum Command {
     Rid {
         /// The rid, such as 617682e0-09059ac5-34a8e2ea.
         rid: String,
-        /// The configuration file, for the app whose call it was.
+        /// The configuration, for the app whose call it was: a file, or zookeeper://host:2181/znode/path.
         #[arg(short, long, default_value = "sidecar.toml")]
-        config: PathBuf,
+        config: Source,
         /// Answer in Chinese.
         #[arg(long)]
         zh: bool,
@@ -90,7 +94,7 @@ impl Command {
     /// Does it.
     pub fn run(self) -> ExitCode {
         match self {
-            Self::Run { config } => run::run(&config),
+            Self::Run { config, last_good } => run::run(&config.keeping_last_good(last_good)),
             Self::Check {
                 config,
                 format,

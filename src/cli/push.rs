@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Listen};
 use crate::push::read_only;
+use crate::source::Source;
 
 /// How long the running sidecar may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ pub struct PushArgs {
     order: Order,
     /// The configuration file, which says where the sidecar and its journal are.
     #[arg(short, long, default_value = "sidecar.toml", global = true)]
-    config: PathBuf,
+    config: Source,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +71,7 @@ enum Order {
 
 /// Does it. Exit code 0: done, 1: not.
 pub fn run(args: &PushArgs) -> ExitCode {
-    let config = match Config::load(&args.config) {
+    let config = match args.config.load() {
         Ok(loaded) => loaded.config,
         Err(report) => {
             eprint!("{}", report.render(io::stderr().is_terminal()));

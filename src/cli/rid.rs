@@ -4,21 +4,20 @@
 //! disturbed, for the token is the one that all share.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
 use super::errcode::errcode;
-use crate::config::Config;
 use crate::error::{Error, Language};
 use crate::gateway::{Gateway, Memory};
+use crate::source::Source;
 use crate::wechat::answer;
 use crate::wechat::rid::Remembered;
 
 /// Asks and explains. Exit code 0: explained, 1: not.
-pub fn rid(rid: &str, config: &Path, language: Language) -> ExitCode {
-    let config = match Config::load(config) {
+pub fn rid(rid: &str, source: &Source, language: Language) -> ExitCode {
+    let config = match source.load() {
         Ok(loaded) => loaded.config,
         Err(report) => {
             eprint!("{}", report.render(std::io::stderr().is_terminal()));

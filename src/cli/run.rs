@@ -4,7 +4,6 @@
 //! ends at once with 1.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::process::ExitCode;
 
 use super::signals::{Signals, Wish};
@@ -14,11 +13,10 @@ use crate::source::Source;
 use crate::telemetry::logs;
 
 /// Runs the sidecar.
-pub fn run(path: &Path) -> ExitCode {
+pub fn run(source: &Source) -> ExitCode {
     let styled = std::io::stderr().is_terminal();
-    let source = Source::file(path);
-    let loaded = match source.load() {
-        Ok(loaded) => loaded,
+    let (loaded, feed) = match source.begin() {
+        Ok(begun) => begun,
         Err(report) => {
             eprint!("{}", report.render(styled));
             return ExitCode::FAILURE;
@@ -31,7 +29,7 @@ pub fn run(path: &Path) -> ExitCode {
     log_panics();
     serve(|| {
         let sidecar = Sidecar::start(loaded.config).map_err(|error| error.to_string())?;
-        sidecar.follow(source, loaded.inputs, &loaded.effective);
+        sidecar.follow(feed, &loaded.effective);
         Ok(sidecar)
     })
 }

@@ -128,6 +128,11 @@ impl Report {
         Self::new(file, "", &Mask::default(), sink.diagnostics)
     }
 
+    /// A report of a configuration that cannot be read.
+    pub(crate) fn unread(file: &str, why: &str) -> Self {
+        Self::whole_file(file, Fault::new(format!("this cannot be read: {why}")))
+    }
+
     /// The file's name, as it was given.
     pub fn file(&self) -> &str {
         &self.file

@@ -50,28 +50,32 @@ impl Config {
     /// moment: if one changes while others are read, as when Kubernetes swaps a volume, all are read again.
     pub(crate) fn attempt(path: &Path) -> Attempt {
         let name = path.display().to_string();
-        let mut looks = 0;
-        loop {
-            looks += 1;
-            let files = Files::default();
-            let outcome = Self::read(path, &name, &files);
-            let inputs = files.inputs();
-            if looks == MOST_LOOKS || inputs.are_as_they_were() {
-                return Attempt { outcome, inputs };
-            }
-        }
+        look_until_all_agree(|files| {
+            let bytes = files.main(path);
+            let bytes = bytes.map_err(|fault| Report::whole_file(&name, fault))?;
+            Self::read(&bytes, &name, path.parent(), files)
+        })
     }
 
-    fn read(path: &Path, name: &str, files: &Files) -> Result<Loaded, Report> {
-        let refuse = |fault| Report::whole_file(name, fault);
-        let bytes = files.main(path).map_err(refuse)?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| {
+    /// As [`Config::attempt`], of a text that is in no file. Secret files are relative to the working directory.
+    pub(crate) fn attempt_text(bytes: &[u8], name: &str) -> Attempt {
+        look_until_all_agree(|files| Self::read(bytes, name, None, files))
+    }
+
+    fn read(
+        bytes: &[u8],
+        name: &str,
+        directory: Option<&Path>,
+        files: &Files,
+    ) -> Result<Loaded, Report> {
+        let text = std::str::from_utf8(bytes).map_err(|e| {
             let offset = e.valid_up_to();
-            refuse(Fault::new(format!(
+            let fault = Fault::new(format!(
                 "this file is not UTF-8 text: the byte at offset {offset} (counted from 0) cannot stand there"
-            )))
+            ));
+            Report::whole_file(name, fault)
         })?;
-        Self::parse_in(text, name, path.parent(), &environment, files)
+        Self::parse_in(text, name, directory, &environment, files)
     }
 
     /// Checks a text. `file_name` is what reports call it, and its directory is where secret files are relative to;
@@ -127,6 +131,20 @@ impl Config {
                 inputs: files.inputs(),
             }),
             _ => Err(report),
+        }
+    }
+}
+
+/// Reads until all that was read was there at one moment, or often enough.
+fn look_until_all_agree(look: impl Fn(&Files) -> Result<Loaded, Report>) -> Attempt {
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let files = Files::default();
+        let outcome = look(&files);
+        let inputs = files.inputs();
+        if looks == MOST_LOOKS || inputs.are_as_they_were() {
+            return Attempt { outcome, inputs };
         }
     }
 }

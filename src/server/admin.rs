@@ -117,7 +117,7 @@ impl Admin {
             Err(error @ NotReloaded::NotFollowed) => {
                 text(StatusCode::CONFLICT, format!("not reloaded: {error}\n"))
             }
-            Err(error @ NotReloaded::Stopped) => text(
+            Err(error @ (NotReloaded::Stopped | NotReloaded::Unread(_))) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("not reloaded: {error}\n"),
             ),
@@ -136,6 +136,8 @@ impl Admin {
             .as_ref()
             .map(|(at, why)| json!({ "at": at.as_secs(), "why": why }));
         let page = json!({
+            "source": status.source,
+            "unread": status.unread,
             "in_use_since": status.since.as_secs(),
             "refused": refused,
             "config": status.effective.as_ref().map(Effective::to_json),

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 
 use super::reload::{Assembly, ReloadError};
-use crate::config::{Inputs, Report};
-use crate::source::{Source, Watch};
+use crate::config::Report;
+use crate::source::{Feed, Unread};
 
 /// Why a configuration that was read again is not in use. The old one is.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +24,9 @@ pub enum NotReloaded {
     /// It was started with a configuration that is not followed.
     #[error("this sidecar was started with a configuration that it does not follow")]
     NotFollowed,
+    /// Its source cannot be read.
+    #[error("the configuration cannot be read: {0}")]
+    Unread(String),
     /// Nobody answers.
     #[error("the sidecar has stopped")]
     Stopped,
@@ -33,20 +35,19 @@ pub enum NotReloaded {
 /// Somebody wants to know what comes of it.
 pub(super) type Ask = oneshot::Sender<Result<(), NotReloaded>>;
 
-/// Follows `source` for ever; `inputs` is what the current configuration was made of.
+/// Follows its source for ever.
 pub(super) async fn follow(
     assembly: Arc<Assembly>,
-    source: Source,
-    inputs: Inputs,
+    feed: Feed,
     mut asks: mpsc::UnboundedReceiver<Ask>,
 ) {
     let mut follower = Follower {
-        watch: Watch::new(),
         assembly,
-        source,
-        tried: inputs,
+        feed,
+        failure: None,
     };
     follower.warn_of_what_never_changes();
+    follower.feed.in_use().await;
     loop {
         tokio::select! {
             ask = asks.recv() => match ask {
@@ -56,44 +57,43 @@ pub(super) async fn follow(
                 }
                 None => return,
             },
-            () = follower.changed() => {
-                // It is in the log and in the metrics.
-                let _told = follower.reload().await;
-            }
+            () = follower.feed.changed() => follower.look().await,
         }
     }
 }
 
 struct Follower {
-    watch: Watch,
     assembly: Arc<Assembly>,
-    source: Source,
-    /// What was last made a configuration of, or was to be.
-    tried: Inputs,
+    feed: Feed,
+    /// Why the source could not be read when it was last looked at.
+    failure: Option<String>,
 }
 
 impl Follower {
-    /// Waits until there is something else to be read. Can be given up at any time.
-    async fn changed(&mut self) {
-        loop {
-            self.watch.stirs(&self.tried).await;
-            let tried = self.tried.clone();
-            match spawn_blocking(move || tried.now()).await {
-                Ok(now) if now != self.tried => {
-                    if Watch::settled(now).await != self.tried {
-                        return;
-                    }
+    /// Sees what has changed: the source's being there, or what it says.
+    async fn look(&mut self) {
+        let failure = self.feed.failure();
+        if failure != self.failure {
+            let source = self.feed.source();
+            match &failure {
+                Some(why) => {
+                    tracing::warn!(%source, %why, "the configuration's source cannot be read; what is in use stays");
                 }
-                // What cannot be looked at now will be later.
-                Ok(_) | Err(_) => {}
+                None => tracing::info!(%source, "the configuration's source can be read again"),
             }
+            self.assembly.source_is_up(failure.as_deref());
+            self.failure = failure;
+        }
+        if self.feed.has_news() {
+            // It is in the log and in the metrics.
+            let _told = self.reload().await;
         }
     }
 
     async fn reload(&mut self) -> Result<(), NotReloaded> {
         let outcome = self.attempt().await;
         match &outcome {
-            Ok(()) => tracing::info!(source = %self.source, "configuration reloaded"),
+            Ok(()) => tracing::info!(source = %self.feed.source(), "configuration reloaded"),
             Err(NotReloaded::Invalid(report)) => {
                 tracing::error!(%report, "the configuration is not valid; the old one stays");
             }
@@ -103,10 +103,8 @@ impl Follower {
     }
 
     async fn attempt(&mut self) -> Result<(), NotReloaded> {
-        let source = self.source.clone();
-        let read = spawn_blocking(move || source.attempt()).await;
-        let attempt = read.map_err(|_| NotReloaded::Stopped)?;
-        self.tried = attempt.inputs;
+        let attempt = self.feed.attempt().await;
+        let attempt = attempt.map_err(|Unread(why)| NotReloaded::Unread(why))?;
         match attempt.outcome {
             Err(report) => {
                 self.assembly.refused(&report);
@@ -116,8 +114,14 @@ impl Follower {
                 if !loaded.warnings.is_empty() {
                     tracing::warn!(report = %loaded.warnings, "the new configuration has warnings");
                 }
-                let effective = Some(loaded.effective);
-                Ok(self.assembly.reload(loaded.config, effective)?)
+                self.assembly
+                    .reload(loaded.config, Some(&loaded.effective))?;
+                self.feed.in_use().await;
+                match self.feed.failure() {
+                    // What was asked for is what is known, and that may be old.
+                    Some(why) => Err(NotReloaded::Unread(why)),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -129,7 +133,7 @@ impl Follower {
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
             .collect();
-        for path in self.tried.paths() {
+        for path in self.feed.inputs().paths() {
             let Ok(whole) = std::fs::canonicalize(path) else {
                 continue;
             };

@@ -31,14 +31,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::{Config, Effective, Inputs, Listen};
+use crate::config::{Config, Effective, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
 use crate::net::Bound;
 use crate::push::Bus;
 use crate::resilience::panics::caught;
 use crate::session::{SessionState, Sessions, ShownToken, Store};
-use crate::source::Source;
+use crate::source::Feed;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
@@ -235,6 +235,8 @@ impl Sidecar {
                 since,
                 effective: None,
                 refused: None,
+                source: None,
+                unread: None,
             }),
             asks: OnceLock::new(),
         });
@@ -284,9 +286,9 @@ impl Sidecar {
         self.assembly.reload(config, None)
     }
 
-    /// From now on it changes with its source, of which `inputs` were read for the configuration it has, which is
-    /// `effective`. Only the first source is followed.
-    pub fn follow(&self, source: Source, inputs: Inputs, effective: &Effective) {
+    /// From now on it changes with its source. `effective` is what the configuration that it has comes to, of which `feed`
+    /// tells the next ([`Source::begin`](crate::source::Source::begin)). Only the first is followed.
+    pub fn follow(&self, feed: Feed, effective: &Effective) {
         let (asks, asked) = mpsc::unbounded_channel();
         if self.assembly.asks.set(asks).is_ok() {
             let assembly = Arc::clone(&self.assembly);
@@ -294,9 +296,11 @@ impl Sidecar {
                 since: status.since,
                 effective: Some(effective.clone()),
                 refused: status.refused.clone(),
+                source: Some(feed.source().to_string()),
+                unread: None,
             });
             self.control_runtime
-                .spawn(follow::follow(assembly, source, inputs, asked));
+                .spawn(follow::follow(assembly, feed, asked));
         }
     }
 

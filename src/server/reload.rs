@@ -72,6 +72,7 @@ pub(super) struct Assembly {
 }
 
 /// What came of the last reload, or of the start.
+#[derive(Clone)]
 pub(super) struct Status {
     /// When the configuration that is in use came into use.
     pub(super) since: Timestamp,
@@ -79,6 +80,10 @@ pub(super) struct Status {
     pub(super) effective: Option<Effective>,
     /// Why a later one is not.
     pub(super) refused: Option<(Timestamp, String)>,
+    /// Where it comes from, if it is followed.
+    pub(super) source: Option<String>,
+    /// Why that cannot be read now.
+    pub(super) unread: Option<String>,
 }
 
 /// Where it listens; of port 0, which one was chosen.
@@ -130,17 +135,18 @@ impl Assembly {
     pub(super) fn reload(
         &self,
         config: Config,
-        effective: Option<Effective>,
+        effective: Option<&Effective>,
     ) -> Result<(), ReloadError> {
         match self.change(config) {
             Ok(()) => {
                 let since = self.state.clock.now();
                 self.metrics.config_loaded(true, since);
-                self.status.store(Arc::new(Status {
+                self.status.rcu(|before| Status {
                     since,
-                    effective,
+                    effective: effective.cloned(),
                     refused: None,
-                }));
+                    ..Status::clone(before)
+                });
                 Ok(())
             }
             Err(error) => {
@@ -154,12 +160,20 @@ impl Assembly {
     pub(super) fn refused(&self, why: &dyn fmt::Display) {
         let now = self.state.clock.now();
         self.metrics.config_loaded(false, now);
-        let before = self.status.load();
-        self.status.store(Arc::new(Status {
-            since: before.since,
-            effective: before.effective.clone(),
-            refused: Some((now, why.to_string())),
-        }));
+        let refused = Some((now, why.to_string()));
+        self.status.rcu(|before| Status {
+            refused: refused.clone(),
+            ..Status::clone(before)
+        });
+    }
+
+    /// Whether the source can be read, or why not.
+    pub(super) fn source_is_up(&self, failure: Option<&str>) {
+        self.metrics.config_source_is_up(failure.is_none());
+        self.status.rcu(|before| Status {
+            unread: failure.map(str::to_owned),
+            ..Status::clone(before)
+        });
     }
 
     /// Has the source read again, as if it had changed.

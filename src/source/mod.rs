@@ -1,26 +1,38 @@
-//! Where the configuration of a running sidecar comes from, and when it has changed.
+//! Where the configuration of a sidecar comes from: a file or a node of ZooKeeper, and the files that it names.
 //!
-//! A [`Source`] can be read, and followed. Events only say when to look: what has changed is decided by digests of what
-//! is read ([`Inputs`](crate::config::Inputs)), so that it does not matter whether an event was missed, doubled, or of a kind that nobody foresaw.
+//! A [`Source`] can be read, and followed (`feed.rs`). What has changed is decided by what is read, never by an event: events
+//! only say when to look, so it does not matter whether one was missed, doubled, or of a kind that nobody foresaw.
 
+mod feed;
+mod last_good;
 mod watch;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use crate::config::{Attempt, Config, Loaded, Report};
+use crate::zookeeper::{Content, SCHEME, Znode};
 
-pub(crate) use watch::Watch;
+pub use feed::Feed;
+pub(crate) use feed::Unread;
 
-/// Where a configuration comes from.
+/// How long ZooKeeper may take to be found when a configuration is read once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a configuration comes from, as it stands behind `-c`: a path, or `zookeeper://host:2181,host2:2181/znode/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     place: Place,
+    /// Where the last good content of a node is kept, if it is.
+    last_good: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     File(PathBuf),
+    Znode(Znode),
 }
 
 impl Source {
@@ -28,27 +40,119 @@ impl Source {
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             place: Place::File(path.into()),
+            last_good: None,
         }
     }
 
-    /// Reads and checks it. All files are as they were at one moment.
+    /// A node of ZooKeeper, and the files that its content names.
+    pub fn znode(znode: Znode) -> Self {
+        Self {
+            place: Place::Znode(znode),
+            last_good: None,
+        }
+    }
+
+    /// Keeps the content of a node in a file whenever it has come into use, and begins with that if ZooKeeper cannot be
+    /// reached. It has secrets if the content does, so it is readable by nobody else. Of no use to a file.
+    pub fn keeping_last_good(self, path: Option<PathBuf>) -> Self {
+        Self {
+            last_good: path,
+            ..self
+        }
+    }
+
+    /// Its path, if it is a file.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::File(path) => Some(path),
+            Place::Znode(_) => None,
+        }
+    }
+
+    /// Reads and checks it. All files are as they were at one moment. ZooKeeper may take ten seconds to be found; what is
+    /// kept of it is not looked at.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(&self) -> Result<Loaded, Report> {
-        self.attempt().outcome
+        match &self.place {
+            Place::File(path) => Config::load(path),
+            Place::Znode(znode) => {
+                self.attempt_at(&read(znode).map_err(|why| self.unread(&why))?)
+                    .outcome
+            }
+        }
     }
 
-    /// As [`Source::load`], with what was read.
-    pub(crate) fn attempt(&self) -> Attempt {
-        let Place::File(path) = &self.place;
-        Config::attempt(path)
+    /// Reads and checks it for a sidecar that will follow it, which may begin with the last good content.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn begin(&self) -> Result<(Loaded, Feed), Report> {
+        let Place::Znode(znode) = &self.place else {
+            let loaded = self.load()?;
+            let feed = Feed::of_files(self.clone(), loaded.inputs.clone());
+            return Ok((loaded, feed));
+        };
+        let content = match (read(znode), &self.last_good) {
+            (Ok(content), _) => content,
+            (Err(why), None) => return Err(self.unread(&why)),
+            (Err(why), Some(copy)) => match last_good::read(copy) {
+                Ok(content) => {
+                    tracing::warn!(source = %self, %why, copy = %copy.display(), "beginning with the last good configuration");
+                    content
+                }
+                Err(error) => {
+                    let copy = copy.display();
+                    return Err(
+                        self.unread(&format!("{why}; and the last good copy {copy}: {error}"))
+                    );
+                }
+            },
+        };
+        let attempt = self.attempt_at(&content);
+        let loaded = attempt.outcome?;
+        let feed = Feed::of_znode(self.clone(), znode.clone(), loaded.inputs.clone(), content);
+        Ok((loaded, feed))
+    }
+
+    /// What comes of a node's content.
+    fn attempt_at(&self, content: &Content) -> Attempt {
+        Config::attempt_text(&content.bytes, &self.to_string())
+    }
+
+    fn unread(&self, why: &str) -> Report {
+        Report::unread(&self.to_string(), why)
     }
 }
 
+/// Reads a node from a thread that has no runtime.
+fn read(znode: &Znode) -> Result<Content, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let content = runtime.block_on(znode.read(PATIENCE));
+    content.map_err(|error| error.to_string())
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.starts_with(SCHEME) {
+            true => Znode::parse(text).map(Self::znode),
+            false => Ok(Self::file(text)),
+        }
+    }
+}
+
+/// Without a password.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place::File(path) = &self.place;
-        path.display().fmt(f)
+        match &self.place {
+            Place::File(path) => path.display().fmt(f),
+            Place::Znode(znode) => znode.fmt(f),
+        }
     }
 }

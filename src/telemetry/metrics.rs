@@ -43,6 +43,7 @@ pub struct Metrics {
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
     config_loads: IntCounterVec,
+    config_source_up: IntGauge,
 }
 
 /// How a call to WeChat ended, as a label.
@@ -195,6 +196,10 @@ impl Metrics {
             ),
             &["result"],
         );
+        let config_source_up = IntGauge::new(
+            "wx_sidecar_config_source_up",
+            "Whether the configuration can be read where it comes from; 0 while ZooKeeper is away or has no such node.",
+        );
         let reload_success_timestamp = IntGauge::new(
             "wx_sidecar_config_last_reload_success_timestamp_seconds",
             "When the configuration in use was loaded, in Unix time.",
@@ -228,6 +233,7 @@ impl Metrics {
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
             config_loads: registered(&registry, config_loads),
+            config_source_up: registered(&registry, config_source_up),
             registry,
         }
     }
@@ -361,6 +367,11 @@ impl Metrics {
             let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
             self.reload_success_timestamp.set(seconds);
         }
+    }
+
+    /// Records whether the configuration can be read.
+    pub fn config_source_is_up(&self, up: bool) {
+        self.config_source_up.set(i64::from(up));
     }
 
     /// The registry, for the scrape and for further collectors.

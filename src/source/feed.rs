@@ -1,0 +1,177 @@
+//! A source that is followed: when there is something else to be read, and what.
+
+use std::sync::Arc;
+
+use tokio::sync::watch as channel;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::watch::Watch;
+use super::{Source, last_good};
+use crate::config::{Attempt, Config, Inputs};
+use crate::zookeeper::{Content, Seen, State, Znode};
+
+/// What a sidecar follows its source by. It works once it is on a runtime.
+pub struct Feed {
+    source: Source,
+    /// The files that were last made a configuration of, or were to be.
+    tried: Inputs,
+    watch: Option<Watch>,
+    node: Option<Node>,
+}
+
+/// The node that the configuration is in.
+struct Node {
+    znode: Znode,
+    /// What was last made a configuration of, or was to be.
+    tried: Arc<Content>,
+    following: Option<Following>,
+}
+
+struct Following {
+    seen: channel::Receiver<Seen>,
+    task: JoinHandle<()>,
+}
+
+/// Why there is nothing to be read now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread(pub(crate) String);
+
+impl Feed {
+    pub(super) fn of_files(source: Source, inputs: Inputs) -> Self {
+        Self {
+            source,
+            tried: inputs,
+            watch: None,
+            node: None,
+        }
+    }
+
+    pub(super) fn of_znode(source: Source, znode: Znode, inputs: Inputs, content: Content) -> Self {
+        let node = Node {
+            znode,
+            tried: Arc::new(content),
+            following: None,
+        };
+        Self {
+            node: Some(node),
+            ..Self::of_files(source, inputs)
+        }
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(crate) fn inputs(&self) -> &Inputs {
+        &self.tried
+    }
+
+    /// Why the source cannot be read, if that is known.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let following = self.node.as_ref()?.following.as_ref()?;
+        match &following.seen.borrow().state {
+            State::Unknown | State::Current => None,
+            State::Gone => Some("the node is gone".to_owned()),
+            State::Away(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Waits until there is something else to be read, or the source has become readable or unreadable. Can be given up
+    /// at any time.
+    pub(crate) async fn changed(&mut self) {
+        let watch = self.watch.get_or_insert_with(Watch::new);
+        let files = async {
+            loop {
+                watch.stirs(&self.tried).await;
+                let tried = self.tried.clone();
+                match spawn_blocking(move || tried.now()).await {
+                    Ok(now) if now != self.tried => {
+                        if Watch::settled(now).await != self.tried {
+                            return;
+                        }
+                    }
+                    // What cannot be looked at now will be later.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        };
+        match &mut self.node {
+            None => files.await,
+            Some(node) => tokio::select! {
+                () = files => {}
+                () = node.changed() => {}
+            },
+        }
+    }
+
+    /// Whether there is something to be made a configuration of that has not been.
+    pub(crate) fn has_news(&self) -> bool {
+        let node = match &self.node {
+            None => false,
+            Some(node) => node.content() != node.tried,
+        };
+        node || !self.tried.are_as_they_were()
+    }
+
+    /// Reads it.
+    pub(crate) async fn attempt(&mut self) -> Result<Attempt, Unread> {
+        let source = self.source.clone();
+        let content = match &mut self.node {
+            None => None,
+            Some(node) => {
+                node.tried = node.content();
+                Some(Arc::clone(&node.tried))
+            }
+        };
+        let read = spawn_blocking(move || match content {
+            Some(content) => source.attempt_at(&content),
+            None => Config::attempt(source.path().expect("what is no node is a file")),
+        });
+        let attempt = read
+            .await
+            .map_err(|error| Unread(format!("it was not read to its end: {error}")))?;
+        self.tried = attempt.inputs.clone();
+        Ok(attempt)
+    }
+
+    /// What was read last is in use: it is kept, if it is to be.
+    pub(crate) async fn in_use(&self) {
+        let (Some(node), Some(path)) = (&self.node, &self.source.last_good) else {
+            return;
+        };
+        let (content, path) = (Arc::clone(&node.tried), path.clone());
+        let written = spawn_blocking(move || (last_good::write(&path, &content), path)).await;
+        if let Ok((Err(error), path)) = written {
+            tracing::warn!(%error, copy = %path.display(), "the last good configuration is not kept");
+        }
+    }
+}
+
+impl Node {
+    async fn changed(&mut self) {
+        let following = self.following.get_or_insert_with(|| {
+            let (told, seen) = channel::channel(Seen::default());
+            let znode = self.znode.clone();
+            let task = tokio::spawn(async move { znode.follow(&told).await });
+            Following { seen, task }
+        });
+        if following.seen.changed().await.is_err() {
+            // Nobody tells any more, which a panic would do. It begins anew.
+            self.following = None;
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
+    /// What it holds, as far as is known.
+    fn content(&self) -> Arc<Content> {
+        let seen = self.following.as_ref().map(|it| it.seen.borrow());
+        let content = seen.and_then(|seen| seen.content.clone());
+        content.unwrap_or_else(|| Arc::clone(&self.tried))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
