@@ -37,7 +37,7 @@ fn read(url: &str) -> Result<(Vec<u8>, i32), ZookeeperError> {
     Ok((content.bytes.to_vec(), content.version))
 }
 
-fn write(url: &str, text: &str) -> i32 {
+pub(crate) fn write(url: &str, text: &str) -> i32 {
     write_over(url, text, Over::Anything).unwrap()
 }
 
