@@ -8,6 +8,7 @@
 mod api_security;
 mod backends;
 mod cli_config;
+mod config_in_zookeeper;
 mod content_check;
 mod doctor;
 mod egress;

@@ -37,7 +37,7 @@ fn read(url: &str) -> Result<(Vec<u8>, i32), ZookeeperError> {
     Ok((content.bytes.to_vec(), content.version))
 }
 
-fn write(url: &str, text: &str) -> i32 {
+pub(crate) fn write(url: &str, text: &str) -> i32 {
     write_over(url, text, Over::Anything).unwrap()
 }
 
@@ -325,9 +325,11 @@ fn a_server_that_crashes_or_stands_still_is_followed_again_when_it_is_back() {
 fn an_ensemble_that_comes_back_empty_is_believed_after_a_while() {
     let mut server = Server::start();
     let url = server.url("/config");
-    for text in ["lost", "kept"] {
-        write(&url, text);
+    // Further than it comes by the sessions of those who look.
+    for number in 0..30 {
+        write(&url, &number.to_string());
     }
+    write(&url, "kept");
     let following = Following::holding(&url, "kept");
     server.wipe();
     server.restart();

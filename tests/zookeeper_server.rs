@@ -32,7 +32,7 @@ const JAVA: [&str; 7] = [
     "-cp",
     LIBRARY,
 ];
-const CONFIGURATION: &str = "tickTime=500\ninitLimit=20\nsyncLimit=6\nmaxSessionTimeout=2000\nmaxClientCnxns=0\n\
+const CONFIGURATION: &str = "tickTime=200\ninitLimit=50\nsyncLimit=10\nmaxSessionTimeout=2000\nmaxClientCnxns=0\n\
     clientPortAddress=127.0.0.1\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\n";
 /// What any session here has expired after.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);

@@ -46,6 +46,8 @@ pub(super) async fn follow(
         feed,
         failure: None,
     };
+    // It has been read, or is found wanting in a moment.
+    follower.assembly.source_is_up(None);
     follower.warn_of_what_never_changes();
     follower.feed.in_use().await;
     loop {

@@ -159,7 +159,8 @@ impl Znode {
     /// Writes it, and creates it with what is above it if it is missing. Returns the version that it has then, which is
     /// what the next write can be [`Over`].
     ///
-    /// What is created with a user belongs to that user alone, what is created without one to everybody.
+    /// What is created with a user belongs to that user alone, what is created without one to everybody. That goes for what
+    /// is above it as well: whoever may remove what is in a node can put something else in its place.
     pub async fn write(
         &self,
         bytes: &[u8],
