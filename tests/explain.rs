@@ -274,6 +274,8 @@ fn each_header_that_does_not_arrive_has_its_reason() {
             ("X_Forwarded_For", "1.2.3.4"),
             ("X-Mine", "1"),
             ("Connection", "X-Mine"),
+            ("Content_Type", "text/plain"),
+            ("Client_IP", "1.2.3.4"),
             ("Authorization", &held.alice.bearer()),
         ],
         b"",
@@ -281,6 +283,8 @@ fn each_header_that_does_not_arrive_has_its_reason() {
     assert!(why(&told, "X_WX_OPENID").contains("X-WX-OPENID"));
     assert!(why(&told, "X_Forwarded_For").contains("x-forwarded-for"));
     assert!(why(&told, "X-Mine").contains("Connection"));
+    assert!(why(&told, "Content_Type").contains("a second `content-type`"));
+    assert!(why(&told, "Client_IP").contains("`client-ip`"));
     assert!(why(&told, "Connection").contains("hop-by-hop"));
     assert!(why(&told, "Authorization").contains("between it and the client"));
     assert!(why(&told, "Host").contains("x-forwarded-host"));
