@@ -108,7 +108,8 @@ fn what_check_accepts_the_schema_accepts() {
             }
         }
         // The one is for Sentinels only, and the other is of many lines.
-        let no_probe = matches!(key.as_str(), "master" | "private_key");
+        let no_probe = matches!(key.as_str(), "master" | "private_key")
+            || (section == "store" && !cfg!(feature = "redis"));
         assert!(accepted.len() > before || no_probe, "[{section}] {key}");
     }
     let sentinels = "mode = \"sentinel\"\nmaster = \"mymaster\"";
@@ -445,7 +446,7 @@ fn bash_completes_commands_options_and_their_values() {
     assert_eq!(complete(&["config", "s"]), ["show"]);
     assert_eq!(complete(&["check", "--f"]), ["--format"]);
     assert_eq!(complete(&["check", "--format", "j"]), ["json"]);
-    assert_eq!(complete(&["completions", ""]).len(), 3);
+    assert_eq!(complete(&["completions", "z"]), ["zsh"]);
 }
 
 #[test]

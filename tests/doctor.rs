@@ -142,7 +142,8 @@ fn where_all_is_well_all_is_found_to_be() {
     let rig = Rig::with(&app.url(), "", &format!("{route}{}", push_section()));
     let found = Findings::of(&["doctor", "--echo", "/echo"], &as_it_runs(&rig));
     assert_eq!(found.code, 0, "{}", found.text);
-    found.says("configuration", "ok", &["is valid"]);
+    // WeChat is not spoken to in clear but in tests.
+    found.says("configuration", "warning", &["is valid, with a warning"]);
     found.says("sidecar", "ok", &["ready"]);
     found.says("connection to http://127.0.0.1:", "ok", &["without TLS"]);
     found.says("clock", "ok", &["0 s"]);
@@ -429,14 +430,15 @@ fn a_sidecar_with_another_push_token_is_told_to_read_its_configuration() {
 fn something_else_on_the_sidecars_ports_is_not_taken_for_it() {
     let app = FakeApp::agreeable();
     let rig = Rig::with(&app.url(), "", &push_section());
-    let other = FakeApp::agreeable();
-    let at = other.url().replace("http://", "");
+    let (other, another) = (FakeApp::agreeable(), FakeApp::agreeable());
     let mut config = rig.config().to_owned();
-    for section in ["inbound", "admin"] {
+    for (section, app) in [("inbound", &other), ("admin", &another)] {
         let place = format!("[{section}]\nlisten = \"127.0.0.1:0\"");
+        let at = app.url().replace("http://", "");
         config = config.replace(&place, &format!("[{section}]\nlisten = \"{at}\""));
     }
     let found = doctor(&config);
+    found.says("sidecar", "failed", &["something else listens"]);
     found.says(
         "push handshake",
         "failed",

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use wx_sidecar::config::Loaded;
 use wx_sidecar::{Asked, Config, Explanation};
 
 use crate::fake_app::FakeApp;
@@ -38,7 +39,7 @@ aes_key = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 struct Held {
     app: FakeApp,
     rig: Rig,
-    config: Config,
+    loaded: Loaded,
     alice: Session,
 }
 
@@ -46,12 +47,12 @@ impl Held {
     fn new(inbound: &str) -> Self {
         let app = FakeApp::agreeable();
         let rig = Rig::with(&app.url(), inbound, SECTIONS);
-        let config = Config::from_toml(rig.config()).unwrap();
+        let loaded = parsed(rig.config());
         let alice = rig.login("alice");
         Self {
             app,
             rig,
-            config,
+            loaded,
             alice,
         }
     }
@@ -68,7 +69,7 @@ impl Held {
             from: "127.0.0.1".parse().ok(),
             now: START,
         };
-        let explanation = Explanation::of(&self.config, &asked);
+        let explanation = Explanation::of(&self.loaded, &asked);
         let json = explanation.to_json();
         assert_eq!(json["ok"], !explanation.is_refused());
         for text in [json.to_string(), explanation.to_string()] {
@@ -111,6 +112,10 @@ impl Held {
         assert_eq!(lines(&seen[0].head), promised(&told, &headers), "{what}");
         told
     }
+}
+
+fn parsed(config: &str) -> Loaded {
+    Config::parse(config, "sidecar.toml", &|_| None).unwrap()
 }
 
 /// The field lines of a head by name, with what differs each time left out.
@@ -269,6 +274,8 @@ fn each_header_that_does_not_arrive_has_its_reason() {
             ("X_Forwarded_For", "1.2.3.4"),
             ("X-Mine", "1"),
             ("Connection", "X-Mine"),
+            ("Content_Type", "text/plain"),
+            ("Client_IP", "1.2.3.4"),
             ("Authorization", &held.alice.bearer()),
         ],
         b"",
@@ -276,6 +283,8 @@ fn each_header_that_does_not_arrive_has_its_reason() {
     assert!(why(&told, "X_WX_OPENID").contains("X-WX-OPENID"));
     assert!(why(&told, "X_Forwarded_For").contains("x-forwarded-for"));
     assert!(why(&told, "X-Mine").contains("Connection"));
+    assert!(why(&told, "Content_Type").contains("a second `content-type`"));
+    assert!(why(&told, "Client_IP").contains("`client-ip`"));
     assert!(why(&told, "Connection").contains("hop-by-hop"));
     assert!(why(&told, "Authorization").contains("between it and the client"));
     assert!(why(&told, "Host").contains("x-forwarded-host"));
@@ -316,20 +325,37 @@ fn limits_say_where_they_come_from() {
         let text = |member: &str| limit[member].as_str().unwrap().to_owned();
         (text("value"), text("from"))
     };
-    let pair = |value: &str, from: &str| (value.to_owned(), from.to_owned());
-    assert_eq!(limit(&told, "body_limit"), pair("1KiB", "[[route]] 2"));
-    assert_eq!(limit(&told, "timeout"), pair("3s", "[[route]] 2"));
-    assert_eq!(
-        limit(&told, "rate_limit"),
-        pair("none", "[inbound] rate_limit")
+    let line = |text: &str, nth: usize| {
+        let lines = held.rig.config().lines().enumerate();
+        let mut lines = lines.filter(|(_, line)| line.starts_with(text));
+        format!("sidecar.toml:{}", lines.nth(nth).unwrap().0 + 1)
+    };
+    let (value, from) = limit(&told, "body_limit");
+    assert_eq!(value, "1KiB");
+    assert_eq!(from, format!("[[route]] 2 ({})", line("body_limit", 0)));
+    assert_eq!(limit(&told, "timeout").0, "3s");
+    let nowhere = (
+        "none".to_owned(),
+        "[inbound] rate_limit (default)".to_owned(),
     );
-    let told = held.explain("GET", "/elsewhere", &[]);
-    assert_eq!(
-        limit(&told, "body_limit"),
-        pair("10MiB", "[inbound] body_limit")
+    assert_eq!(limit(&told, "rate_limit"), nowhere);
+    let usual = (
+        "10MiB".to_owned(),
+        "[inbound] body_limit (default)".to_owned(),
     );
+    for target in ["/elsewhere", "/proof/x"] {
+        assert_eq!(
+            limit(&held.explain("GET", target, &[]), "body_limit"),
+            usual
+        );
+    }
     let told = held.explain("GET", "/proof/x", &[]);
-    assert_eq!(limit(&told, "rate_limit").1, "[[route]] 4");
+    assert_eq!(
+        limit(&told, "rate_limit").1,
+        format!("[[route]] 4 ({})", line("rate_limit", 0))
+    );
+    assert_eq!(told["taker"]["line"], line("path", 3));
+    assert_eq!(told["passed_over"][0]["line"], line("path", 0));
 }
 
 #[test]
@@ -384,10 +410,10 @@ fn a_token_that_has_expired_or_is_another_apps_is_told_as_a_sidecar_tells_it() {
         from: None,
         now: START.plus(std::time::Duration::from_secs(3 * 3600)),
     };
-    let late = Explanation::of(&held.config, &asked);
+    let late = Explanation::of(&held.loaded, &asked);
     assert_eq!(late.to_json()["refusal"]["kind"], "token-expired");
     let other = held.rig.config().replace(APPID, "wxfedcba9876543210");
-    let other = Config::from_toml(&other).unwrap();
+    let other = parsed(&other);
     let asked = Asked {
         now: START,
         ..asked
@@ -407,8 +433,8 @@ fn the_command_explains_and_its_exit_code_is_the_verdict() {
     assert_eq!(code, 0, "{text}");
     for part in [
         "GET /public/a: forwarded to the app at http://127.0.0.1:",
-        "[[route]] 1: /public/**",
-        "none ([[route]] 1)",
+        ".toml:21): /public/**",
+        "auth      none, by [[route]] 1 (explain.the_command",
         "- X_WX_OPENID: it is X-WX-OPENID to whoever folds names",
         "+ x-forwarded-for: 192.0.2.1",
         "body_limit        10MiB",

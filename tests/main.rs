@@ -49,6 +49,7 @@ mod redis_server;
 mod redis_store;
 mod reload;
 mod rig;
+mod rotation;
 mod sdks;
 mod sessions;
 mod sim_push;

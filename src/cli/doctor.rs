@@ -19,9 +19,10 @@ use serde_json::{Value, json};
 
 use self::ask::Unanswered;
 use super::check::Format;
-use crate::config::{Config, Report};
+use crate::config::{Config, Loaded, Report};
 use crate::source::Source;
 
+const OTHER_PORT: &str = "have [admin] listen on another port";
 /// How long the app and the running sidecar may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -88,7 +89,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
                     loaded.warnings.render(colours(io::stderr().is_terminal()))
                 );
             }
-            examine(&loaded.config, args.echo.as_deref(), &mut findings);
+            examine(&loaded, args.echo.as_deref(), &mut findings);
             loaded.warnings
         }
         Err(report) => {
@@ -120,11 +121,12 @@ pub(super) fn examine_configuration(config: &Config, findings: &mut Findings) {
     });
 }
 
-fn examine(config: &Config, echo: Option<&str>, findings: &mut Findings) {
+fn examine(loaded: &Loaded, echo: Option<&str>, findings: &mut Findings) {
+    let config = &loaded.config;
     examine_sidecar(config, findings);
     examine_configuration(config, findings);
     push::examine(config, findings);
-    app::examine(config, echo, findings);
+    app::examine(loaded, echo, findings);
 }
 
 /// Whether a sidecar runs here, and whether it is ready.
@@ -134,6 +136,11 @@ fn examine_sidecar(config: &Config, findings: &mut Findings) {
         return findings.unknown("sidecar", "its admin port is chosen when it starts");
     };
     match ask::ask(&place, &ask::get("/readyz?verbose"), PATIENCE) {
+        Ok(answer) if !answer.body.contains("readyz check") => findings.bad(
+            "sidecar",
+            format!("something else listens at {admin}"),
+            OTHER_PORT,
+        ),
         Ok(answer) if answer.status == 200 => {
             findings.good("sidecar", format!("it runs and is ready, says {admin}"));
         }
@@ -158,7 +165,7 @@ fn examine_sidecar(config: &Config, findings: &mut Findings) {
         Err(Unanswered::NotHttp(why)) => findings.bad(
             "sidecar",
             format!("something else listens at {admin}: {why}"),
-            "have [admin] listen on another port",
+            OTHER_PORT,
         ),
     }
 }
@@ -201,7 +208,10 @@ impl Findings {
             0 => self.good("configuration", format!("{source} is valid")),
             count => self.doubtful(
                 "configuration",
-                format!("{source} is valid, with {count} warnings"),
+                match count {
+                    1 => format!("{source} is valid, with a warning"),
+                    count => format!("{source} is valid, with {count} warnings"),
+                },
                 "see what `wx-sidecar check` says of it",
             ),
         }

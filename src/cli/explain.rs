@@ -35,8 +35,8 @@ pub struct ExplainArgs {
 
 /// Explains. Exit code 0: the request reaches the app or an endpoint, 1: it is refused, or the configuration is not valid.
 pub fn run(args: &ExplainArgs) -> ExitCode {
-    let config = match args.config.load() {
-        Ok(loaded) => loaded.config,
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
         Err(report) => {
             let styled = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             eprint!("{}", report.render(styled));
@@ -50,9 +50,9 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
         from: args.from,
         now: Clock::System.now(),
     };
-    let explanation = Explanation::of(&config, &asked);
+    let explanation = Explanation::of(&loaded, &asked);
     let text = match args.format {
-        Format::Text => explanation.to_string(),
+        Format::Text => coloured(&explanation),
         Format::Json => format!("{}\n", explanation.to_json()),
     };
     // Nobody may be listening any more; the exit code still tells.
@@ -61,6 +61,17 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
+}
+
+/// For people: on a terminal, the verdict stands out.
+fn coloured(explanation: &Explanation) -> String {
+    let text = explanation.to_string();
+    if !io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        return text;
+    }
+    let colour = if explanation.is_refused() { 31 } else { 32 };
+    let (verdict, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    format!("\u{1b}[1;{colour}m{verdict}\u{1b}[0m\n{rest}")
 }
 
 /// A header line as `curl -H` takes it.

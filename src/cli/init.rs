@@ -86,10 +86,9 @@ fn small(appid: &str, upstream: &str) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let (appid, upstream) = (quoted(appid), quoted(upstream));
     format!(
-        r#"#:schema ./sidecar.schema.json
-#
-# wx-sidecar: what is not here has a default. `wx-sidecar config show` tells all that holds, `wx-sidecar init --full` prints
-# every key with what it does, and `wx-sidecar schema > sidecar.schema.json` makes editors complete this file.
+        r#"# wx-sidecar: what is not here has a default. `wx-sidecar config show` tells all that holds, and `wx-sidecar init --full`
+# prints every key with what it does. For editors: `wx-sidecar schema > sidecar.schema.json`, and as the first line here
+# `#:schema ./sidecar.schema.json`.
 
 [app]
 # AppID and AppSecret, from mp.weixin.qq.com (开发管理). The AppSecret is read from the environment; a file does too:

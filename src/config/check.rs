@@ -329,7 +329,8 @@ impl Check<'_> {
         let upstream = self.given(&raw.upstream, values::upstream);
         if login == Some(true) && auth == Some(Some(Auth::Required)) {
             let fault = Fault::new("who logs in has no token yet, and this route asks for one")
-                .help("leave `auth` out: it is \"none\" where `login` is true");
+                .help("leave `auth` out: it is \"none\" where `login` is true")
+                .also(raw.login.span(), "who comes here logs in");
             self.sink.warn(raw.auth.span(), fault);
         }
         let inbound = inbound?;
@@ -905,11 +906,12 @@ impl Check<'_> {
         let (file_name, file) = keys.file;
         let mut both = false;
         if let (Some(a), Some(b)) = (literal.span(), file.span()) {
-            let second = if a.start > b.start { a } else { b };
+            let (first, second) = if a.start > b.start { (b, a) } else { (a, b) };
             let fault = Fault::new(format!(
                 "`{literal_name}` and `{file_name}` exclude each other"
             ))
-            .help("keep one of the two");
+            .help("keep one of the two")
+            .also(Some(first), "the other one");
             self.sink.error(Some(second), fault);
             both = true;
         }
@@ -1029,7 +1031,8 @@ impl Check<'_> {
         let journal = raw.push.as_ref().map(|push| &push.journal);
         if let (Some(true), Some(journal @ Field::Given(_))) = (is_redis, journal) {
             let fault = Fault::new("with `[store] kind = \"redis\"` messages wait in Redis, and this journal is not used")
-                .help("leave `journal` out, or write `[store] kind = \"memory\"` for a sidecar that has no replicas");
+                .help("leave `journal` out, or write `[store] kind = \"memory\"` for a sidecar that has no replicas")
+                .also(raw.store.kind.span(), "they are in Redis by this");
             self.sink.warn(journal.span(), fault);
         }
     }
@@ -1042,8 +1045,12 @@ impl Check<'_> {
         {
             let fault = Fault::new("a refresh token must live longer than an access token")
                 .help("`refresh_ttl` is more than `access_ttl`");
-            let span = raw.refresh_ttl.span().or(raw.access_ttl.span());
-            self.sink.error(span, fault);
+            self.contradiction(
+                &raw.refresh_ttl,
+                &raw.access_ttl,
+                "an access token lives this long",
+                fault,
+            );
         }
     }
 
@@ -1055,8 +1062,26 @@ impl Check<'_> {
         {
             let fault = Fault::new("the longest pause cannot be shorter than the first")
                 .help("`max_pause` is at least `min_pause`");
-            let span = raw.max_pause.span().or(raw.min_pause.span());
-            self.sink.error(span, fault);
+            self.contradiction(
+                &raw.max_pause,
+                &raw.min_pause,
+                "the first is this long",
+                fault,
+            );
+        }
+    }
+
+    /// Two keys that cannot both be as they are: told of the one, with the other, or of whichever is written.
+    fn contradiction(
+        &mut self,
+        one: &Field<Text>,
+        other: &Field<Text>,
+        label: &'static str,
+        fault: Fault,
+    ) {
+        match (one.span(), other.span()) {
+            (Some(span), also) => self.sink.error(Some(span), fault.also(also, label)),
+            (None, span) => self.sink.error(span, fault),
         }
     }
 
@@ -1082,7 +1107,8 @@ impl Check<'_> {
                     false => (other, one),
                 };
                 let fault = Fault::new(format!("this is where `{}` listens already", first.name))
-                    .help("each listener needs a place of its own");
+                    .help("each listener needs a place of its own")
+                    .also(first.span.clone(), "here");
                 self.sink.error(second.span.clone(), fault);
             }
         }
@@ -1095,7 +1121,7 @@ impl Check<'_> {
         let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
-        for Listener { name, place, .. } in listeners {
+        for Listener { name, place, span } in listeners {
             let is_ours = match (place, &upstream) {
                 (
                     Some(Listen::Tcp(addr)),
@@ -1108,7 +1134,8 @@ impl Check<'_> {
                 let fault = Fault::new(format!(
                     "this is `{name}`: the sidecar would send requests to itself"
                 ))
-                .help("an upstream is where the app listens");
+                .help("an upstream is where the app listens")
+                .also(span.clone(), "the sidecar listens here");
                 self.sink.error(field.span(), fault);
             }
         }
@@ -1116,7 +1143,7 @@ impl Check<'_> {
 
     fn unreachable_routes(&mut self, raw: &Raw) {
         let prefix = peek(&raw.inbound.prefix, PREFIX, values::prefix);
-        let mut earlier: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut earlier: Vec<(&str, Vec<&str>, Range<usize>)> = Vec::new();
         for route in &raw.routes {
             let Field::Given(path) = &route.path else {
                 continue;
@@ -1134,7 +1161,7 @@ impl Check<'_> {
             if values::pattern(pattern).is_err() {
                 continue;
             }
-            let shadow = earlier.iter().any(|(path, its)| {
+            let shadow = earlier.iter().find(|(path, its, _)| {
                 let takes_methods = its.is_empty()
                     || (!methods.is_empty() && methods.iter().all(|m| its.contains(m)));
                 takes_methods && values::covers(path, pattern)
@@ -1145,15 +1172,17 @@ impl Check<'_> {
             {
                 let fault =
                     Fault::new("this route never matches: the sidecar's own endpoints are here")
-                        .help("choose another path, or another `[inbound] prefix`");
+                        .help("choose another path, or another `[inbound] prefix`")
+                        .also(raw.inbound.prefix.span(), "they are below this");
                 self.sink.warn(Some(path.span()), fault);
-            } else if shadow {
+            } else if let Some((_, _, span)) = shadow {
                 let fault =
                     Fault::new("this route never matches: an earlier one takes all its requests")
-                        .help("the first route that matches wins; move this one up");
+                        .help("the first route that matches wins; move this one up")
+                        .also(Some(span.clone()), "this one");
                 self.sink.warn(Some(path.span()), fault);
             }
-            earlier.push((pattern, methods));
+            earlier.push((pattern, methods, path.span()));
         }
     }
 

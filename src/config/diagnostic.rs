@@ -35,6 +35,8 @@ pub struct Diagnostic {
     pub span: Option<Range<usize>>,
     /// What to write instead.
     pub help: Option<String>,
+    /// What else in the file it is about, and why, in a few words.
+    pub related: Vec<(Range<usize>, &'static str)>,
 }
 
 /// How bad it is.
@@ -59,6 +61,8 @@ pub struct Position {
 struct Entry {
     diagnostic: Diagnostic,
     place: Option<Place>,
+    /// Where the related places of the diagnostic are.
+    related: Vec<Place>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +86,7 @@ pub(super) struct Sink {
 pub(super) struct Fault {
     pub(super) message: String,
     pub(super) help: Option<String>,
+    pub(super) related: Vec<(Range<usize>, &'static str)>,
 }
 
 impl Report {
@@ -102,17 +107,23 @@ impl Report {
                 message: format!("there are {more} more, which are not shown"),
                 span: None,
                 help: None,
+                related: Vec::new(),
             });
         }
         diagnostics.sort_by_key(|d| (d.span.as_ref().map(|s| s.start), d.level));
         let entries = diagnostics
             .into_iter()
-            .map(|diagnostic| Entry {
-                place: diagnostic
-                    .span
-                    .clone()
-                    .map(|span| Place::new(text, mask, span)),
-                diagnostic,
+            .map(|diagnostic| {
+                let place = |span: &Range<usize>| Place::new(text, mask, span.clone());
+                Entry {
+                    place: diagnostic.span.as_ref().map(place),
+                    related: diagnostic
+                        .related
+                        .iter()
+                        .map(|(span, _)| place(span))
+                        .collect(),
+                    diagnostic,
+                }
             })
             .collect();
         Self {
@@ -176,12 +187,20 @@ impl Report {
     }
 
     /// The report for programs:
-    /// `{"ok":bool,"diagnostics":[{"level","message","file","line","column","help"}]}`, where `line`, `column` and `help`
-    /// are null if there is none.
+    /// `{"ok":bool,"diagnostics":[{"level","message","file","line","column","help","related"}]}`, where `line`, `column` and
+    /// `help` are null if there is none, and `related` is `[{"line","column","message"}]`.
     pub fn to_json(&self) -> Value {
         let diagnostics: Vec<Value> = self
-            .diagnostics()
-            .map(|(diagnostic, position)| {
+            .entries
+            .iter()
+            .map(|entry| {
+                let diagnostic = &entry.diagnostic;
+                let position = entry.place.as_ref().map(|place| place.position);
+                let labels = diagnostic.related.iter().map(|(_, label)| *label);
+                let related = entry.related.iter().zip(labels).map(|(place, label)| {
+                    let Position { line, column } = place.position;
+                    json!({ "line": line, "column": column, "message": label })
+                });
                 json!({
                     "level": diagnostic.level.name(),
                     "message": diagnostic.message,
@@ -189,6 +208,7 @@ impl Report {
                     "line": position.map(|p| p.line),
                     "column": position.map(|p| p.column),
                     "help": diagnostic.help,
+                    "related": Value::from_iter(related),
                 })
             })
             .collect();
@@ -237,6 +257,18 @@ impl Entry {
                 }
             }
         };
+        let labels = self.diagnostic.related.iter().map(|(_, label)| *label);
+        for (place, label) in self.related.iter().zip(labels) {
+            let snippet = Snippet::source(&place.shown)
+                .line_start(place.position.line)
+                .path(file)
+                .annotation(
+                    AnnotationKind::Context
+                        .span(place.caret.clone())
+                        .label(label),
+                );
+            group = group.element(snippet);
+        }
         if let Some(help) = &self.diagnostic.help {
             group = group.element(Tone::HELP.message(normalize_untrusted_str(help)));
         }
@@ -294,6 +326,7 @@ impl Sink {
             message: fault.message,
             span,
             help: fault.help,
+            related: fault.related,
         });
     }
 }
@@ -304,7 +337,14 @@ impl Fault {
         Self {
             message: message.into(),
             help: None,
+            related: Vec::new(),
         }
+    }
+
+    /// Adds another place that it is about, if that is written at all.
+    pub(super) fn also(mut self, span: Option<Range<usize>>, label: &'static str) -> Self {
+        self.related.extend(span.map(|span| (span, label)));
+        self
     }
 
     /// Adds advice.
@@ -383,6 +423,36 @@ error: unknown key `b`
   = help: did you mean `a`?
 ";
         assert_eq!(at(text, 6..7).render(false), expected);
+    }
+
+    #[test]
+    fn two_places_that_contradict_each_other_are_both_shown() {
+        let text = "a = 1\n\n\nb = 2\n";
+        let mut sink = Sink::default();
+        let fault = Fault::new("`b` cannot stand beside `a`")
+            .also(Some(0..5), "the other one")
+            .also(None, "of which nothing is written")
+            .help("keep one of the two");
+        sink.error(Some(8..13), fault);
+        let report = Report::new("sidecar.toml", text, &Mask::default(), sink.diagnostics);
+        let expected = "\
+error: `b` cannot stand beside `a`
+ --> sidecar.toml:4:1
+  |
+4 | b = 2
+  | ^^^^^
+  |
+ ::: sidecar.toml:1:1
+  |
+1 | a = 1
+  | ----- the other one
+  |
+  = help: keep one of the two
+";
+        assert_eq!(report.render(false), expected);
+        let related = &report.to_json()["diagnostics"][0]["related"];
+        let expected = json!([{ "line": 1, "column": 1, "message": "the other one" }]);
+        assert_eq!(*related, expected);
     }
 
     #[test]

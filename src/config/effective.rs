@@ -135,6 +135,14 @@ impl Effective {
         toml
     }
 
+    /// Where the value of a key comes from, in a few words; of the section of this name, or the `nth` of them, from 0.
+    pub(crate) fn source_of(&self, section: &str, nth: usize, key: &str) -> Option<String> {
+        let mut sections = self.sections.iter().filter(|it| it.name == section);
+        let keys = sections.nth(nth)?.keys.as_ref()?;
+        let key = keys.iter().find(|it| it.name == key)?;
+        Some(self.source(&key.source))
+    }
+
     /// In the shape of the file, with `{"value", "source", "origin"}` for each key. What is not there is `null`.
     pub fn to_json(&self) -> Value {
         let mut root = Map::new();
@@ -355,6 +363,7 @@ impl Texts {
 
     fn add(&mut self, kind: Kind, written: &str, env: Env<'_>) {
         let mut value = String::new();
+        let mut is_secret = kind == Kind::Secret || is_suspect(written);
         for piece in pieces(written) {
             match piece {
                 Piece::Plain(text) => value.push_str(text),
@@ -362,14 +371,14 @@ impl Texts {
                 Piece::Variable { name, .. } => {
                     // One that is not set is told as a mistake.
                     value.push_str(&env(name).unwrap_or_default());
+                    is_secret |= names_a_secret(name);
                     if !self.variables.iter().any(|it| it == name) {
                         self.variables.push(name.to_owned());
                     }
                 }
             }
         }
-        let is_secret = kind == Kind::Secret || is_suspect(written) || is_suspect(&value);
-        self.shown.push(match is_secret {
+        self.shown.push(match is_secret || is_suspect(&value) {
             true => "***".to_owned(),
             false => value,
         });
@@ -390,6 +399,13 @@ impl Texts {
             },
         }
     }
+}
+
+/// Whether a variable is called as those are that hold secrets, whatever key it has come to.
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words = ["SECRET", "TOKEN", "PASSWORD", "KEY"];
+    words.iter().any(|word| name.contains(word))
 }
 
 /// A string in quotes. JSON's escapes are TOML's; TOML has one character more that must be escaped.
@@ -456,6 +472,7 @@ key_file = "key"
         match name {
             "WX_APP_SECRET" => Some(SECRET.to_owned()),
             "HOST" => Some("app".to_owned()),
+            "WX_PUSH_TOKEN" => Some("hunter2".to_owned()),
             "TICK" => Some("\"'\u{7f}\n# x".to_owned()),
             _ => None,
         }
@@ -570,7 +587,7 @@ key_file = "key"
         let hidden = [SECRET, "key of sixteen", "hunter2"];
         let more = format!(
             "{FILE}[wechat]\negress_proxy = \"http://u:hunter2@proxy\"\n[[push.route]]\ncontent = \"{SECRET}\"\n\
-             deliver = \"/a\"\n[push]\ntoken = \"hunter2\"\nmode = \"plaintext\"\n"
+             deliver = \"/${{WX_PUSH_TOKEN}}\"\n[push]\ntoken = \"hunter2\"\nmode = \"plaintext\"\n"
         );
         let effective = effective(&more, directory.path());
         for text in [
@@ -582,8 +599,14 @@ key_file = "key"
                 assert!(!text.contains(hidden), "{text}");
             }
         }
-        let content = &effective.to_json()["push"]["route"][0]["content"];
-        assert_eq!(content["value"], "***");
+        let route = &effective.to_json()["push"]["route"][0];
+        assert_eq!(route["content"]["value"], "***");
+        assert_eq!(route["deliver"]["value"], "***");
+        let source = route["deliver"]["source"].as_str().unwrap();
+        assert!(
+            source.starts_with("env WX_PUSH_TOKEN (sidecar.toml:"),
+            "{source}"
+        );
     }
 
     #[test]

@@ -1254,7 +1254,11 @@ impl Reader<'_> {
         };
         let message = format!("`{name}` takes {}, and this is {found}", kind.description());
         let help = kind.advice(value);
-        self.sink.error(Some(span), Fault { message, help });
+        let fault = Fault {
+            help,
+            ..Fault::new(message)
+        };
+        self.sink.error(Some(span), fault);
     }
 
     fn texts<'i>(&mut self, value: DeValue<'i>) -> Read<'i, Texts> {

@@ -87,11 +87,9 @@ impl Reference {
         let lent = |entry: &KeyEntry| match entry.usual {
             Usual::As { section, key } => {
                 let theirs = self.section(section)?.key(key)?;
-                Some(
-                    format!("{} {}", theirs.doc, entry.doc)
-                        .trim_end()
-                        .to_owned(),
-                )
+                let mut doc = theirs.doc.clone();
+                say(&mut doc, &entry.doc);
+                Some(doc)
             }
             Usual::Nothing | Usual::Value(_) => None,
         };
@@ -242,23 +240,17 @@ impl Reader {
             entry.usual = Usual::Value(value);
         }
         let remark = entry.take_remark(value, remark);
-        let mut said = Vec::new();
         if is_first || !self.taken {
-            said.push(self.prose.as_str());
+            say(&mut entry.doc, &self.prose);
         }
-        if is_first && self.prose.is_empty() && !matches!(entry.usual, Usual::As { .. }) {
-            said.push(self.above_header.as_str());
+        let is_told = matches!(entry.usual, Usual::As { .. }) || !remark.is_empty();
+        if is_first && self.prose.is_empty() && !is_told {
+            say(&mut entry.doc, &self.above_header);
         }
-        let remark = match is_first || remark.is_empty() {
-            true => remark,
-            false => format!("`{value}`: {remark}"),
-        };
-        said.push(&remark);
-        for said in said.into_iter().filter(|said| !said.is_empty()) {
-            if !entry.doc.is_empty() {
-                entry.doc.push(' ');
-            }
-            entry.doc.push_str(said);
+        if is_first || remark.is_empty() {
+            say(&mut entry.doc, &remark);
+        } else {
+            say(&mut entry.doc, &format!("`{value}`: {remark}"));
         }
         self.taken = true;
     }
@@ -285,6 +277,17 @@ impl KeyEntry {
         }
         rest.join("; ")
     }
+}
+
+/// Adds a sentence to a text.
+pub(super) fn say(doc: &mut String, more: &str) {
+    if more.is_empty() {
+        return;
+    }
+    if !doc.is_empty() {
+        doc.push_str(if doc.ends_with('.') { " " } else { ". " });
+    }
+    doc.push_str(more);
 }
 
 /// ``as `[inbound] auth` ``, or a value.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::check::push::{MOST_AT_ONCE, MOST_WAITING};
 use super::check::{MOST_CONNECTIONS, MOST_FAILURES, MOST_REQUESTS, MOST_WORKERS};
 use super::raw::{Kind, Section};
-use super::reference::{KeyEntry, REFERENCE, SectionEntry, Usual};
+use super::reference::{KeyEntry, REFERENCE, SectionEntry, Usual, say};
 use super::words;
 
 /// Something with an environment variable in it.
@@ -101,7 +101,8 @@ fn property(section: &Section, entry: &KeyEntry) -> Value {
         Usual::Nothing => {}
         Usual::Value(text) => property["default"] = value(text),
         Usual::As { section, key } => {
-            let doc = format!("{} If left out, as `[{section}] {key}`.", entry.doc);
+            let mut doc = entry.doc.clone();
+            say(&mut doc, &format!("If left out, as `[{section}] {key}`."));
             property["description"] = doc.into();
         }
     }

@@ -1054,6 +1054,71 @@ mod tests {
         }
     }
 
+    /// Whoever sees one of two keys that contradict each other has to look for the other one.
+    #[test]
+    fn of_two_keys_that_contradict_each_other_both_are_shown() {
+        for (app, inbound, rest, related) in [
+            (
+                "secret = \"a\"\nsecret_file = \"/b\"",
+                "",
+                "",
+                "secret = \"***\"",
+            ),
+            (
+                "",
+                "",
+                "[session]\naccess_ttl = \"2h\"\nrefresh_ttl = \"1h\"",
+                "access_ttl = \"2h\"",
+            ),
+            (
+                "",
+                "",
+                "[wechat.breaker]\nmin_pause = \"9s\"\nmax_pause = \"1s\"",
+                "min_pause = \"9s\"",
+            ),
+            (
+                "",
+                "listen = \"127.0.0.1:9\"",
+                "[admin]\nlisten = \"127.0.0.1:9\"",
+                "listen = \"127.0.0.1:9\"",
+            ),
+            (
+                "",
+                "listen = \"127.0.0.1:3000\"",
+                "",
+                "listen = \"127.0.0.1:3000\"",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/**\"\n[[route]]\npath = \"/a\"",
+                "path = \"/**\"",
+            ),
+            (
+                "",
+                "",
+                "[[route]]\npath = \"/a\"\nlogin = true\nauth = \"required\"",
+                "login = true",
+            ),
+            (
+                "",
+                "",
+                "[media]\nenabled = false\n[[route]]\npath = \"/a\"\nmedia = \"upload\"",
+                "enabled = false",
+            ),
+        ] {
+            let text = good(app, inbound, rest);
+            let report = match parse(&text) {
+                Ok(loaded) => loaded.warnings,
+                Err(report) => report,
+            };
+            let shown = report.to_string();
+            assert!(shown.contains(" ::: sidecar.toml:"), "{shown}");
+            let (_, behind) = shown.split_once(" ::: sidecar.toml:").unwrap();
+            assert!(behind.contains(related), "{shown}");
+        }
+    }
+
     #[test]
     fn media_of_strangers_are_not_judged_and_a_warning_says_so() {
         let route = |keys: &str| {

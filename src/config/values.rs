@@ -218,8 +218,8 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Fault> {
             let base = base?;
             if let Some(what) = base.excess {
                 return Err(Fault {
-                    message: format!("an upstream takes no {what}"),
                     help: suggestion,
+                    ..Fault::new(format!("an upstream takes no {what}"))
                 });
             }
             let Base { host, port, .. } = base;

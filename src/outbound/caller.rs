@@ -62,20 +62,21 @@ impl Callers {
         }
     }
 
-    /// Whether a caller may call, by what it shows in its headers and its URL.
+    /// Whether a caller may call, by what it shows in its headers and its URL; and which of the caller tokens that was,
+    /// counted from the newest, if there are any.
     ///
     /// # Errors
     /// If it may not.
-    pub(crate) fn admit(&self, headers: &HeaderMap, shown: &Shown) -> Result<(), Error> {
+    pub(crate) fn admit(&self, headers: &HeaderMap, shown: &Shown) -> Result<Option<usize>, Error> {
         if self.known.is_empty() {
-            return from_no_browser(headers);
+            return from_no_browser(headers).map(|()| None);
         }
         let in_headers = [AUTHORIZATION, PROXY_AUTHORIZATION]
             .into_iter()
             .filter_map(|name| credential(headers.get(name)?.to_str().ok()?));
         let in_url = shown.tokens.iter().map(Zeroizing::clone);
-        if in_headers.chain(in_url).any(|shown| self.knows(&shown)) {
-            return Ok(());
+        if let Some(slot) = in_headers.chain(in_url).find_map(|shown| self.slot(&shown)) {
+            return Ok(Some(slot));
         }
         let detail = "the call does not show the caller token of the sidecar's configuration";
         Err(Error::downstream(Kind::CallerUnknown, detail).with_hint(
@@ -107,8 +108,8 @@ impl Callers {
         Answer::json(200, &body)
     }
 
-    fn knows(&self, shown: &str) -> bool {
-        self.known.iter().any(|known| known.is(shown))
+    fn slot(&self, shown: &str) -> Option<usize> {
+        self.known.iter().position(|known| known.is(shown))
     }
 }
 

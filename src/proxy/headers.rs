@@ -270,9 +270,12 @@ pub(super) fn why_dropped(head: &RequestHead, field: &Field<'_>, trusted: bool) 
         _ if folded == b"forwarded" => by_proxy(trusted),
         _ if is_claimed(field.name) => {
             let name = folded.escape_ascii();
-            return Some(format!(
-                "apps believe `{name}` to be a proxy's, so no client may send it"
-            ));
+            return Some(match folded {
+                b"content-length" | b"content-type" | b"transfer-encoding" => {
+                    format!("it is a second `{name}` to whoever folds names")
+                }
+                _ => format!("apps believe `{name}` to be a proxy's, so no client may send it"),
+            });
         }
         _ => "the Connection header names it as one that is not to be forwarded",
     };

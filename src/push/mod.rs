@@ -228,7 +228,9 @@ impl Bus {
             format,
             nonce,
             seal,
+            slots: (token, key),
         } = arrival;
+        self.metrics.secrets_used(token, key);
         let now = self.inbox.clock().now();
         let (identity, window) = (message.identity(), message.window());
         let about = reply::About::new(&message);

@@ -37,6 +37,8 @@ pub(super) struct Arrival {
     pub(super) nonce: [u8; 16],
     /// How a reply has to be encrypted, if it has to.
     pub(super) seal: Option<Seal>,
+    /// Which token it was signed with, and which key it was encrypted with, counted from the newest.
+    pub(super) slots: (usize, Option<usize>),
 }
 
 /// What a message was encrypted with, which is what its reply is encrypted with.
@@ -105,11 +107,12 @@ impl Reception {
         self.is_fresh(&query, now)?;
         let nonce = hash_of(&signed);
         if self.mode == PushMode::Plaintext {
-            self.token_of(
-                &[signed.timestamp, signed.nonce],
-                query.signature.as_deref(),
-            )
-            .ok_or_else(|| not_genuine("signature", "the signature is not that of any token"))?;
+            let parts = [signed.timestamp, signed.nonce];
+            let (token, _) = self
+                .token_of(&parts, query.signature.as_deref())
+                .ok_or_else(|| {
+                    not_genuine("signature", "the signature is not that of any token")
+                })?;
             let format = self.format_of(body)?;
             let envelope = Envelope::parse(format, body).map_err(|flaw| unreadable(&flaw))?;
             if envelope.encrypted().is_some() {
@@ -122,6 +125,7 @@ impl Reception {
                 format,
                 nonce,
                 seal: None,
+                slots: (token, None),
             });
         }
         let format = self.format_of(body)?;
@@ -135,13 +139,13 @@ impl Reception {
             return Err(not_genuine("mode", detail));
         }
         let parts = [signed.timestamp, signed.nonce, encrypted];
-        let token = self
+        let (token_slot, token) = self
             .token_of(&parts, query.msg_signature.as_deref())
             .ok_or_else(|| {
                 let detail = "msg_signature is missing, or not that of any token";
                 not_genuine("msg_signature", detail)
             })?;
-        let (plain, key) = self.open(encrypted)?;
+        let (plain, key_slot) = self.open(encrypted)?;
         // Signed and encrypted, so it is WeChat's, whatever it is; but there is one answer to all that cannot be opened.
         let inner = Format::of(&plain).unwrap_or(format);
         let message = Message::parse(inner, &plain)
@@ -151,21 +155,22 @@ impl Reception {
             format,
             nonce,
             seal: Some(Seal {
-                key: key.clone(),
+                key: self.keys[key_slot].clone(),
                 token: token.clone(),
                 nonce: signed.nonce.to_owned(),
             }),
+            slots: (token_slot, Some(key_slot)),
         })
     }
 
-    /// The token that a signature was made with.
-    fn token_of(&self, parts: &[&str], signature: Option<&str>) -> Option<&Secret> {
+    /// The token that a signature was made with, and which that is.
+    fn token_of(&self, parts: &[&str], signature: Option<&str>) -> Option<(usize, &Secret)> {
         let signature = signature?;
         // All are looked at, so that the time does not say which one it was.
         let mut found = None;
-        for token in &self.tokens {
+        for (slot, token) in self.tokens.iter().enumerate() {
             if is_signed(token.expose(), parts, signature) {
-                found = found.or(Some(token));
+                found = found.or(Some((slot, token)));
             }
         }
         found
@@ -204,11 +209,12 @@ impl Reception {
         }
     }
 
-    fn open(&self, encrypted: &str) -> Result<(Zeroizing<Vec<u8>>, &EncodingAesKey), Refused> {
+    /// What was encrypted, and which key opened it.
+    fn open(&self, encrypted: &str) -> Result<(Zeroizing<Vec<u8>>, usize), Refused> {
         let mut first = None;
-        for key in &self.keys {
+        for (slot, key) in self.keys.iter().enumerate() {
             match key.open(encrypted, &self.appid) {
-                Ok(plain) => return Ok((plain, key)),
+                Ok(plain) => return Ok((plain, slot)),
                 // That it was made for another app says more than that another key does not fit.
                 Err(Flaw::Receiver) => first = Some(Flaw::Receiver),
                 Err(flaw) => first = first.or(Some(flaw)),

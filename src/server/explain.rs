@@ -18,7 +18,7 @@ use super::exchange::written::Written;
 use super::exchange::{self, Proof, downloads, open_data, push};
 use super::router::{Action, Endpoint, Misfit, Router, Rule};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Auth, Config, RateLimit};
+use crate::config::{self, Auth, Config, Effective, Loaded, RateLimit};
 use crate::domain::{OpenId, User};
 use crate::error::{Error, Kind, Language};
 use crate::gateway::{Gateway, Memory};
@@ -60,13 +60,13 @@ pub struct Asked<'a> {
 /// ```
 /// use wx_sidecar::{Asked, Config, Explanation, clock::Clock};
 ///
-/// let config = Config::from_toml(r#"
+/// let config = Config::parse(r#"
 ///     [app]
 ///     appid = "wx0123456789abcdef"
 ///     secret = "0123456789abcdef0123456789abcdef"
 ///     [inbound]
 ///     upstream = "http://127.0.0.1:3000"
-/// "#)?;
+/// "#, "sidecar.toml", &|_| None)?;
 /// let lines = ["X_WX_OPENID: somebody".to_owned()];
 /// let now = Clock::System.now();
 /// let asked = Asked { method: "GET", target: "/api", lines: &lines, from: None, now };
@@ -83,7 +83,7 @@ pub struct Explanation {
     /// The path that is decided on and forwarded, if the request has one.
     path: Option<String>,
     /// The routes that were asked before one took it, and what did not fit.
-    passed_over: Vec<(String, Misfit)>,
+    passed_over: Vec<PassedOver>,
     taker: Option<Taker>,
     auth: Option<Authentication>,
     refusal: Option<Error>,
@@ -94,11 +94,29 @@ pub struct Explanation {
     notes: Vec<String>,
 }
 
+/// What is asked, of which configuration.
+struct About<'a> {
+    config: &'a Config,
+    effective: &'a Effective,
+    asked: &'a Asked<'a>,
+}
+
+/// A route that is not for the request.
+struct PassedOver {
+    pattern: String,
+    line: String,
+    misfit: Misfit,
+}
+
 /// Who deals with the request.
 enum Taker {
     Endpoint(&'static str),
-    /// The n-th `[[route]]`, from 1.
-    Route(usize, String),
+    /// The n-th `[[route]]`, from 1, and the line that it is written in.
+    Route {
+        at: usize,
+        pattern: String,
+        line: String,
+    },
     Default,
 }
 
@@ -138,7 +156,13 @@ enum Who {
 
 impl Explanation {
     /// Explains what a sidecar with this configuration would do with the request.
-    pub fn of(config: &Config, asked: &Asked<'_>) -> Self {
+    pub fn of(loaded: &Loaded, asked: &Asked<'_>) -> Self {
+        let config = &loaded.config;
+        let about = About {
+            config,
+            effective: &loaded.effective,
+            asked,
+        };
         let from = asked.from.unwrap_or(STRANGER);
         let peer = Peer::new(Some(from), config.inbound.tls.is_some());
         let origin = Origin::new(&peer, &config.inbound.trusted_proxies);
@@ -157,7 +181,7 @@ impl Explanation {
             limits: Vec::new(),
             notes: Vec::new(),
         };
-        explanation.refusal = explanation.follow(config, asked, origin).err();
+        explanation.refusal = explanation.follow(&about, origin).err();
         explanation
     }
 
@@ -172,29 +196,22 @@ impl Explanation {
     }
 
     /// Takes the request as far as it comes.
-    fn follow(
-        &mut self,
-        config: &Config,
-        asked: &Asked<'_>,
-        origin: Origin<'_>,
-    ) -> Result<(), Error> {
-        self.limit(
-            "header_limit",
-            bytes(config.inbound.header_limit as u64),
-            inbound("header_limit"),
-        );
-        let head = head_of(asked, config.inbound.header_limit)
-            .map_err(|cause| exchange::no_head(&cause))?;
+    fn follow(&mut self, about: &About<'_>, origin: Origin<'_>) -> Result<(), Error> {
+        let (config, asked) = (about.config, about.asked);
+        let limit = config.inbound.header_limit;
+        let from = about.inbound("header_limit");
+        self.limit("header_limit", bytes(limit as u64), from);
+        let head = head_of(asked, limit).map_err(|cause| exchange::no_head(&cause))?;
         let path = exchange::canonical(&head, config.inbound.escaped_slashes)?;
         self.path = Some(shown(path.as_bytes()));
         let router = Router::new(config, &RateLimiters::default());
         match router.route(path.as_bytes(), head.method_text()) {
             Action::Nothing => Err(exchange::no_such_endpoint()),
             Action::WrongMethod(allowed) => Err(exchange::wrong_method(allowed)),
-            Action::Own(endpoint) => self.follow_to_us(endpoint, config, asked, &head, &path),
+            Action::Own(endpoint) => self.follow_to_us(endpoint, about, &head, &path),
             Action::Forward(rule) => {
-                self.note_route(&router, rule, &head, &path);
-                let found = self.follow_to_app(rule, config, asked, &head);
+                self.note_route(about, &router, rule, (&head, &path));
+                let found = self.follow_to_app(rule, about, &head);
                 // What the app would see is worth knowing where nothing but a good token is missing.
                 let (user, outcome) = match found {
                     Ok(Who::Nobody) => (None, Ok(())),
@@ -219,10 +236,10 @@ impl Explanation {
 
     fn note_route(
         &mut self,
+        about: &About<'_>,
         router: &Router,
         rule: &Rule,
-        head: &RequestHead,
-        path: &CanonicalPath<'_>,
+        (head, path): (&RequestHead, &CanonicalPath<'_>),
     ) {
         let considered = router.considered(path.as_bytes(), head.method_text());
         for (other, methods, misfit) in considered {
@@ -233,13 +250,19 @@ impl Explanation {
             } else {
                 &format!("{methods} ")
             };
-            self.passed_over
-                .push((format!("{methods}{}", other.name), misfit));
+            self.passed_over.push(PassedOver {
+                pattern: format!("{methods}{}", other.name),
+                line: about.line_of(other),
+                misfit,
+            });
         }
-        let is_default = rule.index == router.considered(b"", b"").count();
-        self.taker = Some(match is_default {
-            true => Taker::Default,
-            false => Taker::Route(rule.index + 1, rule.name.clone()),
+        self.taker = Some(match about.config.routes.get(rule.index) {
+            None => Taker::Default,
+            Some(_) => Taker::Route {
+                at: rule.index + 1,
+                pattern: rule.name.clone(),
+                line: about.line_of(rule),
+            },
         });
         self.upstream = Some(rule.upstream.to_string());
     }
@@ -248,13 +271,13 @@ impl Explanation {
     fn follow_to_us(
         &mut self,
         endpoint: Endpoint,
-        config: &Config,
-        asked: &Asked<'_>,
+        about: &About<'_>,
         head: &RequestHead,
         path: &CanonicalPath<'_>,
     ) -> Result<(), Error> {
+        let config = about.config;
         self.taker = Some(Taker::Endpoint(endpoint.label()));
-        self.limits_of(endpoint, config);
+        self.limits_of(endpoint, about);
         match endpoint {
             Endpoint::Push | Endpoint::PushHandshake if config.push.is_none() => {
                 return Err(push::no_messages());
@@ -283,11 +306,11 @@ impl Explanation {
             Wants::Nothing(why) => self.auth = Some(auth("none", why.to_owned())),
             Wants::Token => {
                 self.auth = Some(auth("required", String::new()));
-                self.authenticate(Auth::Required, config, asked, head)?;
+                self.authenticate(Auth::Required, about, head)?;
             }
             Wants::TokenOr(other) => {
                 self.auth = Some(auth("required", String::new()));
-                if let Who::Nobody = self.authenticate(Auth::Optional, config, asked, head)? {
+                if let Who::Nobody = self.authenticate(Auth::Optional, about, head)? {
                     self.outcome(other.to_owned());
                 }
             }
@@ -299,26 +322,21 @@ impl Explanation {
     fn follow_to_app(
         &mut self,
         rule: &Rule,
-        config: &Config,
-        asked: &Asked<'_>,
+        about: &About<'_>,
         head: &RequestHead,
     ) -> Result<Who, Error> {
-        self.limits_of_rule(rule, config);
+        self.limits_of_rule(rule, about);
         let auth = rule.asks();
         self.auth = Some(Authentication {
             rule: name_of(auth),
-            from: match (rule.login, auth == config.inbound.auth) {
-                (true, _) => format!("{}: it is a login", self.place()),
-                (_, true) => inbound("auth"),
-                (_, false) => self.place(),
-            },
+            from: about.says(rule, "auth"),
             outcome: String::new(),
         });
-        let mut who = self.authenticate(auth, config, asked, head)?;
+        let mut who = self.authenticate(auth, about, head)?;
         exchange::admit(head, rule)?;
         if rule.login && matches!(who, Who::Nobody) {
             self.outcome("the `code` in its JSON body is exchanged at WeChat".to_owned());
-            self.limit_of_logins(config);
+            self.limit_of_logins(about);
             let limit = rule.body_limit.min(exchange::LOGIN_BODY_LIMIT);
             self.notes.push(format!(
                 "login: the body is read as a whole (at most {}); the app's 2xx makes the session",
@@ -376,8 +394,7 @@ impl Explanation {
     fn authenticate(
         &mut self,
         auth: Auth,
-        config: &Config,
-        asked: &Asked<'_>,
+        about: &About<'_>,
         head: &RequestHead,
     ) -> Result<Who, Error> {
         let proof = Proof::of(head, auth).inspect_err(|error| {
@@ -393,15 +410,16 @@ impl Explanation {
                 self.outcome(
                     "the code in X-WX-Code is exchanged at WeChat; it is not, here".to_owned(),
                 );
-                self.limit_of_logins(config);
+                self.limit_of_logins(about);
                 Ok(Who::Somebody)
             }
             Proof::Token(token) => {
-                let verified = sessions(config).verify(token, asked.now, &ShownToken::default());
+                let now = about.asked.now;
+                let verified = sessions(about.config).verify(token, now, &ShownToken::default());
                 let claims = verified.inspect_err(|error| {
                     self.outcome(error.detail(Language::English).to_owned());
                 })?;
-                let left = Duration::from_secs(claims.left(asked.now).as_secs());
+                let left = Duration::from_secs(claims.left(now).as_secs());
                 let (left, openid) = (span(left), claims.user.openid.as_str());
                 self.outcome(format!(
                     "the token is {openid}'s and good for {left}, unless it was revoked"
@@ -504,42 +522,22 @@ impl Explanation {
         self.limits.push(Limit { name, value, from });
     }
 
-    fn limits_of_rule(&mut self, rule: &Rule, config: &Config) {
-        let usual = &config.inbound;
-        let route = config.routes.get(rule.index);
-        let place = |says_another: bool, key| match says_another {
-            true => self.place(),
-            false => inbound(key),
-        };
+    fn limits_of_rule(&mut self, rule: &Rule, about: &About<'_>) {
+        let usual = &about.config.inbound;
+        let route = about.config.routes.get(rule.index);
         let rate = route.map_or(usual.rate_limit, |route| route.rate_limit);
-        let limits = [
-            (
-                "timeout",
-                span(rule.timeout),
-                place(rule.timeout != usual.timeout, "timeout"),
-            ),
-            (
-                "connect_timeout",
-                span(usual.connect_timeout),
-                inbound("connect_timeout"),
-            ),
-            (
-                "body_limit",
-                bytes(rule.body_limit),
-                place(rule.body_limit != usual.body_limit, "body_limit"),
-            ),
-            (
-                "rate_limit",
-                rate_of(rate),
-                place(rate != usual.rate_limit, "rate_limit"),
-            ),
-        ];
-        for (name, value, from) in limits {
-            self.limit(name, value, from);
-        }
+        let connect = about.inbound("connect_timeout");
+        self.limit("timeout", span(rule.timeout), about.says(rule, "timeout"));
+        self.limit("connect_timeout", span(usual.connect_timeout), connect);
+        self.limit(
+            "body_limit",
+            bytes(rule.body_limit),
+            about.says(rule, "body_limit"),
+        );
+        self.limit("rate_limit", rate_of(rate), about.says(rule, "rate_limit"));
     }
 
-    fn limits_of(&mut self, endpoint: Endpoint, config: &Config) {
+    fn limits_of(&mut self, endpoint: Endpoint, about: &About<'_>) {
         let body = match endpoint {
             Endpoint::Login | Endpoint::Refresh | Endpoint::Logout => exchange::OWN_BODY_LIMIT,
             Endpoint::OpenData | Endpoint::Phone => open_data::BODY_LIMIT,
@@ -553,22 +551,13 @@ impl Explanation {
             endpoint,
             Endpoint::Login | Endpoint::Refresh | Endpoint::SeedLogin
         ) {
-            self.limit_of_logins(config);
+            self.limit_of_logins(about);
         }
     }
 
-    fn limit_of_logins(&mut self, config: &Config) {
-        let rate = rate_of(config.inbound.login_rate_limit);
-        self.limit("login_rate_limit", rate, inbound("login_rate_limit"));
-    }
-
-    /// What the configuration calls the one who takes it.
-    fn place(&self) -> String {
-        match &self.taker {
-            Some(Taker::Route(at, _)) => format!("[[route]] {at}"),
-            Some(Taker::Endpoint(_)) => "the endpoint".to_owned(),
-            Some(Taker::Default) | None => "[inbound]".to_owned(),
-        }
+    fn limit_of_logins(&mut self, about: &About<'_>) {
+        let rate = rate_of(about.config.inbound.login_rate_limit);
+        self.limit("login_rate_limit", rate, about.inbound("login_rate_limit"));
     }
 
     /// The explanation for programs:
@@ -576,7 +565,7 @@ impl Explanation {
     /// ```json
     /// {"ok": true, "method": "", "target": "", "from": {"address": "", "trusted": false}, "path": "",
     ///  "refusal": {"status": 401, "kind": "", "detail": "", "hint": ""},
-    ///  "passed_over": [{"route": 1, "pattern": "", "why": "path"}],
+    ///  "passed_over": [{"route": 1, "line": "sidecar.toml:12", "pattern": "", "why": "path"}],
     ///  "taker": {"kind": "endpoint|route|default", "name": "", "route": 2}, "upstream": "",
     ///  "auth": {"rule": "required", "from": "", "outcome": ""},
     ///  "headers": {"added": [{"name": "", "value": ""}], "removed": [{"name": "", "why": ""}], "kept": [""]},
@@ -593,13 +582,24 @@ impl Explanation {
                 "hint": error.hint(Language::English),
             })
         });
-        let passed_over = self.passed_over.iter().enumerate().map(|(at, (pattern, misfit))| {
-            json!({ "route": at + 1, "pattern": pattern, "why": misfit.name() })
+        let passed_over = self.passed_over.iter().enumerate().map(|(at, route)| {
+            json!({
+                "route": at + 1,
+                "line": route.line,
+                "pattern": route.pattern,
+                "why": route.misfit.name(),
+            })
         });
         let taker = self.taker.as_ref().map(|taker| match taker {
-            Taker::Endpoint(name) => json!({ "kind": "endpoint", "name": name, "route": null }),
-            Taker::Route(at, name) => json!({ "kind": "route", "name": name, "route": at }),
-            Taker::Default => json!({ "kind": "default", "name": "default", "route": null }),
+            Taker::Endpoint(name) => {
+                json!({ "kind": "endpoint", "name": name, "route": null, "line": null })
+            }
+            Taker::Route { at, pattern, line } => {
+                json!({ "kind": "route", "name": pattern, "route": at, "line": line })
+            }
+            Taker::Default => {
+                json!({ "kind": "default", "name": "default", "route": null, "line": null })
+            }
         });
         let auth = self
             .auth
@@ -679,16 +679,23 @@ impl fmt::Display for Explanation {
             };
             writeln!(f, "  path      {path}{canonical}")?;
         }
-        for (at, (pattern, misfit)) in self.passed_over.iter().enumerate() {
+        for (at, route) in self.passed_over.iter().enumerate() {
+            let PassedOver {
+                pattern,
+                line,
+                misfit,
+            } = route;
             writeln!(
                 f,
-                "  not       [[route]] {}: {pattern}: another {}",
+                "  not       [[route]] {} ({line}): {pattern}: another {}",
                 at + 1,
                 misfit.name()
             )?;
         }
         match &self.taker {
-            Some(Taker::Route(at, name)) => writeln!(f, "  route     [[route]] {at}: {name}")?,
+            Some(Taker::Route { at, pattern, line }) => {
+                writeln!(f, "  route     [[route]] {at} ({line}): {pattern}")?;
+            }
             Some(Taker::Default) => writeln!(f, "  route     none; [inbound] says what holds")?,
             Some(Taker::Endpoint(name)) => writeln!(f, "  endpoint  {name}")?,
             None => {}
@@ -696,7 +703,7 @@ impl fmt::Display for Explanation {
         if let Some(auth) = &self.auth {
             writeln!(
                 f,
-                "  auth      {} ({}): {}",
+                "  auth      {}, by {}: {}",
                 auth.rule, auth.from, auth.outcome
             )?;
         }
@@ -718,11 +725,34 @@ impl fmt::Display for Explanation {
         for limit in &self.limits {
             writeln!(
                 f,
-                "    {:<17} {:<12} {}",
+                "    {:<17} {:<22} {}",
                 limit.name, limit.value, limit.from
             )?;
         }
         Ok(())
+    }
+}
+
+impl About<'_> {
+    /// A key of `[inbound]`, and where its value comes from.
+    fn inbound(&self, key: &str) -> String {
+        let source = self.effective.source_of("inbound", 0, key);
+        format!("[inbound] {key} ({})", source.unwrap_or_default())
+    }
+
+    /// Where a rule has the value of a key from: its route says it, or `[inbound]` does.
+    fn says(&self, rule: &Rule, key: &str) -> String {
+        match self.effective.source_of("route", rule.index, key) {
+            None => self.inbound(key),
+            Some(inherited) if inherited.starts_with('[') => inherited,
+            Some(source) => format!("[[route]] {} ({source})", rule.index + 1),
+        }
+    }
+
+    /// Where a route is written, by the line of its path.
+    fn line_of(&self, rule: &Rule) -> String {
+        let source = self.effective.source_of("route", rule.index, "path");
+        source.unwrap_or_default()
     }
 }
 
@@ -855,10 +885,6 @@ fn shown(bytes: &[u8]) -> String {
 fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(shown).collect()
-}
-
-fn inbound(key: &str) -> String {
-    format!("[inbound] {key}")
 }
 
 fn name_of(auth: Auth) -> &'static str {

@@ -332,7 +332,9 @@ impl Call<'_> {
         };
         let mut parameters = Parameters::parse(&query, ours, &config.app.appid)?;
         let callers = &self.snapshot.callers;
-        callers.admit(&self.head.headers, parameters.shown())?;
+        if let Some(slot) = callers.admit(&self.head.headers, parameters.shown())? {
+            self.side.metrics.caller_token_used(slot);
+        }
         self.snapshot.rules.admit(&path)?;
         let place = self.place()?;
         let signing = Signing::of(&path, &self.head.headers)?;

@@ -254,6 +254,12 @@ impl Simulator {
         self.state().access.allow_only(addresses);
     }
 
+    /// From now on these are the app's AppSecrets, as if somebody had reset them in the console. Tokens that were given out
+    /// stay good.
+    pub fn change_secrets(&self, appid: &AppId, secrets: Vec<Secret>) {
+        self.state().change_secrets(appid, secrets);
+    }
+
     /// Withholds a path from the apps (48001), or grants it again. Every path is granted at first.
     pub fn grant(&self, path: &str, granted: bool) {
         self.state().access.grant(path, granted);

@@ -310,6 +310,14 @@ impl State {
         }
     }
 
+    /// The app's secrets are others now.
+    pub(super) fn change_secrets(&mut self, appid: &AppId, secrets: Vec<Secret>) {
+        let mut apps = self.apps.iter_mut();
+        if let Some(app) = apps.find(|app| app.known.appid == *appid) {
+            app.known.secrets = secrets;
+        }
+    }
+
     /// The app with this appid, if the secret is one of its secrets.
     pub(super) fn authenticate(
         &self,

@@ -42,6 +42,8 @@ pub struct Metrics {
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_timestamp: IntGauge,
+    /// By slot.
+    caller_tokens: [IntCounter; 2],
     config_loads: IntCounterVec,
     config_source_up: IntGauge,
 }
@@ -189,6 +191,14 @@ impl Metrics {
             "wx_sidecar_config_last_reload_successful",
             "Whether the last attempt to load the configuration succeeded; 0: an older one is in use.",
         );
+        let caller_tokens = IntCounterVec::new(
+            Opts::new(
+                "wx_sidecar_caller_token_uses_total",
+                "Calls of the app's by the caller token they showed: slot 0 is the first in the configuration, 1 any other.",
+            ),
+            &["slot"],
+        );
+        let caller_tokens = registered(&registry, caller_tokens);
         let config_loads = IntCounterVec::new(
             Opts::new(
                 "wx_sidecar_config_loads_total",
@@ -232,6 +242,7 @@ impl Metrics {
             panics: registered(&registry, panics),
             reload_successful: registered(&registry, reload_successful),
             reload_success_timestamp: registered(&registry, reload_success_timestamp),
+            caller_tokens: ["0", "1"].map(|slot| caller_tokens.with_label_values(&[slot])),
             config_loads: registered(&registry, config_loads),
             config_source_up: registered(&registry, config_source_up),
             registry,
@@ -304,6 +315,11 @@ impl Metrics {
     /// Counts a call of the app's; `result` is a constant or the slug of a kind of error.
     pub(crate) fn outbound_request(&self, result: &'static str) {
         self.outbound.with_label_values(&[result]).inc();
+    }
+
+    /// Counts by which caller token the app called, for whoever waits to remove the old one.
+    pub(crate) fn caller_token_used(&self, slot: usize) {
+        self.caller_tokens[slot.min(1)].inc();
     }
 
     /// Counts a fetch of an access_token; `reason` and `result` are constants of the keeper's.

@@ -20,6 +20,9 @@ pub(crate) struct PushMetrics {
     delay: Histogram,
     given_up: IntCounter,
     passive_replies: IntCounterVec,
+    /// By slot.
+    tokens: [IntCounter; 2],
+    keys: [IntCounter; 2],
 }
 
 /// What the inbox holds at the moment of the scrape.
@@ -94,8 +97,18 @@ impl PushMetrics {
             "What became of waiting for the app's reply: sent, none (the app had nothing to say), late, invalid.",
             &["result"],
         );
+        let secrets = counters(
+            "wx_sidecar_push_secret_uses_total",
+            "Genuine messages by the token they were signed with and the key they were encrypted with: slot 0 is the first in the \
+             configuration, 1 any other.",
+            &["secret", "slot"],
+        );
+        let secrets = registered(registry, secrets);
+        let of = |secret| ["0", "1"].map(|slot| secrets.with_label_values(&[secret, slot]));
         register(registry, InboxGauges::new(inbox));
         Self {
+            tokens: of("token"),
+            keys: of("aes_key"),
             received: registered(registry, received),
             refused: registered(registry, refused),
             acknowledged: registered(registry, acknowledged),
@@ -103,6 +116,14 @@ impl PushMetrics {
             delay: registered(registry, delay),
             given_up: registered(registry, given_up),
             passive_replies: registered(registry, passive_replies),
+        }
+    }
+
+    /// Counts by which token and which key a message came, for whoever waits to remove the old ones.
+    pub(crate) fn secrets_used(&self, token: usize, key: Option<usize>) {
+        self.tokens[token.min(1)].inc();
+        if let Some(key) = key {
+            self.keys[key.min(1)].inc();
         }
     }
 

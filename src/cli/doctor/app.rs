@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use super::ask::{self, Place, Unanswered};
 use super::{Findings, PATIENCE};
 use crate::clock::Clock;
-use crate::config::{Config, Upstream};
+use crate::config::{Loaded, Upstream};
 use crate::crypto::{self, hex};
 use crate::server::{Asked, Explanation};
 
@@ -36,7 +36,8 @@ enum Seen {
     Nothing,
 }
 
-pub(super) fn examine(config: &Config, echo: Option<&str>, findings: &mut Findings) {
+pub(super) fn examine(loaded: &Loaded, echo: Option<&str>, findings: &mut Findings) {
+    let config = &loaded.config;
     let mut upstreams = vec![&config.inbound.upstream];
     for route in &config.routes {
         if !upstreams.contains(&&route.upstream) {
@@ -67,7 +68,7 @@ pub(super) fn examine(config: &Config, echo: Option<&str>, findings: &mut Findin
         }
         Some(path) => {
             examine_identity(&config.inbound.upstream, path, findings);
-            examine_forgery(config, path, findings);
+            examine_forgery(loaded, path, findings);
         }
     }
 }
@@ -227,9 +228,9 @@ fn examine_identity(upstream: &Upstream, path: &str, findings: &mut Findings) {
 }
 
 /// Whether a forged identity gets through the sidecar that runs here.
-fn examine_forgery(config: &Config, path: &str, findings: &mut Findings) {
+fn examine_forgery(loaded: &Loaded, path: &str, findings: &mut Findings) {
     const NAME: &str = "forged identity";
-    let inbound = &config.inbound;
+    let inbound = &loaded.config.inbound;
     let asked = Asked {
         method: "GET",
         target: path,
@@ -237,7 +238,7 @@ fn examine_forgery(config: &Config, path: &str, findings: &mut Findings) {
         from: None,
         now: Clock::System.now(),
     };
-    if Explanation::of(config, &asked).is_refused() {
+    if Explanation::of(loaded, &asked).is_refused() {
         return findings.unknown(
             NAME,
             format!("the sidecar lets nobody without a token to {path}"),

@@ -139,7 +139,8 @@ impl Check<'_> {
         if auth_may_be_nobody && !login {
             let fault =
                 Fault::new("WeChat checks a text for its author, and here it may be nobody")
-                    .help("write auth = \"required\" for this route");
+                    .help("write auth = \"required\" for this route")
+                    .also(route.auth.span(), "anybody may come here");
             self.sink.error(check.header.clone(), fault);
         }
     }
@@ -150,7 +151,8 @@ impl Check<'_> {
             return;
         }
         for route in raw.routes.iter().filter(|route| uploads(route)) {
-            let fault = Fault::new("files cannot be uploaded: `[media] enabled` is false");
+            let fault = Fault::new("files cannot be uploaded: `[media] enabled` is false")
+                .also(raw.media.enabled.span(), "here");
             self.sink.error(route.media.span(), fault);
         }
     }
@@ -163,7 +165,8 @@ impl Check<'_> {
         for (route, meant) in raw.routes.iter().zip(routes) {
             if uploads(route) && meant.auth != Auth::Required && !meant.login {
                 let fault = Fault::new("what nobody in particular uploads here is not judged, though there is a `[media.check]`")
-                    .help("write auth = \"required\" for this route, if all of it is to be");
+                    .help("write auth = \"required\" for this route, if all of it is to be")
+                    .also(route.auth.span(), "anybody may come here");
                 self.sink.warn(route.media.span(), fault);
             }
         }
