@@ -123,7 +123,8 @@ pub enum ZookeeperError {
     Unreachable(String),
     /// All servers know less than what has been seen.
     #[error(
-        "ZooKeeper is behind what it has said before; this ends when it has caught up, or after some seconds if it was set up anew"
+        "ZooKeeper is behind what it has said before; this ends when it has caught up, or after some seconds if it was \
+         set up anew"
     )]
     Behind,
     /// The connection broke after the content had been sent.
