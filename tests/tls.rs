@@ -457,6 +457,36 @@ fn a_reload_changes_the_certificate_and_a_bad_one_changes_nothing() {
     assert_eq!(still.server_certificate(), after.server_certificate());
 }
 
+/// A port keeps its protocol: who waits at the old one when the sidecar moves, and speaks plain HTTP from then on, is
+/// served in TLS still.
+#[test]
+fn whoever_came_to_a_port_of_tls_is_served_in_tls_after_the_sidecar_has_moved() {
+    let app = FakeApp::agreeable();
+    // Most of them wait in the kernel's queue, because there is no room.
+    let secure = Secure::with(&app, "max_connections = 2", "");
+    let config = secure.authority.client(rustls::ALL_VERSIONS);
+    let waiting = [(); 6].map(|()| secure.tcp());
+    let moved = secure.rig.config_with(
+        "[inbound]\nlisten = \"127.0.0.1:0\"",
+        "[inbound]\nlisten = \"[::1]:0\"",
+    );
+    let (plain, _tls) = moved.split_once("[inbound.tls]").unwrap();
+    let plain = Config::from_toml(plain).unwrap();
+    secure.rig.sidecar().reload(plain).unwrap();
+    let mut clients = Vec::from_iter(
+        waiting
+            .into_iter()
+            .map(|tcp| secure.handshake(&config, tcp).unwrap()),
+    );
+    for client in &mut clients {
+        let head = client.ask(GET);
+        is_ok(&head);
+        assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+    }
+    let answer = secure.rig.request("GET", "/a", &[], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
 #[test]
 fn an_orderly_end_is_told_from_an_answer_cut_short() {
     let app = FakeApp::start(|connection| {

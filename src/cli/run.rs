@@ -1,6 +1,7 @@
 //! `wx-sidecar run`: check the configuration, serve until told to stop.
 //!
-//! It follows its configuration: a change is taken over by itself, SIGHUP has it read at once, and a bad one changes nothing. SIGTERM or SIGINT drains and ends with 0; a second one
+//! It follows its configuration: a change is taken over by itself, SIGHUP has it read at once, and a bad one changes
+//! nothing. SIGTERM or SIGINT drains and ends with 0; a second one
 //! ends at once with 1.
 
 use std::io::IsTerminal;
