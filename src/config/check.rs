@@ -1193,6 +1193,17 @@ impl Check<'_> {
         default: &str,
         parse: impl Fn(&str) -> Result<T, Fault>,
     ) -> Option<T> {
+        self.text_by(field, default, &parse)
+    }
+
+    // What follows with `dyn` is compiled once for each type and not for each key, of which there are some hundred.
+    #[inline(never)]
+    fn text_by<T>(
+        &mut self,
+        field: &Field<Text>,
+        default: &str,
+        parse: &dyn Fn(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
         match field {
             Field::Absent => self.read(parse(default), None),
             Field::Faulty => None,
@@ -1209,7 +1220,7 @@ impl Check<'_> {
         match field {
             Field::Absent => Some(None),
             Field::Faulty => None,
-            Field::Given(text) => self.parse(text, parse).map(Some),
+            Field::Given(text) => self.parse(text, &parse).map(Some),
         }
     }
 
@@ -1227,7 +1238,7 @@ impl Check<'_> {
                 None
             }
             Field::Faulty => None,
-            Field::Given(text) => self.parse(text, parse),
+            Field::Given(text) => self.parse(text, &parse),
         }
     }
 
@@ -1237,6 +1248,16 @@ impl Check<'_> {
         field: &Field<Texts>,
         default: &[&str],
         parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<Vec<(T, Option<Range<usize>>)>> {
+        self.list_by(field, default, &parse)
+    }
+
+    #[inline(never)]
+    fn list_by<T>(
+        &mut self,
+        field: &Field<Texts>,
+        default: &[&str],
+        parse: &dyn Fn(&str) -> Result<T, Fault>,
     ) -> Option<Vec<(T, Option<Range<usize>>)>> {
         let values: Vec<Option<(T, Option<Range<usize>>)>> = match field {
             Field::Absent => default
@@ -1248,7 +1269,7 @@ impl Check<'_> {
                 .get_ref()
                 .iter()
                 .map(|text| {
-                    let value = self.parse(text, &parse)?;
+                    let value = self.parse(text, parse)?;
                     Some((value, Some(text.span())))
                 })
                 .collect(),
@@ -1284,10 +1305,11 @@ impl Check<'_> {
         Some(())
     }
 
+    #[inline(never)]
     fn parse<T>(
         &mut self,
         text: &Spanned<Text>,
-        parse: impl Fn(&str) -> Result<T, Fault>,
+        parse: &dyn Fn(&str) -> Result<T, Fault>,
     ) -> Option<T> {
         let result = parse(&text.get_ref().value).map_err(|fault| match &text.get_ref().written {
             None => fault,
@@ -1298,6 +1320,7 @@ impl Check<'_> {
         self.read(result, Some(text.span()))
     }
 
+    #[inline(never)]
     fn read<T>(&mut self, result: Result<T, Fault>, span: Option<Range<usize>>) -> Option<T> {
         result.map_err(|fault| self.sink.error(span, fault)).ok()
     }
