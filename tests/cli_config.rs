@@ -13,7 +13,7 @@ use wx_sidecar::config::Level;
 
 use crate::api_security::Agreement;
 use crate::backends::{Kind, Script};
-use crate::process::{finished, write_configuration};
+use crate::process::{finished, finished_with, write_configuration};
 use crate::rig::{self, APPID, SECRET, canary};
 
 /// Texts that may fit a key, or look as if they did.
@@ -89,6 +89,49 @@ fn config_show_of_a_bad_file_is_its_report() {
     let (code, stdout, stderr) = finished(&["config", "show", "-c", path.to_str().unwrap()]);
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.contains("`appid` takes a string"), "{stderr}");
+}
+
+#[test]
+fn the_environment_says_where_the_configuration_is_unless_an_argument_does() {
+    const PASSWORD: &str = "canary-zookeeper-pa55w0rd-45";
+    canary(PASSWORD);
+    let bad = write_configuration("[app]\nappid = 1\n");
+    let bad = bad.to_str().unwrap();
+    for command in [
+        &["run"][..],
+        &["check"],
+        &["doctor"],
+        &["config", "show"],
+        &["explain", "GET", "/"],
+        &["rid", "617682e0-09059ac5-34a8e2ea"],
+        &["push", "list"],
+    ] {
+        let (code, stdout, stderr) = finished_with(command, &[("WX_SIDECAR_CONFIG", bad)]);
+        assert_eq!(code, 1, "{command:?}: {stderr}");
+        let told = stdout + &stderr;
+        assert!(
+            told.contains("`appid` takes a string"),
+            "{command:?}: {told}"
+        );
+    }
+    let good = concat!(env!("CARGO_MANIFEST_DIR"), "/sidecar.toml");
+    let (code, _, stderr) = finished_with(&["check", "-c", good], &[("WX_SIDECAR_CONFIG", bad)]);
+    assert_eq!(code, 0, "{stderr}");
+
+    let url = format!("zookeeper://shop:{PASSWORD}@zk/");
+    let environment = [("WX_SIDECAR_CONFIG", url.as_str())];
+    for command in [&["check"][..], &["config", "push", "-c", good]] {
+        let (code, _, stderr) = finished_with(command, &environment);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(
+            stderr.contains("path ends with `/`") || stderr.contains("znode is missing"),
+            "{stderr}"
+        );
+        assert!(!stderr.contains(PASSWORD), "{stderr}");
+    }
+    let (_, stdout, _) = finished_with(&["run", "--help"], &environment);
+    assert!(stdout.contains("WX_SIDECAR_CONFIG"), "{stdout}");
+    assert!(!stdout.contains(PASSWORD), "{stdout}");
 }
 
 #[test]

@@ -13,9 +13,9 @@ use wx_sidecar::source::Source;
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
 use crate::patience::eventually;
-use crate::process::{Run, finished};
+use crate::process::{Run, finished, finished_with, write_configuration};
 use crate::rig::{self, canary, metric_at};
-use crate::zookeeper::write;
+use crate::zookeeper::{read, write};
 use crate::zookeeper_server::{SESSION_TIMEOUT, Server};
 
 /// Found in an output, it is an incident.
@@ -175,6 +175,217 @@ fn a_process_that_stood_still_longer_than_its_session_follows_again() {
     eventually("its session has expired", || stopped.elapsed() > expired);
     run.process.signal("CONT");
     opens("b");
+}
+
+#[test]
+fn a_sidecar_begins_with_the_last_good_configuration_if_the_znode_holds_a_bad_one() {
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let url = server.url("/whole/bad-at-the-start");
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("last-good.toml");
+    write(&url, "[app]\nappid = 7\n");
+    let begun = |copy: Option<&PathBuf>| {
+        let source = url.parse::<Source>().unwrap();
+        let begun = source.keeping_last_good(copy.cloned()).begin();
+        begun.map(|_| ()).map_err(|report| report.to_string())
+    };
+    let report = begun(None).unwrap_err();
+    assert!(report.contains(&format!("{url}:2:")), "{report}");
+    let report = begun(Some(&copy)).unwrap_err();
+    assert!(report.contains("`appid` takes a string"), "{report}");
+    assert!(report.contains("the last good copy"), "{report}");
+    fs::write(&copy, "[app]\n").unwrap();
+    let report = begun(Some(&copy)).unwrap_err();
+    assert!(report.contains("`appid` takes a string"), "{report}");
+    assert!(report.contains("is not valid either"), "{report}");
+
+    fs::write(&copy, text_for(&app, "a")).unwrap();
+    let sidecar = begin(&url, Some(copy.clone()));
+    opens(&sidecar, "a");
+    eventually("what the node holds is refused", || {
+        metric(&sidecar, SUCCESSFUL) == 0.0
+    });
+    let refused = told(&sidecar)["refused"].to_string();
+    assert!(refused.contains(&format!("{url}:2:")), "{refused}");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), text_for(&app, "a"));
+    write(&url, &text_for(&app, "b"));
+    opens(&sidecar, "b");
+    assert_eq!(metric(&sidecar, SUCCESSFUL), 1.0);
+}
+
+#[test]
+fn the_log_says_that_a_sidecar_has_begun_with_the_last_good_configuration() {
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let url = server.url("/whole/bad-and-logged");
+    write(&url, "no configuration");
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("last-good.toml");
+    fs::write(&copy, text_for(&app, "a")).unwrap();
+    let arguments = ["--last-good", copy.to_str().unwrap()];
+    let run = Run::with(&[], Path::new(&url), &arguments);
+    let line = run.process.line_with("last good configuration");
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(event["source"], url);
+    assert!(
+        event["report"].as_str().unwrap().contains("not TOML"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_same_content_written_again_is_not_loaded_again() {
+    const LOADS: &str = "wx_sidecar_config_loads_total{result=\"success\"}";
+    let (mut server, app) = (Server::start(), FakeApp::agreeable());
+    let url = server.url("/config");
+    write(&url, &text_for(&app, "a"));
+    let sidecar = begin(&url, None);
+    eventually("its source is up", || metric(&sidecar, UP) == 1.0);
+    let loads = metric(&sidecar, LOADS);
+    // The source's being down and up again has it looked at, with what is there then.
+    server.kill();
+    eventually("its source is down", || metric(&sidecar, UP) == 0.0);
+    server.restart();
+    assert_eq!(write(&url, &text_for(&app, "a")), 1);
+    eventually("its source is up", || metric(&sidecar, UP) == 1.0);
+    assert_eq!(metric(&sidecar, LOADS), loads);
+    write(&url, &text_for(&app, "b"));
+    opens(&sidecar, "b");
+    assert_eq!(metric(&sidecar, LOADS), loads + 1.0);
+}
+
+#[test]
+fn what_is_pushed_is_there_and_a_sidecar_takes_it_over() {
+    canary(PASSWORD);
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let bare = server.url("/pushed/config");
+    let url = bare.replace("://", &format!("://shop:{PASSWORD}@"));
+    let shown = bare.replace("://", "://shop:***@");
+    let push = |name: &str, environment: &[(&str, &str)]| {
+        let file = write_configuration(&text_for(&app, name));
+        let arguments = ["config", "push", "-c", file.to_str().unwrap(), &url];
+        // The environment stands for the argument that is missing.
+        let count = arguments.len() - environment.len();
+        finished_with(&arguments[..count], environment)
+    };
+    let (code, stdout, stderr) = push("a", &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout, format!("{shown}: version 0\n"));
+    assert!(stderr.contains("is created with "), "{stderr}");
+    assert!(!stderr.contains("everybody"), "{stderr}");
+    assert_eq!(read(&url).unwrap().0, text_for(&app, "a").as_bytes());
+
+    let sidecar = begin(&url, None);
+    opens(&sidecar, "a");
+    let (code, stdout, stderr) = push("b", &[("WX_SIDECAR_CONFIG", &url)]);
+    assert_eq!((code, stdout), (0, format!("{shown}: version 1\n")));
+    assert!(
+        stderr.contains("over version 0: 1 line new, 1 line gone"),
+        "{stderr}"
+    );
+    opens(&sidecar, "b");
+
+    let (code, stdout, stderr) = push("b", &[]);
+    assert_eq!((code, stdout), (0, format!("{shown}: version 1\n")));
+    assert!(stderr.contains("nothing is written"), "{stderr}");
+    assert_eq!(read(&url).unwrap().1, 1);
+}
+
+#[test]
+fn what_should_not_be_pushed_is_not_written() {
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let url = server.url("/whole/pushed");
+    let push = |text: &str, more: &[&str]| {
+        let file = write_configuration(text);
+        let arguments = ["config", "push", "-c", file.to_str().unwrap(), &url];
+        finished(&[&arguments, more].concat())
+    };
+    let refused = |text: &str, more: &[&str], why: &str| {
+        let before = read(&url);
+        let (code, stdout, stderr) = push(text, more);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(why), "{stderr}");
+        assert_eq!(read(&url), before);
+    };
+    let (a, b) = (text_for(&app, "a"), text_for(&app, "b"));
+    refused("[app]\nappid = 7\n", &[], "`appid` takes a string");
+    refused(&a, &["--if-version", "0"], "there is no node");
+    let (code, _, stderr) = push(&a, &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("everybody who reaches ZooKeeper can read [app] secret"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains(rig::SECRET), "{stderr}");
+
+    // Two have looked at version 0. The first one wins, and whoever repeats what is there loses nothing.
+    assert_eq!(push(&b, &["--if-version", "0"]).0, 0);
+    refused(&a, &["--if-version", "0"], "version 1 is there and not 0");
+    assert_eq!(push(&b, &["--if-version", "0"]).0, 0);
+
+    let other = rig::replaced(&a, rig::APPID, "wxfedcba9876543210");
+    refused(&other, &[], "another Mini Program");
+    assert_eq!(push(&other, &["--force"]).1, format!("{url}: version 2\n"));
+    // What is no configuration is nobody's.
+    write(&url, "[[[");
+    assert_eq!(push(&a, &[]).0, 0);
+    let text = format!("{a}[session]\nkey_file = \"a-key\"\n");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sidecar.toml");
+    fs::write(
+        directory.path().join("a-key"),
+        "key of sixteen and more, pushed",
+    )
+    .unwrap();
+    fs::write(&file, text).unwrap();
+    let (code, _, stderr) = finished(&["config", "push", "-c", file.to_str().unwrap(), &url]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("[session] key_file are relative"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = finished(&["config", "push", "-c", &url, &url]);
+    assert_eq!(code, 2, "{stderr}");
+}
+
+#[test]
+fn of_those_who_push_at_once_one_wins_and_the_others_are_told() {
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let url = server.url("/whole/pushed-at-once");
+    write(&url, &text_for(&app, "before"));
+    let directory = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (0..6)
+        .map(|number| {
+            let file = directory.path().join(format!("{number}.toml"));
+            fs::write(&file, text_for(&app, &format!("after-{number}"))).unwrap();
+            file
+        })
+        .collect();
+    let name = std::thread::current().name().unwrap().to_owned();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let pushes = files.iter().map(|file| {
+            let arguments = ["config", "push", "--if-version", "0", "-c"];
+            let arguments = [&arguments[..], &[file.to_str().unwrap(), &url]].concat();
+            // Outputs are kept by the name of the thread.
+            let name = format!("{name}.{}", file.file_stem().unwrap().display());
+            let thread = std::thread::Builder::new().name(name);
+            thread
+                .spawn_scoped(scope, move || finished(&arguments))
+                .unwrap()
+        });
+        let pushes: Vec<_> = pushes.collect();
+        let ended = pushes.into_iter().map(|push| push.join().unwrap());
+        ended.collect()
+    });
+    let won = outcomes.iter().position(|(code, ..)| *code == 0).unwrap();
+    for (number, (code, _, stderr)) in outcomes.iter().enumerate() {
+        assert_eq!(*code == 0, number == won, "{stderr}");
+        assert!(
+            number == won || stderr.contains("somebody else"),
+            "{stderr}"
+        );
+    }
+    let expected = text_for(&app, &format!("after-{won}"));
+    assert_eq!(read(&url).unwrap(), (expected.into_bytes(), 1));
 }
 
 #[test]

@@ -143,8 +143,13 @@ impl Run {
 
     /// Run by another program, such as `prlimit`, that becomes the sidecar.
     pub(crate) fn under(wrapper: &[&str], config: &Path) -> Self {
+        Self::with(wrapper, config, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn with(wrapper: &[&str], config: &Path, more: &[&str]) -> Self {
         let config = config.to_str().expect("a path in UTF-8");
-        let words = [wrapper, &[BINARY, "run", "-c", config]].concat();
+        let words = [wrapper, &[BINARY, "run", "-c", config], more].concat();
         let process = Process::start(words[0], &words[1..]);
         let line = process.line_with("serving");
         let event: Value = serde_json::from_str(&line).expect("log lines are JSON");
@@ -197,11 +202,20 @@ fn test_name() -> String {
 
 /// Runs the binary to its end, with its outputs kept.
 pub(crate) fn finished(arguments: &[&str]) -> (i32, String, String) {
+    finished_with(arguments, &[])
+}
+
+/// The same, with variables in its environment.
+pub(crate) fn finished_with(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (i32, String, String) {
     let mut command = Command::new(BINARY);
     command
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     command.env("WX_APP_SECRET", rig::SECRET);
+    command.envs(environment.iter().copied());
     kept(&command.output().expect("run the binary"))
 }
 

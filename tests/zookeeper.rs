@@ -32,7 +32,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn read(url: &str) -> Result<(Vec<u8>, i32), ZookeeperError> {
+pub(crate) fn read(url: &str) -> Result<(Vec<u8>, i32), ZookeeperError> {
     let content = runtime().block_on(znode(url).read(PATIENCE))?;
     Ok((content.bytes.to_vec(), content.version))
 }

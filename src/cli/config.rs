@@ -1,11 +1,14 @@
-//! `wx-sidecar config`: what a configuration comes to.
+//! `wx-sidecar config`: what a configuration comes to, and how it gets into ZooKeeper.
 //!
-//! `show` answers "why does it do that?": each key with its value and the place it comes from. It opens no socket, and
-//! secrets are stars.
+//! `show` answers "why does it do that?": each key with its value and the place it comes from, and secrets are stars. `push`
+//! writes a file where sidecars follow it.
+
+mod push;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use super::source_arg::SourceArg;
 use crate::source::Source;
 
 /// The arguments.
@@ -19,13 +22,14 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Print what each key is in effect, and where that comes from: file, environment, secret file or default.
     Show {
-        /// The configuration file.
-        #[arg(short, long, default_value = "sidecar.toml")]
-        config: Source,
+        #[command(flatten)]
+        source: SourceArg,
         /// As a configuration file with comments, or as JSON.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Check a file and write it to ZooKeeper, from where sidecars take it over at once. Exit code 0: it is there, 1: not.
+    Push(push::PushArgs),
 }
 
 /// The form of what is shown.
@@ -41,7 +45,8 @@ enum Format {
 /// Does it.
 pub fn run(args: ConfigArgs) -> ExitCode {
     match args.command {
-        ConfigCommand::Show { config, format } => show(&config, format),
+        ConfigCommand::Show { source, format } => show(&source, format),
+        ConfigCommand::Push(args) => push::run(&args),
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use self::ask::Unanswered;
 use super::check::Format;
+use super::source_arg::SourceArg;
 use crate::config::{Config, Loaded, Report};
 use crate::source::Source;
 
@@ -29,9 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Arguments of `wx-sidecar doctor`.
 #[derive(Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// The configuration file.
-    #[arg(short, long, default_value = "sidecar.toml")]
-    config: Source,
+    #[command(flatten)]
+    source: SourceArg,
     /// The form of the answer: a line for each check, or JSON.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -80,9 +80,9 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     if args.format == Format::Text {
         findings.aloud = Some(styled);
     }
-    let report = match args.config.load() {
+    let report = match args.source.load() {
         Ok(loaded) => {
-            findings.of_source(&args.config, &loaded.warnings);
+            findings.of_source(&args.source, &loaded.warnings);
             if args.format == Format::Text {
                 eprint!(
                     "{}",
@@ -95,7 +95,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
         Err(report) => {
             findings.bad(
                 "configuration",
-                format!("{} is not valid", args.config),
+                format!("{} is not valid", *args.source),
                 "mend what is told of it here; nothing else is looked at before",
             );
             if args.format == Format::Text {

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::check::Format;
+use super::source_arg::SourceArg;
 use crate::clock::Clock;
 use crate::server::{Asked, Explanation};
-use crate::source::Source;
 
 /// Arguments of `wx-sidecar explain`.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,8 @@ pub struct ExplainArgs {
     /// The address that the request comes from; without it, a stranger's.
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
-    /// The configuration file.
-    #[arg(short, long, default_value = "sidecar.toml")]
-    config: Source,
+    #[command(flatten)]
+    source: SourceArg,
     /// The form of the answer: for people, or JSON.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -35,7 +34,7 @@ pub struct ExplainArgs {
 
 /// Explains. Exit code 0: the request reaches the app or an endpoint, 1: it is refused, or the configuration is not valid.
 pub fn run(args: &ExplainArgs) -> ExitCode {
-    let loaded = match args.config.load() {
+    let loaded = match args.source.load() {
         Ok(loaded) => loaded,
         Err(report) => {
             let styled = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -14,30 +14,32 @@ pub mod run;
 pub mod schema;
 mod signals;
 pub mod sim;
+mod source_arg;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use source_arg::SourceArg;
+
 use crate::error::Language;
-use crate::source::Source;
 
 /// What the binary is asked to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Run the sidecar.
     Run {
-        /// The configuration: a file, or zookeeper://host:2181,host2:2181/znode/path.
-        #[arg(short, long, default_value = "sidecar.toml")]
-        config: Source,
+        /// Where the configuration is.
+        #[command(flatten)]
+        source: SourceArg,
         /// A file that keeps what ZooKeeper said last, to begin with if ZooKeeper is away.
         #[arg(long, value_name = "FILE")]
         last_good: Option<PathBuf>,
     },
     /// Check a configuration file; opens no socket but with --online. Exit code 0: valid, 1: not.
     Check {
-        /// The configuration: a file, or zookeeper://host:2181/znode/path.
-        #[arg(short, long, default_value = "sidecar.toml")]
-        config: Source,
+        /// Where the configuration is.
+        #[command(flatten)]
+        source: SourceArg,
         /// How to report: for people on standard error, or as JSON on standard output.
         #[arg(long, value_enum, default_value_t)]
         format: check::Format,
@@ -77,9 +79,9 @@ pub enum Command {
     Rid {
         /// The rid, such as 617682e0-09059ac5-34a8e2ea.
         rid: String,
-        /// The configuration, for the app whose call it was: a file, or zookeeper://host:2181/znode/path.
-        #[arg(short, long, default_value = "sidecar.toml")]
-        config: Source,
+        /// Where the configuration is.
+        #[command(flatten)]
+        source: SourceArg,
         /// Answer in Chinese.
         #[arg(long)]
         zh: bool,
@@ -94,12 +96,14 @@ impl Command {
     /// Does it.
     pub fn run(self) -> ExitCode {
         match self {
-            Self::Run { config, last_good } => run::run(&config.keeping_last_good(last_good)),
+            Self::Run { source, last_good } => {
+                run::run(&source.clone().keeping_last_good(last_good))
+            }
             Self::Check {
-                config,
+                source,
                 format,
                 online,
-            } => check::check(&config, format, online),
+            } => check::check(&source, format, online),
             Self::Doctor(args) => doctor::run(&args),
             Self::Config(args) => config::run(args),
             Self::Init(args) => init::run(&args),
@@ -112,7 +116,7 @@ impl Command {
                 println!("{}", errcode::errcode(code, language(zh)).trim_end());
                 ExitCode::SUCCESS
             }
-            Self::Rid { rid, config, zh } => rid::rid(&rid, &config, language(zh)),
+            Self::Rid { rid, source, zh } => rid::rid(&rid, &source, language(zh)),
             Self::Push(args) => push::run(&args),
             Self::Version => {
                 println!("wx-sidecar {}", env!("CARGO_PKG_VERSION"));

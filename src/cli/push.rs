@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::source_arg::SourceArg;
 use crate::config::{Config, Listen};
 use crate::push::read_only;
-use crate::source::Source;
 
 /// How long the running sidecar may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,9 +30,8 @@ const LAST_SECOND: u64 = 253_402_300_799;
 pub struct PushArgs {
     #[command(subcommand)]
     order: Order,
-    /// The configuration file, which says where the sidecar and its journal are.
-    #[arg(short, long, default_value = "sidecar.toml", global = true)]
-    config: Source,
+    #[command(flatten)]
+    source: SourceArg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,7 +70,7 @@ enum Order {
 
 /// Does it. Exit code 0: done, 1: not.
 pub fn run(args: &PushArgs) -> ExitCode {
-    let config = match args.config.load() {
+    let config = match args.source.load() {
         Ok(loaded) => loaded.config,
         Err(report) => {
             eprint!("{}", report.render(io::stderr().is_terminal()));

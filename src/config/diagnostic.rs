@@ -144,6 +144,13 @@ impl Report {
         Self::whole_file(file, Fault::new(format!("this cannot be read: {why}")))
     }
 
+    /// The same, and something else that is about the whole file.
+    pub(crate) fn and_also(mut self, what: String) -> Self {
+        let more = Self::whole_file(&self.file, Fault::new(what));
+        self.entries.extend(more.entries);
+        self
+    }
+
     /// The file's name, as it was given.
     pub fn file(&self) -> &str {
         &self.file

@@ -50,6 +50,10 @@ struct ShownKey {
     writable: bool,
     /// What else is to be said.
     note: Option<String>,
+    /// Whether a secret stands in the file itself.
+    holds_secret: bool,
+    /// Whether it is a file whose place depends on where the configuration is.
+    is_relative: bool,
 }
 
 /// Where a value comes from.
@@ -141,6 +145,26 @@ impl Effective {
         let keys = sections.nth(nth)?.keys.as_ref()?;
         let key = keys.iter().find(|it| it.name == key)?;
         Some(self.source(&key.source))
+    }
+
+    /// The keys whose secrets stand in the file itself, as `[section] key`.
+    pub(crate) fn literal_secrets(&self) -> Vec<String> {
+        self.keys_that(|key| key.holds_secret)
+    }
+
+    /// The keys that name files relative to where the configuration is, as `[section] key`.
+    pub(crate) fn relative_files(&self) -> Vec<String> {
+        self.keys_that(|key| key.is_relative)
+    }
+
+    fn keys_that(&self, is_so: impl Fn(&ShownKey) -> bool) -> Vec<String> {
+        let mut names = Vec::new();
+        for section in &self.sections {
+            let keys = section.keys.iter().flatten().filter(|key| is_so(key));
+            names.extend(keys.map(|key| format!("[{}] {}", section.name, key.name)));
+        }
+        names.dedup();
+        names
     }
 
     /// In the shape of the file, with `{"value", "source", "origin"}` for each key. What is not there is `null`.
@@ -289,6 +313,8 @@ impl Reader<'_> {
             source,
             writable,
             note: None,
+            holds_secret: false,
+            is_relative: false,
         };
         if let Some((value, line)) = written(name) {
             let texts = Texts::of(kind, value, self.env);
@@ -299,7 +325,11 @@ impl Reader<'_> {
                     line,
                 },
             };
-            return shown(Some(texts.literal(value).into()), source, true);
+            return ShownKey {
+                holds_secret: texts.hold_secret,
+                is_relative: name.ends_with("_file") && texts.are_relative,
+                ..shown(Some(texts.literal(value).into()), source, true)
+            };
         }
         if kind == Kind::Secret
             && let Some((files, line)) = written(&format!("{name}_file"))
@@ -346,6 +376,10 @@ struct Texts {
     shown: Vec<String>,
     /// What the replaced ones are called.
     variables: Vec<String>,
+    /// Whether one of them is a secret as it is written. In a URL only a password is, and that stands before an `@`.
+    hold_secret: bool,
+    /// Whether one of them is a relative path, if they are paths.
+    are_relative: bool,
 }
 
 impl Texts {
@@ -364,6 +398,8 @@ impl Texts {
     fn add(&mut self, kind: Kind, written: &str, env: Env<'_>) {
         let mut value = String::new();
         let mut is_secret = kind == Kind::Secret || is_suspect(written);
+        let is_url = written.contains("://") && !written.contains('@');
+        let mut is_literal = true;
         for piece in pieces(written) {
             match piece {
                 Piece::Plain(text) => value.push_str(text),
@@ -371,6 +407,7 @@ impl Texts {
                 Piece::Variable { name, .. } => {
                     // One that is not set is told as a mistake.
                     value.push_str(&env(name).unwrap_or_default());
+                    is_literal = false;
                     is_secret |= names_a_secret(name);
                     if !self.variables.iter().any(|it| it == name) {
                         self.variables.push(name.to_owned());
@@ -378,6 +415,8 @@ impl Texts {
                 }
             }
         }
+        self.are_relative |= !value.starts_with('/');
+        self.hold_secret |= is_literal && is_secret && !is_url;
         self.shown.push(match is_secret || is_suspect(&value) {
             true => "***".to_owned(),
             false => value,
@@ -607,6 +646,33 @@ key_file = "key"
             source.starts_with("env WX_PUSH_TOKEN (sidecar.toml:"),
             "{source}"
         );
+    }
+
+    #[test]
+    fn what_does_not_travel_with_the_file_and_what_should_not_is_known() {
+        let directory = directory();
+        let found = effective(FILE, directory.path());
+        assert_eq!(found.literal_secrets(), ["[app] secret"]);
+        assert_eq!(found.relative_files(), ["[session] key_file"]);
+        let whole = directory.path().join("key").display().to_string();
+        let text = FILE
+            .replace(&format!(", \"{SECRET}\""), "")
+            .replace("key_file = \"key\"", &format!("key_file = \"{whole}\""));
+        let found = effective(&text, directory.path());
+        assert_eq!(found.literal_secrets(), [""; 0]);
+        assert_eq!(found.relative_files(), [""; 0]);
+    }
+
+    #[test]
+    fn of_a_url_only_a_password_is_a_secret() {
+        let found = |value: &str| {
+            let mut texts = Texts::default();
+            texts.add(Kind::Secret, value, &env);
+            texts.hold_secret
+        };
+        assert!(!found("redis://cache:6379"));
+        assert!(!found("redis://shop:${WX_APP_SECRET}@cache:6379"));
+        assert!(found("redis://shop:hunter2@cache:6379"));
     }
 
     #[test]

@@ -95,6 +95,23 @@ impl Config {
         Self::parse(text, "sidecar.toml", &environment).map(|loaded| loaded.config)
     }
 
+    /// Whose configuration a text is, also if it is not valid, as far as that can be told.
+    pub(crate) fn appid_in(bytes: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (root, _) = DeTable::parse_recoverable(text);
+        let app = root.get_ref().get("app")?.get_ref().as_table()?;
+        let mut appid = String::new();
+        for piece in raw::pieces(app.get("appid")?.get_ref().as_str()?) {
+            match piece {
+                raw::Piece::Plain(text) => appid.push_str(text),
+                raw::Piece::Escape => appid.push_str("${"),
+                raw::Piece::Variable { name, .. } => appid.push_str(&environment(name)?),
+            }
+        }
+        Some(appid)
+    }
+
     fn parse_in(
         text: &str,
         file_name: &str,
@@ -319,6 +336,16 @@ mod tests {
         assert_eq!(config.wechat.endpoints[0].host, "api.weixin.qq.com");
         assert_eq!(config.app.secrets[0].expose(), SECRET);
         assert!(config.routes.is_empty());
+    }
+
+    #[test]
+    fn whose_a_text_is_can_be_told_without_its_being_valid() {
+        let appid = |text: &str| Config::appid_in(text.as_bytes());
+        let broken = "[app]\nappid = \"wx1\"\n[inbound]\nupstream = \n";
+        assert_eq!(appid(broken).as_deref(), Some("wx1"));
+        assert_eq!(appid("app.appid = \"${NO_SUCH_VARIABLE_HERE}\""), None);
+        assert_eq!(appid("app = 1"), None);
+        assert_eq!(Config::appid_in(&[0xff]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Keys that take one of a few words: the words, and what they mean.
 //!
-//! They stand here and not where they are read, because editors ask for them too ([`crate::config::schema`]).
+//! They stand here and not where they are read, because editors ask for them too ([`crate::config::schema()`]).
 
 use tracing::Level;
 

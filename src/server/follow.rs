@@ -48,6 +48,7 @@ pub(super) async fn follow(
     };
     // It has been read, or is found wanting in a moment.
     follower.assembly.source_is_up(None);
+    follower.warn_of_the_copy();
     follower.warn_of_what_never_changes();
     follower.feed.in_use().await;
     loop {
@@ -125,6 +126,14 @@ impl Follower {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    /// Nobody logs yet when it begins, so it is told now.
+    fn warn_of_the_copy(&self) {
+        if let Some((copy, report)) = self.feed.copy() {
+            let (source, copy) = (self.feed.source(), copy.display());
+            tracing::warn!(%source, %copy, %report, "this has begun with the last good configuration");
         }
     }
 

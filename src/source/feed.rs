@@ -1,5 +1,6 @@
 //! A source that is followed: when there is something else to be read, and what.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch as channel;
@@ -7,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::watch::Watch;
 use super::{Source, last_good};
-use crate::config::{Attempt, Config, Inputs};
+use crate::config::{Attempt, Config, Inputs, Report};
 use crate::zookeeper::{Content, Seen, State, Znode};
 
 /// What a sidecar follows its source by. It works once it is on a runtime.
@@ -17,6 +18,8 @@ pub struct Feed {
     tried: Inputs,
     watch: Option<Watch>,
     node: Option<Node>,
+    /// Why it has begun with the last good copy and not with what the node holds.
+    instead: Option<Report>,
 }
 
 /// The node that the configuration is in.
@@ -43,10 +46,17 @@ impl Feed {
             tried: inputs,
             watch: None,
             node: None,
+            instead: None,
         }
     }
 
-    pub(super) fn of_znode(source: Source, znode: Znode, inputs: Inputs, content: Content) -> Self {
+    pub(super) fn of_znode(
+        source: Source,
+        znode: Znode,
+        inputs: Inputs,
+        content: Content,
+        instead: Option<Report>,
+    ) -> Self {
         let node = Node {
             znode,
             tried: Arc::new(content),
@@ -54,6 +64,7 @@ impl Feed {
         };
         Self {
             node: Some(node),
+            instead,
             ..Self::of_files(source, inputs)
         }
     }
@@ -64,6 +75,11 @@ impl Feed {
 
     pub(crate) fn inputs(&self) -> &Inputs {
         &self.tried
+    }
+
+    /// Where the copy is that it has begun with, if it has, and why.
+    pub(crate) fn copy(&self) -> Option<(&Path, &Report)> {
+        Some((self.source.last_good.as_deref()?, self.instead.as_ref()?))
     }
 
     /// Why the source cannot be read, if that is known.
@@ -108,7 +124,8 @@ impl Feed {
     pub(crate) fn has_news(&self) -> bool {
         let node = match &self.node {
             None => false,
-            Some(node) => node.content() != node.tried,
+            // The same bytes written once more make the same configuration.
+            Some(node) => node.content().bytes != node.tried.bytes,
         };
         node || !self.tried.are_as_they_were()
     }

@@ -53,7 +53,8 @@ impl Source {
     }
 
     /// Keeps the content of a node in a file whenever it has come into use, and begins with that if ZooKeeper cannot be
-    /// reached. It has secrets if the content does, so it is readable by nobody else. Of no use to a file.
+    /// reached or what the node holds is not valid: what is written there must not end those that restart. It has secrets if
+    /// the content does, so it is readable by nobody else. Of no use to a file.
     pub fn keeping_last_good(self, path: Option<PathBuf>) -> Self {
         Self {
             last_good: path,
@@ -94,26 +95,46 @@ impl Source {
             let feed = Feed::of_files(self.clone(), loaded.inputs.clone());
             return Ok((loaded, feed));
         };
-        let content = match (read(znode), &self.last_good) {
-            (Ok(content), _) => content,
-            (Err(why), None) => return Err(self.unread(&why)),
-            (Err(why), Some(copy)) => match last_good::read(copy) {
-                Ok(content) => {
-                    tracing::warn!(source = %self, %why, copy = %copy.display(), "beginning with the last good configuration");
-                    content
-                }
-                Err(error) => {
-                    let copy = copy.display();
-                    return Err(
-                        self.unread(&format!("{why}; and the last good copy {copy}: {error}"))
-                    );
-                }
+        let report = match read(znode) {
+            Ok(content) => match self.attempt_at(&content).outcome {
+                Ok(loaded) => return Ok(self.begun(loaded, znode, content, None)),
+                Err(report) => report,
             },
+            Err(why) => self.unread(&why),
         };
-        let attempt = self.attempt_at(&content);
-        let loaded = attempt.outcome?;
-        let feed = Feed::of_znode(self.clone(), znode.clone(), loaded.inputs.clone(), content);
-        Ok((loaded, feed))
+        let Some(copy) = &self.last_good else {
+            return Err(report);
+        };
+        let shown = copy.display();
+        let content = match last_good::read(copy) {
+            Ok(content) => content,
+            Err(error) => {
+                return Err(report.and_also(format!("the last good copy {shown}: {error}")));
+            }
+        };
+        match self.attempt_at(&content).outcome {
+            Ok(loaded) => Ok(self.begun(loaded, znode, content, Some(report))),
+            Err(_) => Err(report.and_also(format!(
+                "the last good copy is not valid either; `wx-sidecar check -c {shown}` tells why"
+            ))),
+        }
+    }
+
+    fn begun(
+        &self,
+        loaded: Loaded,
+        znode: &Znode,
+        content: Content,
+        instead: Option<Report>,
+    ) -> (Loaded, Feed) {
+        let feed = Feed::of_znode(
+            self.clone(),
+            znode.clone(),
+            loaded.inputs.clone(),
+            content,
+            instead,
+        );
+        (loaded, feed)
     }
 
     /// What comes of a node's content.
