@@ -1081,6 +1081,33 @@ mod tests {
         }
     }
 
+    /// As when a volume is swapped between two reads of one load.
+    #[test]
+    fn files_that_change_while_they_are_read_are_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (directory.path().join("a"), directory.path().join("b"));
+        let write = |generation: &str| {
+            std::fs::write(&one, generation).unwrap();
+            std::fs::write(&other, generation).unwrap();
+        };
+        let looks = std::cell::RefCell::new(Vec::new());
+        write("0");
+        look_until_all_agree(|files| {
+            let first = files.open(&one, "a").unwrap();
+            let count = looks.borrow().len();
+            if count < 3 {
+                write(&(count + 1).to_string());
+            }
+            let second = files.open(&other, "b").unwrap();
+            let seen = [first, second].map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+            looks.borrow_mut().push(seen);
+            Err(Report::unread("a", "nobody asks"))
+        });
+        let looks = looks.into_inner();
+        let expected = [["0", "1"], ["1", "2"], ["2", "3"], ["3", "3"]];
+        assert_eq!(looks, expected.map(|seen| seen.map(str::to_owned)));
+    }
+
     /// Whoever sees one of two keys that contradict each other has to look for the other one.
     #[test]
     fn of_two_keys_that_contradict_each_other_both_are_shown() {
