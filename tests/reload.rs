@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use wx_sidecar::Sidecar;
 use wx_sidecar::config::{Config, Listen};
@@ -12,7 +13,7 @@ use wx_sidecar::source::Source;
 
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::{Client, Response};
-use crate::patience::{eventually, settled};
+use crate::patience::{comes_true_within, eventually, settled};
 use crate::process::{Run, write_configuration};
 use crate::rig::{self, canary, metric_at};
 
@@ -76,10 +77,12 @@ impl Followed {
         Client::connect(self.sidecar.admin_addr()).request(method, target, &[], b"")
     }
 
-    /// Waits until `/name` is open, which it is by a route of that name.
+    /// Waits until `/name` is open, which it is by a route of that name. Somebody must have told that there is a change:
+    /// files are looked at every ten seconds in any case.
     fn opens(&self, name: &str) {
         let target = format!("/{name}");
-        eventually(name, || self.get(&target).status == 200);
+        let is_told = comes_true_within(Duration::from_secs(8), || self.get(&target).status == 200);
+        assert!(is_told, "{name}");
     }
 }
 

@@ -61,7 +61,10 @@ impl Watch {
 
     /// Waits until there may be something to see. Files that are being written are given time.
     pub(crate) async fn stirs(&mut self, inputs: &Inputs) {
-        self.aim(inputs);
+        if self.aim(inputs) {
+            // What happened before the watch began was told to nobody.
+            return;
+        }
         let patience = match self.is_told() {
             true => LOOK_EVERY,
             false => LOOK_OFTEN,
@@ -97,11 +100,12 @@ impl Watch {
         }
     }
 
-    /// Watches what leads to these files now, and nothing else.
-    fn aim(&mut self, inputs: &Inputs) {
+    /// Watches what leads to these files now, and nothing else. Says whether that was not watched before.
+    fn aim(&mut self, inputs: &Inputs) -> bool {
         let Some(watcher) = &mut self.watcher else {
-            return;
+            return false;
         };
+        let mut is_new = false;
         let mut wanted = BTreeMap::new();
         for path in inputs.paths() {
             collect_directories(path, &mut wanted);
@@ -121,16 +125,18 @@ impl Watch {
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     self.watched.insert(path, identity);
+                    is_new = true;
                 }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
                     give_up(&error);
                     self.watcher = None;
                     self.watched.clear();
-                    return;
+                    return true;
                 }
             }
         }
+        is_new
     }
 }
 
