@@ -16,7 +16,7 @@ use crate::patience::eventually;
 use crate::process::{Run, finished, finished_with, write_configuration};
 use crate::rig::{self, canary, metric_at};
 use crate::zookeeper::{read, write};
-use crate::zookeeper_server::{SESSION_TIMEOUT, Server};
+use crate::zookeeper_server::{Network, SESSION_TIMEOUT, Server};
 
 /// Found in an output, it is an incident.
 const PASSWORD: &str = "canary-zookeeper-pa55w0rd-44";
@@ -235,17 +235,21 @@ fn the_log_says_that_a_sidecar_has_begun_with_the_last_good_configuration() {
 #[test]
 fn the_same_content_written_again_is_not_loaded_again() {
     const LOADS: &str = "wx_sidecar_config_loads_total{result=\"success\"}";
-    let (mut server, app) = (Server::start(), FakeApp::agreeable());
-    let url = server.url("/config");
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let network = Network::before(&server);
+    let url = server.url("/whole/the-same");
     write(&url, &text_for(&app, "a"));
-    let sidecar = begin(&url, None);
-    eventually("its source is up", || metric(&sidecar, UP) == 1.0);
+    let port = network.port;
+    let sidecar = begin(
+        &format!("zookeeper://127.0.0.1:{port}/whole/the-same"),
+        None,
+    );
     let loads = metric(&sidecar, LOADS);
-    // The source's being down and up again has it looked at, with what is there then.
-    server.kill();
+    // When the source is there again it is looked at, with what it holds then.
+    network.cut();
     eventually("its source is down", || metric(&sidecar, UP) == 0.0);
-    server.restart();
     assert_eq!(write(&url, &text_for(&app, "a")), 1);
+    network.mend();
     eventually("its source is up", || metric(&sidecar, UP) == 1.0);
     assert_eq!(metric(&sidecar, LOADS), loads);
     write(&url, &text_for(&app, "b"));

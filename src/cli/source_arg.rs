@@ -18,7 +18,7 @@ pub(super) const VARIABLE: &str = "WX_SIDECAR_CONFIG";
 /// The argument.
 #[derive(Debug, clap::Args)]
 pub struct SourceArg {
-    /// The configuration: a file, or zookeeper://[user:password@]host:2181,host2:2181/znode/path.
+    /// The configuration: a file, or zookeeper://host:2181,host2:2181/znode/path; with user:password@ before the host if need be.
     #[arg(
         short,
         long,
@@ -55,8 +55,8 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Discreet<T> {
         let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
         read.and_then(self.0).map_err(|why| {
             let name = argument.map(ToString::to_string).unwrap_or_default();
-            let message = format!("the value of '{name}' cannot be used: {why}\n");
-            Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+            let message = format!("the value of '{name}' cannot be used: {why}");
+            Error::raw(ErrorKind::ValueValidation, message).format(&mut command.clone())
         })
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct PushArgs {
     /// The file to write there.
     #[arg(short, long, value_name = "FILE", default_value = "sidecar.toml", value_parser = Discreet(file))]
     config: PathBuf,
-    /// Where to: zookeeper://[user:password@]host:2181,host2:2181/znode/path.
+    /// Where to: zookeeper://host:2181,host2:2181/znode/path; with user:password@ before the host if need be.
     #[arg(value_name = "ZNODE", env = VARIABLE, hide_env_values = true, value_parser = Discreet(Znode::parse))]
     znode: Znode,
     /// Write only over this version.
