@@ -12,7 +12,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::app::Seen;
@@ -58,11 +58,11 @@ pub(crate) struct Client {
 }
 
 /// What a login or a refresh gave.
-struct Tokens {
+pub(crate) struct Tokens {
     access: String,
     refresh: String,
     openid: String,
-    sealed: Sealed,
+    pub(crate) sealed: Sealed,
 }
 
 impl Client {
@@ -76,28 +76,29 @@ impl Client {
         })
     }
 
-    /// Asks for all that everybody may ask for, until it is over.
+    /// Asks for everything there is, with the tokens that somebody got last, until it is over.
     pub(crate) async fn visit(mut self) {
         while !self.world.is_over() {
-            let asks = [
-                Ask::Open,
-                Ask::Only(self.world.upcoming()),
-                Ask::Across,
-                Ask::Body,
-                Ask::Only(self.world.in_effect()),
-                Ask::Limited,
-            ];
-            for ask in asks {
-                self.ask(ask, None).await;
-            }
+            let Some(tokens) = self.world.tokens() else {
+                sleep(Duration::from_millis(1)).await;
+                continue;
+            };
+            let (now, next) = (self.world.in_effect(), self.world.upcoming());
+            self.ask(Ask::Open, Some(&tokens)).await;
+            self.ask(Ask::Anybody(next), None).await;
+            self.ask(Ask::Across, Some(&tokens)).await;
+            self.ask(Ask::Body, Some(&tokens)).await;
+            self.ask(Ask::Only(now), Some(&tokens)).await;
+            self.ask(Ask::Limited, Some(&tokens)).await;
+            self.ask(Ask::Only(next), Some(&tokens)).await;
         }
     }
 
     /// Is somebody, by the tokens of each generation.
     pub(crate) async fn live(mut self, number: usize) {
         let name = format!("phone-{number}");
-        let mut tokens: Option<Tokens> = None;
-        let mut old: Option<Tokens> = None;
+        let mut tokens: Option<Rc<Tokens>> = None;
+        let mut old: Option<Rc<Tokens>> = None;
         let mut renewals = 0;
         while !self.world.is_over() {
             let now = self.world.in_effect();
@@ -106,24 +107,20 @@ impl Client {
                 Some(tokens) if renewals % LOGIN_EVERY != 0 => self.refresh(tokens).await,
                 _ => self.log_in(&name).await,
             };
-            if let Some(renewed) = renewed {
+            if let Some(renewed) = renewed.map(Rc::new) {
                 renewals += 1;
-                self.world.renewed(number, renewed.sealed.from);
+                self.world.renewed(number, Rc::clone(&renewed));
                 old = tokens.replace(renewed);
             }
             if let Some(tokens) = &tokens {
-                self.show(tokens).await;
-                self.show(tokens).await;
+                self.ask(Ask::Me, Some(tokens)).await;
+                self.ask(Ask::Me, Some(tokens)).await;
             }
             // Good until one more generation has come; then it must not be.
             if let Some(old) = &old {
-                self.show(old).await;
+                self.ask(Ask::Me, Some(old)).await;
             }
         }
-    }
-
-    async fn show(&mut self, tokens: &Tokens) {
-        self.ask(Ask::Me(tokens.sealed), Some(tokens)).await;
     }
 
     async fn log_in(&mut self, name: &str) -> Option<Tokens> {
@@ -137,7 +134,7 @@ impl Client {
     }
 
     async fn tokens(&mut self, target: &str, body: &Value) -> Option<Tokens> {
-        let request = post(target, &body.to_string());
+        let request = post(target, "", &body.to_string());
         let (answer, sealed) = self.exchange(target, &request).await?;
         let told = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         let text = |name: &str| Some(told.get(name)?.as_str()?.to_owned());
@@ -160,19 +157,17 @@ impl Client {
     /// One question, whose answer is judged.
     async fn ask(&mut self, ask: Ask, tokens: Option<&Tokens>) {
         let target = ask.target();
-        let request = match (ask, tokens) {
-            (Ask::Body, _) => post(&target, &"x".repeat(BODY)),
-            (_, None) => get(&target, ""),
-            (_, Some(tokens)) => get(
-                &target,
-                &format!("Authorization: Bearer {}\r\n", tokens.access),
-            ),
+        let token = tokens.map_or(String::new(), |tokens| {
+            format!("Authorization: Bearer {}\r\n", tokens.access)
+        });
+        let request = match ask {
+            Ask::Body => post(&target, &token, &"x".repeat(BODY)),
+            _ => format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{token}\r\n").into_bytes(),
         };
         let Some((answer, window)) = self.exchange(&target, &request).await else {
             return;
         };
-        let openid = tokens.map_or("-", |tokens| &tokens.openid);
-        judge(&self.world, ask, openid, &answer, window);
+        judge(&self.world, ask, tokens, &answer, window);
     }
 
     /// Sends a request and reads the answer; `None` if there was none, which is counted.
@@ -276,50 +271,57 @@ impl Client {
     }
 }
 
-fn judge(world: &World, ask: Ask, openid: &str, answer: &Message, window: Window) {
+fn judge(world: &World, ask: Ask, tokens: Option<&Tokens>, answer: &Message, window: Window) {
     let Window { from, to } = window;
+    let shown = tokens.map(|tokens| tokens.sealed);
+    let openid = tokens.map_or("-", |tokens| &tokens.openid);
     let status = answer.status().unwrap_or(0);
     let text = String::from_utf8_lossy(&answer.body);
+    let asked = format!("{ask:?} with {shown:?} in {from:?}..={to:?}");
+    let mut could_be = (from.0..=to.0).map(Generation);
     if status != 200 {
-        let mut could_be = (from.0..=to.0).map(Generation);
-        if !could_be.any(|generation| ask.allows(generation, status)) {
-            let what = format!("{status} for {ask:?} in {from:?}..={to:?}: {text}");
+        if !could_be.any(|generation| ask.allows(generation, status, shown)) {
+            let what = format!("{status} for {asked}: {text}");
             world.tally().failure("unexpected status", &what);
         }
         return;
     }
-    let seen = Seen::parse(&text);
-    let generation = seen.as_ref().and_then(|seen| Generation::of_env(seen.env));
-    let (Some(seen), Some(generation)) = (seen, generation) else {
-        let what = format!("{text:?} for {ask:?} in {from:?}..={to:?}");
+    let Some(seen) = Seen::parse(&text) else {
+        let what = format!("{text:?} for {asked}");
         return world.tally().failure("no answer of the app", &what);
     };
-    if !(from..=to).contains(&generation) {
-        let what = format!("{generation:?} for {ask:?} in {from:?}..={to:?}");
+    if seen.target != ask.target() || seen.openid != openid {
+        let what = format!("{text:?} for {asked} of {openid}");
+        world.tally().failure("somebody else's answer", &what);
+    }
+    let fits = |generation: Generation| {
+        seen.app == ask.app(generation) && ask.allows(generation, 200, shown)
+    };
+    // Who has no token may be answered by any that fits.
+    let told = Generation::of_env(seen.env);
+    let (is_whole, is_timely) = match told {
+        Some(generation) => (fits(generation), (from..=to).contains(&generation)),
+        None => (tokens.is_none() && could_be.any(fits), true),
+    };
+    if !is_whole {
+        world.tally().mixture(&format!("{text:?} for {asked}"));
+    }
+    if !is_timely {
+        let what = format!("{text:?} for {asked}");
         world
             .tally()
             .failure("configuration of another time", &what);
     }
-    let is_whole = seen.app == ask.app(generation) && ask.allows(generation, 200);
-    if !is_whole {
-        world.tally().mixture(&format!("{text:?} for {ask:?}"));
-    }
-    if seen.target != ask.target() || seen.openid != openid {
-        let what = format!("{text:?} for {ask:?} of {openid}");
-        world.tally().failure("somebody else's answer", &what);
-    }
-    if matches!(ask, Ask::Limited) && generation.is_limited() {
-        world.tally().passed_limit(generation);
+    if let (Ask::Limited, Some(generation)) = (ask, told)
+        && generation.is_limited()
+    {
+        world.tally().passed_limit(generation, openid);
     }
 }
 
-fn get(target: &str, more: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{more}\r\n").into_bytes()
-}
-
-fn post(target: &str, body: &str) -> Vec<u8> {
+fn post(target: &str, token: &str, body: &str) -> Vec<u8> {
     format!(
-        "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{token}\r\n{body}",
         body.len()
     )
     .into_bytes()

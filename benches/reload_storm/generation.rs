@@ -1,10 +1,11 @@
 //! What one configuration after the other says, and by what an answer shows which one it was given by.
 //!
-//! Generations are numbered. `X-WX-ENV` tells the app the number; all else follows from it, each by another rule, so that parts
+//! Generations are numbered. `X-WX-ENV` tells the app the number, if the client has a token; all else follows from it, each by another rule, so that parts
 //! of two generations do not fit together:
 //!
 //! - the upstream changes between two apps with each generation, and that of `/across/**` the other way round;
-//! - `/only/N` is for everybody in generation N, and for nobody without a token in all others;
+//! - `/only/N` is for everybody in generation N, and there goes to the other app; in all others it is as any path, for those
+//!   with a token;
 //! - the body limit of `/body` lets a body pass in two generations of three;
 //! - `/limited` is for one request an hour in one generation of four;
 //! - tokens are sealed with a key of the generation, which that one and the next one open;
@@ -56,9 +57,11 @@ pub(crate) enum Ask {
     Open,
     Across,
     Only(Generation),
+    /// The same without a token.
+    Anybody(Generation),
     Body,
     Limited,
-    Me(Sealed),
+    Me,
 }
 
 /// A way in which a configuration is wrong.
@@ -149,16 +152,14 @@ impl Generation {
             true => BODY,
             false => BODY - 1,
         };
+        let across = format!("upstream = \"http://{}\"", site.apps[1 - self.app()]);
         let open = |path: &str, more: &str| {
             format!("[[route]]\npath = \"{path}\"\nauth = \"optional\"\n{more}\n")
         };
         let routes = [
             open("/open", ""),
-            open(
-                "/across/**",
-                &format!("upstream = \"http://{}\"", site.apps[1 - self.app()]),
-            ),
-            open(&format!("/only/{number}"), ""),
+            open("/across/**", &across),
+            open(&format!("/only/{number}"), &across),
             open("/body", &format!("body_limit = \"{body_limit}B\"")),
             open("/limited", &format!("rate_limit = \"{rate}\"")),
         ]
@@ -211,10 +212,12 @@ impl Ask {
         match self {
             Self::Open => "/open".to_owned(),
             Self::Across => "/across/a".to_owned(),
-            Self::Only(Generation(number)) => format!("/only/{number}"),
+            Self::Only(Generation(number)) | Self::Anybody(Generation(number)) => {
+                format!("/only/{number}")
+            }
             Self::Body => "/body".to_owned(),
             Self::Limited => "/limited".to_owned(),
-            Self::Me(_) => "/me".to_owned(),
+            Self::Me => "/me".to_owned(),
         }
     }
 
@@ -222,26 +225,31 @@ impl Ask {
     pub(crate) fn app(self, generation: Generation) -> usize {
         match self {
             Self::Across => 1 - generation.app(),
+            Self::Only(open) | Self::Anybody(open) if open == generation => 1 - generation.app(),
             _ => generation.app(),
         }
     }
 
-    /// Whether that generation may answer so.
-    pub(crate) fn allows(self, generation: Generation, status: u16) -> bool {
-        let either = |good: bool, otherwise: u16| match good {
-            true => status == 200,
-            false => status == otherwise,
+    /// Whether that generation may answer so to whoever shows that token.
+    pub(crate) fn allows(self, generation: Generation, status: u16, shown: Option<Sealed>) -> bool {
+        let Some(sealed) = shown else {
+            return self.passes(generation, status);
         };
+        let mut by = sealed.from.0..=sealed.to.0;
+        by.any(|by| match generation.opens(by) {
+            true => self.passes(generation, status),
+            false => status == 401,
+        })
+    }
+
+    /// The same if the token is good, or there is none.
+    fn passes(self, generation: Generation, status: u16) -> bool {
         match self {
-            Self::Open | Self::Across => status == 200,
-            Self::Only(open) => either(open == generation, 401),
-            Self::Body => either(generation.takes_body(), 413),
+            Self::Anybody(open) if open != generation => status == 401,
+            Self::Body if !generation.takes_body() => status == 413,
             // The first one passes.
-            Self::Limited => status == 200 || generation.is_limited() && status == 429,
-            Self::Me(sealed) => {
-                let mut by = sealed.from.0..=sealed.to.0;
-                by.any(|by| either(generation.opens(by), 401))
-            }
+            Self::Limited if generation.is_limited() => status == 200 || status == 429,
+            _ => status == 200,
         }
     }
 }

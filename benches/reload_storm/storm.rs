@@ -17,7 +17,7 @@ use wx_sidecar::sim::{self, Simulator};
 
 use crate::app;
 use crate::authority::Authority;
-use crate::client::{Client, Habit};
+use crate::client::{Client, Habit, Tokens};
 use crate::generation::{APP_SECRETS, APPID, FAULTS, Generation, Site};
 use crate::process::free_address;
 use crate::sidecar::Sidecar;
@@ -64,6 +64,8 @@ pub(crate) struct World {
     seen: Cell<(Generation, Instant)>,
     /// Of each phone, the generation whose tokens it has.
     phones: [Cell<Generation>; PHONES],
+    /// The tokens that a phone got last.
+    tokens: RefCell<Option<Rc<Tokens>>>,
     over: Cell<bool>,
     tally: RefCell<Tally>,
 }
@@ -100,6 +102,7 @@ async fn through(options: &Options) -> Result<Report, String> {
         upcoming: Cell::new(first),
         seen: Cell::new((first, Instant::now())),
         phones: [const { Cell::new(Generation(0)) }; PHONES],
+        tokens: RefCell::default(),
         over: Cell::new(false),
         tally: RefCell::default(),
     });
@@ -179,9 +182,15 @@ impl World {
         }
     }
 
-    /// A phone has tokens of this generation or a later one.
-    pub(crate) fn renewed(&self, phone: usize, generation: Generation) {
-        self.phones[phone].set(generation);
+    /// A phone has other tokens.
+    pub(crate) fn renewed(&self, phone: usize, tokens: Rc<Tokens>) {
+        self.phones[phone].set(tokens.sealed.from);
+        self.tokens.replace(Some(tokens));
+    }
+
+    /// Somebody's tokens, of late.
+    pub(crate) fn tokens(&self) -> Option<Rc<Tokens>> {
+        self.tokens.borrow().clone()
     }
 }
 

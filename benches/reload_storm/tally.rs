@@ -21,8 +21,8 @@ pub(crate) struct Tally {
     failures: BTreeMap<&'static str, usize>,
     mixtures: usize,
     examples: Vec<String>,
-    /// How many passed where one an hour may.
-    limited: HashMap<Generation, usize>,
+    /// How often somebody passed where once an hour is allowed.
+    limited: HashMap<(Generation, String), usize>,
 }
 
 /// What came of it.
@@ -58,8 +58,9 @@ impl Tally {
     }
 
     /// Somebody passed where few may.
-    pub(crate) fn passed_limit(&mut self, generation: Generation) {
-        let passed = self.limited.entry(generation).or_default();
+    pub(crate) fn passed_limit(&mut self, generation: Generation, openid: &str) {
+        let key = (generation, openid.to_owned());
+        let passed = self.limited.entry(key).or_default();
         *passed += 1;
         if *passed > 1 {
             let what = format!("{generation:?} let {passed} through a limit of one an hour");
