@@ -98,7 +98,7 @@ impl Client {
     pub(crate) async fn live(mut self, number: usize) {
         let name = format!("phone-{number}");
         let mut tokens: Option<Rc<Tokens>> = None;
-        let mut old: Option<Rc<Tokens>> = None;
+        let mut before: [Option<Rc<Tokens>>; 2] = [None, None];
         let mut renewals = 0;
         while !self.world.is_over() {
             let now = self.world.in_effect();
@@ -110,15 +110,16 @@ impl Client {
             if let Some(renewed) = renewed.map(Rc::new) {
                 renewals += 1;
                 self.world.renewed(number, Rc::clone(&renewed));
-                old = tokens.replace(renewed);
+                let old = tokens.replace(renewed);
+                before = [old, before[0].take()];
             }
             if let Some(tokens) = &tokens {
                 self.ask(Ask::Me, Some(tokens)).await;
                 self.ask(Ask::Me, Some(tokens)).await;
             }
-            // Good until one more generation has come; then it must not be.
-            if let Some(old) = &old {
-                self.ask(Ask::Me, Some(old)).await;
+            // Those of the generation before are good still, and those of the one before that must not be.
+            for tokens in before.iter().flatten() {
+                self.ask(Ask::Me, Some(tokens)).await;
             }
         }
     }

@@ -73,7 +73,7 @@ pub(crate) struct World {
 /// Runs it to its end.
 ///
 /// # Errors
-/// If it could not be run, or a reload was never seen.
+/// If it could not be run, or the sidecar ended by itself.
 pub(crate) fn run(options: &Options) -> Result<Report, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -118,15 +118,10 @@ async fn through(options: &Options) -> Result<Report, String> {
     while let Some(client) = clients.join_next().await {
         client.map_err(|error| format!("a client panicked: {error}"))?;
     }
-    // If it got stuck, what clients saw till then may tell why.
-    if let Err(why) = driven {
-        let said = driver.sidecar.said();
-        return Err(format!("{why}\n{said}\n{}", driver.report(began).await?));
-    }
-    let report = driver.report(began).await?;
+    let report = driver.report(began, driven.err()).await?;
     match driver.sidecar.stop() {
         true => Ok(report),
-        false => Err("the sidecar does not end".to_owned()),
+        false => Err(format!("the sidecar does not end\n{report}")),
     }
 }
 
@@ -319,7 +314,8 @@ impl Driver {
         Ok(())
     }
 
-    async fn report(&mut self, began: Instant) -> Result<Report, String> {
+    /// What came of it, also if it got stuck: what clients saw till then may tell why.
+    async fn report(&mut self, began: Instant, stuck: Option<String>) -> Result<Report, String> {
         let took = began.elapsed();
         self.sidecar.lives()?;
         let memory = self.sidecar.memory();
@@ -327,6 +323,7 @@ impl Driver {
         delays.sort_unstable();
         Ok(Report {
             tally: self.world.tally.take(),
+            stuck: stuck.map(|why| format!("{why}\n{}", self.sidecar.said())),
             took,
             changes: self.changes,
             moves: self.moves,

@@ -28,6 +28,8 @@ pub(crate) struct Tally {
 /// What came of it.
 pub(crate) struct Report {
     pub(crate) tally: Tally,
+    /// Why it did not come to its end: a reload was never seen.
+    pub(crate) stuck: Option<String>,
     pub(crate) took: Duration,
     pub(crate) changes: usize,
     pub(crate) moves: usize,
@@ -81,7 +83,8 @@ impl Tally {
 
 impl Report {
     pub(crate) fn is_good(&self) -> bool {
-        self.tally.failed() == 0 && self.tally.mixtures == 0 && self.counts_agree()
+        let nobody_noticed = self.tally.failed() == 0 && self.tally.mixtures == 0;
+        nobody_noticed && self.stuck.is_none() && self.counts_agree()
     }
 
     /// A reload may be two for the sidecar, as two volumes change; what is refused is refused once.
@@ -95,6 +98,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tally, .. } = self;
+        if let Some(why) = &self.stuck {
+            writeln!(f, "stuck            {why}")?;
+        }
         let seconds = self.took.as_secs_f64();
         writeln!(
             f,
