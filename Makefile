@@ -61,6 +61,10 @@ test-tools:
 ledger: cargo ## Kill the sidecar 100 times under load and compare what it acknowledged with what the app got; LEDGER_ARGS="--kills 20 --rate 800"
 	cargo bench --locked --bench ledger -- $(LEDGER_ARGS)
 
+.PHONY: reload-storm
+reload-storm: cargo ## Reload the sidecar 1000 times under a million requests: no failure, no mixture; ARGS="--quick" is shorter
+	cargo bench --locked --bench reload_storm -- $(ARGS)
+
 # What cargo-fuzz passes without a sanitizer, which works on any toolchain and needs nothing installed.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,\
 	level=4 inline-8bit-counters pc-table trace-compares)

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// One connection.
-pub(crate) struct Wire {
-    stream: TcpStream,
+pub(crate) struct Wire<S = TcpStream> {
+    stream: S,
     unread: BytesMut,
 }
 
@@ -30,16 +30,23 @@ impl Wire {
     pub(crate) fn of(stream: TcpStream) -> Self {
         // A message is one write; Nagle would only hold back its tail.
         let _best_effort = stream.set_nodelay(true);
-        Self {
-            stream,
-            unread: BytesMut::new(),
-        }
+        Self::over(stream)
     }
 
     /// Whether the other side has not closed, as far as is known; nothing is expected from it now.
     pub(crate) fn is_open(&self) -> bool {
         let read = self.stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Over TLS, say.
+    pub(crate) fn over(stream: S) -> Self {
+        Self {
+            stream,
+            unread: BytesMut::new(),
+        }
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -94,6 +101,16 @@ impl Message {
                 .then(|| value.trim_ascii())
         });
         str::from_utf8(value.into_iter().next()?).ok()
+    }
+
+    /// The target of a request.
+    #[allow(dead_code, reason = "not every bench has an app that looks at it")]
+    pub(crate) fn target(&self) -> &str {
+        let line = self.head.split(|byte| *byte == b'\r').next();
+        let target = line.and_then(|line| line.split(|byte| *byte == b' ').nth(1));
+        target
+            .and_then(|target| str::from_utf8(target).ok())
+            .unwrap_or("")
     }
 
     /// The status of an answer.
