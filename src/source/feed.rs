@@ -98,11 +98,11 @@ impl Feed {
         let watch = self.watch.get_or_insert_with(Watch::new);
         let files = async {
             loop {
-                watch.stirs(&self.tried).await;
+                let is_quiet = watch.stirs(&self.tried).await;
                 let tried = self.tried.clone();
                 match spawn_blocking(move || tried.now()).await {
                     Ok(now) if now != self.tried => {
-                        if Watch::settled(now).await != self.tried {
+                        if is_quiet || Watch::settled(now).await != self.tried {
                             return;
                         }
                     }

@@ -59,21 +59,27 @@ impl Watch {
         self.watcher.is_some()
     }
 
-    /// Waits until there may be something to see. Files that are being written are given time.
-    pub(crate) async fn stirs(&mut self, inputs: &Inputs) {
+    /// Waits until there may be something to see. Says whether it has been quiet since: files that are being written are
+    /// given time, if one is told of it.
+    pub(crate) async fn stirs(&mut self, inputs: &Inputs) -> bool {
         if self.aim(inputs) {
             // What happened before the watch began was told to nobody.
-            return;
+            return false;
         }
         let patience = match self.is_told() {
             true => LOOK_EVERY,
             false => LOOK_OFTEN,
         };
         if timeout(patience, self.event()).await.is_err() {
-            return;
+            return false;
         }
         let until = Instant::now() + LONGEST_NOISE;
-        while Instant::now() < until && timeout(QUIET, self.event()).await.is_ok() {}
+        while Instant::now() < until {
+            if timeout(QUIET, self.event()).await.is_err() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits until files that have changed have stopped doing so, or at least long enough.
