@@ -228,7 +228,7 @@ fn kept(output: &Output) -> (i32, String, String) {
 }
 
 /// An app whose answer to `/slow` waits for a signal; the first signal says that it was asked.
-fn slow_app() -> (FakeApp, Signal, Signal) {
+pub(crate) fn slow_app() -> (FakeApp, Signal, Signal) {
     let (asked, go_on) = (Signal::default(), Signal::default());
     let (was_asked, goes_on) = (asked.clone(), go_on.clone());
     let app = FakeApp::start(move |connection| {

@@ -11,10 +11,10 @@ use wx_sidecar::Sidecar;
 use wx_sidecar::config::{Config, Listen};
 use wx_sidecar::source::Source;
 
-use crate::fake_app::{FakeApp, OK, Signal};
+use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
 use crate::patience::{comes_true_within, eventually, settled};
-use crate::process::{Run, write_configuration};
+use crate::process::{Run, slow_app, write_configuration};
 use crate::rig::{self, canary, metric_at};
 
 const SUCCESSFUL: &str = "wx_sidecar_config_last_reload_successful";
@@ -422,22 +422,6 @@ fn a_listener_that_cannot_be_bound_leaves_all_as_it_was() {
         );
         assert_eq!(places(), before);
     }
-}
-
-/// An app whose answer to `/slow` waits for a signal; the first signal says that it was asked.
-fn slow_app() -> (FakeApp, Signal, Signal) {
-    let (asked, go_on) = (Signal::default(), Signal::default());
-    let (was_asked, goes_on) = (asked.clone(), go_on.clone());
-    let app = FakeApp::start(move |connection| {
-        while let Some(request) = connection.read_request().filter(|request| request.complete) {
-            if request.target() == "/slow" {
-                was_asked.give();
-                goes_on.wait();
-            }
-            connection.write(OK);
-        }
-    });
-    (app, asked, go_on)
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Follower {
             self.assembly.source_is_up(failure.as_deref());
             self.failure = failure;
         }
-        if self.feed.has_news() {
+        if self.feed.has_news().await {
             // It is in the log and in the metrics.
             let _told = self.reload().await;
         }

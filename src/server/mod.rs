@@ -45,13 +45,13 @@ use admin::Admin;
 use connections::Move;
 use drain::Phase;
 use outbound::OutboundSide;
-use reload::{Assembly, Doors, InboxOptions, Places, Status};
+use reload::{Assembly, Doors, InboxOptions, Places, Status, listen};
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
 
 pub use explain::{Asked, Explanation};
 pub use follow::NotReloaded;
-pub use reload::ReloadError;
+pub use reload::{ListenError, ReloadError};
 
 /// A running sidecar.
 ///
@@ -87,15 +87,8 @@ pub struct Sidecar {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener cannot be bound.
-    #[error("cannot listen on {addr} ([{section}] listen): {cause}")]
-    Listen {
-        /// The section of the configuration.
-        section: &'static str,
-        /// The address as configured.
-        addr: Listen,
-        /// What the system says.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The journal of pushes cannot be opened.
     #[error("cannot use the journal ([push] journal): {0}")]
     Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -119,14 +112,6 @@ impl Sidecar {
     /// As [`Sidecar::start`], with a clock that a test can turn.
     pub fn start_at(config: Config, clock: Clock) -> Result<Self, StartError> {
         let workers = config.inbound.workers;
-        let listen = |section, addr: &Listen| {
-            let addr = addr.clone();
-            move |cause| StartError::Listen {
-                section,
-                addr,
-                cause,
-            }
-        };
         // First, because it may fail: the kernel gives connections to whoever shares the inbound port, and takes them down
         // with a process that does not start.
         let admin_listener =

@@ -37,21 +37,27 @@ pub enum ReloadError {
     #[error("`{0}` cannot change while the sidecar runs; restart it")]
     NeedsRestart(&'static str),
     /// A listener cannot be bound.
-    #[error("cannot listen on {addr} ([{section}] listen): {cause}")]
-    Listen {
-        /// The section of the configuration.
-        section: &'static str,
-        /// The address as configured.
-        addr: Listen,
-        /// What the system says.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The journal of pushes cannot be opened.
     #[error("cannot use the journal ([push] journal): {0}")]
     Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It is being shut down, and what it serves till then it serves by the old one.
     #[error("the sidecar is being shut down")]
     ShuttingDown,
+}
+
+/// A listener cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr} ([{section}] listen): {cause}")]
+pub struct ListenError {
+    /// The section of the configuration.
+    pub section: &'static str,
+    /// The address as configured.
+    pub addr: Listen,
+    /// What the system says.
+    #[source]
+    pub cause: io::Error,
 }
 
 /// What a running sidecar consists of, and what a reload changes of it.
@@ -305,9 +311,13 @@ impl Doors {
     }
 }
 
-fn listen(section: &'static str, addr: &Listen) -> impl FnOnce(io::Error) -> ReloadError {
+/// Says of an error which listener it is about.
+pub(super) fn listen(
+    section: &'static str,
+    addr: &Listen,
+) -> impl FnOnce(io::Error) -> ListenError {
     let addr = addr.clone();
-    move |cause| ReloadError::Listen {
+    move |cause| ListenError {
         section,
         addr,
         cause,

@@ -121,13 +121,16 @@ impl Feed {
     }
 
     /// Whether there is something to be made a configuration of that has not been.
-    pub(crate) fn has_news(&self) -> bool {
-        let node = match &self.node {
-            None => false,
-            // The same bytes written once more make the same configuration.
-            Some(node) => node.content().bytes != node.tried.bytes,
-        };
-        node || !self.tried.are_as_they_were()
+    pub(crate) async fn has_news(&self) -> bool {
+        // The same bytes written once more make the same configuration.
+        if let Some(node) = &self.node
+            && node.content().bytes != node.tried.bytes
+        {
+            return true;
+        }
+        let tried = self.tried.clone();
+        let looked = spawn_blocking(move || !tried.are_as_they_were()).await;
+        looked.unwrap_or(false)
     }
 
     /// Reads it.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Inputs;
@@ -62,7 +63,7 @@ impl Watch {
     /// Waits until there may be something to see. Says whether it has been quiet since: files that are being written are
     /// given time, if one is told of it.
     pub(crate) async fn stirs(&mut self, inputs: &Inputs) -> bool {
-        if self.aim(inputs) {
+        if self.aim(inputs).await {
             // What happened before the watch began was told to nobody.
             return false;
         }
@@ -89,7 +90,7 @@ impl Watch {
         loop {
             sleep(QUIET).await;
             let looked = before.clone();
-            let now = tokio::task::spawn_blocking(move || looked.now()).await;
+            let now = spawn_blocking(move || looked.now()).await;
             match now {
                 Ok(now) if now != before && Instant::now() < until => before = now,
                 Ok(now) => return now,
@@ -107,15 +108,26 @@ impl Watch {
     }
 
     /// Watches what leads to these files now, and nothing else. Says whether that was not watched before.
-    fn aim(&mut self, inputs: &Inputs) -> bool {
+    async fn aim(&mut self, inputs: &Inputs) -> bool {
+        if !self.is_told() {
+            return false;
+        }
+        let inputs = inputs.clone();
+        // A file system that hangs must not hold up the thread that says that we live.
+        let directories = spawn_blocking(move || {
+            let mut found = BTreeMap::new();
+            for path in inputs.paths() {
+                collect_directories(path, &mut found);
+            }
+            found
+        });
+        let Ok(wanted) = directories.await else {
+            return false;
+        };
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
         let mut is_new = false;
-        let mut wanted = BTreeMap::new();
-        for path in inputs.paths() {
-            collect_directories(path, &mut wanted);
-        }
         self.watched.retain(|path, identity| {
             let stays = wanted.get(path) == Some(identity);
             if !stays {
