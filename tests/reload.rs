@@ -397,8 +397,8 @@ fn another_mini_program_is_another_process() {
 fn a_listener_that_cannot_be_bound_leaves_all_as_it_was() {
     let app = FakeApp::agreeable();
     let followed = Followed::new(&text_for(&app, "a"), app);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap();
     let places = || {
         (
             followed.sidecar.inbound_addr(),
@@ -422,6 +422,19 @@ fn a_listener_that_cannot_be_bound_leaves_all_as_it_was() {
         );
         assert_eq!(places(), before);
     }
+    // Once the place is free, what is in the file is in use.
+    let refusals = followed.metric(FAILURES);
+    drop(listener);
+    eventually("it moves", || {
+        followed.sidecar.admin_addr() == Listen::Tcp(taken)
+    });
+    assert_eq!(
+        followed.metric(FAILURES),
+        refusals,
+        "one refusal is told once"
+    );
+    assert_eq!(followed.metric(SUCCESSFUL), 1.0);
+    assert_eq!(followed.get("/b").status, 200);
 }
 
 #[test]

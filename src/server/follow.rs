@@ -5,12 +5,17 @@
 //! changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::reload::{Assembly, ReloadError};
 use crate::config::Report;
 use crate::source::{Feed, Unread};
+
+/// How soon a configuration is tried again that could not be used when it came.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a configuration that was read again is not in use. The old one is.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,7 @@ pub(super) async fn follow(
         assembly,
         feed,
         failure: None,
+        tries_again: false,
     };
     // It has been read, or is found wanting in a moment.
     follower.assembly.source_is_up(None);
@@ -61,6 +67,7 @@ pub(super) async fn follow(
                 None => return,
             },
             () = follower.feed.changed() => follower.look().await,
+            () = sleep(RETRY_EVERY), if follower.tries_again => follower.try_again().await,
         }
     }
 }
@@ -70,6 +77,8 @@ struct Follower {
     feed: Feed,
     /// Why the source could not be read when it was last looked at.
     failure: Option<String>,
+    /// Whether what was refused last may do later.
+    tries_again: bool,
 }
 
 impl Follower {
@@ -93,8 +102,27 @@ impl Follower {
         }
     }
 
+    /// What was refused for a reason that may have passed. Nothing is said of it again before it is in use.
+    async fn try_again(&mut self) {
+        let Ok(attempt) = self.feed.attempt().await else {
+            return;
+        };
+        let Ok(loaded) = attempt.outcome else {
+            return;
+        };
+        let again = self
+            .assembly
+            .reload_again(loaded.config, Some(&loaded.effective));
+        if again.is_ok() {
+            self.tries_again = false;
+            self.feed.in_use().await;
+            tracing::info!(source = %self.feed.source(), "configuration reloaded, at another attempt");
+        }
+    }
+
     async fn reload(&mut self) -> Result<(), NotReloaded> {
         let outcome = self.attempt().await;
+        self.tries_again = matches!(&outcome, Err(NotReloaded::Refused(error)) if error.may_pass());
         match &outcome {
             Ok(()) => tracing::info!(source = %self.feed.source(), "configuration reloaded"),
             Err(NotReloaded::Invalid(report)) => {

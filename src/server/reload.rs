@@ -47,6 +47,13 @@ pub enum ReloadError {
     ShuttingDown,
 }
 
+impl ReloadError {
+    /// Whether the same configuration may do later: its address may be another's for the moment, or still ours.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Listen(_) | Self::Journal(_))
+    }
+}
+
 /// A listener cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr} ([{section}] listen): {cause}")]
@@ -143,6 +150,16 @@ impl Assembly {
         config: Config,
         effective: Option<&Effective>,
     ) -> Result<(), ReloadError> {
+        self.reload_again(config, effective)
+            .inspect_err(|error| self.refused(error))
+    }
+
+    /// The same, without another word if it is refused as before.
+    pub(super) fn reload_again(
+        &self,
+        config: Config,
+        effective: Option<&Effective>,
+    ) -> Result<(), ReloadError> {
         match self.change(config) {
             Ok(()) => {
                 let since = self.state.clock.now();
@@ -155,10 +172,7 @@ impl Assembly {
                 });
                 Ok(())
             }
-            Err(error) => {
-                self.refused(&error);
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 

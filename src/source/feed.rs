@@ -100,15 +100,18 @@ impl Feed {
             loop {
                 let is_quiet = watch.stirs(&self.tried).await;
                 let tried = self.tried.clone();
-                match spawn_blocking(move || tried.now()).await {
+                let looked = spawn_blocking(move || tried.now()).await;
+                match looked {
                     Ok(now) if now != self.tried => {
                         if is_quiet || Watch::settled(now).await != self.tried {
+                            watch.rest();
                             return;
                         }
                     }
                     // What cannot be looked at now will be later.
                     Ok(_) | Err(_) => {}
                 }
+                watch.rest();
             }
         };
         match &mut self.node {

@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     events: mpsc::Receiver<()>,
     /// What is watched, and which directory that was.
     watched: BTreeMap<PathBuf, Identity>,
+    /// Whether there was an event that nobody has looked after yet.
+    stirred: bool,
 }
 
 type Identity = (u64, u64);
@@ -52,7 +54,13 @@ impl Watch {
             watcher,
             events,
             watched: BTreeMap::new(),
+            stirred: false,
         }
+    }
+
+    /// Somebody has looked since the last event, and it has not been given up halfway.
+    pub(crate) fn rest(&mut self) {
+        self.stirred = false;
     }
 
     /// Whether changes are told, and not only found.
@@ -61,19 +69,21 @@ impl Watch {
     }
 
     /// Waits until there may be something to see. Says whether it has been quiet since: files that are being written are
-    /// given time, if one is told of it.
+    /// given time, if one is told of it. Until [`Watch::rest`] is called, an event counts as one that nobody has looked after.
     pub(crate) async fn stirs(&mut self, inputs: &Inputs) -> bool {
         if self.aim(inputs).await {
             // What happened before the watch began was told to nobody.
+            self.stirred = true;
             return false;
         }
         let patience = match self.is_told() {
             true => LOOK_EVERY,
             false => LOOK_OFTEN,
         };
-        if timeout(patience, self.event()).await.is_err() {
+        if !self.stirred && timeout(patience, self.event()).await.is_err() {
             return false;
         }
+        self.stirred = true;
         let until = Instant::now() + LONGEST_NOISE;
         while Instant::now() < until {
             if timeout(QUIET, self.event()).await.is_err() {
