@@ -36,7 +36,8 @@ pub(crate) struct Generation(pub(crate) usize);
 pub(crate) struct Site {
     /// Where the sidecar is, one at a time.
     pub(crate) inbound: [SocketAddr; 3],
-    pub(crate) outbound: [SocketAddr; 2],
+    /// Many, because one is let go of half a second after it has been left.
+    pub(crate) outbound: [SocketAddr; 8],
     pub(crate) admin: SocketAddr,
     pub(crate) apps: [SocketAddr; 2],
     pub(crate) wechat: String,
@@ -178,7 +179,7 @@ impl Generation {
             max_requests = 10_000 + number,
             before = number - 1,
             wechat = site.wechat,
-            outbound = site.outbound[number / 3 % 2],
+            outbound = site.outbound[number / 3 % 8],
             admin = site.admin,
         )
     }

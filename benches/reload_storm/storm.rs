@@ -87,7 +87,7 @@ async fn through(options: &Options) -> Result<Report, String> {
     let wechat = wechat()?;
     let site = Site {
         inbound: [free_address(), free_address(), free_address()],
-        outbound: [free_address(), free_address()],
+        outbound: [(); 8].map(|()| free_address()),
         admin: free_address(),
         apps: [free_address(), free_address()],
         wechat: wechat.url(),
