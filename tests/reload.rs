@@ -422,6 +422,22 @@ fn a_listener_that_cannot_be_bound_leaves_all_as_it_was() {
         );
         assert_eq!(places(), before);
     }
+    // While that is tried again, another mistake is told all the same, and then the first one once more.
+    let refused = fs::read_to_string(followed.file()).unwrap();
+    followed.write("[app]\nbad = 1\n");
+    eventually("the mistake is told", || {
+        followed
+            .admin("GET", "/config")
+            .text()
+            .contains("unknown key")
+    });
+    followed.write(&refused);
+    eventually("the first refusal", || {
+        followed
+            .admin("GET", "/config")
+            .text()
+            .contains("cannot listen")
+    });
     // Once the place is free, what is in the file is in use.
     let refusals = followed.metric(FAILURES);
     drop(listener);

@@ -180,7 +180,7 @@ impl<'c> Texts<'c> {
         let decoded = String::from_utf8_lossy(&decoded);
         if has_wide_escape(name) || has_wide_escape(value) && self.has(&decoded) {
             return Err(Refused(
-                "`%uXXXX` is no escape of a form or a query; write UTF-8 as `%XX`".into(),
+                "`%u` with four digits is no escape of a form or a query; write UTF-8 as `%E4%BD%A0`".into(),
             ));
         }
         self.field(&decoded, &url_decoded(value))

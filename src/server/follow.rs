@@ -104,19 +104,38 @@ impl Follower {
 
     /// What was refused for a reason that may have passed. Nothing is said of it again before it is in use.
     async fn try_again(&mut self) {
+        if self.feed.has_news().await {
+            // That is another one, and whatever comes of it is told.
+            let _told = self.reload().await;
+            return;
+        }
         let Ok(attempt) = self.feed.attempt().await else {
             return;
         };
-        let Ok(loaded) = attempt.outcome else {
-            return;
+        let loaded = match attempt.outcome {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                tracing::error!(%report, "the configuration is not valid; the old one stays");
+                self.assembly.refused(&report);
+                self.tries_again = false;
+                return;
+            }
         };
         let again = self
             .assembly
             .reload_again(loaded.config, Some(&loaded.effective));
-        if again.is_ok() {
-            self.tries_again = false;
-            self.feed.in_use().await;
-            tracing::info!(source = %self.feed.source(), "configuration reloaded, at another attempt");
+        match again {
+            Ok(()) => {
+                self.tries_again = false;
+                self.feed.in_use().await;
+                tracing::info!(source = %self.feed.source(), "configuration reloaded, at another attempt");
+            }
+            Err(error) if error.may_pass() => {}
+            Err(error) => {
+                tracing::error!(%error, "not reloaded; the old configuration stays");
+                self.assembly.refused(&error);
+                self.tries_again = false;
+            }
         }
     }
 

@@ -262,14 +262,6 @@ impl Assembly {
 
 impl Moves {
     fn bind(old: &Config, new: &Config) -> Result<Self, ReloadError> {
-        let inbound = match old.inbound.listen == new.inbound.listen {
-            true => None,
-            false => {
-                let place = &new.inbound.listen;
-                let bound = Bound::group(place, new.inbound.workers);
-                Some(bound.map_err(listen("inbound", place))?)
-            }
-        };
         let outbound = match (&old.outbound.listen, &new.outbound.listen) {
             (old, new) if old == new => None,
             (_, None) => Some(None),
@@ -280,6 +272,15 @@ impl Moves {
             false => {
                 let place = &new.admin.listen;
                 Some(Bound::one(place).map_err(listen("admin", place))?)
+            }
+        };
+        // Last, because nothing may fail after it: the kernel gives connections to whoever shares the port.
+        let inbound = match old.inbound.listen == new.inbound.listen {
+            true => None,
+            false => {
+                let place = &new.inbound.listen;
+                let bound = Bound::group(place, new.inbound.workers);
+                Some(bound.map_err(listen("inbound", place))?)
             }
         };
         Ok(Self {
