@@ -117,6 +117,9 @@ impl Admin {
             Err(error @ NotReloaded::NotFollowed) => {
                 text(StatusCode::CONFLICT, format!("not reloaded: {error}\n"))
             }
+            Err(error @ NotReloaded::PerhapsOld(_)) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
+            }
             Err(error @ (NotReloaded::Stopped | NotReloaded::Unread(_))) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("not reloaded: {error}\n"),

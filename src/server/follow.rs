@@ -32,6 +32,9 @@ pub enum NotReloaded {
     /// Its source cannot be read.
     #[error("the configuration cannot be read: {0}")]
     Unread(String),
+    /// What is known of its source is in use now, and nobody knows whether that is all.
+    #[error("what is known of the configuration is in use, but its source cannot be read: {0}")]
+    PerhapsOld(String),
     /// Nobody answers.
     #[error("the sidecar has stopped")]
     Stopped,
@@ -61,7 +64,10 @@ pub(super) async fn follow(
         tokio::select! {
             ask = asks.recv() => match ask {
                 Some(ask) => {
-                    let outcome = follower.reload().await;
+                    let outcome = match (follower.reload().await, follower.feed.failure()) {
+                        (Ok(()), Some(why)) => Err(NotReloaded::PerhapsOld(why)),
+                        (outcome, _) => outcome,
+                    };
                     let _gone = ask.send(outcome);
                 }
                 None => return,
@@ -167,11 +173,7 @@ impl Follower {
                 self.assembly
                     .reload(loaded.config, Some(&loaded.effective))?;
                 self.feed.in_use().await;
-                match self.feed.failure() {
-                    // What was asked for is what is known, and that may be old.
-                    Some(why) => Err(NotReloaded::Unread(why)),
-                    None => Ok(()),
-                }
+                Ok(())
             }
         }
     }
