@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
+use crate::patience::more_than_sockets_hold;
 use crate::rig::Rig;
 
-/// Larger than all the socket buffers on the way together can be.
-const LARGE: usize = 50 * 1024 * 1024;
-/// More than the socket buffers and ours hold on Linux, which grows them to 4 MiB to send and 6 MiB to receive.
-const BUFFERS: usize = 32 * 1024 * 1024;
 /// After this long without progress a writer counts as blocked. Too short a time makes the tests weaker, not wrong.
 const BLOCKED: Duration = Duration::from_millis(300);
 
@@ -34,7 +31,10 @@ fn taken_from(client: &mut Client, body_length: usize) -> usize {
     let piece = vec![b'a'; 64 * 1024];
     let mut written = 0;
     while written < body_length {
-        match client.stream().write(&piece) {
+        match client
+            .stream()
+            .write(&piece[..piece.len().min(body_length - written)])
+        {
             Ok(count) => written += count,
             Err(_) => break,
         }
@@ -55,48 +55,47 @@ fn an_upload_waits_for_an_app_that_does_not_read() {
             connection.write(OK);
         }
     });
-    let rig = open_with(&app, "body_limit = \"60MiB\"");
+    let large = more_than_sockets_hold();
+    let rig = open_with(&app, &format!("body_limit = \"{large}B\""));
     let mut client = rig.client();
     client
-        .send(format!("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes());
-    let written = taken_from(&mut client, LARGE);
-    assert!(
-        written < BUFFERS,
-        "{written} bytes were taken though the app read none"
-    );
+        .send(format!("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {large}\r\n\r\n").as_bytes());
+    let written = taken_from(&mut client, large);
+    assert!(written < large, "all was taken though the app read none");
     go_on.give();
     client
         .stream()
         .set_write_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    client.send(&vec![b'a'; LARGE - written]);
+    client.send(&vec![b'a'; large - written]);
     assert_eq!(client.read_response(false).status, 200);
     let request = app.only_request();
     assert!(request.complete);
-    assert_eq!(request.body.len(), LARGE);
+    assert_eq!(request.body.len(), large);
     assert!(request.body.iter().all(|&byte| byte == b'a'));
 }
 
 #[test]
 fn a_download_waits_for_a_client_that_does_not_read() {
+    let large = more_than_sockets_hold();
     let blocked = Signal::default();
     let app_is_blocked = blocked.clone();
     let app = FakeApp::start(move |connection| {
         connection.read_request();
-        connection.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes());
+        connection.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {large}\r\n\r\n").as_bytes());
         connection.set_write_patience(BLOCKED);
         let piece = vec![b'a'; 64 * 1024];
         let mut written = 0;
-        while let Ok(count) = connection.try_write(&piece[..piece.len().min(LARGE - written)]) {
+        while written < large
+            && let Ok(count) = connection.try_write(&piece[..piece.len().min(large - written)])
+        {
             written += count;
         }
-        assert!(
-            written < BUFFERS,
-            "{written} bytes were taken though the client read none"
-        );
+        if written < large {
+            app_is_blocked.give();
+        }
         connection.set_write_patience(Duration::from_secs(10));
-        app_is_blocked.give();
-        connection.write(&vec![b'a'; LARGE - written]);
+        connection.write(&vec![b'a'; large - written]);
     });
     let rig = open(&app);
     let mut client = rig.client();
@@ -104,7 +103,7 @@ fn a_download_waits_for_a_client_that_does_not_read() {
     assert!(blocked.wait(), "the sidecar took all that the app had");
     let answer = client.read_response(false);
     assert!(!answer.truncated);
-    assert_eq!(answer.body.len(), LARGE);
+    assert_eq!(answer.body.len(), large);
 }
 
 #[test]

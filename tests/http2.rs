@@ -9,10 +9,8 @@ use crate::fake_app::{Connection, FakeApp, OK, Signal};
 use crate::h2_peer::{
     Answer, Client, eventually, get, given, read, read_body, read_some, request, run, send,
 };
+use crate::patience::more_than_sockets_hold;
 use crate::rig::Rig;
-
-/// More than all windows and socket buffers on the way together.
-const LARGE: usize = 32 * 1024 * 1024;
 
 /// A sidecar that lets everybody through.
 fn open(app: &FakeApp) -> Rig {
@@ -202,6 +200,7 @@ fn large_bodies_pass_whole_in_both_directions_at_once() {
 
 #[test]
 fn an_app_waits_for_a_client_that_does_not_read_and_other_streams_do_not() {
+    let large = more_than_sockets_hold();
     let (blocked, go_on) = (Signal::default(), Signal::default());
     let (is_blocked, goes_on) = (blocked.clone(), go_on.clone());
     let app = FakeApp::start(move |connection| {
@@ -211,21 +210,21 @@ fn an_app_waits_for_a_client_that_does_not_read_and_other_streams_do_not() {
                 continue;
             }
             connection
-                .write(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes());
+                .write(format!("HTTP/1.1 200 OK\r\nContent-Length: {large}\r\n\r\n").as_bytes());
             connection.set_write_patience(std::time::Duration::from_millis(300));
             let piece = vec![b'a'; 64 * 1024];
             let mut written = 0;
-            while written < LARGE
-                && let Ok(count) = connection.try_write(&piece[..piece.len().min(LARGE - written)])
+            while written < large
+                && let Ok(count) = connection.try_write(&piece[..piece.len().min(large - written)])
             {
                 written += count;
             }
-            if written < LARGE {
+            if written < large {
                 is_blocked.give();
             }
             goes_on.wait();
             connection.set_write_patience(std::time::Duration::from_secs(10));
-            connection.write(&vec![b'a'; LARGE - written]);
+            connection.write(&vec![b'a'; large - written]);
         }
     });
     let rig = open(&app);
@@ -242,7 +241,7 @@ fn an_app_waits_for_a_client_that_does_not_read_and_other_streams_do_not() {
         assert_eq!(client.get("/small").await.text(), "ok");
         go_on.give();
         let all = read_body(&mut body).await.unwrap();
-        assert_eq!(all.len(), LARGE);
+        assert_eq!(all.len(), large);
     });
 }
 
@@ -259,21 +258,23 @@ fn an_upload_waits_for_an_app_that_does_not_read() {
             connection.write(OK);
         }
     });
-    let rig = open_with(&app, "body_limit = \"60MiB\"");
+    let large = more_than_sockets_hold();
+    // The last piece may go beyond it.
+    let rig = open_with(&app, &format!("body_limit = \"{}B\"", 2 * large));
     run(async {
         let client = client(&rig).await;
         let (answer, mut stream) = client.open(request("POST", "/a", &[]), false).await;
         let mut sent = 0;
         let piece = vec![b'a'; 64 * 1024];
         let quiet = std::time::Duration::from_millis(300);
-        while sent < LARGE {
+        while sent < large {
             let sending = send(&mut stream, &piece, false);
             if tokio::time::timeout(quiet, sending).await.is_err() {
                 break;
             }
             sent += piece.len();
         }
-        assert!(sent < LARGE, "all was taken though the app read nothing");
+        assert!(sent < large, "all was taken though the app read nothing");
         go_on.give();
         stream.send_data(bytes::Bytes::new(), true).unwrap();
         assert_eq!(read(answer).await.unwrap().status, 200);

@@ -45,3 +45,17 @@ pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
     });
     seen
 }
+
+/// More than all sockets between an app and a client can hold, whatever the kernel lets them grow to, and what the
+/// sidecar holds itself: who takes all of it although the other side takes nothing knows no limit.
+pub(crate) fn more_than_sockets_hold() -> usize {
+    const CONNECTIONS: usize = 2;
+    const OURS: usize = 8 << 20;
+    let most = |direction: &str| -> usize {
+        let path = format!("/proc/sys/net/ipv4/tcp_{direction}mem");
+        let limits = std::fs::read_to_string(path).expect("the kernel's limits");
+        let most = limits.split_whitespace().last().expect("three numbers");
+        most.parse().expect("a number of bytes")
+    };
+    CONNECTIONS * (most("r") + most("w")) + OURS
+}

@@ -22,7 +22,7 @@ use wx_sidecar::Config;
 
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::{Client, PATIENCE};
-use crate::patience::{eventually, settled};
+use crate::patience::{eventually, more_than_sockets_hold, settled};
 use crate::rig::Rig;
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -287,8 +287,7 @@ fn a_session_is_resumed_by_any_worker() {
 #[test]
 fn a_large_body_crosses_both_ways_though_the_client_is_slow_to_read() {
     const LENGTH: usize = 8 * 1024 * 1024;
-    /// With so many of them the answer is more than all sockets on the way hold.
-    const TIMES: usize = 4;
+    let times = more_than_sockets_hold().div_ceil(LENGTH);
     let body: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
     let (echo, sent) = (body.clone(), Arc::<AtomicUsize>::default());
     let ours = Arc::clone(&sent);
@@ -298,11 +297,11 @@ fn a_large_body_crosses_both_ways_though_the_client_is_slow_to_read() {
         connection.write(
             format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
-                TIMES * LENGTH
+                times * LENGTH
             )
             .as_bytes(),
         );
-        for piece in echo.repeat(TIMES).chunks(64 * 1024) {
+        for piece in echo.repeat(times).chunks(64 * 1024) {
             connection.write(piece);
             ours.fetch_add(piece.len(), Ordering::SeqCst);
         }
@@ -319,11 +318,11 @@ fn a_large_body_crosses_both_ways_though_the_client_is_slow_to_read() {
     // Until the socket is full, and what the session has taken waits for it.
     eventually("nothing comes back", || sent.load(Ordering::SeqCst) > 0);
     let taken = settled(|| sent.load(Ordering::SeqCst));
-    assert!(taken < TIMES * LENGTH, "nothing had to wait");
+    assert!(taken < times * LENGTH, "nothing had to wait");
     let (head, answer) = session.answer();
     is_ok(&head);
     assert!(
-        answer == body.repeat(TIMES),
+        answer == body.repeat(times),
         "the download was changed on its way"
     );
 }

@@ -12,8 +12,6 @@ use crate::http_client::Client;
 use crate::patience;
 use crate::rig::Rig;
 
-/// More than all the socket buffers on the way together.
-const LARGE: usize = 32 * 1024 * 1024;
 const SWITCHED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 /// 1001, as servers send it.
@@ -232,14 +230,15 @@ fn a_megabyte_passes_both_ways_and_a_slow_reader_slows_the_sender() {
         .unwrap();
     let piece: Vec<u8> = (0..65_536u32).map(|n| (n * 31 % 251) as u8).collect();
     let mut sent: Vec<u8> = Vec::new();
-    while sent.len() < LARGE {
+    let large = patience::more_than_sockets_hold();
+    while sent.len() < large {
         match client.stream().write(&piece) {
             Ok(count) => sent.extend_from_slice(&piece[..count]),
             Err(_) => break,
         }
     }
     assert!(
-        sent.len() < LARGE,
+        sent.len() < large,
         "all was taken though the app read nothing"
     );
     assert!(sent.len() > 1 << 20);
