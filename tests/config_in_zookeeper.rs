@@ -102,6 +102,41 @@ fn a_sidecar_changes_with_its_znode_and_keeps_what_it_has_when_that_is_gone_or_b
     assert!(told(&sidecar)["unread"].is_null());
 }
 
+/// A change comes by itself, but within a fifth of a second; who asks must not get what was before.
+#[test]
+fn whoever_asks_for_a_reload_gets_what_the_znode_holds_now() {
+    let (server, app) = (Server::shared(), FakeApp::agreeable());
+    let url = server.url("/asked/config");
+    write(&url, &text_for(&app, "start"));
+    let sidecar = begin(&url, None);
+    let ask = || Client::connect(sidecar.admin_addr()).request("POST", "/reload", &[], b"");
+    eventually("its source is up", || metric(&sidecar, UP) == 1.0);
+    for round in 0..10 {
+        let name = format!("round{round}");
+        write(&url, &text_for(&app, &name));
+        assert_eq!(ask().status, 200);
+        assert_eq!(get(&sidecar, &name).status, 200, "{name}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_a_reload_while_zookeeper_is_away_is_told_so() {
+    let (server, app) = (Server::start(), FakeApp::agreeable());
+    let url = server.url("/config");
+    write(&url, &text_for(&app, "a"));
+    let sidecar = begin(&url, None);
+    eventually("its source is up", || metric(&sidecar, UP) == 1.0);
+    drop(server);
+    eventually("its source is away", || metric(&sidecar, UP) == 0.0);
+    let told = Client::connect(sidecar.admin_addr()).request("POST", "/reload", &[], b"");
+    assert_eq!(told.status, 503);
+    let text = told.text();
+    assert!(text.contains("its source cannot be read"), "{text}");
+    assert!(!text.contains("not reloaded"), "{text}");
+    assert_eq!(get(&sidecar, "a").status, 200);
+    assert_eq!(metric(&sidecar, SUCCESSFUL), 1.0);
+}
+
 #[test]
 fn twenty_sidecars_change_together() {
     let (server, app) = (Server::shared(), FakeApp::agreeable());

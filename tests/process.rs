@@ -3,9 +3,10 @@
 //! What a process prints goes to `target/test-output/`, named after the test, and is what tests wait for: no port is
 //! known beforehand and no time is slept away.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -23,6 +24,8 @@ use crate::rig;
 const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
 /// How long anything may take; only against a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// open(2), on Linux.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// A running process. Dropping it kills it.
 pub(crate) struct Process {
@@ -328,6 +331,67 @@ fn a_hangup_reloads_and_a_bad_file_changes_nothing() {
     let line = run.process.line_with("the old one stays");
     assert!(line.contains("did you mean"), "{line}");
     assert_eq!(status(), 200);
+    run.process.signal("TERM");
+    assert_eq!(run.process.end().0, 0);
+}
+
+/// As a network file system does whose server is away.
+#[test]
+fn a_file_that_does_not_come_to_its_end_keeps_nobody_from_ending() {
+    let app = FakeApp::agreeable();
+    let text = rig::configuration("https://127.0.0.1:1", &app.url(), "auth = \"none\"", "");
+    let path = write_configuration(&text);
+    let pipe = path.with_extension("pipe");
+    let _none_before = fs::remove_file(&pipe);
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("run mkfifo")
+            .success()
+    );
+    let run = Run::of(&path);
+    let (before, after) = text.split_once("\nsecret = ").expect("a secret");
+    let (_, after) = after.split_once('\n').expect("more lines");
+    write_configuration(&format!(
+        "{before}\nsecret_file = \"{}\"\n{after}",
+        pipe.display()
+    ));
+    run.process.signal("HUP");
+    // Whoever opens it to write without waiting is refused as long as nobody reads.
+    let mut silent = None;
+    let is_read = comes_true(|| {
+        silent = OpenOptions::new()
+            .write(true)
+            .custom_flags(O_NONBLOCK)
+            .open(&pipe)
+            .ok();
+        silent.is_some()
+    });
+    assert!(is_read, "nobody reads the pipe");
+    assert_eq!(run.readiness(), 200);
+    let answer = Client::connect(run.inbound).request("GET", "/a", &[], b"");
+    assert_eq!(answer.status, 200);
+    run.process.signal("TERM");
+    assert_eq!(run.process.end().0, 0);
+}
+
+#[test]
+fn a_configuration_may_come_out_of_a_pipe() {
+    let app = FakeApp::agreeable();
+    let path = configuration(&app.url(), "0s");
+    let piped = "exec \"$0\" \"$1\" \"$2\" <(cat \"$3\")";
+    let run = Run::under(&["bash", "-c", piped], &path);
+    let get = || {
+        Client::connect(run.inbound)
+            .request("GET", "/a", &[], b"")
+            .status
+    };
+    assert_eq!(get(), 200);
+    // There is nothing more in it, and that changes nothing.
+    run.process.signal("HUP");
+    run.process.line_with("configuration reloaded");
+    assert_eq!(get(), 200);
     run.process.signal("TERM");
     assert_eq!(run.process.end().0, 0);
 }

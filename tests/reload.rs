@@ -612,6 +612,62 @@ fn the_admin_side_and_the_apps_side_move_too() {
     eventually("it is on", || followed.sidecar.outbound_addr().is_some());
 }
 
+/// As when Prometheus turns out to be in another pod: nobody else may have the port, but it is our own.
+#[test]
+fn the_admin_side_moves_to_all_addresses_of_its_port_and_back() {
+    let app = FakeApp::agreeable();
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let text = |address: &str| {
+        rig::replaced(
+            &text_for(&app, "a"),
+            "[admin]\nlisten = \"127.0.0.1:0\"",
+            &format!("[admin]\nlisten = \"{address}:{port}\""),
+        )
+    };
+    let (here, everywhere) = (text("127.0.0.1"), text("0.0.0.0"));
+    let followed = Followed::new(&here, app);
+    let asked = || {
+        let local = Listen::Tcp(([127, 0, 0, 1], port).into());
+        Client::connect(local).request("POST", "/reload", &[], b"")
+    };
+    for (text, address) in [(&everywhere, "0.0.0.0"), (&here, "127.0.0.1")] {
+        followed.write(text);
+        let told = asked();
+        assert_eq!(told.status, 200, "{}", told.text());
+        assert_eq!(
+            followed.sidecar.admin_addr().to_string(),
+            format!("{address}:{port}")
+        );
+        assert_eq!(asked().status, 200);
+    }
+}
+
+#[test]
+fn a_higher_limit_lets_those_in_who_wait() {
+    let app = FakeApp::agreeable();
+    let text = |limit: usize| {
+        let one = rig::replaced(&text_for(&app, "a"), "workers = 2", "workers = 1");
+        rig::replaced(
+            &one,
+            "workers = 1",
+            &format!("workers = 1\nmax_connections = {limit}"),
+        )
+    };
+    let (low, high) = (text(1), text(2));
+    let followed = Followed::new(&low, app);
+    let mut first = Client::connect(followed.sidecar.inbound_addr());
+    assert_eq!(first.request("GET", "/a", &[], b"").status, 200);
+    let mut second = Client::connect(followed.sidecar.inbound_addr());
+    second.send(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    followed.write(&high);
+    assert_eq!(followed.admin("POST", "/reload").status, 200);
+    assert_eq!(second.read_response(false).status, 200);
+    assert_eq!(first.request("GET", "/a", &[], b"").status, 200);
+}
+
 /// `[push]` may come later; there is an inbox from then on.
 #[test]
 fn messages_are_taken_as_soon_as_a_configuration_says_so() {

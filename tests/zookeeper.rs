@@ -62,7 +62,8 @@ impl Following {
     fn new(url: &str) -> Self {
         let (told, now) = watch::channel(Seen::default());
         let znode = znode(url);
-        let thread = thread::spawn(move || runtime().block_on(znode.follow(&told)));
+        let nobody_asks = watch::channel(0).1;
+        let thread = thread::spawn(move || runtime().block_on(znode.follow(&told, nobody_asks)));
         Self {
             now: Some(now),
             thread: Some(thread),

@@ -2,10 +2,12 @@
 //!
 //! A load reads each file one time, so that a file which two keys name cannot be two different things; and it remembers a
 //! digest of each, so that one can tell later whether anything has changed, and now whether all of them stood there at the
-//! same moment ([`Inputs::are_as_they_were`]). A file that is not there is remembered too: it may come.
+//! same moment ([`Inputs::are_as_they_were`]). A file that is not there is remembered too: it may come. What is no file but
+//! a stream (a pipe, `/dev/stdin`) gives what it has once, so that is kept, and counts as what it says for ever.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +30,15 @@ pub(super) struct Files {
     read: RefCell<BTreeMap<PathBuf, Content>>,
 }
 
-type Content = Result<Zeroizing<Vec<u8>>, Unread>;
+type Content = Result<Text, Unread>;
+
+/// What was read.
+#[derive(Clone)]
+struct Text {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Whether it cannot be read again.
+    is_stream: bool,
+}
 
 /// Why a file could not be read.
 #[derive(Clone)]
@@ -48,13 +58,29 @@ pub(super) struct SecretFile {
 pub struct Inputs(BTreeMap<PathBuf, Print>);
 
 /// What a file was like.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Print {
     Content([u8; 32]),
     Unread(ErrorKind),
+    /// A stream, and what came out of it.
+    Stream(Zeroizing<Vec<u8>>),
 }
 
 impl Files {
+    /// Those of a configuration that has been made of `inputs` before: its streams are not read again.
+    pub(super) fn knowing(inputs: &Inputs) -> Self {
+        let streams = inputs.0.iter().filter_map(|(path, print)| match print {
+            Print::Stream(bytes) => {
+                let (bytes, is_stream) = (bytes.clone(), true);
+                Some((path.clone(), Ok(Text { bytes, is_stream })))
+            }
+            Print::Content(_) | Print::Unread(_) => None,
+        });
+        Self {
+            read: RefCell::new(streams.collect()),
+        }
+    }
+
     /// Reads a file that is no secret: certificates, or the configuration itself. A fault calls it `shown`.
     pub(super) fn open(&self, path: &Path, shown: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
         self.content(path)
@@ -99,44 +125,68 @@ impl Files {
         )
     }
 
-    fn content(&self, path: &Path) -> Content {
+    fn content(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
         let mut read = self.read.borrow_mut();
-        match read.get(path) {
+        let content = match read.get(path) {
             Some(content) => content.clone(),
             None => {
                 let content = read_file(path);
                 read.insert(path.to_owned(), content.clone());
                 content
             }
-        }
+        };
+        content.map(|text| text.bytes)
     }
 }
 
 impl Inputs {
     /// Whether the files are now what they were. It reads them.
     pub(crate) fn are_as_they_were(&self) -> bool {
-        self.0
-            .iter()
-            .all(|(path, print)| Print::of(&read_file(path)) == *print)
+        self.0.iter().all(|(path, print)| print.now(path) == *print)
     }
 
     /// The same files, as they are now.
     pub(crate) fn now(&self) -> Self {
-        let now = |path: &PathBuf| (path.clone(), Print::of(&read_file(path)));
-        Self(self.0.keys().map(now).collect())
+        let now = |(path, print): (&PathBuf, &Print)| (path.clone(), print.now(path));
+        Self(self.0.iter().map(now).collect())
     }
 
-    /// Where the files are.
+    /// Where the files are that may change.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.keys().map(PathBuf::as_path)
+        let files = self.0.iter();
+        files.filter_map(|(path, print)| (!print.is_of_stream()).then_some(path.as_path()))
     }
 }
 
 impl Print {
     fn of(content: &Content) -> Self {
         match content {
-            Ok(bytes) => Self::Content(sha256(bytes)),
+            Ok(text) if text.is_stream => Self::Stream(text.bytes.clone()),
+            Ok(text) => Self::Content(sha256(&text.bytes)),
             Err(unread) => Self::Unread(unread.kind),
+        }
+    }
+
+    /// The print of what is there now.
+    fn now(&self, path: &Path) -> Self {
+        match self {
+            Self::Stream(_) => self.clone(),
+            Self::Content(_) | Self::Unread(_) => Self::of(&read_file(path)),
+        }
+    }
+
+    fn is_of_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+}
+
+/// Nothing of what was read.
+impl fmt::Debug for Print {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Content(_) => f.write_str("Content"),
+            Self::Unread(kind) => f.debug_tuple("Unread").field(kind).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
         }
     }
 }
@@ -176,15 +226,19 @@ fn read_file(path: &Path) -> Content {
         .unwrap_or(u64::MAX)
         .saturating_add(1);
     let file = File::open(path)?;
+    let is_stream = !file.metadata()?.is_file();
     file.take(most).read_to_end(&mut bytes)?;
     if bytes.len() > FILE_LIMIT {
         return Err(ErrorKind::FileTooLarge.into());
     }
-    Ok(bytes)
+    Ok(Text { bytes, is_stream })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     #[test]
@@ -207,5 +261,22 @@ mod tests {
         fs::write(&missing, "").unwrap();
         assert!(!inputs.are_as_they_were());
         assert_eq!(Vec::from_iter(inputs.paths()), [&there, &missing]);
+    }
+
+    #[test]
+    fn a_stream_is_read_once_and_says_the_same_for_ever() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        writer.write_all(b"a secret").unwrap();
+        drop(writer);
+        let files = Files::default();
+        assert_eq!(files.open(&path, "a").unwrap()[..], *b"a secret");
+        let inputs = files.inputs();
+        assert!(inputs.are_as_they_were());
+        assert_eq!(inputs.now(), inputs);
+        assert_eq!(inputs.paths().count(), 0);
+        assert!(!format!("{inputs:?}").contains("secret"));
+        let later = Files::knowing(&inputs);
+        assert_eq!(later.open(&path, "a").unwrap()[..], *b"a secret");
     }
 }

@@ -43,14 +43,15 @@ impl Config {
     /// Reads and checks a file. Secret files are relative to its directory, `${NAME}` is the process's environment.
     /// All that is wrong comes in one report.
     pub fn load(path: &Path) -> Result<Loaded, Report> {
-        Self::attempt(path).outcome
+        Self::attempt(path, &Inputs::default()).outcome
     }
 
     /// As [`Config::load`]; what was read is known also if it cannot be used. All files were there as they are at one
-    /// moment: if one changes while others are read, as when Kubernetes swaps a volume, all are read again.
-    pub(crate) fn attempt(path: &Path) -> Attempt {
+    /// moment: if one changes while others are read, as when Kubernetes swaps a volume, all are read again. `before` is
+    /// what the last one was made of, whose streams have given all they had.
+    pub(crate) fn attempt(path: &Path, before: &Inputs) -> Attempt {
         let name = path.display().to_string();
-        look_until_all_agree(|files| {
+        look_until_all_agree(before, |files| {
             let bytes = files.main(path);
             let bytes = bytes.map_err(|fault| Report::whole_file(&name, fault))?;
             Self::read(&bytes, &name, path.parent(), files)
@@ -58,8 +59,8 @@ impl Config {
     }
 
     /// As [`Config::attempt`], of a text that is in no file. Secret files are relative to the working directory.
-    pub(crate) fn attempt_text(bytes: &[u8], name: &str) -> Attempt {
-        look_until_all_agree(|files| Self::read(bytes, name, None, files))
+    pub(crate) fn attempt_text(bytes: &[u8], name: &str, before: &Inputs) -> Attempt {
+        look_until_all_agree(before, |files| Self::read(bytes, name, None, files))
     }
 
     fn read(
@@ -153,16 +154,20 @@ impl Config {
 }
 
 /// Reads until all that was read was there at one moment, or often enough.
-fn look_until_all_agree(look: impl Fn(&Files) -> Result<Loaded, Report>) -> Attempt {
+fn look_until_all_agree(
+    before: &Inputs,
+    look: impl Fn(&Files) -> Result<Loaded, Report>,
+) -> Attempt {
+    let mut files = Files::knowing(before);
     let mut looks = 0;
     loop {
         looks += 1;
-        let files = Files::default();
         let outcome = look(&files);
         let inputs = files.inputs();
         if looks == MOST_LOOKS || inputs.are_as_they_were() {
             return Attempt { outcome, inputs };
         }
+        files = Files::knowing(&inputs);
     }
 }
 
@@ -1092,7 +1097,7 @@ mod tests {
         };
         let looks = std::cell::RefCell::new(Vec::new());
         write("0");
-        look_until_all_agree(|files| {
+        look_until_all_agree(&Inputs::default(), |files| {
             let first = files.open(&one, "a").unwrap();
             let count = looks.borrow().len();
             if count < 3 {

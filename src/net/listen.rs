@@ -46,27 +46,39 @@ pub(crate) struct SocketFile {
 }
 
 impl Bound {
-    /// One listener.
+    /// One listener, which nobody else shares the port with.
     pub(crate) fn one(listen: &Listen) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(addr) => bind_tcp(*addr, false).map(Self::Tcp),
+            Listen::Tcp(addr) => {
+                let socket = bind_tcp(*addr, Sharing::Later)?;
+                Ok(Self::Tcp(socket))
+            }
             Listen::Unix(path) => bind_unix(path),
+        }
+    }
+
+    /// One that takes the place of our own `old` one, which may have the same port at another address.
+    pub(crate) fn one_after(listen: &Listen, old: &Listen) -> io::Result<Self> {
+        match (listen, old) {
+            (Listen::Tcp(addr), Listen::Tcp(before))
+                if addr.port() == before.port() && addr.port() != 0 =>
+            {
+                bind_tcp(*addr, Sharing::Yes).map(Self::Tcp)
+            }
+            _ => Self::one(listen),
         }
     }
 
     /// `count` listeners in one place. With port 0 the first one chooses and the others follow.
     pub(crate) fn group(listen: &Listen, count: usize) -> io::Result<Vec<Self>> {
         let first = match listen {
-            Listen::Tcp(addr) => {
-                warn_of_sharing(*addr);
-                Self::Tcp(bind_tcp(*addr, true)?)
-            }
+            Listen::Tcp(addr) => Self::Tcp(bind_tcp(*addr, Sharing::Yes)?),
             Listen::Unix(path) => bind_unix(path)?,
         };
         let mut listeners = vec![first];
         for _ in 1..count {
             let next = match &listeners[0] {
-                Self::Tcp(first) => Self::Tcp(bind_tcp(first.local_addr()?, true)?),
+                Self::Tcp(first) => Self::Tcp(bind_tcp(first.local_addr()?, Sharing::Yes)?),
                 Self::Unix(first, file) => Self::Unix(first.try_clone()?, Arc::clone(file)),
             };
             listeners.push(next);
@@ -117,6 +129,21 @@ impl Listener {
         }
     }
 
+    /// Hands over whoever the kernel has already accepted for us: closing would reset them.
+    pub(crate) async fn accept_waiting(&self, mut take: impl FnMut(Stream, Option<SocketAddr>)) {
+        let accept_all = poll_fn(|cx| {
+            loop {
+                match self.poll_accept(cx) {
+                    Poll::Ready(Ok((stream, addr))) => take(stream, addr),
+                    Poll::Ready(Err(error)) if is_about_one_connection(&error) => {}
+                    Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(()),
+                }
+            }
+        });
+        // The runtime would have us pause after so many, and the rest would be reset.
+        tokio::task::unconstrained(accept_all).await;
+    }
+
     /// Lets nobody new in, and says how long those who are half in may take. When that is over, whatever came can be
     /// accepted and nothing is lost by closing.
     pub(crate) fn turn_away(&self) -> Duration {
@@ -128,6 +155,15 @@ impl Listener {
             }
         }
     }
+}
+
+/// Errors of accept(2) that concern only the connection that was to be accepted.
+pub(crate) fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }
 
 impl SocketFile {
@@ -145,21 +181,36 @@ impl Drop for SocketFile {
     }
 }
 
-fn bind_tcp(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+/// Whether a port may have more than one listener, all of this user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// If all of them agree.
+    Yes,
+    /// Only by one that comes later and agrees, and this one has had it to itself when it came.
+    Later,
+}
+
+fn bind_tcp(addr: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if shared {
+    if sharing == Sharing::Yes {
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
+    if sharing == Sharing::Later {
+        socket.set_reuse_port(true)?;
+    }
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
 /// A port that is shared with the process it is taken over from looks like one that is shared by mistake, so it is only
-/// told, not refused.
-fn warn_of_sharing(addr: SocketAddr) {
+/// told, not refused. To be asked before it is bound.
+pub(crate) fn warn_of_sharing(listen: &Listen) {
+    let Listen::Tcp(addr) = *listen else {
+        return;
+    };
     let alone = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -168,7 +219,7 @@ fn warn_of_sharing(addr: SocketAddr) {
     if addr.port() != 0 && alone().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
         tracing::warn!(
             %addr,
-            "another process of this user listens here too and gets its share of the connections until it ends"
+            "something else of this user listens here too (another process?) and gets its share of the connections until it ends"
         );
     }
 }
@@ -238,4 +289,29 @@ fn is_stale(path: &Path) -> bool {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = fs::symlink_metadata(path).ok()?;
     Some((file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_ones_own_except_for_whoever_takes_it_over() {
+        let first = Bound::one(&Listen::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+        let place = first.place().unwrap();
+        let Listen::Tcp(addr) = place else {
+            panic!("{place}")
+        };
+        let everywhere = Listen::Tcp(([0, 0, 0, 0], addr.port()).into());
+        for other in [&place, &everywhere] {
+            let refused = Bound::one(other).map(|_| ()).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+        }
+        let second = Bound::one_after(&everywhere, &place).unwrap();
+        let refused = Bound::one(&everywhere).map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+        drop(first);
+        let back = Bound::one_after(&place, &second.place().unwrap()).unwrap();
+        assert_eq!(back.place().unwrap(), place);
+    }
 }

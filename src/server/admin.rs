@@ -6,6 +6,7 @@
 mod letters;
 
 use std::convert::Infallible;
+use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,11 +19,13 @@ use prometheus::TextEncoder;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::connections::ACCEPT_PAUSE;
 use super::drain::Phase;
 use super::follow::NotReloaded;
 use super::reload::Assembly;
 use crate::config::Effective;
-use crate::net::Bound;
+use crate::net::{Bound, Listener, Stream};
+use crate::resilience::panics::faults;
 
 /// What there is to ask for.
 const PAGES: &str =
@@ -35,42 +38,45 @@ pub(super) struct Admin {
 
 impl Admin {
     /// Serves until dropped. What `moves` brings takes the listener's place; connections that are there stay.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        listener: Bound,
-        mut moves: mpsc::UnboundedReceiver<Bound>,
+    pub(super) async fn serve(
+        self: &Arc<Self>,
+        listener: &mut Listener,
+        moves: &mut mpsc::UnboundedReceiver<Bound>,
     ) {
-        let mut listener = listener.join();
         loop {
+            faults::strike("admin");
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 Some(next) = moves.recv() => {
-                    listener = next.join();
+                    let old = mem::replace(listener, next.join());
+                    old.accept_waiting(|stream, _| self.spawn(stream)).await;
                     continue;
                 }
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let admin = Arc::clone(&self);
-                    tokio::task::spawn_local(async move {
-                        let service = service_fn(move |request| {
-                            let admin = Arc::clone(&admin);
-                            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
-                        });
-                        let serving = hyper::server::conn::http1::Builder::new()
-                            .timer(TokioTimer::new())
-                            .serve_connection(TokioIo::new(stream), service);
-                        if let Err(error) = serving.await {
-                            tracing::debug!(%error, "admin connection");
-                        }
-                    });
-                }
+                Ok((stream, _)) => self.spawn(stream),
                 Err(error) => {
                     tracing::warn!(%error, "admin: cannot accept connections; pausing");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    fn spawn(self: &Arc<Self>, stream: Stream) {
+        let admin = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request| {
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+            });
+            let serving = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, "admin connection");
+            }
+        });
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

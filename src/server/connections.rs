@@ -1,13 +1,11 @@
 //! The life of connections: accepted, served request by request, brought to their end.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::io;
 use std::mem;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -16,7 +14,7 @@ use super::drain::Phase;
 use super::exchange;
 use super::snapshot::Snapshot;
 use super::worker::{Peer, Worker};
-use crate::net::{Bound, Listener, Protocol, Stream};
+use crate::net::{Bound, Listener, Protocol, Stream, is_about_one_connection};
 use crate::resilience::panics::{Panicked, caught, faults};
 use crate::wire::http1::ServerConnection;
 use crate::wire::{NoHead, Reader, Responder};
@@ -36,15 +34,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Accepts until told to drain, then waits for what is in flight until told to stop. Whenever `moves` brings another
-    /// listener, the one before is brought to its end as by a drain, while the new one is served.
+    /// Accepts until told to drain, then waits for what is in flight until told to stop. Whenever one of `changes` brings
+    /// another listener, the one before is brought to its end as by a drain, while the new one is served.
     pub(super) async fn run(
         self: Rc<Self>,
-        first: Move,
-        mut moves: mpsc::UnboundedReceiver<Move>,
+        mut entrance: Entrance,
+        mut changes: mpsc::UnboundedReceiver<Change>,
         mut phase: watch::Receiver<Phase>,
     ) {
-        let mut entrance = Entrance::new(first);
         let (sweeping, timing) = (Rc::clone(&self), Rc::clone(&self));
         tokio::task::spawn_local(async move {
             timing
@@ -55,12 +52,18 @@ impl Worker {
             sweeping.kept_going("pool", || sweeping.sweep_pool()).await;
         });
         loop {
-            let moved = tokio::select! {
+            let Change { listener, snapshot } = tokio::select! {
                 _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
-                Some(next) = moves.recv() => Entrance::new(next),
+                Some(change) = changes.recv() => change,
                 () = self.kept_going("accept", || self.accept(&entrance)) => break,
             };
-            let old = mem::replace(&mut entrance, moved);
+            // There may be room for more now.
+            self.closed.notify_waiters();
+            let Some(listener) = listener else {
+                *entrance.way.last.borrow_mut() = snapshot;
+                continue;
+            };
+            let old = mem::replace(&mut entrance, Entrance::new(listener, snapshot));
             let closing = Closing::count(Rc::clone(&self));
             let (worker, phase) = (Rc::clone(&self), phase.clone());
             tokio::task::spawn_local(async move {
@@ -85,7 +88,8 @@ impl Worker {
             () = tokio::time::sleep(half_in) => {}
             () = self.kept_going("accept", || self.accept(&entrance)) => {}
         }
-        self.accept_waiting(&entrance).await;
+        let take = |stream, addr| self.spawn(stream, addr, &entrance.way);
+        entrance.listener.accept_waiting(take).await;
     }
 
     async fn accept(self: &Rc<Self>, entrance: &Entrance) {
@@ -103,28 +107,15 @@ impl Worker {
         }
     }
 
-    /// What the kernel has already accepted for us would be reset when the listener closes.
-    async fn accept_waiting(self: &Rc<Self>, entrance: &Entrance) {
-        let accept_all = poll_fn(|cx| {
-            loop {
-                match entrance.listener.poll_accept(cx) {
-                    Poll::Ready(Ok((stream, addr))) => self.spawn(stream, addr, &entrance.way),
-                    Poll::Ready(Err(error)) if is_about_one_connection(&error) => {}
-                    Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(()),
-                }
-            }
-        });
-        // The runtime would have us pause after so many, and the rest would be reset.
-        tokio::task::unconstrained(accept_all).await;
-    }
-
     async fn wait_for_room(&self) {
         loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
             let inbound = &self.settings().snapshot.config.inbound;
             if self.open.get() < inbound.max_connections.div_ceil(inbound.workers) {
                 return;
             }
-            self.closed.notified().await;
+            closed.await;
         }
     }
 
@@ -273,26 +264,31 @@ impl Worker {
     }
 
     async fn all_closed(&self) {
-        while self.open.get() > 0 || self.closing.get() > 0 {
-            self.closed.notified().await;
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.open.get() == 0 && self.closing.get() == 0 {
+                return;
+            }
+            closed.await;
         }
     }
 }
 
-/// A listener, and the configuration that wants it.
-pub(super) struct Move {
-    pub(super) listener: Bound,
+/// A configuration that has come into use, and the listener that it wants if that is another.
+pub(super) struct Change {
+    pub(super) listener: Option<Bound>,
     pub(super) snapshot: Arc<Snapshot>,
 }
 
 /// Where connections come in.
-struct Entrance {
+pub(super) struct Entrance {
     listener: Listener,
     way: Rc<Way>,
 }
 
 impl Entrance {
-    fn new(Move { listener, snapshot }: Move) -> Self {
+    pub(super) fn new(listener: Bound, snapshot: Arc<Snapshot>) -> Self {
         Self {
             listener: listener.join(),
             way: Rc::new(Way {
@@ -338,7 +334,7 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.closing.set(self.0.closing.get() - 1);
-        self.0.closed.notify_one();
+        self.0.closed.notify_waiters();
     }
 }
 
@@ -384,15 +380,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
         self.0.cells.connections.sub(1);
-        self.0.closed.notify_one();
+        self.0.closed.notify_waiters();
     }
-}
-
-/// Errors of accept(2) that concern only the connection that was to be accepted.
-pub(super) fn is_about_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
 }

@@ -25,24 +25,26 @@ use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::config::{Config, Effective, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
-use crate::net::Bound;
+use crate::net::{Bound, warn_of_sharing};
 use crate::push::Bus;
-use crate::resilience::panics::caught;
+use crate::resilience::panics::{Panicked, caught};
 use crate::session::{SessionState, Sessions, ShownToken, Store};
 use crate::source::Feed;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
 use admin::Admin;
-use connections::Move;
+use connections::Entrance;
 use drain::Phase;
 use outbound::OutboundSide;
 use reload::{Assembly, Doors, InboxOptions, Places, Status, listen};
@@ -52,6 +54,11 @@ use worker::{RESTART_PAUSE, Worker};
 pub use explain::{Asked, Explanation};
 pub use follow::NotReloaded;
 pub use reload::{ListenError, ReloadError};
+
+/// How long a thread that ends waits for its work on files.
+const LAST_FILES: Duration = Duration::from_secs(1);
+/// How long the end waits for threads that have been told to end.
+const LAST_THREADS: Duration = Duration::from_secs(5);
 
 /// A running sidecar.
 ///
@@ -120,6 +127,7 @@ impl Sidecar {
             None => None,
             Some(place) => Some(Bound::one(place).map_err(listen("outbound", place))?),
         };
+        warn_of_sharing(&config.inbound.listen);
         let listeners = Bound::group(&config.inbound.listen, workers)
             .map_err(listen("inbound", &config.inbound.listen))?;
         let inbound = listeners[0].place()?;
@@ -175,16 +183,14 @@ impl Sidecar {
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
             let alarm = Alarm(orders.clone());
-            let (door, moves) = mpsc::unbounded_channel();
-            let first = Move {
-                listener,
-                snapshot: Arc::clone(&snapshot),
-            };
+            let (door, changes) = mpsc::unbounded_channel();
+            let first = Arc::clone(&snapshot);
             let (thread, _) = spawn(format!("wx-worker-{index}"), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
                 async move {
                     let _alarm = alarm;
-                    worker.run(first, moves, phase).await;
+                    let entrance = Entrance::new(listener, first);
+                    worker.run(entrance, changes, phase).await;
                 }
             })?;
             threads.push(thread);
@@ -359,16 +365,15 @@ impl Sidecar {
             .wait_for(|phase| *phase >= Phase::Stopped)
             .await
             .is_ok();
-        self.join();
-    }
-
-    fn join(&mut self) {
-        if self
-            .control
-            .take()
-            .is_some_and(|control| control.join().is_err())
-        {
-            tracing::error!("the control thread panicked");
+        let (joined, end) = oneshot::channel();
+        let control = self.control.take();
+        // Elsewhere: this thread may have to hear of a second signal meanwhile.
+        let joiner = thread::Builder::new().spawn(move || {
+            join(control);
+            let _gone = joined.send(());
+        });
+        if joiner.is_ok() {
+            let _ended = end.await;
         }
     }
 }
@@ -376,7 +381,13 @@ impl Sidecar {
 impl Drop for Sidecar {
     fn drop(&mut self) {
         let _stopped = self.orders.send(Order::Stop);
-        self.join();
+        join(self.control.take());
+    }
+}
+
+fn join(control: Option<JoinHandle<()>>) {
+    if control.is_some_and(|control| control.join().is_err()) {
+        tracing::error!("the control thread panicked");
     }
 }
 
@@ -411,8 +422,19 @@ impl Conductor {
         listener: Bound,
         moves: mpsc::UnboundedReceiver<Bound>,
     ) {
-        let serving = tokio::task::spawn_local(admin.run(listener, moves));
-        let keeping = tokio::task::spawn_local(keep_store(self.state));
+        let state = Arc::clone(&self.state);
+        let serving = tokio::task::spawn_local(async move {
+            let (mut listener, mut moves) = (listener.join(), moves);
+            while let Err(panicked) = caught(admin.serve(&mut listener, &mut moves)).await {
+                before_anew(&state.metrics, "admin", &panicked).await;
+            }
+        });
+        let state = Arc::clone(&self.state);
+        let keeping = tokio::task::spawn_local(async move {
+            while let Err(panicked) = caught(state.store.keep()).await {
+                before_anew(&state.metrics, "store", &panicked).await;
+            }
+        });
         let (mut ended, mut silent) = (joined(self.threads), joined(vec![self.calls]));
         if let Some(Order::Drain) = self.inbox.recv().await {
             let inbound = self.current.load().config.inbound.clone();
@@ -429,21 +451,24 @@ impl Conductor {
             }
         }
         self.phase.send_replace(Phase::Stopped);
-        all_of(&mut ended).await;
-        all_of(&mut silent).await;
+        let all = async {
+            all_of(&mut ended).await;
+            all_of(&mut silent).await;
+        };
+        if timeout(LAST_THREADS, all).await.is_err() {
+            tracing::error!("threads that do not end are left behind");
+        }
         serving.abort();
         keeping.abort();
         tracing::info!("stopped");
     }
 }
 
-/// After a panic it begins anew.
-async fn keep_store(state: Arc<SessionState>) {
-    while let Err(panicked) = caught(state.store.keep()).await {
-        state.metrics.panicked();
-        tracing::error!(what = "store", error = %panicked, "begun anew after a panic");
-        tokio::time::sleep(RESTART_PAUSE).await;
-    }
+/// Tells of the panic of something that has to go on for as long as the sidecar does, and pauses before it begins anew.
+async fn before_anew(metrics: &Metrics, what: &'static str, panicked: &Panicked) {
+    metrics.panicked();
+    tracing::error!(what, error = %panicked, "begun anew after a panic");
+    tokio::time::sleep(RESTART_PAUSE).await;
 }
 
 /// Waits for the order that does not wait for anything; to drain once more is no news.
@@ -490,6 +515,8 @@ fn spawn<F: Future<Output = ()>>(
             Ok(runtime) => {
                 let _starter_waits = started.send(Ok(runtime.handle().clone()));
                 runtime.block_on(main());
+                // Work on files, which may hang, must not keep a process from ending.
+                runtime.shutdown_timeout(LAST_FILES);
             }
             Err(error) => {
                 let _starter_waits = started.send(Err(error));

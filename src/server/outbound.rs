@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::connections::{ACCEPT_PAUSE, is_about_one_connection};
+use super::connections::ACCEPT_PAUSE;
 use super::drain::Phase;
 use super::problem::{language, problem};
 use super::snapshot::Snapshot;
@@ -37,7 +37,7 @@ use crate::config::{Errors, Outbound};
 use crate::domain::OpenId;
 use crate::error::{Error, Kind, Side};
 use crate::gateway::{AppAnswer, AppCall, Payload, Shows};
-use crate::net::{Bound, Listener, Stream};
+use crate::net::{Bound, Listener, Stream, is_about_one_connection};
 use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
 use crate::session::SessionState;
@@ -154,6 +154,8 @@ impl OutboundSide {
         let half_in = entrance.listener.turn_away();
         let accepting = self.accept(Some(&entrance), phase);
         let _over = tokio::time::timeout(half_in, accepting).await;
+        let take = |stream, _| self.spawn(stream, &entrance, phase);
+        entrance.listener.accept_waiting(take).await;
         entrance.ending.send_replace(true);
     }
 
@@ -201,11 +203,7 @@ impl OutboundSide {
         };
         loop {
             match entrance.listener.accept().await {
-                Ok((stream, _)) => {
-                    let open = Open::count(Rc::clone(self));
-                    let leave = (phase.clone(), entrance.ending.subscribe());
-                    tokio::task::spawn_local(async move { open.0.serve(stream, leave).await });
-                }
+                Ok((stream, _)) => self.spawn(stream, entrance, phase),
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "outbound: cannot accept connections; pausing");
@@ -213,6 +211,12 @@ impl OutboundSide {
                 }
             }
         }
+    }
+
+    fn spawn(self: &Rc<Self>, stream: Stream, entrance: &Entrance, phase: &watch::Receiver<Phase>) {
+        let open = Open::count(Rc::clone(self));
+        let leave = (phase.clone(), entrance.ending.subscribe());
+        tokio::task::spawn_local(async move { open.0.serve(stream, leave).await });
     }
 
     async fn serve(

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::connections::Move;
+use super::connections::Change;
 use super::drain::Phase;
 use super::follow::{Ask, NotReloaded};
 use super::snapshot::{Shared, Snapshot};
 use crate::clock::Timestamp;
 use crate::config::{Config, Effective, Listen};
-use crate::net::Bound;
+use crate::net::{Bound, warn_of_sharing};
 use crate::push::Bus;
 use crate::resilience::lock;
 use crate::session::SessionState;
@@ -109,8 +109,8 @@ pub(super) struct Places {
 
 /// Where new listeners are handed in.
 pub(super) struct Doors {
-    /// Of each worker.
-    pub(super) inbound: Vec<mpsc::UnboundedSender<Move>>,
+    /// Of each worker, which hears of every reload.
+    pub(super) inbound: Vec<mpsc::UnboundedSender<Change>>,
     pub(super) outbound: mpsc::UnboundedSender<Option<Bound>>,
     pub(super) admin: mpsc::UnboundedSender<Bound>,
 }
@@ -160,20 +160,16 @@ impl Assembly {
         config: Config,
         effective: Option<&Effective>,
     ) -> Result<(), ReloadError> {
-        match self.change(config) {
-            Ok(()) => {
-                let since = self.state.clock.now();
-                self.metrics.config_loaded(true, since);
-                self.status.rcu(|before| Status {
-                    since,
-                    effective: effective.cloned(),
-                    refused: None,
-                    ..Status::clone(before)
-                });
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        self.change(config)?;
+        let since = self.state.clock.now();
+        self.metrics.config_loaded(true, since);
+        self.status.rcu(|before| Status {
+            since,
+            effective: effective.cloned(),
+            refused: None,
+            ..Status::clone(before)
+        });
+        Ok(())
     }
 
     /// There is a configuration that is not used, and why.
@@ -201,7 +197,11 @@ impl Assembly {
         let asks = self.asks.get().ok_or(NotReloaded::NotFollowed)?;
         let (ask, outcome) = oneshot::channel();
         asks.send(ask).map_err(|_| NotReloaded::Stopped)?;
-        outcome.await.unwrap_or(Err(NotReloaded::Stopped))
+        let unanswered = |_| match asks.is_closed() {
+            true => Err(NotReloaded::Stopped),
+            false => Err(NotReloaded::Defect),
+        };
+        outcome.await.unwrap_or_else(unanswered)
     }
 
     fn change(&self, config: Config) -> Result<(), ReloadError> {
@@ -265,13 +265,20 @@ impl Moves {
         let outbound = match (&old.outbound.listen, &new.outbound.listen) {
             (old, new) if old == new => None,
             (_, None) => Some(None),
-            (_, Some(place)) => Some(Some(Bound::one(place).map_err(listen("outbound", place))?)),
+            (old, Some(place)) => {
+                let bound = match old {
+                    None => Bound::one(place),
+                    Some(old) => Bound::one_after(place, old),
+                };
+                Some(Some(bound.map_err(listen("outbound", place))?))
+            }
         };
         let admin = match old.admin.listen == new.admin.listen {
             true => None,
             false => {
                 let place = &new.admin.listen;
-                Some(Bound::one(place).map_err(listen("admin", place))?)
+                let bound = Bound::one_after(place, &old.admin.listen);
+                Some(bound.map_err(listen("admin", place))?)
             }
         };
         // Last, because nothing may fail after it: the kernel gives connections to whoever shares the port.
@@ -279,6 +286,14 @@ impl Moves {
             true => None,
             false => {
                 let place = &new.inbound.listen;
+                // At another address of the same port it is our own that is found there.
+                let is_same_port = matches!(
+                    (place, &old.inbound.listen),
+                    (Listen::Tcp(new), Listen::Tcp(old)) if new.port() == old.port()
+                );
+                if !is_same_port {
+                    warn_of_sharing(place);
+                }
                 let bound = Bound::group(place, new.inbound.workers);
                 Some(bound.map_err(listen("inbound", place))?)
             }
@@ -313,9 +328,12 @@ impl Doors {
             outbound,
             admin,
         } = moves;
-        for (door, listener) in self.inbound.iter().zip(inbound.into_iter().flatten()) {
-            let snapshot = Arc::clone(snapshot);
-            let _ended = door.send(Move { listener, snapshot });
+        let mut listeners = inbound.into_iter().flatten();
+        for door in &self.inbound {
+            let _ended = door.send(Change {
+                listener: listeners.next(),
+                snapshot: Arc::clone(snapshot),
+            });
         }
         if let Some(listener) = outbound {
             let _ended = self.outbound.send(listener);

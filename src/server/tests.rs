@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Sidecar;
+use super::{NotReloaded, Sidecar};
 use crate::config::Config;
 use crate::resilience::panics::faults;
+use crate::source::Source;
 
 /// Only against a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,12 +39,16 @@ fn sidecar(answer: impl Into<Vec<u8>>) -> Sidecar {
             });
         }
     });
-    let config = format!(
+    let config = configuration(&upstream.to_string());
+    Sidecar::start(Config::from_toml(&config).unwrap()).unwrap()
+}
+
+fn configuration(upstream: &str) -> String {
+    format!(
         "[app]\nappid = \"wx0123456789abcdef\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n\
          [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\nworkers = 1\nauth = \"none\"\n\
          drain_delay = \"0s\"\nheader_timeout = \"300ms\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
-    );
-    Sidecar::start(Config::from_toml(&config).unwrap()).unwrap()
+    )
 }
 
 struct Client {
@@ -172,6 +177,43 @@ fn a_background_task_that_panics_begins_anew() {
     slow.send(b"GET / HTTP/1.1\r\n");
     assert!(slow.rest().starts_with("HTTP/1.1 408 "));
     assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 2);
+}
+
+#[test]
+fn a_reload_that_panics_is_told_and_the_next_one_works() {
+    let _alone = alone();
+    let sidecar = sidecar(OK);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sidecar.toml");
+    std::fs::write(&path, configuration("127.0.0.1:1")).unwrap();
+    let (loaded, feed) = Source::file(&path).begin().unwrap();
+    sidecar.follow(feed, &loaded.effective);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    faults::arm("reload", 0);
+    let told = runtime.block_on(sidecar.reload_from_source());
+    assert!(matches!(told, Err(NotReloaded::Defect)), "{told:?}");
+    assert!(runtime.block_on(sidecar.reload_from_source()).is_ok());
+    // It changes with its file, too.
+    let open = "[[route]]\npath = \"/z\"\nauth = \"required\"\n";
+    std::fs::write(&path, configuration("127.0.0.1:1") + open).unwrap();
+    eventually(|| {
+        let mut client = Client::connect(sidecar.inbound_addr());
+        client.send(b"GET /z HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        client.rest().starts_with("HTTP/1.1 401 ")
+    });
+    assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 1);
+}
+
+#[test]
+fn the_admin_side_that_panics_begins_anew() {
+    let _alone = alone();
+    let sidecar = sidecar(OK);
+    faults::arm("admin", 0);
+    for _ in 0..2 {
+        assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 1);
+    }
 }
 
 #[test]

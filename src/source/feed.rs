@@ -2,14 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch as channel;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use super::watch::Watch;
 use super::{Source, last_good};
 use crate::config::{Attempt, Config, Inputs, Report};
 use crate::zookeeper::{Content, Seen, State, Znode};
+
+/// How long the answer of a file system or of ZooKeeper is waited for in silence.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a sidecar follows its source by. It works once it is on a runtime.
 pub struct Feed {
@@ -32,6 +37,8 @@ struct Node {
 
 struct Following {
     seen: channel::Receiver<Seen>,
+    /// How often it was to be looked at at once.
+    asked: channel::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -100,8 +107,7 @@ impl Feed {
             loop {
                 let is_quiet = watch.stirs(&self.tried).await;
                 let tried = self.tried.clone();
-                let looked = spawn_blocking(move || tried.now()).await;
-                match looked {
+                match beside(move || tried.now()).await {
                     Ok(now) if now != self.tried => {
                         if is_quiet || Watch::settled(now).await != self.tried {
                             watch.rest();
@@ -123,6 +129,27 @@ impl Feed {
         }
     }
 
+    /// Has ZooKeeper asked what the node holds now, if it is one, and waits for the answer, but not for long.
+    pub(crate) async fn refresh(&mut self) {
+        if let Some(node) = &mut self.node {
+            let following = node.following();
+            following.asked.send_modify(|asked| *asked += 1);
+            let asked = *following.asked.borrow();
+            // A receiver of its own, so that what comes meanwhile is news all the same.
+            let mut seen = following.seen.clone();
+            let answer = seen.wait_for(|seen| seen.answered >= asked);
+            let _in_time = timeout(PATIENCE, answer).await;
+        }
+    }
+
+    /// After a defect nothing is relied on that was under way.
+    pub(crate) fn begin_anew(&mut self) {
+        self.watch = None;
+        if let Some(node) = &mut self.node {
+            node.following = None;
+        }
+    }
+
     /// Whether there is something to be made a configuration of that has not been.
     pub(crate) async fn has_news(&self) -> bool {
         // The same bytes written once more make the same configuration.
@@ -132,13 +159,14 @@ impl Feed {
             return true;
         }
         let tried = self.tried.clone();
-        let looked = spawn_blocking(move || !tried.are_as_they_were()).await;
-        looked.unwrap_or(false)
+        beside(move || !tried.are_as_they_were())
+            .await
+            .unwrap_or(false)
     }
 
     /// Reads it.
     pub(crate) async fn attempt(&mut self) -> Result<Attempt, Unread> {
-        let source = self.source.clone();
+        let (source, before) = (self.source.clone(), self.tried.clone());
         let content = match &mut self.node {
             None => None,
             Some(node) => {
@@ -146,15 +174,24 @@ impl Feed {
                 Some(Arc::clone(&node.tried))
             }
         };
-        let read = spawn_blocking(move || match content {
-            Some(content) => source.attempt_at(&content),
-            None => Config::attempt(source.path().expect("what is no node is a file")),
+        let read = beside(move || match content {
+            Some(content) => source.attempt_at(&content, &before),
+            None => Config::attempt(source.path().expect("what is no node is a file"), &before),
         });
-        let attempt = read
-            .await
-            .map_err(|error| Unread(format!("it was not read to its end: {error}")))?;
-        self.tried = attempt.inputs.clone();
-        Ok(attempt)
+        match read.await {
+            Ok(attempt) => {
+                self.tried = attempt.inputs.clone();
+                Ok(attempt)
+            }
+            Err(error) => {
+                // What panics now would do so again.
+                let tried = self.tried.clone();
+                if let Ok(now) = beside(move || tried.now()).await {
+                    self.tried = now;
+                }
+                Err(Unread(format!("it was not read to its end: {error}")))
+            }
+        }
     }
 
     /// What was read last is in use: it is kept, if it is to be.
@@ -170,18 +207,39 @@ impl Feed {
     }
 }
 
+/// Reads files beside the thread that says that we live, and says so if that takes long: a file system may hang.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let mut working = spawn_blocking(work);
+    if let Ok(done) = timeout(PATIENCE, &mut working).await {
+        return done;
+    }
+    tracing::warn!(
+        "reading the configuration's files takes more than {} s; what is in use stays until they have been read",
+        PATIENCE.as_secs()
+    );
+    working.await
+}
+
 impl Node {
-    async fn changed(&mut self) {
-        let following = self.following.get_or_insert_with(|| {
+    /// What follows it. It begins when it is first needed.
+    fn following(&mut self) -> &mut Following {
+        self.following.get_or_insert_with(|| {
             let (told, seen) = channel::channel(Seen::default());
+            let (asked, asks) = channel::channel(0);
             let znode = self.znode.clone();
-            let task = tokio::spawn(async move { znode.follow(&told).await });
-            Following { seen, task }
-        });
+            let task = tokio::spawn(async move { znode.follow(&told, asks).await });
+            Following { seen, asked, task }
+        })
+    }
+
+    async fn changed(&mut self) {
+        let following = self.following();
         if following.seen.changed().await.is_err() {
             // Nobody tells any more, which a panic would do. It begins anew.
             self.following = None;
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Attempt, Config, Loaded, Report};
+use crate::config::{Attempt, Config, Inputs, Loaded, Report};
 use crate::zookeeper::{Content, SCHEME, Znode};
 
 pub use feed::Feed;
@@ -79,8 +79,8 @@ impl Source {
         match &self.place {
             Place::File(path) => Config::load(path),
             Place::Znode(znode) => {
-                self.attempt_at(&read(znode).map_err(|why| self.unread(&why))?)
-                    .outcome
+                let content = read(znode).map_err(|why| self.unread(&why))?;
+                self.attempt_at(&content, &Inputs::default()).outcome
             }
         }
     }
@@ -95,11 +95,16 @@ impl Source {
             let feed = Feed::of_files(self.clone(), loaded.inputs.clone());
             return Ok((loaded, feed));
         };
+        let mut before = Inputs::default();
         let report = match read(znode) {
-            Ok(content) => match self.attempt_at(&content).outcome {
-                Ok(loaded) => return Ok(self.begun(loaded, znode, content, None)),
-                Err(report) => report,
-            },
+            Ok(content) => {
+                let attempt = self.attempt_at(&content, &before);
+                before = attempt.inputs;
+                match attempt.outcome {
+                    Ok(loaded) => return Ok(self.begun(loaded, znode, content, None)),
+                    Err(report) => report,
+                }
+            }
             Err(why) => self.unread(&why),
         };
         let Some(copy) = &self.last_good else {
@@ -112,7 +117,7 @@ impl Source {
                 return Err(report.and_also(format!("the last good copy {shown}: {error}")));
             }
         };
-        match self.attempt_at(&content).outcome {
+        match self.attempt_at(&content, &before).outcome {
             Ok(loaded) => Ok(self.begun(loaded, znode, content, Some(report))),
             Err(_) => Err(report.and_also(format!(
                 "the last good copy is not valid either; `wx-sidecar check -c {shown}` tells why"
@@ -137,9 +142,9 @@ impl Source {
         (loaded, feed)
     }
 
-    /// What comes of a node's content.
-    fn attempt_at(&self, content: &Content) -> Attempt {
-        Config::attempt_text(&content.bytes, &self.to_string())
+    /// What comes of a node's content, after one that was made of `before`.
+    fn attempt_at(&self, content: &Content, before: &Inputs) -> Attempt {
+        Config::attempt_text(&content.bytes, &self.to_string(), before)
     }
 
     fn unread(&self, why: &str) -> Report {

@@ -9,14 +9,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::Inputs;
+use crate::resilience::lock;
 
 /// How long nothing must have happened before one looks: who writes a file in pieces is not done.
 const QUIET: Duration = Duration::from_millis(150);
@@ -31,13 +34,22 @@ const MOST_LINKS: usize = 40;
 
 /// Watches the directories that lead to some files.
 pub(crate) struct Watch {
+    aim: Arc<Mutex<Aim>>,
+    events: mpsc::Receiver<()>,
+    /// Whether changes are told, and not only found.
+    is_told: Arc<AtomicBool>,
+    /// Whether there was an event that nobody has looked after yet.
+    stirred: Arc<AtomicBool>,
+    /// When files were last looked at.
+    looked: Instant,
+}
+
+/// What is watched. Behind a lock, because it is changed beside the thread that says that we live: a file system may hang.
+struct Aim {
     /// None if the system gives no watch.
     watcher: Option<RecommendedWatcher>,
-    events: mpsc::Receiver<()>,
-    /// What is watched, and which directory that was.
+    /// Each directory, and which one it was.
     watched: BTreeMap<PathBuf, Identity>,
-    /// Whether there was an event that nobody has looked after yet.
-    stirred: bool,
 }
 
 type Identity = (u64, u64);
@@ -51,21 +63,26 @@ impl Watch {
         };
         let watcher = notify::recommended_watcher(tell).inspect_err(give_up).ok();
         Self {
-            watcher,
+            is_told: Arc::new(AtomicBool::new(watcher.is_some())),
+            aim: Arc::new(Mutex::new(Aim {
+                watcher,
+                watched: BTreeMap::new(),
+            })),
             events,
-            watched: BTreeMap::new(),
-            stirred: false,
+            stirred: Arc::default(),
+            looked: Instant::now(),
         }
     }
 
     /// Somebody has looked since the last event, and it has not been given up halfway.
     pub(crate) fn rest(&mut self) {
-        self.stirred = false;
+        self.stirred.store(false, Ordering::Relaxed);
+        self.looked = Instant::now();
     }
 
     /// Whether changes are told, and not only found.
     pub(crate) fn is_told(&self) -> bool {
-        self.watcher.is_some()
+        self.is_told.load(Ordering::Relaxed)
     }
 
     /// Waits until there may be something to see. Says whether it has been quiet since: files that are being written are
@@ -73,17 +90,19 @@ impl Watch {
     pub(crate) async fn stirs(&mut self, inputs: &Inputs) -> bool {
         if self.aim(inputs).await {
             // What happened before the watch began was told to nobody.
-            self.stirred = true;
             return false;
         }
-        let patience = match self.is_told() {
-            true => LOOK_EVERY,
-            false => LOOK_OFTEN,
-        };
-        if !self.stirred && timeout(patience, self.event()).await.is_err() {
-            return false;
+        if !self.stirred.load(Ordering::Relaxed) {
+            let patience = match self.is_told() {
+                true => LOOK_EVERY,
+                false => LOOK_OFTEN,
+            };
+            let due = self.looked + patience;
+            if timeout_at(due, self.event()).await.is_err() {
+                return false;
+            }
         }
-        self.stirred = true;
+        self.stirred.store(true, Ordering::Relaxed);
         let until = Instant::now() + LONGEST_NOISE;
         while Instant::now() < until {
             if timeout(QUIET, self.event()).await.is_err() {
@@ -110,30 +129,45 @@ impl Watch {
     }
 
     async fn event(&mut self) {
-        match self.watcher {
-            // The watcher holds the other end.
-            Some(_) => while self.events.recv().await.is_none() {},
-            None => std::future::pending().await,
+        if self.is_told() && self.events.recv().await.is_some() {
+            return;
         }
+        if self.is_told.swap(false, Ordering::Relaxed) {
+            tracing::warn!("what tells of changed files has died; they are looked at every 2 s");
+            // It cannot be dropped either: it would panic, as its thread does not hear it.
+            std::mem::forget(lock(&self.aim).watcher.take());
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Watches what leads to these files now, and nothing else. Says whether that was not watched before.
-    async fn aim(&mut self, inputs: &Inputs) -> bool {
+    async fn aim(&self, inputs: &Inputs) -> bool {
         if !self.is_told() {
             return false;
         }
-        let inputs = inputs.clone();
-        // A file system that hangs must not hold up the thread that says that we live.
-        let directories = spawn_blocking(move || {
-            let mut found = BTreeMap::new();
+        let (aim, inputs) = (Arc::clone(&self.aim), inputs.clone());
+        let (is_told, stirred) = (Arc::clone(&self.is_told), Arc::clone(&self.stirred));
+        let aiming = spawn_blocking(move || {
+            let mut wanted = BTreeMap::new();
             for path in inputs.paths() {
-                collect_directories(path, &mut found);
+                collect_directories(path, &mut wanted);
             }
-            found
+            let mut aim = lock(&aim);
+            let is_new = aim.at(wanted);
+            is_told.store(aim.watcher.is_some(), Ordering::Relaxed);
+            if is_new {
+                // Also if nobody waits for this any more.
+                stirred.store(true, Ordering::Relaxed);
+            }
+            is_new
         });
-        let Ok(wanted) = directories.await else {
-            return false;
-        };
+        aiming.await.unwrap_or(false)
+    }
+}
+
+impl Aim {
+    /// Watches these directories and no others. Says whether one of them was not watched before, or none can be.
+    fn at(&mut self, wanted: BTreeMap<PathBuf, Identity>) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
@@ -278,5 +312,19 @@ mod tests {
         symlink(root.path().join("b"), root.path().join("a")).unwrap();
         symlink(root.path().join("a"), root.path().join("b")).unwrap();
         assert_eq!(directories(&root.path().join("a")), [root.path()]);
+    }
+
+    /// It would otherwise be asked for ever, without a pause, whether there is an event.
+    #[tokio::test]
+    async fn without_whoever_tells_of_changes_files_are_looked_at_often() {
+        let mut watch = Watch::new();
+        if !watch.is_told() {
+            return;
+        }
+        watch.events = mpsc::channel(1).1;
+        let stirred = timeout(Duration::from_millis(1), watch.event()).await;
+        assert!(stirred.is_err());
+        assert!(!watch.is_told());
+        assert!(!watch.aim(&Inputs::default()).await);
     }
 }

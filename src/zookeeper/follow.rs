@@ -35,6 +35,7 @@ const LASTING: Duration = Duration::from_secs(10);
 pub(super) struct Follower<'a> {
     znode: &'a Znode,
     told: &'a watch::Sender<Seen>,
+    asks: watch::Receiver<u64>,
     horizon: Horizon,
 }
 
@@ -51,10 +52,15 @@ struct Horizon {
 pub(super) struct Pauses(Duration);
 
 impl<'a> Follower<'a> {
-    pub(super) fn new(znode: &'a Znode, told: &'a watch::Sender<Seen>) -> Self {
+    pub(super) fn new(
+        znode: &'a Znode,
+        told: &'a watch::Sender<Seen>,
+        asks: watch::Receiver<u64>,
+    ) -> Self {
         Self {
             znode,
             told,
+            asks,
             horizon: Horizon::default(),
         }
     }
@@ -78,10 +84,13 @@ impl<'a> Follower<'a> {
         let mut looking = self.look(&mut session, &mut known).await;
         loop {
             let next = looking?;
-            let Ok(()) = session.idle(Instant::now() + next).await else {
-                return Ok(());
-            };
-            sleep(by_chance(SPREAD)).await;
+            let until = Instant::now() + next;
+            match session.idle(until, &mut self.asks).await {
+                // Who asks is one, and waits.
+                Ok(true) => {}
+                Ok(false) => sleep(by_chance(SPREAD)).await,
+                Err(_) => return Ok(()),
+            }
             looking = self.look(&mut session, &mut known).await;
             if looking.is_err() {
                 return Ok(());
@@ -95,22 +104,29 @@ impl<'a> Follower<'a> {
         session: &mut Session,
         known: &mut Option<Stat>,
     ) -> Result<Duration, ZookeeperError> {
-        match self.read(session, known).await {
-            Ok(()) => Ok(LOOK_EVERY),
+        let asked = *self.asks.borrow_and_update();
+        let next = match self.read(session, known).await {
+            Ok(()) => LOOK_EVERY,
             Err(ZookeeperError::NoNode { .. }) => {
                 self.note(State::Gone);
-                Ok(LOOK_EVERY)
+                LOOK_EVERY
             }
             Err(error @ ZookeeperError::TooLarge { .. }) => {
                 self.note(State::Away(error));
-                Ok(LOOK_EVERY)
+                LOOK_EVERY
             }
             Err(error @ ZookeeperError::Denied { .. }) => {
                 self.note(State::Away(error));
-                Ok(ASK_AGAIN)
+                ASK_AGAIN
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        self.told.send_if_modified(|seen| {
+            let is_answer = seen.answered != asked;
+            seen.answered = asked;
+            is_answer
+        });
+        Ok(next)
     }
 
     async fn read(

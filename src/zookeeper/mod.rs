@@ -56,6 +56,8 @@ pub struct Seen {
     pub content: Option<Arc<Content>>,
     /// Whether that is so now.
     pub state: State,
+    /// The last ask that this is an answer to.
+    pub answered: u64,
 }
 
 /// Whether it is known now what a node holds.
@@ -191,10 +193,10 @@ impl Znode {
     }
 
     /// Follows it for as long as anybody listens. What becomes of connections, sessions, servers and the node ends
-    /// nothing.
-    pub async fn follow(&self, told: &watch::Sender<Seen>) {
+    /// nothing. Whenever the number of `asks` changes it looks at once, and [`Seen::answered`] says which it has answered.
+    pub async fn follow(&self, told: &watch::Sender<Seen>, asks: watch::Receiver<u64>) {
         tokio::select! {
-            () = Follower::new(self, told).run() => {}
+            () = Follower::new(self, told, asks).run() => {}
             () = told.closed() => {}
         }
     }

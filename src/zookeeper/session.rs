@@ -8,10 +8,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
@@ -172,11 +174,23 @@ impl Session {
         }
     }
 
-    /// Returns when the watch has fired, or at `until`. Keeps the session alive meanwhile.
-    pub(super) async fn idle(&mut self, until: Instant) -> Result<(), Failure> {
+    /// Returns when the watch has fired, at `until`, or when there is another ask; says whether there is. Keeps the
+    /// session alive meanwhile.
+    pub(super) async fn idle(
+        &mut self,
+        until: Instant,
+        asks: &mut watch::Receiver<u64>,
+    ) -> Result<bool, Failure> {
+        let asked = async {
+            if asks.changed().await.is_err() {
+                // Nobody can ask any more.
+                std::future::pending::<()>().await;
+            }
+        };
+        let mut asked = pin!(asked);
         loop {
             if std::mem::take(&mut self.changed) {
-                return Ok(());
+                return Ok(false);
             }
             let ping_at = self.said + self.patience / 2;
             let lost_at = self.heard + self.patience;
@@ -184,10 +198,11 @@ impl Session {
                 // What has come counts first: whoever was stopped for a while has packets waiting.
                 biased;
                 reply = self.receive() => self.note(&reply?)?,
+                () = asked.as_mut() => return Ok(true),
                 () = sleep_until(until.min(ping_at).min(lost_at)) => {
                     let now = Instant::now();
                     if now >= until {
-                        return Ok(());
+                        return Ok(false);
                     }
                     if now >= lost_at {
                         return Err(broken("nothing has been heard of it for too long"));
