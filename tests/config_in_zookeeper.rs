@@ -176,7 +176,7 @@ fn a_sidecar_begins_with_the_last_good_configuration_and_takes_the_next_one_when
     drop(sidecar);
 
     write(&url, &text_for(&app, "c"));
-    server.kill();
+    server.process.kill();
     let refused = url.parse::<Source>().unwrap().begin();
     let report = refused.map(|_| ()).unwrap_err().to_string();
     assert!(report.contains("cannot be reached"), "{report}");

@@ -488,7 +488,8 @@ fn check_online_asks_wechat_and_leaves_the_app_alone() {
 #[cfg(feature = "redis")]
 mod redis {
     use super::*;
-    use crate::redis_server::{Server, free_port};
+    use crate::daemon::free_port;
+    use crate::redis_server::Server;
 
     fn with_redis(app: &FakeApp, rig: &Rig, url: &str) -> Findings {
         let section = format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\n");

@@ -10,6 +10,7 @@ mod backends;
 mod cli_config;
 mod config_in_zookeeper;
 mod content_check;
+mod daemon;
 mod doctor;
 mod egress;
 mod explain;

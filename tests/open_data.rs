@@ -826,7 +826,7 @@ fn what_wechat_opens_needs_no_keys_from_the_store() {
     };
     is_up(1.0);
     let (session, key) = login(&rig, "alice");
-    server.kill();
+    server.process.kill();
     is_up(0.0);
     let cloud = rig
         .sim
@@ -904,7 +904,7 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
         }
     }
     // Without Redis there is the token's own key.
-    server.kill();
+    server.process.kill();
     for sidecar in [&second, &third] {
         up(sidecar, "[i]store is away");
     }

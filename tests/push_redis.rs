@@ -15,11 +15,12 @@ use wx_sidecar::domain::AppId;
 use wx_sidecar::secret::Secret;
 use wx_sidecar::sim::push::{Push, PushOptions, Pusher, Reply, Try};
 
+use crate::daemon::free_port;
 use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response};
 use crate::patience::eventually;
 use crate::process::{Run, write_configuration};
-use crate::redis_server::{Server, free_port};
+use crate::redis_server::Server;
 use crate::rig::{self, APPID, Rig, canary};
 
 const TOKEN: &str = "pushTokenCanary00000000000000011";
@@ -360,7 +361,7 @@ fn redis_goes_away_in_every_way_and_what_it_has_kept_arrives() {
     };
     accept(0);
 
-    redis.kill();
+    redis.process.kill();
     refuse("gone");
     let page = admin(rig.sidecar(), "GET", "/readyz?verbose");
     assert_eq!(page.status, 200, "it is ready all the same");
@@ -373,9 +374,9 @@ fn redis_goes_away_in_every_way_and_what_it_has_kept_arrives() {
     takes(&second);
     accept(1);
 
-    redis.pause();
+    redis.process.pause();
     refuse("paused");
-    redis.resume();
+    redis.process.resume();
     takes(rig.sidecar());
     takes(&second);
     accept(2);

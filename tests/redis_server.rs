@@ -1,45 +1,32 @@
 //! Real Redis servers, Sentinels among them, and a proxy that stands in front of one and misbehaves.
 //!
-//! Each server has a port and a directory of its own and ends with the test. Ports are taken from below those that the
-//! system gives away, because a server that is restarted wants its old one back.
+//! Each server has a port and a directory of its own and ends with the test.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use redis::{Connection, FromRedisValue};
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::daemon::{Daemon, free_port};
 use crate::patience::eventually;
 use crate::rig::keep;
 
-/// A server. It ends, by its process id, when it is dropped.
+/// A server. It ends when it is dropped.
 pub(crate) struct Server {
     program: &'static str,
     arguments: Vec<String>,
     directory: TempDir,
     pub(crate) port: u16,
     password: Option<&'static str>,
-    process: Option<Child>,
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    pub(crate) process: Daemon,
 }
 
 impl Server {
@@ -112,7 +99,7 @@ impl Server {
             directory: tempfile::tempdir().unwrap(),
             port,
             password: None,
-            process: None,
+            process: Daemon::default(),
         }
     }
 
@@ -129,14 +116,13 @@ impl Server {
 
     fn spawn(&mut self) {
         let output = fs::File::create(self.path("output")).unwrap();
-        let process = Command::new(self.program)
-            .args(&self.arguments)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(output)
-            .spawn()
-            .expect("Redis is installed; `make test-tools` does it");
-        self.process = Some(process);
+        self.process.start(
+            Command::new(self.program)
+                .args(&self.arguments)
+                .current_dir(self.directory.path())
+                .stdin(Stdio::null())
+                .stdout(output),
+        );
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -150,28 +136,6 @@ impl Server {
     pub(crate) fn url(&self) -> String {
         let password = self.password.map_or(String::new(), |it| format!(":{it}@"));
         format!("redis://{password}127.0.0.1:{}", self.port)
-    }
-
-    /// Ends it as a crash would.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    /// Has it stand still; connections are accepted by the kernel, and nothing answers.
-    pub(crate) fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    pub(crate) fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it runs");
-        kill_process(Pid::from_child(process), signal).unwrap();
     }
 
     fn try_connect(&self) -> Option<Connection> {
@@ -207,12 +171,6 @@ impl Server {
             keep("redis-values.log", &format!("{name} {text} {hex}"));
         }
         names.len()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -262,7 +262,7 @@ fn a_refresh_token_is_spent_on_all_replicas_and_a_copy_ends_the_session() {
 #[test]
 fn a_sidecar_starts_without_redis_and_finds_it_later() {
     let mut server = Server::start(&[]);
-    server.kill();
+    server.process.kill();
     let shared = Shared::new(&server.url());
     let rig = &shared.rig;
     assert!(is_away(rig.sidecar()).contains("Connection refused"));
@@ -279,7 +279,7 @@ fn redis_dies_and_comes_back_empty() {
     let rig = &shared.rig;
     let (session, ended) = (rig.login("alice"), rig.login("bob"));
     assert_eq!(logout(rig.sidecar(), &ended, false).status, 204);
-    server.kill();
+    server.process.kill();
     goes_on_without(rig, &session);
     let ended_now = &session;
     assert_eq!(
@@ -297,7 +297,7 @@ fn a_logout_without_redis_counts_at_the_replica_that_heard_it() {
     let mut server = Server::start(&[]);
     let shared = Shared::new(&server.url()).up();
     let session = shared.rig.login("alice");
-    server.kill();
+    server.process.kill();
     is_away(shared.rig.sidecar());
     refused(&logout(shared.rig.sidecar(), &session, false));
     assert_eq!(show(shared.rig.sidecar(), &session), 401);
@@ -308,9 +308,9 @@ fn redis_stands_still_and_goes_on() {
     let server = Server::start(&[]);
     let shared = Shared::new(&server.url()).up();
     let session = shared.rig.login("alice");
-    server.pause();
+    server.process.pause();
     goes_on_without(&shared.rig, &session);
-    server.resume();
+    server.process.resume();
     is_as_before(&shared.rig, &session);
 }
 
@@ -439,7 +439,7 @@ fn a_sidecar_that_must_have_redis_is_ready_only_with_it() {
     let sidecar = shared.rig.sidecar();
     let session = shared.rig.login("alice");
     assert_eq!(readyz(sidecar).status, 200);
-    server.kill();
+    server.process.kill();
     eventually("it is not ready", || readyz(sidecar).status == 503);
     assert!(readyz(sidecar).text().contains("[-]store failed: "));
     assert_eq!(
@@ -478,7 +478,7 @@ fn sentinels_say_where_the_master_is_and_where_the_next_one_is() {
         length == 1
     });
 
-    master.kill();
+    master.process.kill();
     goes_on_without(rig, &session);
     is_as_before(rig, &session);
     is_up(&second);
@@ -510,7 +510,7 @@ fn sentinels_that_know_no_such_master_are_told_apart() {
 #[test]
 fn a_cluster_of_three_does_as_well_and_outlives_one_that_comes_back() {
     let start = |_| {
-        let bus = crate::redis_server::free_port().to_string();
+        let bus = crate::daemon::free_port().to_string();
         let server = Server::start(&[
             "--cluster-enabled",
             "yes",
@@ -556,7 +556,7 @@ fn a_cluster_of_three_does_as_well_and_outlives_one_that_comes_back() {
         assert!(node.keep_values() > 0, "each has a part of it");
     }
 
-    nodes[1].0.kill();
+    nodes[1].0.process.kill();
     assert_eq!(show(rig.sidecar(), &session), 200);
     eventually("the Cluster is down", || {
         let info: String = nodes[0].0.ask("CLUSTER INFO");

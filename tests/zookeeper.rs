@@ -293,7 +293,7 @@ fn a_server_that_crashes_or_stands_still_is_followed_again_when_it_is_back() {
     write(&url, "0");
     let following = Following::holding(&url, "0");
 
-    server.kill();
+    server.process.kill();
     following.is_away("0");
     let error = runtime().block_on(znode(&url).read(SOON)).unwrap_err();
     assert!(
@@ -305,7 +305,7 @@ fn a_server_that_crashes_or_stands_still_is_followed_again_when_it_is_back() {
     write(&url, "1");
     following.holds("1");
 
-    server.pause();
+    server.process.pause();
     let paused = Instant::now();
     following.is_away("1");
     let outcome = runtime().block_on(znode(&url).read(SOON));
@@ -316,7 +316,7 @@ fn a_server_that_crashes_or_stands_still_is_followed_again_when_it_is_back() {
     eventually("all sessions have expired", || {
         paused.elapsed() > SESSION_TIMEOUT
     });
-    server.resume();
+    server.process.resume();
     following.holds("1");
     write(&url, "2");
     following.holds("2");
@@ -368,27 +368,27 @@ fn an_ensemble_is_followed_through_the_loss_of_its_leaders_and_of_itself() {
     let all_hold = |text: &str| following.iter().for_each(|one| one.holds(text));
 
     let leader = ensemble.leader();
-    ensemble.servers[leader].kill();
+    ensemble.servers[leader].process.kill();
     write_surely(&url, "1");
     all_hold("1");
     ensemble.restart();
 
     let leader = ensemble.leader();
-    ensemble.servers[leader].pause();
+    ensemble.servers[leader].process.pause();
     write_surely(&url, "2");
     all_hold("2");
-    ensemble.servers[leader].resume();
+    ensemble.servers[leader].process.resume();
     write_surely(&url, "3");
     all_hold("3");
 
     // One of three is no ensemble.
-    ensemble.servers[0].kill();
-    ensemble.servers[1].kill();
+    ensemble.servers[0].process.kill();
+    ensemble.servers[1].process.kill();
     eventually("the last one serves readers", || {
         ensemble.servers[2].mode().as_deref() == Some("read-only")
     });
     following.iter().for_each(|one| one.is_away("3"));
-    ensemble.servers[2].kill();
+    ensemble.servers[2].process.kill();
     ensemble.restart();
     all_hold("3");
     write_surely(&url, "4");

@@ -1,6 +1,6 @@
 //! Real ZooKeeper servers, alone and as an ensemble, ZooKeeper's own command line, and a network that can be cut.
 //!
-//! Each server has ports and a directory of its own and ends, by its process id, with the last test that holds it. It
+//! Each server has ports and a directory of its own and ends with the last test that holds it. It
 //! keeps its data over a restart unless told otherwise. Sessions are short and the heap is small, so that a test waits
 //! for neither.
 
@@ -8,15 +8,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::daemon::{Daemon, free_port};
 use crate::patience::eventually;
 
 /// Where Debian's package puts the library; what it needs is named in it.
@@ -41,7 +41,7 @@ pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Server {
     directory: TempDir,
     pub(crate) port: u16,
-    process: Option<Child>,
+    pub(crate) process: Daemon,
 }
 
 /// Three servers that elect one among them. One that has lost the others serves those who would read what it has.
@@ -53,18 +53,6 @@ pub(crate) struct Ensemble {
 pub(crate) struct Network {
     pub(crate) port: u16,
     is_cut: Arc<AtomicBool>,
-}
-
-/// A port that nobody listens on, below those that the system gives away: a server wants its old one back.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 impl Server {
@@ -97,7 +85,7 @@ impl Server {
         Self {
             directory,
             port,
-            process: None,
+            process: Daemon::default(),
         }
     }
 
@@ -109,7 +97,7 @@ impl Server {
 
     /// Has it forget everything; it does not run then.
     pub(crate) fn wipe(&mut self) {
-        self.kill();
+        self.process.kill();
         let data = self.data();
         fs::remove_dir_all(&data).unwrap();
         fs::create_dir(&data).unwrap();
@@ -117,18 +105,17 @@ impl Server {
 
     fn spawn(&mut self) {
         let output = fs::File::create(self.directory.path().join("output")).unwrap();
-        let process = Command::new("java")
-            .args(JAVA)
-            .arg("-Dreadonlymode.enabled=true")
-            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-            .arg(self.directory.path().join("zoo.cfg"))
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .expect("Java is installed; `make test-tools` does it, and ZooKeeper too");
-        self.process = Some(process);
+        self.process.start(
+            Command::new("java")
+                .args(JAVA)
+                .arg("-Dreadonlymode.enabled=true")
+                .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+                .arg(self.directory.path().join("zoo.cfg"))
+                .current_dir(self.directory.path())
+                .stdin(Stdio::null())
+                .stdout(output.try_clone().unwrap())
+                .stderr(output),
+        );
     }
 
     fn data(&self) -> PathBuf {
@@ -152,28 +139,6 @@ impl Server {
         mode.map(str::to_owned)
     }
 
-    /// Ends it as a crash would.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    /// Has it stand still; connections are accepted by the kernel, and nothing answers.
-    pub(crate) fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    pub(crate) fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it runs");
-        kill_process(Pid::from_child(process), signal).unwrap();
-    }
-
     /// Has ZooKeeper's own command line do this, a command in each line.
     pub(crate) fn command_line(&self, commands: &str) {
         let mut process = Command::new("java")
@@ -195,12 +160,6 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 impl Ensemble {
     pub(crate) fn start() -> Self {
         let peers: String = (1..=3)
@@ -219,7 +178,7 @@ impl Ensemble {
     /// Starts all that do not run.
     pub(crate) fn restart(&mut self) {
         for server in &mut self.servers {
-            if server.process.is_none() {
+            if !server.process.runs() {
                 server.spawn();
             }
         }

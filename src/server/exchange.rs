@@ -28,7 +28,7 @@ use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language};
 use crate::open_data::Request;
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Added, Body, Counting, Forward, Limits, Origin};
+use crate::proxy::{self, Added, Body, Counting, Forward, Origin};
 use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
@@ -389,13 +389,7 @@ impl<'a> Exchange<'a> {
             origin: self.origin,
             request_id: &self.request_id,
             trace: self.trace(),
-            limits: Limits {
-                upstream: rule.timeout,
-                connect: inbound.connect_timeout,
-                downstream: inbound.idle_timeout,
-                tunnel: inbound.tunnel_timeout,
-                body: rule.body_limit,
-            },
+            limits: rule.limits(inbound),
             added,
             takes_media: self.snapshot.media.is_some(),
             counting: Counting {

@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Language};
 use crate::gateway::{Gateway, Memory};
 use crate::media::Signature;
 use crate::path::CanonicalPath;
-use crate::proxy::{self, Counting, Forward, Limits, Origin, Peer};
+use crate::proxy::{self, Counting, Forward, Origin, Peer};
 use crate::resilience::RateLimiters;
 use crate::session::{SessionState, Sessions, ShownToken, Store};
 use crate::telemetry::ids::IdSource;
@@ -454,13 +454,7 @@ impl Explanation {
             origin,
             request_id: &request_id,
             trace,
-            limits: Limits {
-                upstream: rule.timeout,
-                connect: inbound.connect_timeout,
-                downstream: inbound.idle_timeout,
-                tunnel: inbound.tunnel_timeout,
-                body: rule.body_limit,
-            },
+            limits: rule.limits(inbound),
             added: None,
             takes_media: config.media.enabled,
             counting: Counting {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Auth, Config, TextCheck, Upstream};
+use crate::config::{Auth, Config, Inbound, TextCheck, Upstream};
 use crate::path::Pattern;
+use crate::proxy::Limits;
 use crate::resilience::{RateLimiter, RateLimiters};
 
 /// The sidecar's own endpoints, below `[inbound] prefix`.
@@ -69,6 +70,17 @@ impl Rule {
     /// Who may pass: whoever logs in on the way has no token yet.
     pub(crate) fn asks(&self) -> Auth {
         if self.login { Auth::None } else { self.auth }
+    }
+
+    /// How long and how large what is forwarded may be.
+    pub(crate) fn limits(&self, inbound: &Inbound) -> Limits {
+        Limits {
+            upstream: self.timeout,
+            connect: inbound.connect_timeout,
+            downstream: inbound.idle_timeout,
+            tunnel: inbound.tunnel_timeout,
+            body: self.body_limit,
+        }
     }
 }
 
