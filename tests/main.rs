@@ -5,6 +5,7 @@
     reason = "this binary is all tests; clippy by itself sees only their functions as such"
 )]
 
+mod admin;
 mod api_security;
 mod backends;
 mod cli_config;
