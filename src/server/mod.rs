@@ -139,9 +139,7 @@ impl Sidecar {
         let metrics = Arc::new(Metrics::new());
         let store = Store::new(&config, &metrics);
         let state = Arc::new(SessionState::new(store, clock, Arc::clone(&metrics)));
-        let cells: Vec<_> = (0..workers)
-            .map(|_| Arc::<WorkerCells>::default())
-            .collect();
+        let cells = WorkerCells::group(workers);
         metrics
             .registry()
             .register(Box::new(RequestCollector::new(cells.clone())))
@@ -291,6 +289,7 @@ impl Sidecar {
         let (asks, asked) = mpsc::unbounded_channel();
         if self.assembly.asks.set(asks).is_ok() {
             let assembly = Arc::clone(&self.assembly);
+            assembly.metrics.config_is(Some(effective));
             assembly.status.rcu(|status| Status {
                 since: status.since,
                 effective: Some(effective.clone()),

@@ -166,6 +166,7 @@ impl Assembly {
         self.change(config)?;
         let since = self.state.clock.now();
         self.metrics.config_loaded(true, since);
+        self.metrics.config_is(effective);
         self.status.rcu(|before| Status {
             since,
             effective: effective.cloned(),
