@@ -66,6 +66,10 @@ pub(crate) enum Kind {
     PushFlask,
     /// No app, but a script: what validators make of the schema of our configuration.
     Schema,
+    /// No app, but a program: what Kustomize makes of our manifests.
+    Kustomize,
+    /// No app, but a script: what Kubernetes' schemas say of them.
+    Kubernetes,
 }
 
 /// What a kind is written for.
@@ -96,6 +100,8 @@ impl Kind {
             Kind::PushExpress => "push-express",
             Kind::PushFlask => "push-flask",
             Kind::Schema => "schema",
+            Kind::Kustomize => "kustomize",
+            Kind::Kubernetes => "kubernetes",
         }
     }
 
@@ -114,9 +120,10 @@ impl Kind {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
             Kind::PushNode | Kind::PushExpress => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
-            Kind::PushWechatpy | Kind::PushFlask | Kind::Schema => Platform::Python,
+            Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
+            Kind::Schema | Kind::Kubernetes => Platform::Python,
             Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
-            Kind::SdkGo => Platform::Go,
+            Kind::SdkGo | Kind::Kustomize => Platform::Go,
         }
     }
 
@@ -426,6 +433,8 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static PUSH_WXJAVA: Once = Once::new();
     static PUSH_NODE: Once = Once::new();
     static SCHEMA: Once = Once::new();
+    static KUSTOMIZE: Once = Once::new();
+    static KUBERNETES: Once = Once::new();
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
@@ -438,6 +447,8 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::PushWxJava => &PUSH_WXJAVA,
         Kind::PushNode => &PUSH_NODE,
         Kind::Schema => &SCHEMA,
+        Kind::Kustomize => &KUSTOMIZE,
+        Kind::Kubernetes => &KUBERNETES,
     };
     installed
         .get_or_init(|| install(kind.dependencies()))

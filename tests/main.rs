@@ -24,6 +24,8 @@ mod http2;
 mod http2_client;
 mod http2_traps;
 mod http_client;
+mod inject;
+mod k8s;
 mod large_bodies;
 mod limits;
 mod listening;
