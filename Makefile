@@ -54,6 +54,7 @@ test-tools:
 	command -v go >/dev/null || missing+=" golang-go"; \
 	command -v redis-server >/dev/null || missing+=" redis-server"; \
 	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
+	command -v systemd-analyze >/dev/null || missing+=" systemd"; \
 	[ -e /usr/share/java/zookeeper.jar ] || missing+=" zookeeper"; \
 	$(install)
 

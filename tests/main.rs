@@ -57,6 +57,7 @@ mod rotation;
 mod sdks;
 mod sessions;
 mod sim_push;
+mod systemd;
 mod tls;
 mod traps;
 mod upgrade;

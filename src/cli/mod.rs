@@ -16,6 +16,7 @@ pub mod schema;
 mod signals;
 pub mod sim;
 mod source_arg;
+mod systemd;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
