@@ -41,6 +41,10 @@ mod outbound;
 mod overload;
 mod patience;
 mod process;
+#[cfg(feature = "redis")]
+mod prometheus;
+#[cfg(feature = "redis")]
+mod prometheus_server;
 mod proxy_protocol;
 mod push;
 mod push_apps;
