@@ -458,6 +458,10 @@ families! {
             "Messages that are acknowledged and not delivered; with Redis, those of all replicas.";
         PUSH_BYTES = GaugeOf, "wx_sidecar_push_inbox_bytes" []
             "How many bytes those have.";
+        PUSH_DEPTH_LIMIT = GaugeOf, "wx_sidecar_push_inbox_depth_limit" []
+            "How many messages may wait; beyond that none is acknowledged.";
+        PUSH_BYTES_LIMIT = GaugeOf, "wx_sidecar_push_inbox_bytes_limit" []
+            "How many bytes the messages that wait may have.";
         PUSH_OLDEST = GaugeOf, "wx_sidecar_push_inbox_oldest_age_seconds" []
             "How long the oldest of them has waited; 0 if there is none. With Redis, of those that this replica delivers.";
         PUSH_DEAD = GaugeOf, "wx_sidecar_push_dead_letters" []

@@ -88,6 +88,9 @@ impl Metrics {
             .gauges(of)
             .with_label_values(&[REVISION, env!("CARGO_PKG_VERSION")])
             .set(1);
+        // Nobody follows what a program that embeds the sidecar hands over, and it is not away.
+        let config_source_up = families::CONFIG_SOURCE_UP.gauge(of);
+        config_source_up.set(1);
         #[cfg(target_os = "linux")]
         register(
             of,
@@ -118,7 +121,7 @@ impl Metrics {
             reload_success_timestamp: families::RELOAD_TIMESTAMP.gauge(of),
             caller_tokens: ["0", "1"].map(|slot| caller_tokens.with_label_values(&[slot])),
             config_loads: families::CONFIG_LOADS.counters(of),
-            config_source_up: families::CONFIG_SOURCE_UP.gauge(of),
+            config_source_up,
             config_hash: families::CONFIG_HASH.gauges(of),
             certificate_expiry: families::TLS_EXPIRY.gauges(of),
             registry,

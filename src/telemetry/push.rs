@@ -28,6 +28,9 @@ pub(crate) struct PushMetrics {
 pub(crate) struct InboxSeen {
     pub(crate) waiting: usize,
     pub(crate) bytes: u64,
+    /// How many may wait, and how many bytes of them.
+    pub(crate) max_waiting: usize,
+    pub(crate) max_bytes: u64,
     /// How long the oldest has waited; zero if nothing waits.
     pub(crate) oldest: Duration,
     pub(crate) dead: usize,
@@ -127,6 +130,8 @@ impl PushMetrics {
 struct InboxGauges {
     waiting: Gauge,
     bytes: Gauge,
+    max_waiting: Gauge,
+    max_bytes: Gauge,
     oldest: Gauge,
     dead: Gauge,
     up: Gauge,
@@ -138,6 +143,8 @@ impl InboxGauges {
         Self {
             waiting: families::PUSH_DEPTH.gauge_of_collector(),
             bytes: families::PUSH_BYTES.gauge_of_collector(),
+            max_waiting: families::PUSH_DEPTH_LIMIT.gauge_of_collector(),
+            max_bytes: families::PUSH_BYTES_LIMIT.gauge_of_collector(),
             oldest: families::PUSH_OLDEST.gauge_of_collector(),
             dead: families::PUSH_DEAD.gauge_of_collector(),
             up: families::PUSH_UP.gauge_of_collector(),
@@ -145,10 +152,12 @@ impl InboxGauges {
         }
     }
 
-    fn gauges(&self) -> [&dyn Collector; 5] {
+    fn gauges(&self) -> [&dyn Collector; 7] {
         [
             &self.waiting,
             &self.bytes,
+            &self.max_waiting,
+            &self.max_bytes,
             &self.oldest,
             &self.dead,
             &self.up,
@@ -168,6 +177,8 @@ impl Collector for InboxGauges {
         let seen = (self.source)();
         self.waiting.set(seen.waiting as f64);
         self.bytes.set(seen.bytes as f64);
+        self.max_waiting.set(seen.max_waiting as f64);
+        self.max_bytes.set(seen.max_bytes as f64);
         self.oldest.set(seen.oldest.as_secs_f64());
         self.dead.set(seen.dead as f64);
         self.up.set(f64::from(seen.up));
