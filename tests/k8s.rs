@@ -134,7 +134,8 @@ fn every_kustomization_renders_and_kubernetes_takes_it() {
 #[test]
 fn what_kubernetes_would_not_take_is_found() {
     let mut shop = rendered(SHOP);
-    let monitor = rendered("monitoring").remove(0);
+    let monitoring = rendered("monitoring");
+    let monitor = of_kind(&monitoring, "PodMonitor")[0].clone();
     let deployment = shop
         .iter_mut()
         .find(|it| it["kind"] == "Deployment")
