@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use wx_sidecar::cli::Command;
+use wx_sidecar::telemetry::logs;
 
 /// A sidecar for WeChat Mini Program backends.
 #[derive(Parser)]
@@ -15,5 +16,6 @@ struct Arguments {
 
 /// Exit codes: 0 all is well, 1 it failed, 2 the arguments were wrong (clap's own).
 fn main() -> ExitCode {
+    let _written = logs::WrittenAtEnd;
     Arguments::parse().command.run()
 }

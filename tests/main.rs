@@ -29,6 +29,7 @@ mod k8s;
 mod large_bodies;
 mod limits;
 mod listening;
+mod logs;
 mod main_job;
 mod media;
 mod media_accel;

@@ -711,16 +711,17 @@ fn the_log_changes_its_level_and_its_form() {
     };
     assert_eq!(get(), 200);
     run.process.line_with("\"path\":\"/a\"");
-    let pretty = rig::replaced(&text, "access = true", "access = true\nformat = \"pretty\"");
+    let pretty = rig::replaced(&text, "[log]\n", "[log]\nformat = \"pretty\"\n");
     write_configuration(&pretty);
     run.process.signal("HUP");
     let line = run.process.line_with("configuration reloaded");
     assert!(!line.starts_with('{'), "{line}");
-    write_configuration(&rig::replaced(
+    let quiet = rig::replaced(
         &text,
-        "access = true",
-        "access = true\nlevel = \"warn\"",
-    ));
+        "access = \"all\"",
+        "access = \"off\"\nlevel = \"warn\"",
+    );
+    write_configuration(&quiet);
     run.process.signal("HUP");
     // Nothing more is said of what goes well, and something of what does not.
     let status = || metric_at(run.admin, SUCCESSES);

@@ -239,6 +239,7 @@ impl Session {
         };
         canary(&session.access);
         canary(&session.refresh);
+        keep("openids", openid);
         session
     }
 
@@ -256,6 +257,7 @@ impl Session {
         };
         canary(&session.access);
         canary(&session.refresh);
+        keep("openids", &session.openid);
         session
     }
 
@@ -332,7 +334,7 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     let log_section = if sections.contains("[log]") {
         ""
     } else {
-        "[log]\naccess = true\n"
+        "[log]\naccess = \"all\"\naccess_path = true\n"
     };
     // On the usual port there would be one sidecar only.
     let outbound_section = if sections.contains("[outbound]") {

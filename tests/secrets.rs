@@ -18,6 +18,9 @@ const ADVICE: &str =
 /// Values shorter than this are found anywhere by chance, and no test should list one.
 const SHORTEST: usize = 12;
 
+/// Outputs of the test run that list what is to be looked for.
+const LISTS: [&str; 2] = ["canaries", "openids"];
+
 #[test]
 fn no_output_of_the_test_run_holds_a_secret() {
     let directory = output_directory();
@@ -29,7 +32,7 @@ fn no_output_of_the_test_run_holds_a_secret() {
     let mut outputs: Vec<PathBuf> = fs::read_dir(&directory)
         .expect("the directory that held the list")
         .map(|entry| entry.expect("an entry of the directory").path())
-        .filter(|path| path.is_file() && !path.ends_with("canaries"))
+        .filter(|path| path.is_file() && !LISTS.contains(&name(path)))
         .collect();
     outputs.sort();
     let mut found = Vec::new();
@@ -55,6 +58,24 @@ fn no_output_of_the_test_run_holds_a_secret() {
         "secrets in outputs:\n{}",
         found.join("\n")
     );
+}
+
+/// Answers and requests name users, for that is what the sidecar is for. Its log does not: there they have pseudonyms.
+#[test]
+fn no_line_of_the_log_names_a_user() {
+    let directory = output_directory();
+    let read = |name: &str| {
+        let text = fs::read(directory.join(name));
+        text.unwrap_or_else(|error| panic!("no {name} ({error}); {ADVICE}"))
+    };
+    let listed = String::from_utf8(read("openids")).expect("openids are ASCII");
+    let openids = Canaries::new(listed.lines());
+    assert!(!openids.listed.is_empty(), "no openid is listed; {ADVICE}");
+    let log = read("in-process.log");
+    let lines = log.split(|&b| b == b'\n');
+    let found = lines.filter(|line| openids.search(line).next().is_some());
+    let found: Vec<_> = found.map(String::from_utf8_lossy).take(10).collect();
+    assert!(found.is_empty(), "users in the log: {found:#?}");
 }
 
 /// The outputs that prove that logging, error answers and metrics were watched at all.

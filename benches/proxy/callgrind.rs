@@ -39,7 +39,7 @@ fn collected(field: &Field<'_>, row: Row, proxy: Proxy, requests: u64) -> Result
     let spec = Spec {
         address: started.address,
         path: format!("{}/1k", prefix_of(row)),
-        token: if row == Row::Verified {
+        token: if row.is_verified() {
             Some(field.log_in(&started)?)
         } else {
             None

@@ -35,9 +35,17 @@ pub(crate) enum Proxy {
     Haproxy,
     Pingora,
     Sidecar,
+    /// The sidecar with its access log.
+    Logging,
 }
 
-const PROXIES: [Proxy; 4] = [Proxy::Nginx, Proxy::Haproxy, Proxy::Pingora, Proxy::Sidecar];
+const PROXIES: [Proxy; 5] = [
+    Proxy::Nginx,
+    Proxy::Haproxy,
+    Proxy::Pingora,
+    Proxy::Sidecar,
+    Proxy::Logging,
+];
 
 impl Proxy {
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +54,7 @@ impl Proxy {
             Proxy::Haproxy => "haproxy",
             Proxy::Pingora => "pingora",
             Proxy::Sidecar => "sidecar",
+            Proxy::Logging => "sidecar-log",
         }
     }
 
@@ -56,6 +65,7 @@ impl Proxy {
             Row::Haproxy => Some(Proxy::Haproxy),
             Row::Pingora => Some(Proxy::Pingora),
             Row::Pass | Row::Verified => Some(Proxy::Sidecar),
+            Row::Logged => Some(Proxy::Logging),
         }
     }
 }
@@ -134,10 +144,15 @@ impl<'a> Field<'a> {
             );
             field.leave_out(Proxy::Pingora, &why);
         }
-        if field.proxies().contains(&Proxy::Sidecar) {
+        let sidecars = [Proxy::Sidecar, Proxy::Logging];
+        if field.proxies().iter().any(|proxy| sidecars.contains(proxy)) {
             match field.start_simulator() {
                 Ok(simulator) => field.simulator = Some(simulator),
-                Err(why) => field.leave_out(Proxy::Sidecar, &why),
+                Err(why) => {
+                    for proxy in sidecars {
+                        field.leave_out(proxy, &why);
+                    }
+                }
             }
         }
         Ok(field)
@@ -181,7 +196,8 @@ impl<'a> Field<'a> {
     /// Starts `proxy` on its core; if it is the sidecar and a row needs it, with somebody logged in.
     pub(crate) fn start_ready(&self, proxy: Proxy, face: Face) -> Result<Started, String> {
         let mut started = self.start(proxy, face, Wrap::Pinned)?;
-        if proxy == Proxy::Sidecar && self.rows.contains(&Row::Verified) {
+        let is_row = |row: &Row| row.is_verified() && Proxy::of(*row) == Some(proxy);
+        if self.rows.iter().any(is_row) {
             started.token = Some(self.log_in(&started)?);
             started.expect_refusal()?;
         }
@@ -228,9 +244,13 @@ impl<'a> Field<'a> {
                 }
                 arguments
             }
-            Proxy::Sidecar => {
+            Proxy::Sidecar | Proxy::Logging => {
                 let file = directory.join("sidecar.toml");
-                write(&file, &self.sidecar_toml(address, face)?)?;
+                let access = match proxy {
+                    Proxy::Logging => "all",
+                    _ => "off",
+                };
+                write(&file, &self.sidecar_toml(address, face, access)?)?;
                 vec!["run".to_owned(), "-c".to_owned(), text(&file)]
             }
         };
@@ -256,11 +276,17 @@ impl<'a> Field<'a> {
         // Valgrind runs a program some fifty times slower.
         let patience = Duration::from_secs(if wrap == Wrap::Callgrind { 60 } else { 10 });
         let began = Instant::now();
-        let process = Process::spawn(
+        let mut process = Process::spawn(
             proxy.name(),
             command.args(arguments).current_dir(&directory),
             &directory,
         )?;
+        if proxy == Proxy::Logging
+            && let Some(mut lines) = process.stdout()
+        {
+            // Until the sidecar ends.
+            std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        }
         let mut started = Started {
             proxy,
             face,
@@ -343,7 +369,7 @@ impl<'a> Field<'a> {
             Proxy::Nginx => &self.machine.nginx,
             Proxy::Haproxy => &self.machine.haproxy,
             Proxy::Pingora => return Ok(&self.pingora),
-            Proxy::Sidecar => return Ok(&self.sidecar),
+            Proxy::Sidecar | Proxy::Logging => return Ok(&self.sidecar),
         };
         tool.as_ref()
             .map(|tool| tool.path.as_path())
@@ -461,7 +487,7 @@ backend app
         )
     }
 
-    fn sidecar_toml(&self, listen: SocketAddr, face: Face) -> Result<String, String> {
+    fn sidecar_toml(&self, listen: SocketAddr, face: Face, access: &str) -> Result<String, String> {
         let (simulator, _) = self
             .simulator
             .as_ref()
@@ -504,8 +530,12 @@ endpoints = ["http://{simulator}"]
 [admin]
 listen = "{admin}"
 
+[outbound]
+listen = "off"
+
 [log]
 level = "warn"
+access = "{access}"
 
 {store}"#
         ))
@@ -640,7 +670,7 @@ impl Running {
         Ok(Target {
             address: one.address,
             prefix: prefix_of(row),
-            token: one.token.clone().filter(|_| row == Row::Verified),
+            token: one.token.clone().filter(|_| row.is_verified()),
             certificate: one.certificate.clone(),
             pids: &one.pids,
         })
@@ -704,11 +734,7 @@ pub(crate) struct Target<'a> {
 
 /// The app answers alike below both; the sidecar's configuration does not.
 pub(crate) fn prefix_of(row: Row) -> &'static str {
-    if row == Row::Verified {
-        "/api"
-    } else {
-        "/open"
-    }
+    if row.is_verified() { "/api" } else { "/open" }
 }
 
 /// Only for the owner: one of the files holds a secret, and the sidecar may complain about others' eyes.

@@ -57,7 +57,8 @@ pub(crate) fn measure(field: &Field<'_>, options: &Options) -> Vec<(Proxy, Resul
     if connections < asked {
         println!("idle      only {connections} connections: the limit of descriptors is low");
     }
-    let proxies = field.proxies().into_iter();
+    let idle = |proxy: &Proxy| *proxy != Proxy::Logging;
+    let proxies = field.proxies().into_iter().filter(idle);
     proxies
         .map(|proxy| (proxy, hold(field, proxy, connections, options.idle_settle)))
         .collect()

@@ -11,7 +11,7 @@ usage: cargo bench --bench proxy -- [options]
   --rounds N           rounds, interleaved (5)
   --seconds S          seconds for each contender, scenario and round (2)
   --quick              all of it in a minute, to see that it works; the figures mean little
-  --only A,B           direct, nginx, haproxy, pingora, pass, verified; sidecar means the last two (all)
+  --only A,B           direct, nginx, haproxy, pingora, pass, verified, logged; sidecar means the last three (all)
   --scenarios A,B      1k, fixed<N>k such as fixed8k, 16k, upload64k, down1m, up10m, tls, handshake, h2, ws, idle
                        (all, with fixed8k)
   --no-callgrind       do not count instructions
@@ -58,18 +58,26 @@ pub(crate) enum Row {
     Pass,
     /// The sidecar, token checked and identity injected.
     Verified,
+    /// The same, with a line in the access log for each request, which somebody reads.
+    Logged,
 }
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 7] = [
     Row::Direct,
     Row::Nginx,
     Row::Haproxy,
     Row::Pingora,
     Row::Pass,
     Row::Verified,
+    Row::Logged,
 ];
 
 impl Row {
+    /// Whether its requests show a token.
+    pub(crate) fn is_verified(self) -> bool {
+        matches!(self, Row::Verified | Row::Logged)
+    }
+
     pub(crate) fn key(self) -> &'static str {
         match self {
             Row::Direct => "direct",
@@ -78,6 +86,7 @@ impl Row {
             Row::Pingora => "pingora",
             Row::Pass => "pass",
             Row::Verified => "verified",
+            Row::Logged => "logged",
         }
     }
 
@@ -89,12 +98,13 @@ impl Row {
             Row::Pingora => "pingora pass-through",
             Row::Pass => "sidecar pass-through",
             Row::Verified => "sidecar verified+enriched",
+            Row::Logged => "the same, with access log",
         }
     }
 
     fn parse(word: &str) -> Result<Vec<Row>, String> {
         if word == "sidecar" {
-            return Ok(vec![Row::Pass, Row::Verified]);
+            return Ok(vec![Row::Pass, Row::Verified, Row::Logged]);
         }
         ROWS.into_iter()
             .find(|row| row.key() == word)
@@ -261,9 +271,13 @@ impl Scenario {
         })
     }
 
-    /// The app itself speaks HTTP/1.1 only.
+    /// The app itself speaks HTTP/1.1 only. What a line of the log costs, small requests tell.
     pub(crate) fn suits(&self, row: Row) -> bool {
-        row != Row::Direct || self.face == Face::Plain
+        match row {
+            Row::Direct => self.face == Face::Plain,
+            Row::Logged => self.face == Face::Plain && self.segment == USUAL.segment,
+            _ => true,
+        }
     }
 }
 

@@ -138,7 +138,8 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         listen = "{}"
         [log]
         format = "pretty"
-        access = true
+        access = "all"
+        access_path = true
         "#,
         simulator.url(),
         args.outbound,

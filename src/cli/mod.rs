@@ -9,6 +9,7 @@ pub mod errcode;
 pub mod explain;
 pub mod init;
 pub mod inject;
+pub mod pseudonym;
 pub mod push;
 pub mod rid;
 pub mod run;
@@ -89,6 +90,14 @@ pub enum Command {
         #[arg(long)]
         zh: bool,
     },
+    /// Tell what the log calls users, by their openids.
+    Pseudonym {
+        /// The openids; without any, they are read from standard input, one a line.
+        openids: Vec<String>,
+        /// Where the configuration is.
+        #[command(flatten)]
+        source: SourceArg,
+    },
     /// List, replay or drop messages of WeChat's that are not delivered.
     Push(push::PushArgs),
     /// Add the sidecar to the workloads in Kubernetes manifests, and change nothing else of them.
@@ -129,6 +138,7 @@ impl Command {
                 ExitCode::SUCCESS
             }
             Self::Rid { rid, source, zh } => rid::rid(&rid, &source, language(zh)),
+            Self::Pseudonym { openids, source } => pseudonym::pseudonym(openids, &source),
             Self::Push(args) => push::run(&args),
             Self::Inject(args) => inject::run(&args),
             Self::Sleep { duration } => {

@@ -65,6 +65,7 @@ pub(super) fn serve(start: impl FnOnce() -> Result<Sidecar, String>) -> ExitCode
                     () = sidecar.shutdown() => Ok(ExitCode::SUCCESS),
                     () = signals.end() => {
                         tracing::warn!("a second signal: ending at once");
+                        logs::flush();
                         std::process::exit(1)
                     }
                 }

@@ -15,6 +15,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use toml::Spanned;
+use tracing::Level;
 use zeroize::Zeroizing;
 
 use super::api_security;
@@ -52,6 +53,9 @@ const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
+
+/// A part of the sidecar, the level at which it is heard, and where that stands.
+type PartLevel = ((&'static str, Level), Option<Range<usize>>);
 
 /// The least a session key may have, in bytes.
 const SHORTEST_KEY: usize = 16;
@@ -769,12 +773,37 @@ impl Check<'_> {
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {
         let format = self.text(&raw.format, "json", |text| one_of(text, words::LOG_FORMATS));
         let level = self.text(&raw.level, "info", |text| one_of(text, words::LOG_LEVELS));
-        let access = self.value(&raw.access, || Ok(false), |access| Ok(*access));
+        let levels = self.list(&raw.levels, &[], values::part_level);
+        let access = self.text(&raw.access, "off", |text| one_of(text, words::LOG_ACCESS));
+        let access_sample = self.value(
+            &raw.access_sample,
+            || Ok(1),
+            |n| whole_within(*n, MOST_REQUESTS),
+        );
+        let access_path = self.value(&raw.access_path, || Ok(false), |path| Ok(*path));
+        let levels = self.each_part_once(levels?)?;
         Some(Log {
             format: format?,
             level: level?,
+            levels,
             access: access?,
+            access_sample: access_sample?,
+            access_path: access_path?,
         })
+    }
+
+    /// What is said of a part of the sidecar twice could only be meant once.
+    fn each_part_once(&mut self, levels: Vec<PartLevel>) -> Option<Vec<(&'static str, Level)>> {
+        let mut once: Vec<(&'static str, Level)> = Vec::new();
+        for ((part, level), span) in levels {
+            if once.iter().any(|(known, _)| *known == part) {
+                let fault = Fault::new("the level of this part is given twice");
+                self.sink.error(span, fault);
+                return None;
+            }
+            once.push((part, level));
+        }
+        Some(once)
     }
 
     fn workers(&mut self, field: &Field<NumberOrText>) -> Option<usize> {

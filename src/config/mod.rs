@@ -603,8 +603,25 @@ pub struct Log {
     pub format: LogFormat,
     /// The least level that is written.
     pub level: tracing::Level,
-    /// Whether each request gets a line.
-    pub access: bool,
+    /// Parts of the sidecar, by the names of its modules, that are heard at a level of their own.
+    pub levels: Vec<(&'static str, tracing::Level)>,
+    /// Which requests get a line of their own.
+    pub access: AccessLog,
+    /// Of how many requests that went well one gets a line.
+    pub access_sample: usize,
+    /// Whether such a line says the path, without the query.
+    pub access_path: bool,
+}
+
+/// Which requests get a line of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// All.
+    All,
+    /// Those that were answered with a status from 400 on, or with none.
+    Errors,
+    /// None.
+    Off,
 }
 
 /// The form of a log line.

@@ -301,7 +301,10 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: &[
             Key::new("format", Kind::Text),
             Key::new("level", Kind::Text),
-            Key::new("access", Kind::Flag),
+            Key::new("levels", Kind::List),
+            Key::new("access", Kind::Text),
+            Key::new("access_sample", Kind::Number),
+            Key::new("access_path", Kind::Flag),
         ],
     },
 ];
@@ -568,7 +571,10 @@ pub(super) struct Admin {
 pub(super) struct Log {
     pub(super) format: Field<Text>,
     pub(super) level: Field<Text>,
-    pub(super) access: Field<bool>,
+    pub(super) levels: Field<Texts>,
+    pub(super) access: Field<Text>,
+    pub(super) access_sample: Field<i64>,
+    pub(super) access_path: Field<bool>,
 }
 
 /// What was written for a key.
@@ -771,7 +777,10 @@ impl Raw {
                 self.log = Log {
                     format: table.text("format", r),
                     level: table.text("level", r),
-                    access: table.flag("access", r),
+                    levels: table.list("levels", r),
+                    access: table.text("access", r),
+                    access_sample: table.number("access_sample", r),
+                    access_path: table.flag("access_path", r),
                 }
             }
             name => debug_assert!(false, "section {name} is in the table and not read"),

@@ -189,6 +189,7 @@ fn shape(section: &str, entry: &KeyEntry) -> Option<&'static str> {
         ("open_data", "max_age") | ("outbound", "quota_interval") => {
             "none|0*[1-9][0-9]*(?:ms|s|m|h|d)"
         }
+        ("log", "levels") => "[a-z_]+=(?:trace|debug|info|warn|error)",
         ("media", "base_url") => r"https?://[A-Za-z0-9._~:\[\]-][A-Za-z0-9._~:/\[\]-]*",
         ("media", "memory_cache_size") => "none|0*[1-9][0-9]*(?:B|KiB|MiB|GiB|KB|MB|GB)",
         ("media", "video_hosts") => r"(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*",

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use tracing::Level;
 
 use super::diagnostic::Fault;
 use super::{
     Cidr, EgressProxy, Endpoint, Listen, ProxyCredentials, RateLimit, RedisMode, RedisNode,
-    RedisPlace, Upstream,
+    RedisPlace, Upstream, words,
 };
 use crate::secret::Secret;
 
@@ -547,6 +548,17 @@ pub(super) fn one_of<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, F
                 '"',
             )
         })
+}
+
+/// A part of the sidecar and the level at which it is heard, such as `push=debug`.
+pub(super) fn part_level(text: &str) -> Result<(&'static str, Level), Fault> {
+    let Some((part, level)) = text.split_once('=') else {
+        return Err(Fault::new("a part of the sidecar and a level are expected")
+            .help("write it like \"push=debug\""));
+    };
+    let parts: Vec<(&str, &'static str)> =
+        words::LOG_PARTS.iter().map(|part| (*part, *part)).collect();
+    Ok((one_of(part, &parts)?, one_of(level, words::LOG_LEVELS)?))
 }
 
 /// A number with what stands behind it.

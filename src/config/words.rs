@@ -6,7 +6,8 @@ use tracing::Level;
 
 use super::api_security::{CIPHERS, SCHEMES};
 use super::{
-    Auth, Errors, EscapedSlashes, LogFormat, PushEnvelope, PushMode, RedisMode, Reply, Verdict,
+    AccessLog, Auth, Errors, EscapedSlashes, LogFormat, PushEnvelope, PushMode, RedisMode, Reply,
+    Verdict,
 };
 use crate::wechat::content_check::Scene;
 use crate::wechat::push::Format;
@@ -79,6 +80,29 @@ pub(super) const REDIS_MODES: Words<RedisMode> = &[
 pub(super) const LOG_FORMATS: Words<LogFormat> =
     &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
 
+pub(super) const LOG_ACCESS: Words<AccessLog> = &[
+    ("all", AccessLog::All),
+    ("errors", AccessLog::Errors),
+    ("off", AccessLog::Off),
+];
+
+/// The parts of the sidecar that have something to say, as the modules of `src/lib.rs` are named.
+pub(super) const LOG_PARTS: &[&str] = &[
+    "clock",
+    "content_check",
+    "gateway",
+    "media",
+    "net",
+    "open_data",
+    "push",
+    "resilience",
+    "server",
+    "session",
+    "source",
+    "telemetry",
+    "zookeeper",
+];
+
 pub(super) const LOG_LEVELS: Words<Level> = &[
     ("trace", Level::TRACE),
     ("debug", Level::DEBUG),
@@ -107,6 +131,7 @@ pub(super) fn of(section: &str, key: &str) -> Option<Vec<&'static str>> {
         ("store", "mode") => names(REDIS_MODES),
         ("log", "format") => names(LOG_FORMATS),
         ("log", "level") => names(LOG_LEVELS),
+        ("log", "access") => names(LOG_ACCESS),
         _ => return None,
     })
 }

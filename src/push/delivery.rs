@@ -211,12 +211,16 @@ impl Delivery {
 
     fn give_up(&self, lane: u64, waiting: &Waiting, reason: String, lanes: &mut Lanes<Waiting>) {
         let (number, attempts) = (waiting.number, waiting.attempts);
-        tracing::error!(
-            number,
-            attempts,
-            reason,
-            "push: a message is given up; see `wx-sidecar push list --dead`"
-        );
+        let now = std::time::Instant::now();
+        if let Some(suppressed) = self.bus.failures.pass("given up", now) {
+            tracing::error!(
+                number,
+                attempts,
+                reason,
+                suppressed,
+                "push: a message is given up; see `wx-sidecar push list --dead`"
+            );
+        }
         self.bus.metrics.given_up();
         let at = self.bus.inbox.clock().now().as_millis();
         self.bus.inbox.bury(

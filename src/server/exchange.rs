@@ -10,6 +10,7 @@ mod text_check;
 pub(super) mod uploads;
 pub(super) mod written;
 
+use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{IdSource, RequestId, TraceParent};
+use crate::telemetry::logs::access::Served;
 use crate::telemetry::requests::{UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
@@ -57,6 +59,10 @@ struct Exchange<'a> {
     /// When it began, by the clock that tokens go by.
     now: Timestamp,
     origin: Origin<'a>,
+    /// Once anybody has asked for it.
+    trace: OnceCell<TraceParent>,
+    /// Whose it turned out to be.
+    user: RefCell<Option<Rc<Claims>>>,
 }
 
 /// Who a request comes from, and what its client is given on the way.
@@ -112,7 +118,11 @@ pub(super) async fn exchange(
     if let Err(error) = &outcome {
         worker.cells.problem(error.kind().row().slug);
     }
-    exchange.log(&outcome, status);
+    exchange.log_failure(&outcome, status);
+    if let Some(stands_for) = worker.sampler.wants(&exchange.snapshot.config.log, status) {
+        let served = exchange.served(counted, &outcome, status, responder.protocol());
+        served.log(stands_for);
+    }
 }
 
 /// What came of a request that the app was to get, if it was.
@@ -194,6 +204,16 @@ async fn refuse_with(
         .record("other", error.status(), Duration::ZERO);
     worker.cells.problem(error.kind().row().slug);
     tracing::debug!(request_id = request_id.as_str(), status = error.status(), error = %error, "refused");
+    let log = &settings.snapshot.config.log;
+    if let Some(stands_for) = worker.sampler.wants(log, error.status()) {
+        let served = Served {
+            request_id: request_id.as_str(),
+            status: error.status(),
+            problem: Some(error.kind().row().slug),
+            ..Served::of_nobody(responder.protocol())
+        };
+        served.log(stands_for);
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -217,6 +237,8 @@ impl<'a> Exchange<'a> {
             timings: Timings::begin(),
             request_id,
             origin,
+            trace: OnceCell::new(),
+            user: RefCell::default(),
         }
     }
 
@@ -273,17 +295,15 @@ impl<'a> Exchange<'a> {
             Endpoint::Login => {
                 self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
-                Ok(self
-                    .timings
-                    .wechat(sessions.login(login_code(&request)?))
-                    .await?
-                    .to_answer())
+                let login = sessions.login(login_code(&request)?);
+                Ok(self.granted(self.timings.wechat(login).await?))
             }
             Endpoint::Refresh => {
                 self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
                 let token = text_member(&request, "refresh_token")?;
-                Ok(sessions.refresh(token.as_bytes()).await?.to_answer())
+                let granted = sessions.refresh(token.as_bytes()).await?;
+                Ok(self.granted(granted))
             }
             Endpoint::Logout => {
                 let (claims, _) = self.required_user().await?;
@@ -319,8 +339,8 @@ impl<'a> Exchange<'a> {
                 let code = request
                     .code()
                     .ok_or_else(|| bad_request("the parameter `code` is missing"))?;
-                let granted = self.timings.wechat(sessions.login(parse_code(code)?));
-                Ok(granted.await?.to_answer())
+                let login = sessions.login(parse_code(code)?);
+                Ok(self.granted(self.timings.wechat(login).await?))
             }
             Endpoint::SeedInfo => Box::pin(self.open(asked())).await,
             Endpoint::SeedPhone => Box::pin(self.phone_of(asked())).await,
@@ -352,6 +372,7 @@ impl<'a> Exchange<'a> {
             let login = self.snapshot.sessions.login(login_code(&request)?);
             let granted = self.timings.wechat(login).await?;
             caller = Caller::logged_in(granted, true);
+            self.note(&caller);
             buffered = Some(request);
         }
         let mut told = Vec::new();
@@ -452,6 +473,12 @@ impl<'a> Exchange<'a> {
 
     /// Who this is: a code logs in on the fly, a token says it, or `auth` lets nobody in particular pass.
     async fn authenticate(&self, auth: Auth) -> Result<Caller, Error> {
+        let caller = self.prove(auth).await?;
+        self.note(&caller);
+        Ok(caller)
+    }
+
+    async fn prove(&self, auth: Auth) -> Result<Caller, Error> {
         match Proof::of(self.head, auth)? {
             Proof::Code(code) => {
                 self.limit_login()?;
@@ -466,6 +493,20 @@ impl<'a> Exchange<'a> {
             }),
             Proof::Nothing => Ok(Caller::default()),
         }
+    }
+
+    /// Remembers for the log whose this request is.
+    fn note(&self, caller: &Caller) {
+        if let Some(claims) = &caller.claims {
+            *self.user.borrow_mut() = Some(Rc::clone(claims));
+        }
+    }
+
+    /// Tells a client that it has a session.
+    fn granted(&self, granted: Granted) -> Answer {
+        let answer = granted.to_answer();
+        *self.user.borrow_mut() = Some(Rc::new(granted.claims));
+        answer
     }
 
     /// A place among the requests that are dealt with at once.
@@ -518,7 +559,8 @@ impl<'a> Exchange<'a> {
     }
 
     fn trace(&self) -> TraceParent {
-        trace(self.head, &self.origin, &self.worker.ids)
+        let trace = || trace(self.head, &self.origin, &self.worker.ids);
+        *self.trace.get_or_init(trace)
     }
 
     fn identity_answer(&self, user: &User) -> Answer {
@@ -626,7 +668,7 @@ impl<'a> Exchange<'a> {
         let _gone = self.respond(&answer, body, responder).await;
     }
 
-    fn log(&self, outcome: &Result<(), Error>, status: u16) {
+    fn log_failure(&self, outcome: &Result<(), Error>, status: u16) {
         if let Err(error) = outcome {
             let request_id = self.request_id.as_str();
             let side = format!("{:?}", error.side()).to_lowercase();
@@ -641,21 +683,40 @@ impl<'a> Exchange<'a> {
                 tracing::debug!(request_id, status, side, error = %error, "request failed");
             }
         }
-        if self.snapshot.config.log.access {
-            let request_id = self.request_id.as_str();
-            let method = self.head.method.as_str();
-            let target = self.head.target();
-            let path =
-                String::from_utf8_lossy(target.split(|&b| b == b'?').next().unwrap_or_default());
-            let bytes = self.timings.bytes_returned();
-            let micros = u64::try_from(self.timings.took().as_micros()).unwrap_or(u64::MAX);
-            let client = self
-                .origin
-                .client_ip(&self.head.fields)
-                .map(tracing::field::display);
-            tracing::info!(target: "access", request_id, client, method, path = &*path, status, bytes, micros);
+    }
+
+    /// What the access log says.
+    fn served<'s>(
+        &'s self,
+        counted: Counted,
+        outcome: &Result<(), Error>,
+        status: u16,
+        protocol: &'static str,
+    ) -> Served<'s> {
+        let user = self.user.borrow();
+        let pseudonyms = &self.snapshot.pseudonyms;
+        let tells_path = self.snapshot.config.log.access_path;
+        Served {
+            request_id: self.request_id.as_str(),
+            trace: Some(self.trace()),
+            client: self.origin.client_ip(&self.head.fields),
+            protocol,
+            method: Some(self.head.method.as_str()),
+            route: self.settings.route(counted),
+            path: tells_path.then(|| without_query(self.head.target())),
+            status,
+            problem: outcome.as_ref().err().map(|error| error.kind().row().slug),
+            timings: Some(&self.timings),
+            verified: user.is_some(),
+            user: user
+                .as_ref()
+                .map(|claims| self.shown.pseudonym(claims, pseudonyms)),
         }
     }
+}
+
+fn without_query(target: &[u8]) -> &[u8] {
+    target.split(|&b| b == b'?').next().unwrap_or_default()
 }
 
 /// What a request shows of its user.

@@ -42,6 +42,7 @@ use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
 use crate::session::SessionState;
 use crate::telemetry::ids::{IdSource, RequestId};
+use crate::telemetry::logs::access::{Called, Sampler};
 use crate::telemetry::metrics::Metrics;
 use crate::wechat::{access_token, answer, login, session_key};
 use body::AnswerBody;
@@ -64,6 +65,8 @@ pub(super) struct OutboundSide {
     state: Arc<SessionState>,
     metrics: Arc<Metrics>,
     ids: IdSource,
+    /// Which calls get a line in the access log.
+    sampler: Sampler,
     /// How many calls are being dealt with.
     calls: Rc<Cell<usize>>,
     /// How many connections there are.
@@ -104,6 +107,7 @@ impl OutboundSide {
             state,
             metrics,
             ids: IdSource::new(),
+            sampler: Sampler::default(),
             calls: Rc::default(),
             open: Cell::new(0),
             closed: Notify::new(),
@@ -287,7 +291,7 @@ impl OutboundSide {
         // As CloudRun's gateway calls it.
         headers.insert(HeaderName::from_static("x-openapi-seqid"), id);
         self.metrics.outbound_request(result);
-        call.log_access(response.status(), began.elapsed());
+        call.log_access(response.status(), result, began.elapsed());
         response
     }
 }
@@ -540,14 +544,19 @@ impl Call<'_> {
         tracing::debug!(request_id, status = error.status(), side, %error, "call failed");
     }
 
-    fn log_access(&self, status: StatusCode, took: Duration) {
-        if !self.snapshot.config.log.access {
-            return;
+    fn log_access(&self, status: StatusCode, result: &str, took: Duration) {
+        let log = &self.snapshot.config.log;
+        if let Some(stands_for) = self.side.sampler.wants(log, status.as_u16()) {
+            let called = Called {
+                request_id: self.request_id.as_str(),
+                method: self.head.method.as_str(),
+                api: self.head.uri.path(),
+                status: status.as_u16(),
+                result,
+                took,
+            };
+            called.log(stands_for);
         }
-        let request_id = self.request_id.as_str();
-        let (method, path) = (self.head.method.as_str(), self.head.uri.path());
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        tracing::info!(target: "access", side = "outbound", request_id, method, path, status = status.as_u16(), micros);
     }
 }
 

@@ -290,6 +290,12 @@ impl Router {
         })
     }
 
+    /// The name of the rule with this index.
+    pub(crate) fn rule_name(&self, index: usize) -> &str {
+        let rule = self.routes.get(index).map(|(_, _, rule)| rule);
+        &rule.unwrap_or(&self.default).name
+    }
+
     /// The names of all rules, by their index.
     pub(crate) fn rule_names(&self) -> impl Iterator<Item = &str> {
         let default = std::iter::once(&self.default);

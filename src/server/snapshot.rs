@@ -21,6 +21,7 @@ use crate::push::{Annotator, Bus};
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{Assertions, SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::pseudonym::Pseudonyms;
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::content_check;
 use crate::wire::HeadLimits;
@@ -41,6 +42,8 @@ pub(crate) struct Snapshot {
     /// If they are dealt with.
     pub(crate) media: Option<Media>,
     pub(crate) content_check: ContentCheck,
+    /// How the log calls users.
+    pub(crate) pseudonyms: Pseudonyms,
     /// If the app wants proof.
     pub(crate) assertions: Option<Assertions>,
     pub(crate) head_limits: HeadLimits,
@@ -140,6 +143,7 @@ impl Snapshot {
             ),
             router: Router::new(&config, &shared.limiters),
             opener: Opener::new(&config, Arc::clone(&gateway), Arc::clone(metrics)),
+            pseudonyms: Pseudonyms::derive(&config.app.appid, &config.sealing_secrets()[0]),
             assertions: config.session.assertion.then(|| {
                 Assertions::derive(&config.app.appid, &config.app.env, config.sealing_secrets())
             }),

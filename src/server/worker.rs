@@ -20,6 +20,7 @@ use crate::resilience::panics::{Panicked, caught, faults};
 use crate::resilience::{Slots, Timers};
 use crate::session::{SessionState, ShownToken};
 use crate::telemetry::ids::IdSource;
+use crate::telemetry::logs::access::Sampler;
 use crate::telemetry::requests::{Did, RouteRecorder, WorkerCells};
 
 /// How long after a panic a background task begins anew, so that one that panics at once does not take the core.
@@ -31,6 +32,8 @@ pub(super) struct Worker {
     pub(super) pool: Pool,
     pub(super) ids: IdSource,
     pub(super) cells: Arc<WorkerCells>,
+    /// Which requests get a line in the access log.
+    pub(super) sampler: Sampler,
     /// The requests that are being dealt with and may wait for others meanwhile.
     pub(super) slots: Slots,
     state: Arc<SessionState>,
@@ -94,6 +97,7 @@ impl Worker {
             pool: Pool::new(Arc::clone(&cells)),
             ids: IdSource::new(),
             cells,
+            sampler: Sampler::default(),
             slots: Slots::default(),
             state,
             current: RefCell::new(Cache::new(current)),
@@ -171,6 +175,15 @@ impl Settings {
             own,
             rules,
             snapshot,
+        }
+    }
+
+    /// What the route is called that a request is counted under.
+    pub(super) fn route(&self, counted: Counted) -> &str {
+        match counted {
+            Counted::Rule(index) => self.snapshot.router.rule_name(index),
+            Counted::Own(endpoint) => endpoint.label(),
+            Counted::Unrouted => "none",
         }
     }
 

@@ -4,13 +4,14 @@
 //! token says depends on its bytes and the keys alone. So a connection remembers the last good one, until it idles or ends.
 //! Whether that has expired since, or was revoked, is asked with every request.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::hint::black_box;
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
 use super::token::{Claims, KeysId};
+use crate::telemetry::pseudonym::{Pseudonym, Pseudonyms};
 
 /// What one connection remembers. `Debug` is not implemented on purpose.
 #[derive(Default)]
@@ -21,6 +22,8 @@ struct Opened {
     /// What opened it; other keys might not.
     keys: KeysId,
     claims: Rc<Claims>,
+    /// Once the log has named the user.
+    pseudonym: OnceCell<Pseudonym>,
 }
 
 impl ShownToken {
@@ -38,7 +41,19 @@ impl ShownToken {
             token: Zeroizing::new(token.to_vec()),
             keys,
             claims: Rc::clone(claims),
+            pseudonym: OnceCell::new(),
         });
+    }
+
+    /// What the log calls the user of these claims.
+    pub(crate) fn pseudonym(&self, claims: &Rc<Claims>, pseudonyms: &Pseudonyms) -> Pseudonym {
+        let name = || pseudonyms.of(&claims.user.openid);
+        match &*self.0.borrow() {
+            Some(opened) if Rc::ptr_eq(&opened.claims, claims) => {
+                *opened.pseudonym.get_or_init(name)
+            }
+            _ => name(),
+        }
     }
 
     /// Gives the memory back; an idle connection should hold none.

@@ -158,6 +158,7 @@ const ROUTE: Label = Label {
         |value| value.starts_with('/') || value.starts_with("wx:") || value == "none",
     ),
 };
+const DROPPED: Label = these("reason", &["full", "error"]);
 const METHOD: Label = these(
     "method",
     &[
@@ -499,6 +500,8 @@ families! {
     Process {
         PANICS = Counter, "wx_sidecar_panics_total" []
             "Defects of the sidecar that cost a request, a connection or a moment of a background task.";
+        LOG_LINES_DROPPED = Counter, "wx_sidecar_log_lines_dropped_total" [DROPPED]
+            "Lines of the log that were dropped: there was no room for more of them to wait (full), or standard output cannot be written to (error).";
         WORKER_BUSY = Counter, "wx_sidecar_worker_busy_seconds_total" [WORKER]
             "How long each worker was at work; one that is at it a second each second is what its clients wait for.";
         PROCESS_CPU = Counter, "process_cpu_seconds_total" []
@@ -584,6 +587,11 @@ impl Family {
     /// Gauges with labels, or one without that has no value yet.
     pub(super) fn gauges(&self, registry: &Registry) -> IntGaugeVec {
         registered(registry, self.gauges_of_collector())
+    }
+
+    /// Counters for a collector that has them told.
+    pub(super) fn counters_of_collector(&self) -> IntCounterVec {
+        accepted(IntCounterVec::new(self.options(), &self.names()))
     }
 
     /// The same for a collector that has them told.

@@ -72,6 +72,11 @@ impl TraceParent {
         &self.0
     }
 
+    /// The 32 digits that all spans of the trace share.
+    pub(crate) fn trace_id(&self) -> &str {
+        &self.as_str()[3..35]
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

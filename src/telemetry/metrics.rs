@@ -13,6 +13,7 @@ use super::apis::Apis;
 pub use super::breakers::BreakerSeen;
 use super::breakers::BreakerStates;
 use super::families::{self, register};
+use super::logs::drops::Drops;
 use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
 use crate::config::Effective;
@@ -82,6 +83,7 @@ impl Metrics {
         let apis = Arc::<Apis>::default();
         let token_times = TokenTimes::default();
         register(of, token_times.clone());
+        register(of, Drops::default());
         let breaker_states = BreakerStates::new(Arc::clone(&apis));
         register(of, breaker_states.clone());
         families::BUILD_INFO

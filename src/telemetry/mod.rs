@@ -7,6 +7,7 @@ pub(crate) mod ids;
 pub mod logs;
 pub(crate) mod media;
 pub mod metrics;
+pub(crate) mod pseudonym;
 pub(crate) mod push;
 pub(crate) mod requests;
 #[cfg(feature = "redis")]

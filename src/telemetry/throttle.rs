@@ -7,8 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(1);
+/// How many causes are told apart. There are few kinds; but a cause may hold a name.
+const MOST: usize = 128;
 
-/// When each cause was last told. Causes are constants, so there are few.
+/// When each cause was last told.
 #[derive(Debug)]
 pub(crate) struct Throttle<C> {
     /// Guards the list, for a look at it; only failures come here.
@@ -35,6 +37,11 @@ impl<C: PartialEq> Throttle<C> {
     pub(crate) fn pass(&self, cause: C, now: Instant) -> Option<u64> {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(told) = causes.iter_mut().find(|told| told.cause == cause) else {
+            if causes.len() >= MOST {
+                // One that was told long ago has the least left to be told of.
+                let oldest = (0..causes.len()).min_by_key(|&place| causes[place].at);
+                causes.swap_remove(oldest.expect("there are so many"));
+            }
             causes.push(Told {
                 cause,
                 at: now,
@@ -68,5 +75,16 @@ mod tests {
         assert_eq!(throttle.pass("down", now + PERIOD), None);
         assert_eq!(throttle.pass("slow", now + 5 * PERIOD), Some(0));
         assert_eq!(throttle.pass("down", now + 5 * PERIOD), Some(1));
+    }
+
+    #[test]
+    fn causes_without_end_take_no_more_room() {
+        let throttle = Throttle::default();
+        let now = Instant::now();
+        for cause in 0..10 * MOST {
+            assert_eq!(throttle.pass(cause, now), Some(0));
+        }
+        assert_eq!(throttle.causes.lock().unwrap().len(), MOST);
+        assert_eq!(throttle.pass(10 * MOST - 1, now), None);
     }
 }

@@ -157,6 +157,14 @@ impl<'c> Responder<'c> {
         either!(self, it => it.status())
     }
 
+    /// The version of HTTP that the client speaks.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Self::Http1(it) => it.protocol(),
+            Self::Http2(_) => "HTTP/2",
+        }
+    }
+
     /// How many bytes of the answer's body have been sent.
     pub(crate) fn bytes(&self) -> u64 {
         either!(self, it => it.bytes())

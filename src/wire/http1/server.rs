@@ -246,6 +246,13 @@ impl<'c> Responder<'c> {
         self.reply.status
     }
 
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
+
     /// How many bytes of the answer's body have been sent.
     pub(crate) fn bytes(&self) -> u64 {
         self.reply.bytes
