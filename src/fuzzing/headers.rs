@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use tokio::net::UnixStream;
-use tokio::time::Instant;
 
 use super::{decoder, engine};
 use crate::clock::Timestamp;
@@ -19,6 +18,7 @@ use crate::path::CanonicalPath;
 use crate::proxy::{self, Counting, Forward, Limits, Origin, Peer};
 use crate::telemetry::ids::IdSource;
 use crate::telemetry::requests::WorkerCells;
+use crate::telemetry::timings::Timings;
 use crate::wire::http1::ServerConnection;
 use crate::wire::http2::Http2Connection;
 use crate::wire::{Framing, HeadLimits, RequestHead};
@@ -188,7 +188,7 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
         counting: Counting {
             recorder: &cells.route("none"),
             cells: &cells,
-            began: Instant::now(),
+            timings: &Timings::begin(),
         },
     };
     let mut out = Vec::new();

@@ -34,6 +34,7 @@ use crate::resilience::Timers;
 use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
 use crate::telemetry::requests::{RouteRecorder, WorkerCells};
+use crate::telemetry::timings::Timings;
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
     RequestHead, Responder, ResponseHead, Splice, UpstreamConnection, Writer,
@@ -72,7 +73,7 @@ pub(crate) struct Forward<'a> {
 pub(crate) struct Counting<'a> {
     pub(crate) recorder: &'a RouteRecorder,
     pub(crate) cells: &'a WorkerCells,
-    pub(crate) began: Instant,
+    pub(crate) timings: &'a Timings,
 }
 
 /// Lines for the client, added to the app's answer. They are about one user, so that answer is for no cache.
@@ -211,6 +212,10 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    fn timings(&self) -> &Timings {
+        self.forward.counting.timings
+    }
+
     /// The whole exchange. Says whether the connection has seen the whole request, so that it may carry another.
     async fn run(
         &self,
@@ -222,6 +227,10 @@ impl Exchange<'_> {
         let Some(bytes) = body.at_hand() else {
             return self.stream(writer, body.wire(), answer, responder).await;
         };
+        self.timings().asking(true);
+        if matches!(body, Body::Wire(_)) {
+            self.timings().received(bytes.len() as u64);
+        }
         let sent = self.send_at_once(writer, bytes).await?;
         self.await_answer(&mut answer, responder).await?;
         body.consume();
@@ -256,9 +265,10 @@ impl Exchange<'_> {
         responder.switch_protocols();
         let counting = &self.forward.counting;
         let method = self.forward.head.method.as_str();
+        counting.timings.end(0);
         counting
             .recorder
-            .record(method, 101, counting.began.elapsed());
+            .record(method, 101, counting.timings.took());
         self.send_within(responder.flush()).await?;
         Ok(protocol.eq_ignore_ascii_case(b"websocket"))
     }
@@ -289,9 +299,11 @@ impl Exchange<'_> {
         responder: &mut Responder<'_>,
     ) -> Result<bool, Failure> {
         self.uploading.set(true);
+        self.timings().asking(false);
         let mut upload = pin!(async {
             let outcome = self.upload(writer, body).await;
             self.uploading.set(false);
+            self.timings().sent();
             outcome
         });
         let mut uploaded = None;
@@ -377,6 +389,7 @@ impl Exchange<'_> {
                 Err(_) => return Err(Upload::Downstream(silent_within_body())),
             };
             total += count as u64;
+            self.timings().received(total);
             if total > limits.body {
                 return Err(Upload::Downstream(too_large(limits.body)));
             }
@@ -415,7 +428,10 @@ impl Exchange<'_> {
             let taken = self.timers.within(pace.limit(*total), splice.take()).await;
             pace.count(began.elapsed());
             match taken {
-                Ok(Ok(Some(count))) => *total += count as u64,
+                Ok(Ok(Some(count))) => {
+                    *total += count as u64;
+                    self.timings().received(*total);
+                }
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),
                 Err(_) => return Err(Upload::Downstream(silent_within_body())),
@@ -480,7 +496,10 @@ impl Exchange<'_> {
                     self.send_within(responder.go_on()).await?;
                     self.waiting.set(false);
                 }
-                101 if self.upgrade && head.grants(self.forward.head) => return Ok(()),
+                101 if self.upgrade && head.grants(self.forward.head) => {
+                    self.timings().answered(101);
+                    return Ok(());
+                }
                 101 => {
                     return Err(Failure::Final(invalid(
                         "the app switched protocols unasked",
@@ -492,7 +511,10 @@ impl Exchange<'_> {
                     self.send_within(hints).await?;
                 }
                 100..=199 => {}
-                _ => return Ok(()),
+                status => {
+                    self.timings().answered(status);
+                    return Ok(());
+                }
             }
         }
         Err(Failure::Final(invalid(

@@ -34,6 +34,7 @@ use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{IdSource, RequestId, TraceParent};
 use crate::telemetry::requests::WorkerCells;
+use crate::telemetry::timings::Timings;
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
 use text_check::Checking;
 
@@ -51,7 +52,7 @@ struct Exchange<'a> {
     snapshot: &'a Snapshot,
     shown: &'a ShownToken,
     head: &'a RequestHead,
-    began: Instant,
+    timings: Timings,
     request_id: RequestId,
     /// When it began, by the clock that tokens go by.
     now: Timestamp,
@@ -83,7 +84,9 @@ pub(super) async fn exchange(
     let _in_flight = InFlight::count(&worker.cells);
     let exchange = Exchange::begin(worker, settings, peer, head);
     let mut counted = Counted::Unrouted;
-    let handled = caught(exchange.handle(&mut body, &mut responder, &mut counted)).await;
+    let timings = &exchange.timings;
+    let handling = exchange.handle(&mut body, &mut responder, &mut counted);
+    let handled = caught(timings.work(handling)).await;
     let outcome = handled.unwrap_or_else(|panicked| {
         // Nobody knows how far it got with the connection.
         responder.take_back();
@@ -91,17 +94,19 @@ pub(super) async fn exchange(
         Err(worker.broke(panicked))
     });
     if let Err(error) = &outcome {
-        exchange.tell(error, &body, &mut responder).await;
+        timings
+            .work(exchange.tell(error, &body, &mut responder))
+            .await;
     }
-    let took = exchange.began.elapsed();
+    timings.end(responder.bytes());
     let status = responder.status().unwrap_or(CLIENT_GONE);
     // A request that became a tunnel was recorded then.
     if status != 101 {
         settings
             .recorder(counted)
-            .record(head.method.as_str(), status, took);
+            .record(head.method.as_str(), status, timings.took());
     }
-    exchange.log(&outcome, status, responder.bytes(), took);
+    exchange.log(&outcome, status);
 }
 
 /// Counts a request for as long as it is being dealt with, however that ends.
@@ -187,7 +192,7 @@ impl<'a> Exchange<'a> {
             snapshot,
             shown: &peer.shown,
             head,
-            began: Instant::now(),
+            timings: Timings::begin(),
             request_id,
             origin,
         }
@@ -246,7 +251,11 @@ impl<'a> Exchange<'a> {
             Endpoint::Login => {
                 self.limit_login()?;
                 let request = self.read_all(OWN_BODY_LIMIT, body, responder).await?;
-                Ok(sessions.login(login_code(&request)?).await?.to_answer())
+                Ok(self
+                    .timings
+                    .wechat(sessions.login(login_code(&request)?))
+                    .await?
+                    .to_answer())
             }
             Endpoint::Refresh => {
                 self.limit_login()?;
@@ -288,7 +297,8 @@ impl<'a> Exchange<'a> {
                 let code = request
                     .code()
                     .ok_or_else(|| bad_request("the parameter `code` is missing"))?;
-                Ok(sessions.login(parse_code(code)?).await?.to_answer())
+                let granted = self.timings.wechat(sessions.login(parse_code(code)?));
+                Ok(granted.await?.to_answer())
             }
             Endpoint::SeedInfo => Box::pin(self.open(asked())).await,
             Endpoint::SeedPhone => Box::pin(self.phone_of(asked())).await,
@@ -317,7 +327,8 @@ impl<'a> Exchange<'a> {
             let request = self
                 .read_all(rule.body_limit.min(LOGIN_BODY_LIMIT), body, responder)
                 .await?;
-            let granted = self.snapshot.sessions.login(login_code(&request)?).await?;
+            let login = self.snapshot.sessions.login(login_code(&request)?);
+            let granted = self.timings.wechat(login).await?;
             caller = Caller::logged_in(granted, true);
             buffered = Some(request);
         }
@@ -395,7 +406,7 @@ impl<'a> Exchange<'a> {
             counting: Counting {
                 recorder: self.settings.recorder(Counted::Rule(rule.index)),
                 cells: &self.worker.cells,
-                began: self.began,
+                timings: &self.timings,
             },
         };
         let request = match &buffered {
@@ -423,7 +434,8 @@ impl<'a> Exchange<'a> {
             Proof::Code(code) => {
                 self.limit_login()?;
                 let text = std::str::from_utf8(code).unwrap_or_default();
-                let granted = self.snapshot.sessions.login(parse_code(text)?).await?;
+                let login = self.snapshot.sessions.login(parse_code(text)?);
+                let granted = self.timings.wechat(login).await?;
                 Ok(Caller::logged_in(granted, false))
             }
             Proof::Token(token) => Ok(Caller {
@@ -545,7 +557,11 @@ impl<'a> Exchange<'a> {
         let reading = self.worker.timers.within(patience, body.ready()).await;
         pace.count(began.elapsed());
         match reading {
-            Ok(read) => read.map_err(proxy::broken_body),
+            Ok(Ok(count)) => {
+                self.timings.received(received + count as u64);
+                Ok(count)
+            }
+            Ok(Err(error)) => Err(proxy::broken_body(error)),
             Err(_) => Err(proxy::silent_within_body()),
         }
     }
@@ -588,7 +604,7 @@ impl<'a> Exchange<'a> {
         let _gone = self.respond(&answer, body, responder).await;
     }
 
-    fn log(&self, outcome: &Result<(), Error>, status: u16, bytes: u64, took: Duration) {
+    fn log(&self, outcome: &Result<(), Error>, status: u16) {
         if let Err(error) = outcome {
             let request_id = self.request_id.as_str();
             let side = format!("{:?}", error.side()).to_lowercase();
@@ -609,7 +625,8 @@ impl<'a> Exchange<'a> {
             let target = self.head.target();
             let path =
                 String::from_utf8_lossy(target.split(|&b| b == b'?').next().unwrap_or_default());
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let bytes = self.timings.bytes_returned();
+            let micros = u64::try_from(self.timings.took().as_micros()).unwrap_or(u64::MAX);
             let client = self
                 .origin
                 .client_ip(&self.head.fields)

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::exchange::written::Written;
 use super::exchange::{self, Proof, downloads, open_data, push};
@@ -30,6 +29,7 @@ use crate::session::{SessionState, Sessions, ShownToken, Store};
 use crate::telemetry::ids::IdSource;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::WorkerCells;
+use crate::telemetry::timings::Timings;
 use crate::wire::{Framing, HeadError, RequestHead};
 
 /// What a request has whose sender does not say: stands for any, and is shown as `<...>`.
@@ -460,7 +460,7 @@ impl Explanation {
             counting: Counting {
                 recorder: &cells.route("none"),
                 cells: &cells,
-                began: Instant::now(),
+                timings: &Timings::begin(),
             },
         };
         let mut sent = Vec::new();

@@ -10,4 +10,5 @@ pub(crate) mod requests;
 #[cfg(feature = "redis")]
 pub(crate) mod store;
 pub(crate) mod throttle;
+pub(crate) mod timings;
 mod token_times;

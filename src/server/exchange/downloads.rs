@@ -53,7 +53,8 @@ impl Exchange<'_> {
         let query = path.query().unwrap_or_default();
         let filename = parameter(query, "filename")?;
         let (caller, url_life) = self.admit_reader(media, &id, query).await?;
-        let medium = proxy::unless_gone(responder, media.downloads.open(&id)).await??;
+        let opening = self.timings.wechat(media.downloads.open(&id));
+        let medium = proxy::unless_gone(responder, opening).await??;
         let plan = Asked::of(self.head).plan(&medium.facts)?;
         let manner = Manner {
             filename: filename.as_deref(),
@@ -86,6 +87,7 @@ impl Exchange<'_> {
     ) -> Result<(), Error> {
         let media = self.media()?;
         let opening = media.downloads.open(&handed.media_id);
+        let opening = self.timings.wechat(opening);
         let medium = proxy::unless_gone(responder, opening).await??;
         let (status, plan) = match handed.status {
             // Which part it would be, the app cannot know.

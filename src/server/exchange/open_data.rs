@@ -52,7 +52,9 @@ impl<'a> Exchange<'a> {
             }
             Wanted::Cloud(id) => {
                 let opener = &self.snapshot.opener;
-                let data = opener.fetch(&owner.claims.user.openid, &[id]).await?;
+                let ids = [id];
+                let fetching = opener.fetch(&owner.claims.user.openid, &ids);
+                let data = self.timings.wechat(fetching).await?;
                 open_data::answer(&data.concat())
             }
         };
@@ -76,7 +78,8 @@ impl<'a> Exchange<'a> {
         let answer = match number {
             Number::Code(code) => {
                 let user = &owner.claims.user.openid;
-                opener.phone_by_code(&code, user).await?
+                let asking = opener.phone_by_code(&code, user);
+                self.timings.wechat(asking).await?
             }
             Number::Encrypted(sealed) => {
                 let data = self.decrypt(&sealed, &self.keys(&owner).await).await?;
@@ -130,7 +133,8 @@ impl<'a> Exchange<'a> {
             let owner = Owner::of(caller)?;
             let (indices, ids): (Vec<_>, Vec<_>) = in_cloud.into_iter().unzip();
             let user = &owner.claims.user.openid;
-            let fetched = self.snapshot.opener.fetch(user, &ids).await?;
+            let fetching = self.snapshot.opener.fetch(user, &ids);
+            let fetched = self.timings.wechat(fetching).await?;
             for (index, json) in indices.into_iter().zip(fetched) {
                 plain[index] = json;
             }
@@ -226,7 +230,8 @@ impl<'a> Exchange<'a> {
 
     async fn log_in(&self, code: &str) -> Result<Granted, Error> {
         self.limit_login()?;
-        self.snapshot.sessions.login(parse_code(code)?).await
+        let login = self.snapshot.sessions.login(parse_code(code)?);
+        self.timings.wechat(login).await
     }
 }
 

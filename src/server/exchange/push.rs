@@ -26,7 +26,7 @@ impl Exchange<'_> {
         bus.take(Brought {
             query: query(path)?,
             body: &message,
-            began: self.began,
+            began: self.timings.began(),
             request_id: self.request_id.as_str(),
             trace: trace.as_str(),
         })

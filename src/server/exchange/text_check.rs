@@ -99,7 +99,8 @@ impl Exchange<'_> {
 
     async fn judge(&self, checking: &Checking<'_>, texts: &Texts<'_>) -> Result<Passed, Error> {
         let checks = &self.snapshot.content_check;
-        checks.texts(checking.author, checking.check, texts).await
+        let judging = checks.texts(checking.author, checking.check, texts);
+        self.timings.wechat(judging).await
     }
 
     /// Has WeChat judge an upload, if uploads are checked; the `trace_id` that the judgement will come with. It is no

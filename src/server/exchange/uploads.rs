@@ -108,7 +108,8 @@ impl Exchange<'_> {
             let hint = "send it as wx.uploadFile does, in a part with a filename";
             return Err(bad_request("the form has no file").with_hint(hint));
         }
-        let sent = self.send(media, &files, Some(&claims.user.openid)).await?;
+        let sending = self.send(media, &files, Some(&claims.user.openid));
+        let sent = self.timings.wechat(sending).await?;
         let media = files.iter().zip(&sent);
         let mut media: Vec<Value> = media.map(|(file, sent)| described(file, sent)).collect();
         let told = match &mut media[..] {
@@ -155,7 +156,7 @@ impl Exchange<'_> {
             Some(checking) => Some(self.check_form(checking, boundary, &bytes).await?),
             None => None,
         };
-        let sent = self.send(media, &files, user).await?;
+        let sent = self.timings.wechat(self.send(media, &files, user)).await?;
         let mut rewritten = self.buffer();
         let mut from = 0;
         for (gap, sent) in gaps.into_iter().zip(&sent) {
