@@ -66,6 +66,8 @@ pub(crate) enum Kind {
     PushFlask,
     /// No app, but a script: what validators make of the schema of our configuration.
     Schema,
+    /// No app, but the OpenTelemetry Collector, which writes what it gets to the file `SPANS`.
+    Otelcol,
 }
 
 /// What a kind is written for.
@@ -96,6 +98,7 @@ impl Kind {
             Kind::PushExpress => "push-express",
             Kind::PushFlask => "push-flask",
             Kind::Schema => "schema",
+            Kind::Otelcol => "otelcol",
         }
     }
 
@@ -116,7 +119,7 @@ impl Kind {
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
             Kind::PushWechatpy | Kind::PushFlask | Kind::Schema => Platform::Python,
             Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
-            Kind::SdkGo => Platform::Go,
+            Kind::SdkGo | Kind::Otelcol => Platform::Go,
         }
     }
 
@@ -426,6 +429,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static PUSH_WXJAVA: Once = Once::new();
     static PUSH_NODE: Once = Once::new();
     static SCHEMA: Once = Once::new();
+    static OTELCOL: Once = Once::new();
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
@@ -438,6 +442,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::PushWxJava => &PUSH_WXJAVA,
         Kind::PushNode => &PUSH_NODE,
         Kind::Schema => &SCHEMA,
+        Kind::Otelcol => &OTELCOL,
     };
     installed
         .get_or_init(|| install(kind.dependencies()))

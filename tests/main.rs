@@ -54,7 +54,10 @@ mod rotation;
 mod sdks;
 mod sessions;
 mod sim_push;
+#[cfg(feature = "otlp")]
+mod spans;
 mod tls;
+mod traces;
 mod traps;
 mod upgrade;
 mod wechat_calls;

@@ -6,7 +6,8 @@ use tracing::Level;
 
 use super::api_security::{CIPHERS, SCHEMES};
 use super::{
-    Auth, Errors, EscapedSlashes, LogFormat, PushEnvelope, PushMode, RedisMode, Reply, Verdict,
+    Auth, ClientTrace, Errors, EscapedSlashes, LogFormat, PushEnvelope, PushMode, RedisMode, Reply,
+    Verdict,
 };
 use crate::wechat::content_check::Scene;
 use crate::wechat::push::Format;
@@ -87,6 +88,11 @@ pub(super) const LOG_LEVELS: Words<Level> = &[
     ("error", Level::ERROR),
 ];
 
+pub(super) const CLIENT_TRACES: Words<ClientTrace> = &[
+    ("new", ClientTrace::New),
+    ("continue", ClientTrace::Continue),
+];
+
 /// The words that can stand for a key, if nothing else can.
 pub(super) fn of(section: &str, key: &str) -> Option<Vec<&'static str>> {
     Some(match (section, key) {
@@ -107,6 +113,7 @@ pub(super) fn of(section: &str, key: &str) -> Option<Vec<&'static str>> {
         ("store", "mode") => names(REDIS_MODES),
         ("log", "format") => names(LOG_FORMATS),
         ("log", "level") => names(LOG_LEVELS),
+        ("trace", "clients") => names(CLIENT_TRACES),
         _ => return None,
     })
 }

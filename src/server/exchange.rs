@@ -6,6 +6,7 @@
 pub(super) mod downloads;
 pub(super) mod open_data;
 pub(super) mod push;
+mod spans;
 mod text_check;
 pub(super) mod uploads;
 pub(super) mod written;
@@ -23,7 +24,7 @@ use super::snapshot::Snapshot;
 use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
 use crate::clock::Timestamp;
-use crate::config::{Auth, EscapedSlashes};
+use crate::config::{Auth, ClientTrace, EscapedSlashes};
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language};
 use crate::open_data::Request;
@@ -32,9 +33,10 @@ use crate::proxy::{self, Added, Body, Counting, Forward, Origin};
 use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
-use crate::telemetry::ids::{IdSource, RequestId, TraceParent};
+use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
 use crate::telemetry::requests::WorkerCells;
 use crate::telemetry::timings::Timings;
+use crate::telemetry::trace::{self, Tracing};
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
 use text_check::Checking;
 
@@ -54,6 +56,7 @@ struct Exchange<'a> {
     head: &'a RequestHead,
     timings: Timings,
     request_id: RequestId,
+    trace: Traced,
     /// When it began, by the clock that tokens go by.
     now: Timestamp,
     origin: Origin<'a>,
@@ -86,7 +89,8 @@ pub(super) async fn exchange(
     let mut counted = Counted::Unrouted;
     let timings = &exchange.timings;
     let handling = exchange.handle(&mut body, &mut responder, &mut counted);
-    let handled = caught(timings.work(handling)).await;
+    let handling = trace::within(exchange.trace.here, timings.work(handling));
+    let handled = caught(handling).await;
     let outcome = handled.unwrap_or_else(|panicked| {
         // Nobody knows how far it got with the connection.
         responder.take_back();
@@ -107,6 +111,7 @@ pub(super) async fn exchange(
             .record(head.method.as_str(), status, timings.took());
     }
     exchange.log(&outcome, status);
+    exchange.record_span(counted, &outcome, status, &responder);
 }
 
 /// Counts a request for as long as it is being dealt with, however that ends.
@@ -185,7 +190,10 @@ impl<'a> Exchange<'a> {
         let origin = Origin::new(&peer.place, &snapshot.config.inbound.trusted_proxies);
         let now = worker.clock().now();
         let request_id = request_id(head, &origin, &worker.ids, now);
+        let clients = snapshot.config.trace.clients;
+        let trace = trace(head, &origin, &worker.ids, (clients, snapshot.tracing()));
         Self {
+            trace,
             now,
             worker,
             settings,
@@ -389,6 +397,7 @@ impl<'a> Exchange<'a> {
             lines: &grant.lines,
             on_success_only: grant.on_success_only,
         });
+        let call = self.trace.here.child(&self.worker.ids);
         let forward = Forward {
             head: self.head,
             path,
@@ -399,7 +408,8 @@ impl<'a> Exchange<'a> {
             told: &told,
             origin: self.origin,
             request_id: &self.request_id,
-            trace: self.trace(),
+            trace: call.to_text(),
+            trace_goes_on: self.trace.goes_on(),
             limits: rule.limits(inbound),
             added,
             takes_media: self.snapshot.media.is_some(),
@@ -413,15 +423,16 @@ impl<'a> Exchange<'a> {
             Some(bytes) => Body::Buffered(bytes),
             None => Body::Wire(&mut *body),
         };
-        let handed = proxy::forward(
+        let forwarded = proxy::forward(
             &forward,
             &self.worker.pool,
             &self.worker.timers,
             request,
             responder,
         )
-        .await?;
-        match handed {
+        .await;
+        self.record_upstream(call, rule, forwarded.as_ref().err());
+        match forwarded? {
             // Boxed, because it is large and few requests need it.
             Some(handed) => Box::pin(self.send_handed(&handed, body, responder)).await,
             None => Ok(()),
@@ -493,10 +504,6 @@ impl<'a> Exchange<'a> {
 
     fn only(&self, name: Name) -> Result<Option<&'a [u8]>, Error> {
         only(self.head, name)
-    }
-
-    fn trace(&self) -> TraceParent {
-        trace(self.head, &self.origin, &self.worker.ids)
     }
 
     fn identity_answer(&self, user: &User) -> Answer {
@@ -631,7 +638,9 @@ impl<'a> Exchange<'a> {
                 .origin
                 .client_ip(&self.head.fields)
                 .map(tracing::field::display);
-            tracing::info!(target: "access", request_id, client, method, path = &*path, status, bytes, micros);
+            let trace_id = self.trace.here.trace_id();
+            let trace_id = trace_id.as_str();
+            tracing::info!(target: "access", request_id, trace_id, client, method, path = &*path, status, bytes, micros);
         }
     }
 }
@@ -706,13 +715,28 @@ pub(super) fn request_id(
     given.unwrap_or_else(|| ids.request_id(now))
 }
 
-/// The trace that a trusted peer has begun, continued, or a new one.
-pub(super) fn trace(head: &RequestHead, origin: &Origin<'_>, ids: &IdSource) -> TraceParent {
-    let parent = match head.fields.only(Name::Traceparent) {
-        Ok(Some(parent)) if origin.is_trusted() => TraceParent::continued(parent, ids),
+/// Where a request stands in a trace. What a stranger says of recording costs us and the app, so it does not count, and whether
+/// its trace goes on is for the operator to say.
+pub(super) fn trace(
+    head: &RequestHead,
+    origin: &Origin<'_>,
+    ids: &IdSource,
+    (clients, tracing): (ClientTrace, &Tracing),
+) -> Traced {
+    let given = match head.fields.only(Name::Traceparent) {
+        Ok(Some(given)) => TraceContext::parse(given),
         _ => None,
     };
-    parent.unwrap_or_else(|| ids.trace())
+    match given {
+        Some(above) if origin.is_trusted() => Traced::below(above, ids),
+        Some(above) if clients == ClientTrace::Continue => {
+            Traced::below(above.with_sampled(tracing.chooses(ids)), ids)
+        }
+        above => Traced {
+            above,
+            ..Traced::anew(ids, tracing.chooses(ids))
+        },
+    }
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's own.

@@ -9,7 +9,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::fields::{Field, Fields};
-use super::head::{Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead};
+use super::head::{Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead, Version};
 use super::http1::Splice;
 use super::{http1, http2};
 
@@ -155,6 +155,15 @@ impl<'c> Responder<'c> {
     /// The status, once an answer has been begun.
     pub(crate) fn status(&self) -> Option<u16> {
         either!(self, it => it.status())
+    }
+
+    /// The version of HTTP that a request with this head came by.
+    pub(crate) fn version(&self, head: &RequestHead) -> &'static str {
+        match (self, head.version) {
+            (Self::Http2(_), _) => "2",
+            (Self::Http1(_), Version::Http10) => "1.0",
+            (Self::Http1(_), Version::Http11) => "1.1",
+        }
     }
 
     /// How many bytes of the answer's body have been sent.
