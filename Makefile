@@ -41,6 +41,7 @@ test: cargo test-tools ## All tests; installs Node, Python, Java, Go, Redis and 
 
 # The tests stand real apps behind the sidecar, real SDKs before its outbound side, and real Redis and ZooKeeper servers
 # beside it. What the SDK in Go asks for is as old as Debian's Go.
+# Prometheus is unpacked and not installed, because Debian's package would start one for the whole machine.
 .PHONY: test-tools
 test-tools:
 	@set -e; missing=; \
@@ -54,8 +55,24 @@ test-tools:
 	command -v go >/dev/null || missing+=" golang-go"; \
 	command -v redis-server >/dev/null || missing+=" redis-server"; \
 	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
+	command -v systemd-analyze >/dev/null || missing+=" systemd"; \
 	[ -e /usr/share/java/zookeeper.jar ] || missing+=" zookeeper"; \
 	$(install)
+	@set -e; tools=$(TARGET)/test-tools; \
+	if ! command -v prometheus >/dev/null && ! [ -x $$tools/usr/bin/prometheus ]; then \
+		command -v apt-get >/dev/null || { echo "prometheus is missing; install it, then run make again" >&2; exit 1; }; \
+		as_root=; if [ "$$(id -u)" != 0 ]; then as_root=sudo; fi; \
+		$$as_root apt-get update -qq </dev/null; \
+		rm -rf $$tools; mkdir -p $$tools; cd $$tools; \
+		apt-get download -qq prometheus; \
+		dpkg-deb --extract prometheus_*.deb .; \
+		rm prometheus_*.deb; \
+	fi
+
+.PHONY: monitoring
+monitoring: ## Write k8s/monitoring/prometheusrule.yaml anew, after a change of rules.yaml beside it
+	@cd k8s/monitoring && { sed '/^spec:/q' prometheusrule.yaml; sed -n '/^groups:/,$$s/^\(.\)/  \1/p;/^$$/p' rules.yaml; } >new.yaml \
+		&& mv new.yaml prometheusrule.yaml
 
 .PHONY: ledger
 ledger: cargo ## Kill the sidecar 100 times under load and compare what it acknowledged with what the app got; LEDGER_ARGS="--kills 20 --rate 800"

@@ -68,6 +68,10 @@ pub(crate) enum Kind {
     Schema,
     /// No app, but the OpenTelemetry Collector, which writes what it gets to the file `SPANS`.
     Otelcol,
+    /// No app, but a program: what Kustomize makes of our manifests.
+    Kustomize,
+    /// No app, but a script: what Kubernetes' schemas say of them.
+    Kubernetes,
 }
 
 /// What a kind is written for.
@@ -99,6 +103,8 @@ impl Kind {
             Kind::PushFlask => "push-flask",
             Kind::Schema => "schema",
             Kind::Otelcol => "otelcol",
+            Kind::Kustomize => "kustomize",
+            Kind::Kubernetes => "kubernetes",
         }
     }
 
@@ -117,9 +123,10 @@ impl Kind {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
             Kind::PushNode | Kind::PushExpress => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
-            Kind::PushWechatpy | Kind::PushFlask | Kind::Schema => Platform::Python,
+            Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
+            Kind::Schema | Kind::Kubernetes => Platform::Python,
             Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
-            Kind::SdkGo | Kind::Otelcol => Platform::Go,
+            Kind::SdkGo | Kind::Kustomize | Kind::Otelcol => Platform::Go,
         }
     }
 
@@ -430,6 +437,8 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static PUSH_NODE: Once = Once::new();
     static SCHEMA: Once = Once::new();
     static OTELCOL: Once = Once::new();
+    static KUSTOMIZE: Once = Once::new();
+    static KUBERNETES: Once = Once::new();
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
@@ -443,6 +452,8 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::PushNode => &PUSH_NODE,
         Kind::Schema => &SCHEMA,
         Kind::Otelcol => &OTELCOL,
+        Kind::Kustomize => &KUSTOMIZE,
+        Kind::Kubernetes => &KUBERNETES,
     };
     installed
         .get_or_init(|| install(kind.dependencies()))

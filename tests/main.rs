@@ -5,6 +5,7 @@
     reason = "this binary is all tests; clippy by itself sees only their functions as such"
 )]
 
+mod admin;
 mod api_security;
 mod backends;
 mod cli_config;
@@ -23,6 +24,8 @@ mod http2;
 mod http2_client;
 mod http2_traps;
 mod http_client;
+mod inject;
+mod k8s;
 mod large_bodies;
 mod limits;
 mod listening;
@@ -38,6 +41,10 @@ mod outbound;
 mod overload;
 mod patience;
 mod process;
+#[cfg(feature = "redis")]
+mod prometheus;
+#[cfg(feature = "redis")]
+mod prometheus_server;
 mod proxy_protocol;
 mod push;
 mod push_apps;
@@ -56,6 +63,7 @@ mod sessions;
 mod sim_push;
 #[cfg(feature = "otlp")]
 mod spans;
+mod systemd;
 mod tls;
 mod traces;
 mod traps;

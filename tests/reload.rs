@@ -615,6 +615,8 @@ fn the_admin_side_and_the_apps_side_move_too() {
 /// As when Prometheus turns out to be in another pod: nobody else may have the port, but it is our own.
 #[test]
 fn the_admin_side_moves_to_all_addresses_of_its_port_and_back() {
+    const TOKEN: &str = "canary-admin-t0ken-77";
+    canary(TOKEN);
     let app = FakeApp::agreeable();
     let port = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -624,14 +626,15 @@ fn the_admin_side_moves_to_all_addresses_of_its_port_and_back() {
         rig::replaced(
             &text_for(&app, "a"),
             "[admin]\nlisten = \"127.0.0.1:0\"",
-            &format!("[admin]\nlisten = \"{address}:{port}\""),
+            &format!("[admin]\nlisten = \"{address}:{port}\"\ntoken = \"{TOKEN}\""),
         )
     };
     let (here, everywhere) = (text("127.0.0.1"), text("0.0.0.0"));
     let followed = Followed::new(&here, app);
     let asked = || {
         let local = Listen::Tcp(([127, 0, 0, 1], port).into());
-        Client::connect(local).request("POST", "/reload", &[], b"")
+        let shown = format!("Bearer {TOKEN}");
+        Client::connect(local).request("POST", "/reload", &[("Authorization", &shown)], b"")
     };
     for (text, address) in [(&everywhere, "0.0.0.0"), (&here, "127.0.0.1")] {
         followed.write(text);

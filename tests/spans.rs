@@ -484,7 +484,11 @@ fn a_medium_is_fetched_in_the_trace_of_who_asked_first() {
     let name = "POST /cgi-bin/media/upload";
     let trace = collector.named(name).trace;
     let spans = collector.of_trace(&trace, 3);
-    let of_kind = |kind| spans.iter().find(|span| span.name == name && span.kind == kind);
+    let of_kind = |kind| {
+        spans
+            .iter()
+            .find(|span| span.name == name && span.kind == kind)
+    };
     let (call, asked) = (of_kind(SERVER).unwrap(), of_kind(CLIENT).unwrap());
     assert_eq!(asked.parent, call.id);
 }

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod errcode;
 pub mod explain;
 pub mod init;
+pub mod inject;
 pub mod push;
 pub mod rid;
 pub mod run;
@@ -15,9 +16,11 @@ pub mod schema;
 mod signals;
 pub mod sim;
 mod source_arg;
+mod systemd;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use source_arg::SourceArg;
 
@@ -88,6 +91,15 @@ pub enum Command {
     },
     /// List, replay or drop messages of WeChat's that are not delivered.
     Push(push::PushArgs),
+    /// Add the sidecar to the workloads in Kubernetes manifests, and change nothing else of them.
+    Inject(inject::InjectArgs),
+    /// Wait; for hooks in an image that has no other program.
+    #[command(hide = true)]
+    Sleep {
+        /// How long, such as 5s.
+        #[arg(value_parser = humantime::parse_duration)]
+        duration: Duration,
+    },
     /// Print the version.
     Version,
 }
@@ -118,6 +130,11 @@ impl Command {
             }
             Self::Rid { rid, source, zh } => rid::rid(&rid, &source, language(zh)),
             Self::Push(args) => push::run(&args),
+            Self::Inject(args) => inject::run(&args),
+            Self::Sleep { duration } => {
+                std::thread::sleep(duration);
+                ExitCode::SUCCESS
+            }
             Self::Version => {
                 println!("wx-sidecar {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS

@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use super::signals::{Signals, Wish};
+use super::systemd::Systemd;
 use crate::resilience::panics::log_panics;
 use crate::server::{NotReloaded, Sidecar};
 use crate::source::Source;
@@ -49,24 +50,17 @@ pub(super) fn serve(start: impl FnOnce() -> Result<Sidecar, String>) -> ExitCode
                 let mut signals =
                     Signals::listen().map_err(|error| format!("no signals: {error}"))?;
                 let sidecar = start()?;
-                loop {
-                    let wish = tokio::select! {
-                        wish = signals.next() => wish,
-                        () = sidecar.ended() => return Ok(ExitCode::FAILURE),
-                    };
-                    match wish {
-                        Wish::Reload => tokio::select! {
-                            outcome = sidecar.reload_from_source() => {
-                                if let Err(NotReloaded::NotFollowed) = outcome {
-                                    tracing::info!("nothing to reload: no file is followed");
-                                }
-                            }
-                            // A file system that hangs keeps nobody from ending.
-                            () = signals.end() => break,
-                        },
-                        Wish::End => break,
-                    }
+                let systemd = Systemd::from_env();
+                systemd.ready();
+                let serving = until_told_to_end(&sidecar, &mut signals, &systemd);
+                let is_told = tokio::select! {
+                    is_told = serving => is_told,
+                    never = systemd.watch(|| sidecar.check_threads()) => match never {},
+                };
+                if !is_told {
+                    return Ok(ExitCode::FAILURE);
                 }
+                systemd.stopping();
                 tokio::select! {
                     () = sidecar.shutdown() => Ok(ExitCode::SUCCESS),
                     () = signals.end() => {
@@ -80,4 +74,28 @@ pub(super) fn serve(start: impl FnOnce() -> Result<Sidecar, String>) -> ExitCode
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Whether it was told to, or has ended by itself.
+async fn until_told_to_end(sidecar: &Sidecar, signals: &mut Signals, systemd: &Systemd) -> bool {
+    loop {
+        let wish = tokio::select! {
+            wish = signals.next() => wish,
+            () = sidecar.ended() => return false,
+        };
+        if wish == Wish::End {
+            return true;
+        }
+        systemd.reloading();
+        tokio::select! {
+            outcome = sidecar.reload_from_source() => {
+                if let Err(NotReloaded::NotFollowed) = outcome {
+                    tracing::info!("nothing to reload: no file is followed");
+                }
+            }
+            // A file system that hangs keeps nobody from ending.
+            () = signals.end() => return true,
+        }
+        systemd.ready();
+    }
 }

@@ -455,7 +455,7 @@ impl Check<'_> {
             literal: ("caller_token", &raw.caller_token),
             file: ("caller_token_file", &raw.caller_token_file),
         };
-        let caller_tokens = self.secrets(&keys, caller_token);
+        let caller_tokens = self.secrets(&keys, shown_token);
         if let (Some(Some(Listen::Tcp(addr))), Some([])) = (&listen, caller_tokens.as_deref())
             && !addr.ip().to_canonical().is_loopback()
         {
@@ -758,8 +758,16 @@ impl Check<'_> {
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Option<Admin> {
-        let listen = self.text(&raw.listen, ADMIN_LISTEN, values::listen)?;
-        Some(Admin { listen })
+        let listen = self.text(&raw.listen, ADMIN_LISTEN, values::listen);
+        let keys = SecretKeys {
+            literal: ("token", &raw.token),
+            file: ("token_file", &raw.token_file),
+        };
+        let tokens = self.secrets(&keys, shown_token);
+        Some(Admin {
+            listen: listen?,
+            tokens: tokens?,
+        })
     }
 
     fn log(&mut self, raw: &raw::Log) -> Option<Log> {
@@ -1439,13 +1447,14 @@ fn session_key(text: &str) -> Result<Option<Fault>, Fault> {
     Ok(None)
 }
 
-fn caller_token(text: &str) -> Result<Option<Fault>, Fault> {
+/// One that is shown in a header.
+fn shown_token(text: &str) -> Result<Option<Fault>, Fault> {
     let plain = text
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
     if text.len() < SHORTEST_KEY || !plain {
         return Err(Fault::new(format!(
-            "a caller token is of {SHORTEST_KEY} letters, digits, `-`, `.`, `_` and `~` at the least"
+            "a token is of {SHORTEST_KEY} letters, digits, `-`, `.`, `_` and `~` at the least"
         ))
         .help("openssl rand -hex 16 makes a good one"));
     }

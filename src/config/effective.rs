@@ -17,6 +17,7 @@ use super::mask::is_suspect;
 use super::raw::{Env, Key, Kind, Piece, Section, pieces, whole_number};
 use super::reference::{KeyEntry, REFERENCE, SectionEntry, Usual};
 use super::source::LineStarts;
+use crate::crypto;
 
 /// What is shown of a secret; a value as it is written.
 const STARS: &str = "\"***\"";
@@ -113,6 +114,19 @@ impl Effective {
             }
         }
         self
+    }
+
+    /// A hash of what each key is, wherever it comes from: the same for configurations that mean the same. Secrets have no part
+    /// in it, so that it says nothing of them.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for section in &self.sections {
+            let _ = writeln!(text, "[{}]", section.name);
+            for key in section.keys.iter().flatten() {
+                let _ = writeln!(text, "{} = {:?}", key.name, key.value);
+            }
+        }
+        crypto::hex(&crypto::sha256(text.as_bytes())[..8])
     }
 
     /// As a configuration file, with the sources as comments.

@@ -594,6 +594,8 @@ pub enum RedisPlace {
 pub struct Admin {
     /// Where operators, the kubelet and Prometheus come in.
     pub listen: Listen,
+    /// What is shown for more than probes and metrics, newest first; if there are none, only this machine gets more.
+    pub tokens: Vec<Secret>,
 }
 
 /// `[log]`

@@ -289,7 +289,11 @@ pub(super) const SECTIONS: &[Section] = &[
     Section {
         name: "admin",
         repeated: false,
-        keys: &[Key::new("listen", Kind::Text)],
+        keys: &[
+            Key::new("listen", Kind::Text),
+            Key::new("token", Kind::Secret),
+            Key::new("token_file", Kind::Files),
+        ],
     },
     Section {
         name: "log",
@@ -566,6 +570,8 @@ pub(super) struct Store {
 #[derive(Default)]
 pub(super) struct Admin {
     pub(super) listen: Field<Text>,
+    pub(super) token: Field<Texts>,
+    pub(super) token_file: Field<Texts>,
 }
 
 /// `[log]`
@@ -774,7 +780,13 @@ impl Raw {
             "push" => self.push = Some(Push::read(&mut table, r)),
             "media" => self.media = Media::read(&mut table, r),
             "store" => self.store = Store::read(&mut table, r),
-            "admin" => self.admin.listen = table.text("listen", r),
+            "admin" => {
+                self.admin = Admin {
+                    listen: table.text("listen", r),
+                    token: table.text_or_list("token", r),
+                    token_file: table.text_or_list("token_file", r),
+                }
+            }
             "log" => {
                 self.log = Log {
                     format: table.text("format", r),

@@ -181,7 +181,7 @@ fn shape(section: &str, entry: &KeyEntry) -> Option<&'static str> {
         ("wechat", "egress_proxy") => r"[Hh][Tt][Tt][Pp]://[\s\S]+",
         ("wechat.api_security", "paths") => "all|/[A-Za-z0-9/_.-]*",
         ("wechat.api_security", "sym_sn" | "asym_sn" | "certificate_sn") => "[A-Za-z0-9]{1,64}",
-        ("outbound", "caller_token") => "[A-Za-z0-9._~-]{16,}",
+        ("outbound", "caller_token") | ("admin", "token") => "[A-Za-z0-9._~-]{16,}",
         ("push", "token") => "[A-Za-z0-9]{3,32}",
         ("push", "aes_key") => "[A-Za-z0-9]{43}",
         ("push", "max_age") => "off|0*[1-9][0-9]*(?:ms|s|m|h|d)",

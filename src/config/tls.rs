@@ -15,6 +15,7 @@ use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClien
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::diagnostic::Fault;
+use crate::crypto::x509;
 
 /// What is spoken inside TLS, best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -30,6 +31,8 @@ pub struct Tls {
     /// Certificate, key and who is let in, ready for use. Sessions can be resumed as long as this lives: a ticket must
     /// not outlive the client certificates that were asked for when it was given.
     pub(crate) server: Arc<ServerConfig>,
+    /// When the first certificate of the chain expires that does, in Unix time, as far as that can be read.
+    pub(crate) expires: Option<i64>,
 }
 
 /// Who vouches for the servers that we call.
@@ -59,6 +62,8 @@ impl Tls {
     ) -> Result<Self, (Part, Fault)> {
         let certificates =
             certificates(material.certificates).map_err(|fault| (Part::Certificates, fault))?;
+        let dates = certificates.iter().filter_map(|der| x509::not_after(der));
+        let expires = dates.min();
         let key = private_key(material.key).map_err(|fault| (Part::Key, fault))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = match material.client_ca {
@@ -82,6 +87,7 @@ impl Tls {
         Ok(Self {
             handshake_timeout,
             server: Arc::new(server),
+            expires,
         })
     }
 }

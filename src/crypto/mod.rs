@@ -1,11 +1,12 @@
 //! Bytes in, bytes out: the cryptography that the rest builds on, by aws-lc-rs where it has it.
 //!
-//! Nothing here knows of WeChat, tokens or time.
+//! Nothing here knows of WeChat, of tokens, or what time it is.
 
 pub mod base64url;
 pub mod cbc;
 pub mod gcm;
 pub mod signature;
+pub mod x509;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};

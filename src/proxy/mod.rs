@@ -33,7 +33,7 @@ use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
-use crate::telemetry::requests::{RouteRecorder, WorkerCells};
+use crate::telemetry::requests::{RouteRecorder, UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
 use crate::wire::{
     AnswerReader, BodyError, Field, Framing, HeadError, HeadLimits, Length, NoHead, Reader,
@@ -271,6 +271,10 @@ impl Exchange<'_> {
         counting
             .recorder
             .record(method, 101, counting.timings.took());
+        let waited = counting.timings.upstream();
+        counting
+            .recorder
+            .upstream(UpstreamResult::Answered(101), waited);
         self.send_within(responder.flush()).await?;
         Ok(protocol.eq_ignore_ascii_case(b"websocket"))
     }

@@ -17,7 +17,7 @@ use crate::config::Upstream;
 use crate::error::{Error, Kind};
 use crate::net::Stream;
 use crate::resilience::RetryBudget;
-use crate::telemetry::requests::WorkerCells;
+use crate::telemetry::requests::{UpstreamOpen, WorkerCells};
 use crate::wire::http2::Multiplexed;
 use crate::wire::{UpstreamConnection, http1};
 
@@ -90,6 +90,7 @@ impl Pool {
             return shelf.stream(now);
         }
         while let Some(idle) = shelf.idle.pop() {
+            self.cells.upstream_idle.sub(1);
             let fresh = repeatable || now - idle.since < FRESH;
             if now < idle.until && idle.connection.is_alive() {
                 if fresh {
@@ -97,6 +98,7 @@ impl Pool {
                 }
                 // Good for another request, though not for this one, and those below are older.
                 shelf.idle.push(idle);
+                self.cells.upstream_idle.add(1);
                 return None;
             }
         }
@@ -135,6 +137,7 @@ impl Pool {
         self.on_shelf(upstream, |shelf| {
             if shelf.idle.len() < MAX_IDLE {
                 shelf.idle.push(idle);
+                self.cells.upstream_idle.add(1);
             }
         });
     }
@@ -173,13 +176,18 @@ impl Pool {
             }
             self.cells.upstream_connects.add(1);
             let stream = Stream::connect(upstream, timeout).await?;
-            let connection = http1::UpstreamConnection::new(stream);
+            let counted = UpstreamOpen::count(&self.cells);
+            let connection = http1::UpstreamConnection::new(stream).counted(counted);
             Ok(UpstreamConnection::Http1(Box::new(connection)))
         };
-        match tokio::time::timeout(timeout, connect).await {
-            Ok(connected) => connected.map_err(unreachable),
-            Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
-        }
+        let connected = match tokio::time::timeout(timeout, connect).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        connected.map_err(|cause| {
+            self.cells.upstream_connect_failures.add(1);
+            unreachable(cause)
+        })
     }
 
     /// A stream of the shared connection, which is opened unless somebody else has just done so.
@@ -196,7 +204,11 @@ impl Pool {
         self.cells.upstream_connects.add(1);
         let stream = Stream::connect(upstream, timeout).await?;
         let (connection, driver) = Multiplexed::handshake(stream, ANSWER_HEAD).await?;
-        tokio::task::spawn_local(driver);
+        let counted = UpstreamOpen::count(&self.cells);
+        tokio::task::spawn_local(async move {
+            driver.await;
+            drop(counted);
+        });
         let stream = connection.stream();
         self.on_shelf(upstream, |shelf| {
             shelf.shared = Some(Shared {
@@ -214,9 +226,12 @@ impl Pool {
             shelf
                 .shared
                 .take_if(|shared| !shared.connection.is_open() || now - shared.used > DEFAULT_IDLE);
+            let before = shelf.idle.len();
             shelf
                 .idle
                 .retain(|idle| now < idle.until && idle.connection.is_alive());
+            let dropped = before - shelf.idle.len();
+            self.cells.upstream_idle.sub(dropped as u64);
             for idle in &mut shelf.idle {
                 if now - idle.since >= FRESH {
                     idle.connection.release();

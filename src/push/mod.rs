@@ -116,9 +116,12 @@ impl Bus {
     ) -> Result<Self, JournalError> {
         let inbox = Inbox::open(push, config, clock.clone(), metrics)?;
         let (seen, clock) = (inbox.seen(), clock.clone());
+        let (max_waiting, max_bytes) = (push.max_waiting, push.max_bytes);
         let metrics = PushMetrics::register(metrics.registry(), move || InboxSeen {
             waiting: seen.waiting(),
             bytes: seen.bytes(),
+            max_waiting,
+            max_bytes,
             oldest: seen
                 .oldest()
                 .map_or(Duration::ZERO, |at| clock.now().since(at)),

@@ -119,6 +119,20 @@ pub(crate) mod faults {
     #[cfg(test)]
     static ARMED: std::sync::Mutex<Vec<(&'static str, usize)>> = std::sync::Mutex::new(Vec::new());
 
+    #[cfg(test)]
+    type Held = (&'static str, std::sync::mpsc::Receiver<()>);
+
+    #[cfg(test)]
+    static HELD: std::sync::Mutex<Vec<Held>> = std::sync::Mutex::new(Vec::new());
+
+    /// Has the thread of whoever comes to `point` next stand still there, until what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(point: &'static str) -> std::sync::mpsc::Sender<()> {
+        let (release, released) = std::sync::mpsc::channel();
+        HELD.lock().unwrap().push((point, released));
+        release
+    }
+
     /// Has whoever comes to `point` next panic, once, after so many have passed.
     #[cfg(test)]
     pub(crate) fn arm(point: &'static str, passing: usize) {
@@ -144,6 +158,14 @@ pub(crate) mod faults {
             }
         };
         assert!(!struck, "as the test wants, at `{point}`");
+        let held = {
+            let mut held = HELD.lock().unwrap();
+            let place = held.iter().position(|(held, _)| *held == point);
+            place.map(|place| held.remove(place).1)
+        };
+        if let Some(released) = held {
+            let _released = released.recv();
+        }
     }
 
     /// A place where a test may have it panic.

@@ -1,8 +1,9 @@
 //! The operators' listener: health, readiness, metrics, and the messages of WeChat's that wait.
 //!
 //! It has its own thread and an HTTP library's server, because nothing here is fast or public. `/livez` depends on nobody;
-//! `/readyz` tells whether traffic should come here.
+//! `/readyz` tells whether traffic should come here. What is more than that is guarded (`guard.rs`).
 
+mod guard;
 mod letters;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use super::connections::ACCEPT_PAUSE;
 use super::drain::Phase;
 use super::follow::NotReloaded;
+use super::pulse::stands_still;
 use super::reload::Assembly;
 use crate::config::Effective;
 use crate::net::{Bound, Listener, Stream};
@@ -30,6 +32,9 @@ use crate::resilience::panics::faults;
 /// What there is to ask for.
 const PAGES: &str =
     "/livez /readyz?verbose /metrics /config /reload (POST) /push/inbox /push/dead-letters";
+
+/// What is nobody's secret, and asked for by the kubelet and by Prometheus.
+const OPEN: [&str; 5] = ["/", "/livez", "/healthz", "/readyz", "/metrics"];
 
 /// What the admin side looks at.
 pub(super) struct Admin {
@@ -80,11 +85,16 @@ impl Admin {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !OPEN.contains(&request.uri().path())
+            && let Err(refused) = guard::admit(request, &self.assembly.current.load().config.admin)
+        {
+            return refused.answer();
+        }
         if let Some(rest) = request.uri().path().strip_prefix("/push/") {
             let bus = self.assembly.current.load().bus.clone();
             return letters::answer(
                 bus.as_deref(),
-                (request.method(), request.headers()),
+                request.method(),
                 rest,
                 request.uri().query(),
             )
@@ -104,7 +114,7 @@ impl Admin {
             .query()
             .is_some_and(|query| query.split('&').any(|q| q == "verbose"));
         match request.uri().path() {
-            "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/livez" | "/healthz" => self.liveness(),
             "/readyz" => self.readiness(verbose),
             "/metrics" => self.metrics(),
             "/config" => self.config(),
@@ -157,12 +167,26 @@ impl Admin {
         response
     }
 
+    /// Depends on nobody but ourselves.
+    fn liveness(&self) -> Response<Full<Bytes>> {
+        match self.assembly.pulses.stuck() {
+            stuck if stuck.is_empty() => text(StatusCode::OK, "ok\n"),
+            stuck => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{}\n", stands_still(&stuck)),
+            ),
+        }
+    }
+
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
         let phase = *self.assembly.phase.borrow();
         let store = self.assembly.state.store.health();
         let away = store.failure.as_deref();
+        let stuck = self.assembly.pulses.stuck();
+        let stuck = (!stuck.is_empty()).then(|| stands_still(&stuck));
         let mut checks = vec![
             ("config", None),
+            ("threads", stuck.as_deref()),
             ("listener", (phase >= Phase::Draining).then_some("closed")),
             (
                 "serving",

@@ -257,9 +257,12 @@ impl Worker {
     }
 
     async fn sweep_pool(&self) {
+        self.cells.are_of_this_thread();
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             self.pool.sweep();
+            // Whoever serves nobody holds on to no configuration that is used no more, nor to its routes.
+            let _current = self.settings();
         }
     }
 

@@ -26,7 +26,7 @@ use crate::answer::{Answer, reason};
 use crate::clock::Timestamp;
 use crate::config::{Auth, ClientTrace, EscapedSlashes};
 use crate::domain::{LoginCode, UnionId, User};
-use crate::error::{Error, Kind, Language};
+use crate::error::{Error, Kind, Language, Side};
 use crate::open_data::Request;
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Counting, Forward, Origin};
@@ -34,7 +34,7 @@ use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
-use crate::telemetry::requests::WorkerCells;
+use crate::telemetry::requests::{UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
 use crate::telemetry::trace::{self, Tracing};
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
@@ -106,12 +106,33 @@ pub(super) async fn exchange(
     let status = responder.status().unwrap_or(CLIENT_GONE);
     // A request that became a tunnel was recorded then.
     if status != 101 {
-        settings
-            .recorder(counted)
-            .record(head.method.as_str(), status, timings.took());
+        let recorder = settings.recorder(counted);
+        recorder.record(head.method.as_str(), status, timings.took());
+        if let Some(result) = upstream(&outcome, timings) {
+            recorder.upstream(result, timings.upstream());
+        }
+        worker.cells.ended(counted.did(), timings);
+    }
+    if let Err(error) = &outcome {
+        worker.cells.problem(error.kind().row().slug);
     }
     exchange.log(&outcome, status);
     exchange.record_span(counted, &outcome, status, &responder);
+}
+
+/// What came of a request that the app was to get, if it was.
+fn upstream(outcome: &Result<(), Error>, timings: &Timings) -> Option<UpstreamResult> {
+    match outcome {
+        Err(error) if error.side() == Side::Upstream => Some(match error.kind() {
+            Kind::UpstreamTimeout => UpstreamResult::Timeout,
+            Kind::UpstreamInvalid => UpstreamResult::Invalid,
+            _ => UpstreamResult::Unreachable,
+        }),
+        _ => match timings.answered_at() {
+            Some((_, status)) => Some(UpstreamResult::Answered(status)),
+            None => timings.asked_at().map(|_| UpstreamResult::Abandoned),
+        },
+    }
 }
 
 /// Counts a request for as long as it is being dealt with, however that ends.
@@ -176,6 +197,7 @@ async fn refuse_with(
     settings
         .recorder(Counted::Unrouted)
         .record("other", error.status(), Duration::ZERO);
+    worker.cells.problem(error.kind().row().slug);
     tracing::debug!(request_id = request_id.as_str(), status = error.status(), error = %error, "refused");
 }
 

@@ -20,6 +20,7 @@ impl Worker {
         else {
             return;
         };
+        drop(settings);
         let mut ending = false;
         loop {
             if peer.ending.get() && !ending {

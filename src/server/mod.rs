@@ -13,6 +13,7 @@ mod follow;
 mod http2;
 mod outbound;
 mod problem;
+mod pulse;
 mod reload;
 mod router;
 mod snapshot;
@@ -47,6 +48,7 @@ use admin::Admin;
 use connections::Entrance;
 use drain::Phase;
 use outbound::OutboundSide;
+use pulse::{Pulse, Pulses};
 use reload::{Assembly, Doors, InboxOptions, Places, Status, listen};
 use snapshot::{Shared, Snapshot};
 use worker::{RESTART_PAUSE, Worker};
@@ -139,9 +141,7 @@ impl Sidecar {
         let metrics = Arc::new(Metrics::new());
         let store = Store::new(&config, &metrics);
         let state = Arc::new(SessionState::new(store, clock, Arc::clone(&metrics)));
-        let cells: Vec<_> = (0..workers)
-            .map(|_| Arc::<WorkerCells>::default())
-            .collect();
+        let cells = WorkerCells::group(workers);
         metrics
             .registry()
             .register(Box::new(RequestCollector::new(cells.clone())))
@@ -161,10 +161,10 @@ impl Sidecar {
         // First, because the connections to WeChat live there, and it outlives the workers, which use them.
         let (first_snapshot, begins) = oneshot::channel();
         let (outbound_door, outbound_moves) = mpsc::unbounded_channel();
-        let (calls, home) = {
+        let outbound_side = {
             let (state, metrics) = (Arc::clone(&state), Arc::clone(&metrics));
             let (phase, alarm) = (phase.clone(), Alarm(orders.clone()));
-            spawn("wx-outbound".to_owned(), move || async move {
+            spawn(Pulse::of("wx-outbound"), move || async move {
                 let _alarm = alarm;
                 if let Ok(current) = begins.await {
                     let side = Rc::new(OutboundSide::new(current, state, metrics));
@@ -172,6 +172,7 @@ impl Sidecar {
                 }
             })?
         };
+        let home = outbound_side.runtime.clone();
         let shared = Arc::new(Shared::new(home, state.clock.clone()));
         if let Some(bus) = bus {
             shared.open_bus(bus);
@@ -181,13 +182,14 @@ impl Sidecar {
         let _it_waits = first_snapshot.send(Arc::clone(&current));
 
         let mut threads = Vec::with_capacity(workers);
+        let mut pulses = vec![outbound_side.pulse];
         let mut doors = Vec::with_capacity(workers);
         for (index, (listener, cells)) in listeners.into_iter().zip(cells).enumerate() {
             let (current, state, phase) = (Arc::clone(&current), Arc::clone(&state), phase.clone());
             let alarm = Alarm(orders.clone());
             let (door, changes) = mpsc::unbounded_channel();
             let first = Arc::clone(&snapshot);
-            let (thread, _) = spawn(format!("wx-worker-{index}"), move || {
+            let worker = spawn(Pulse::of(format!("wx-worker-{index}")), move || {
                 let worker = Rc::new(Worker::new(current, state, cells));
                 async move {
                     let _alarm = alarm;
@@ -195,7 +197,8 @@ impl Sidecar {
                     worker.run(entrance, changes, phase).await;
                 }
             })?;
-            threads.push(thread);
+            threads.push(worker.thread);
+            pulses.push(worker.pulse);
             doors.push(door);
         }
         let conductor = Conductor {
@@ -204,8 +207,10 @@ impl Sidecar {
             phase: phase_sender,
             inbox,
             threads,
-            calls,
+            calls: outbound_side.thread,
         };
+        let control_pulse = Pulse::of("wx-control");
+        let pulses = Arc::new(Pulses::new(Arc::clone(&control_pulse), pulses));
         let (admin_door, admin_moves) = mpsc::unbounded_channel();
         let assembly = Arc::new(Assembly {
             current,
@@ -232,11 +237,12 @@ impl Sidecar {
                 unread: None,
             }),
             asks: OnceLock::new(),
+            pulses,
         });
         let admin_side = Arc::new(Admin {
             assembly: Arc::clone(&assembly),
         });
-        let (control, control_runtime) = spawn("wx-control".to_owned(), move || {
+        let control = spawn(control_pulse, move || {
             conductor.run(admin_side, admin_listener, admin_moves)
         })?;
         let places = assembly.places.load_full();
@@ -250,8 +256,8 @@ impl Sidecar {
             assembly,
             orders,
             phase,
-            control: Some(control),
-            control_runtime,
+            control: Some(control.thread),
+            control_runtime: control.runtime,
         })
     }
 
@@ -285,6 +291,7 @@ impl Sidecar {
         let (asks, asked) = mpsc::unbounded_channel();
         if self.assembly.asks.set(asks).is_ok() {
             let assembly = Arc::clone(&self.assembly);
+            assembly.metrics.config_is(Some(effective));
             assembly.status.rcu(|status| Status {
                 since: status.since,
                 effective: Some(effective.clone()),
@@ -348,6 +355,14 @@ impl Sidecar {
 
     fn sessions(&self) -> Arc<Sessions> {
         Arc::clone(&self.assembly.current.load().sessions)
+    }
+
+    /// Whether all its threads live, for a watchdog. A thread that stands still is noticed within ten seconds.
+    ///
+    /// # Errors
+    /// Which do not.
+    pub fn check_threads(&self) -> Result<(), String> {
+        self.assembly.pulses.check()
     }
 
     /// Ends when the sidecar has stopped. That happens without [`Sidecar::shutdown`] only if a worker died of a panic: the
@@ -424,6 +439,8 @@ impl Conductor {
         listener: Bound,
         moves: mpsc::UnboundedReceiver<Bound>,
     ) {
+        let pulses = Arc::clone(&admin.assembly.pulses);
+        let feeling = tokio::task::spawn_local(async move { pulses.feel().await });
         let state = Arc::clone(&self.state);
         let serving = tokio::task::spawn_local(async move {
             let (mut listener, mut moves) = (listener.join(), moves);
@@ -464,6 +481,7 @@ impl Conductor {
         tracing.end(LAST_SPANS).await;
         serving.abort();
         keeping.abort();
+        feeling.abort();
         tracing::info!("stopped");
     }
 }
@@ -504,31 +522,60 @@ fn joined(threads: Vec<JoinHandle<()>>) -> mpsc::Receiver<()> {
     ended
 }
 
-/// A thread with a single-threaded runtime that runs one future, and that runtime.
+/// A thread with a single-threaded runtime.
+struct Running {
+    thread: JoinHandle<()>,
+    runtime: Handle,
+    pulse: Arc<Pulse>,
+}
+
+/// Starts one, with this pulse, that runs one future.
 fn spawn<F: Future<Output = ()>>(
-    name: String,
+    pulse: Arc<Pulse>,
     main: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<(JoinHandle<()>, Handle)> {
+) -> io::Result<Running> {
     let (started, outcome) = std::sync::mpsc::sync_channel(1);
-    let thread = thread::Builder::new().name(name).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build_local(tokio::runtime::LocalOptions::default());
-        match runtime {
-            Ok(runtime) => {
-                let _starter_waits = started.send(Ok(runtime.handle().clone()));
-                runtime.block_on(main());
-                // Work on files, which may hang, must not keep a process from ending.
-                runtime.shutdown_timeout(LAST_FILES);
+    let beating = Arc::clone(&pulse);
+    let thread = thread::Builder::new()
+        .name(pulse.name().to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(tokio::runtime::LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _starter_waits = started.send(Ok(runtime.handle().clone()));
+                    let ended = Ended(Arc::clone(&beating));
+                    runtime.block_on(async {
+                        let beating = tokio::task::spawn_local(async move { beating.beat().await });
+                        main().await;
+                        beating.abort();
+                    });
+                    drop(ended);
+                    // Work on files, which may hang, must not keep a process from ending.
+                    runtime.shutdown_timeout(LAST_FILES);
+                }
+                Err(error) => {
+                    let _starter_waits = started.send(Err(error));
+                }
             }
-            Err(error) => {
-                let _starter_waits = started.send(Err(error));
-            }
-        }
-    })?;
+        })?;
     let runtime = outcome
         .recv()
         .map_err(|_| io::Error::other("the thread ended at once"))??;
-    Ok((thread, runtime))
+    Ok(Running {
+        thread,
+        runtime,
+        pulse,
+    })
+}
+
+/// Ends the pulse of a thread, also if it panics.
+struct Ended(Arc<Pulse>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }

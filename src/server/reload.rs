@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::connections::Change;
 use super::drain::Phase;
 use super::follow::{Ask, NotReloaded};
+use super::pulse::Pulses;
 use super::snapshot::{Shared, Snapshot};
 use crate::clock::Timestamp;
 use crate::config::{Config, Effective, Listen};
@@ -82,6 +83,8 @@ pub(super) struct Assembly {
     pub(super) status: ArcSwap<Status>,
     /// Whom to ask for one, if a source is followed.
     pub(super) asks: OnceLock<mpsc::UnboundedSender<Ask>>,
+    /// Whether the threads live.
+    pub(super) pulses: Arc<Pulses>,
 }
 
 /// What came of the last reload, or of the start.
@@ -163,6 +166,7 @@ impl Assembly {
         self.change(config)?;
         let since = self.state.clock.now();
         self.metrics.config_loaded(true, since);
+        self.metrics.config_is(effective);
         self.status.rcu(|before| Status {
             since,
             effective: effective.cloned(),

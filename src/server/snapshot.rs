@@ -121,6 +121,8 @@ impl Snapshot {
             Arc::clone(metrics),
         ));
         let app_lines = app_lines(&config.app);
+        let tls = config.inbound.tls.as_ref();
+        metrics.certificate_expires(tls.and_then(|tls| tls.expires));
         let bus = match (&config.push, shared.bus.get()) {
             (Some(push), Some(bus)) => {
                 bus.configure(push, &config);

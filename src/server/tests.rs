@@ -98,10 +98,15 @@ impl Client {
     }
 }
 
-fn metric(sidecar: &Sidecar, name: &str) -> u64 {
+/// A page of the admin side, with its head.
+fn admin(sidecar: &Sidecar, target: &str) -> String {
     let mut admin = Client::connect(sidecar.admin_addr());
-    admin.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let page = admin.rest();
+    admin.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+    admin.rest()
+}
+
+fn metric(sidecar: &Sidecar, name: &str) -> u64 {
+    let page = admin(sidecar, "/metrics");
     let line = page
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -114,7 +119,7 @@ fn eventually(mut look: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !look() {
         assert!(Instant::now() < until, "it does not come true");
-        thread::yield_now();
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -214,6 +219,30 @@ fn the_admin_side_that_panics_begins_anew() {
     for _ in 0..2 {
         assert_eq!(metric(&sidecar, "wx_sidecar_panics_total"), 1);
     }
+}
+
+/// Nobody on that thread could tell.
+#[test]
+fn a_thread_that_stands_still_is_told_by_name_until_it_runs_again() {
+    let _alone = alone();
+    let sidecar = sidecar(OK);
+    assert_eq!(sidecar.check_threads(), Ok(()));
+    assert!(admin(&sidecar, "/livez").starts_with("HTTP/1.1 200 "));
+    let release = faults::hold("request");
+    let mut client = Client::connect(sidecar.inbound_addr());
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    for page in ["/livez", "/readyz"] {
+        eventually(|| {
+            let answer = admin(&sidecar, page);
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("standing still: wx-worker-0")
+        });
+    }
+    let why = sidecar.check_threads().unwrap_err();
+    assert_eq!(why, "standing still: wx-worker-0");
+    drop(release);
+    assert!(client.read_until(b"ok"));
+    eventually(|| admin(&sidecar, "/livez").starts_with("HTTP/1.1 200 "));
+    assert_eq!(sidecar.check_threads(), Ok(()));
 }
 
 #[test]

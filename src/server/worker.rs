@@ -20,7 +20,7 @@ use crate::resilience::panics::{Panicked, caught, faults};
 use crate::resilience::{Slots, Timers};
 use crate::session::{SessionState, ShownToken};
 use crate::telemetry::ids::IdSource;
-use crate::telemetry::requests::{RouteRecorder, WorkerCells};
+use crate::telemetry::requests::{Did, RouteRecorder, WorkerCells};
 
 /// How long after a panic a background task begins anew, so that one that panics at once does not take the core.
 pub(super) const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -69,6 +69,17 @@ pub(super) enum Counted {
     Unrouted,
     Own(Endpoint),
     Rule(usize),
+}
+
+impl Counted {
+    /// What the sidecar did with it.
+    pub(super) fn did(self) -> Did {
+        match self {
+            Self::Unrouted => Did::Nothing,
+            Self::Own(_) => Did::Own,
+            Self::Rule(_) => Did::Forward,
+        }
+    }
 }
 
 impl Worker {

@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::IntGaugeVec;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts};
+
+use super::apis::Apis;
+use super::families::{self, accepted};
 
 /// The state of one breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,26 +30,21 @@ type Source = Box<dyn Fn() -> Vec<BreakerSeen> + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct BreakerStates {
     gauge: IntGaugeVec,
+    /// Which APIs have a label of their own.
+    apis: Arc<Apis>,
     /// Guards where the states come from; held while they are asked for.
     source: Arc<Mutex<Option<Source>>>,
 }
 
-impl Default for BreakerStates {
-    fn default() -> Self {
-        let options = Opts::new(
-            "wx_sidecar_wx_breaker_state",
-            "Whether calls to WeChat are held back, by API path (all: there is no connection) and class of the cause: 0 no, \
-             1 one at a time is made to see, 2 yes. Only of breakers that have been open.",
-        );
+impl BreakerStates {
+    pub(super) fn new(apis: Arc<Apis>) -> Self {
         Self {
-            gauge: IntGaugeVec::new(options, &["cgi_path", "class"])
-                .expect("names are constants that prometheus accepts"),
+            gauge: accepted(families::BREAKER_STATE.gauges_of_collector()),
+            apis,
             source: Arc::default(),
         }
     }
-}
 
-impl BreakerStates {
     /// Has the states come from `source`, which takes the place of the one before.
     pub(super) fn come_from(&self, source: impl Fn() -> Vec<BreakerSeen> + Send + Sync + 'static) {
         let mut place = self.source.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +60,7 @@ impl Collector for BreakerStates {
     fn collect(&self) -> Vec<MetricFamily> {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = source.as_ref().map(|source| source()).unwrap_or_default();
-        // All APIs that are not in the table share a label; the worst of them is told.
+        // All APIs without a label of their own share one; the worst of them is told.
         let mut worst = BTreeMap::new();
         for BreakerSeen {
             cgi_path,
@@ -70,6 +68,10 @@ impl Collector for BreakerStates {
             state,
         } in seen
         {
+            let cgi_path = match cgi_path {
+                "all" => cgi_path,
+                path => self.apis.label(path),
+            };
             let told = worst.entry((cgi_path, class)).or_insert(state);
             *told = state.max(*told);
         }
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_states_are_those_of_now_and_of_one_label_the_worst() {
-        let states = BreakerStates::default();
+        let states = BreakerStates::new(Arc::default());
         assert!(states.collect()[0].get_metric().is_empty());
         let seen = |cgi_path, state| BreakerSeen {
             cgi_path,

@@ -1,8 +1,9 @@
 //! What is counted of media that are kept here.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::metrics::{Metrics, registered};
+use super::families;
+use super::metrics::Metrics;
 
 /// The families.
 pub(crate) struct MediaMetrics {
@@ -47,53 +48,15 @@ impl Tier {
 impl MediaMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let registry = metrics.registry();
-        let counters =
-            |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
-        let gauges = |name, help| IntGaugeVec::new(Opts::new(name, help), &["tier"]);
-        let lookups = registered(
-            registry,
-            counters(
-                "wx_sidecar_media_cache_requests_total",
-                "Media that were asked for, by where they were: memory, disk, miss (asked of WeChat), collapsed (on their way already).",
-                &["result"],
-            ),
-        );
-        let bytes = registered(
-            registry,
-            gauges(
-                "wx_sidecar_media_cache_bytes",
-                "Bytes that the media which are kept take, in memory and on the disk.",
-            ),
-        );
-        let entries = registered(
-            registry,
-            gauges(
-                "wx_sidecar_media_cache_entries",
-                "Media that are kept, in memory and on the disk.",
-            ),
-        );
-        let errors = registered(
-            registry,
-            counters(
-                "wx_sidecar_media_cache_errors_total",
-                "What the disk did not do: open, read, write; or damaged, what it had. Media were served from memory, as far as that went.",
-                &["op"],
-            ),
-        );
-        let evictions = registered(
-            registry,
-            counters(
-                "wx_sidecar_media_cache_evictions_total",
-                "Media that are kept no longer, by tier and reason: size (others needed the room), expired.",
-                &["tier", "reason"],
-            ),
-        );
+        let lookups = families::MEDIA_LOOKUPS.counters(registry);
+        let bytes = families::MEDIA_BYTES.gauges(registry);
+        let entries = families::MEDIA_ENTRIES.gauges(registry);
         Self {
             lookups: Lookup::LABELS.map(|label| lookups.with_label_values(&[label])),
             bytes: Tier::LABELS.map(|label| bytes.with_label_values(&[label])),
             entries: Tier::LABELS.map(|label| entries.with_label_values(&[label])),
-            errors,
-            evictions,
+            errors: families::MEDIA_ERRORS.counters(registry),
+            evictions: families::MEDIA_EVICTIONS.counters(registry),
         }
     }
 
@@ -113,7 +76,7 @@ impl MediaMetrics {
     }
 
     pub(crate) fn evicted(&self, tier: Tier, reason: &'static str, count: usize) {
-        let series = self.evictions.with_label_values(&[tier.label(), reason]);
+        let series = self.evictions.with_label_values(&[reason, tier.label()]);
         series.inc_by(count as u64);
     }
 }

@@ -1,21 +1,29 @@
-//! Every metric family in one place.
+//! What is counted, and where it is told.
 //!
 //! Rare events (logins, calls to WeChat) count in shared families here. What happens on every request is counted by
 //! each worker for itself, in cells that only it writes, and summed when somebody scrapes: a shared histogram would cost more than
 //! verifying a token.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::core::Collector;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::apis::Apis;
 pub use super::breakers::BreakerSeen;
 use super::breakers::BreakerStates;
+use super::families::{self, register};
 use super::token_times::TokenTimes;
 use crate::clock::Timestamp;
+use crate::config::Effective;
+use crate::wechat::endpoints;
 use crate::wechat::quota::Quota;
+
+/// The revision of the source, if whoever built it has said so.
+const REVISION: &str = match option_env!("WX_SIDECAR_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// The families, and the registry they are exposed from.
 pub struct Metrics {
@@ -25,6 +33,7 @@ pub struct Metrics {
     /// By the key's place: the newest, the one before, any older.
     tokens_opened: [IntCounter; 3],
     app_secret: IntGauge,
+    apis: Arc<Apis>,
     wechat_calls: IntCounterVec,
     wechat_seconds: HistogramVec,
     rings_degraded: IntCounter,
@@ -46,12 +55,14 @@ pub struct Metrics {
     caller_tokens: [IntCounter; 2],
     config_loads: IntCounterVec,
     config_source_up: IntGauge,
+    config_hash: IntGaugeVec,
+    certificate_expiry: IntGaugeVec,
 }
 
 /// How a call to WeChat ended, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// An answer with this errcode; 0 is success. Numbers that are not in the errcode table count as `other`.
+    /// An answer with this errcode; 0 is success. Which count as `other`, [`Apis`] says.
     Errcode(i64),
     /// No connection, or it broke.
     Unreachable,
@@ -65,186 +76,54 @@ impl Metrics {
     /// Registers all families.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let logins = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_login_total",
-                "Logins by result: ok, replayed, or what stopped them.",
-            ),
-            &["result"],
-        );
-        let decrypted = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_decrypt_total",
-                "Open data by result: ok, or what was wrong with it; key_age says how many newer session keys the user has.",
-            ),
-            &["result", "key_age"],
-        );
-        let tokens_opened = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_tokens_opened_total",
-                "Tokens by the key that they are sealed with: 0 is the newest, 2 also stands for older ones.",
-            ),
-            &["slot"],
-        );
-        let tokens_opened = registered(&registry, tokens_opened);
-        let app_secret = IntGauge::new(
-            "wx_sidecar_app_secret_slot",
-            "Which of the AppSecrets WeChat took last, in the order of the configuration, from 0.",
-        );
-        let wechat_calls = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_wx_api_requests_total",
-                "Calls to WeChat by API path and errcode (0 is success).",
-            ),
-            &["cgi_path", "errcode"],
-        );
-        let wechat_seconds = HistogramVec::new(
-            HistogramOpts::new(
-                "wx_sidecar_wx_api_duration_seconds",
-                "How long calls to WeChat took.",
-            )
-            .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
-            &["cgi_path"],
-        );
-        let outbound = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_outbound_requests_total",
-                "Calls of the app's by result: ok, refused (an errcode was passed on), own (a token endpoint), or the kind of \
-                 error that the app was told.",
-            ),
-            &["result"],
-        );
-        let token_refreshes = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_wx_token_refresh_total",
-                "Fetches of the access_token by reason (missing, expired, due, refused, forced) and result (ok, same: the \
-                 token that was held, error).",
-            ),
-            &["reason", "result"],
-        );
-        let token_foreign = IntCounter::new(
-            "wx_sidecar_wx_token_foreign_refresh_total",
-            "Times another system has had WeChat replace the access_token: it has the AppSecret and refreshes by force.",
-        );
-        let quota_remaining = IntGaugeVec::new(
-            Opts::new(
-                "wx_sidecar_wx_quota_remaining",
-                "How many calls of an API WeChat said were left of the day, when it was last asked.",
-            ),
-            &["cgi_path"],
-        );
-        let quota_limit = IntGaugeVec::new(
-            Opts::new(
-                "wx_sidecar_wx_quota_limit",
-                "How many calls of an API WeChat allows in a day.",
-            ),
-            &["cgi_path"],
-        );
+        let of = &registry;
+        let tokens_opened = families::TOKENS_OPENED.counters(of);
+        let caller_tokens = families::CALLER_TOKENS.counters(of);
+        let apis = Arc::<Apis>::default();
         let token_times = TokenTimes::default();
-        register(&registry, token_times.clone());
-        let breaker_states = BreakerStates::default();
-        register(&registry, breaker_states.clone());
-        let breaker_transitions = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_wx_breaker_transitions_total",
-                "Changes of a breaker's state by API path, class of the cause, and the state that it came to.",
-            ),
-            &["cgi_path", "class", "to"],
-        );
-        let breaker_rejected = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_wx_breaker_rejected_total",
-                "Calls to WeChat that were not made because a breaker was open.",
-            ),
-            &["cgi_path", "class"],
-        );
-        let build = IntGaugeVec::new(
-            Opts::new(
-                "wx_sidecar_build_info",
-                "1, with the version of this build.",
-            ),
-            &["version"],
-        );
-        let rings_degraded = IntCounter::new(
-            "wx_sidecar_store_rings_degraded_total",
-            "Times the session keys of a user were asked for while the store was away; the token's own was used.",
-        );
-        let text_checks = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_text_checks_total",
-                "Requests with texts that WeChat was asked about, by its verdict: pass, review, risky, or unchecked.",
-            ),
-            &["verdict"],
-        );
-        let media_checks = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_media_checks_total",
-                "Uploads that WeChat was asked to check, by result: asked, or error.",
-            ),
-            &["result"],
-        );
-        let panics = IntCounter::new(
-            "wx_sidecar_panics_total",
-            "Defects of the sidecar that cost a request, a connection or a moment of a background task.",
-        );
-        let reload_successful = IntGauge::new(
-            "wx_sidecar_config_last_reload_successful",
-            "Whether the last attempt to load the configuration succeeded; 0: an older one is in use.",
-        );
-        let caller_tokens = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_caller_token_uses_total",
-                "Calls of the app's by the caller token they showed: slot 0 is the first in the configuration, 1 any other.",
-            ),
-            &["slot"],
-        );
-        let caller_tokens = registered(&registry, caller_tokens);
-        let config_loads = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_config_loads_total",
-                "Configurations that were to be used, the first one among them, and whether they are (success) or were wrong or impossible (failure).",
-            ),
-            &["result"],
-        );
-        let config_source_up = IntGauge::new(
-            "wx_sidecar_config_source_up",
-            "Whether the configuration can be read where it comes from; 0 while ZooKeeper is away or has no such node.",
-        );
-        let reload_success_timestamp = IntGauge::new(
-            "wx_sidecar_config_last_reload_success_timestamp_seconds",
-            "When the configuration in use was loaded, in Unix time.",
-        );
-        build_info(&registry, build);
+        register(of, token_times.clone());
+        let breaker_states = BreakerStates::new(Arc::clone(&apis));
+        register(of, breaker_states.clone());
+        families::BUILD_INFO
+            .gauges(of)
+            .with_label_values(&[REVISION, env!("CARGO_PKG_VERSION")])
+            .set(1);
+        // Nobody follows what a program that embeds the sidecar hands over, and it is not away.
+        let config_source_up = families::CONFIG_SOURCE_UP.gauge(of);
+        config_source_up.set(1);
         #[cfg(target_os = "linux")]
         register(
-            &registry,
+            of,
             prometheus::process_collector::ProcessCollector::for_self(),
         );
         Self {
-            logins: registered(&registry, logins),
-            decrypted: registered(&registry, decrypted),
+            logins: families::LOGINS.counters(of),
+            decrypted: families::DECRYPTED.counters(of),
             tokens_opened: ["0", "1", "2"].map(|slot| tokens_opened.with_label_values(&[slot])),
-            app_secret: registered(&registry, app_secret),
-            wechat_calls: registered(&registry, wechat_calls),
-            wechat_seconds: registered(&registry, wechat_seconds),
-            rings_degraded: registered(&registry, rings_degraded),
-            outbound: registered(&registry, outbound),
-            quota_remaining: registered(&registry, quota_remaining),
-            quota_limit: registered(&registry, quota_limit),
-            token_foreign: registered(&registry, token_foreign),
-            token_refreshes: registered(&registry, token_refreshes),
+            app_secret: families::APP_SECRET.gauge(of),
+            apis,
+            wechat_calls: families::WX_REQUESTS.counters(of),
+            wechat_seconds: families::WX_DURATION.histograms(of),
+            rings_degraded: families::RINGS_DEGRADED.counter(of),
+            outbound: families::OUTBOUND.counters(of),
+            token_refreshes: families::TOKEN_REFRESHES.counters(of),
+            token_foreign: families::TOKEN_FOREIGN.counter(of),
+            quota_remaining: families::QUOTA_REMAINING.gauges(of),
+            quota_limit: families::QUOTA_LIMIT.gauges(of),
             token_times,
             breaker_states,
-            breaker_transitions: registered(&registry, breaker_transitions),
-            breaker_rejected: registered(&registry, breaker_rejected),
-            text_checks: registered(&registry, text_checks),
-            media_checks: registered(&registry, media_checks),
-            panics: registered(&registry, panics),
-            reload_successful: registered(&registry, reload_successful),
-            reload_success_timestamp: registered(&registry, reload_success_timestamp),
+            breaker_transitions: families::BREAKER_TRANSITIONS.counters(of),
+            breaker_rejected: families::BREAKER_REJECTED.counters(of),
+            text_checks: families::TEXT_CHECKS.counters(of),
+            media_checks: families::MEDIA_CHECKS.counters(of),
+            panics: families::PANICS.counter(of),
+            reload_successful: families::RELOAD_SUCCESSFUL.gauge(of),
+            reload_success_timestamp: families::RELOAD_TIMESTAMP.gauge(of),
             caller_tokens: ["0", "1"].map(|slot| caller_tokens.with_label_values(&[slot])),
-            config_loads: registered(&registry, config_loads),
-            config_source_up: registered(&registry, config_source_up),
+            config_loads: families::CONFIG_LOADS.counters(of),
+            config_source_up,
+            config_hash: families::CONFIG_HASH.gauges(of),
+            certificate_expiry: families::TLS_EXPIRY.gauges(of),
             registry,
         }
     }
@@ -276,13 +155,12 @@ impl Metrics {
         self.decrypted.with_label_values(&[result, age]).inc();
     }
 
-    /// Counts a call to WeChat. `path` is one of the sidecar's own constants, so the label is bounded.
+    /// Counts a call to WeChat. `path` is one of the table of APIs.
     pub fn wechat_call(&self, path: &'static str, outcome: CallOutcome, took: Duration) {
+        let path = self.apis.label(path);
         let number;
         let label = match outcome {
-            CallOutcome::Errcode(code)
-                if code == 0 || crate::wechat::errcode::find(code).is_some() =>
-            {
+            CallOutcome::Errcode(code) if self.apis.tells(path, code) => {
                 number = code.to_string();
                 number.as_str()
             }
@@ -331,7 +209,10 @@ impl Metrics {
 
     /// Tells what is left of an API's quota. `path` is of the table of APIs, so the label is bounded.
     pub(crate) fn quota(&self, path: &'static str, quota: Quota) {
-        let labels = [path];
+        let labels = [self.apis.label(path)];
+        if labels == [endpoints::OTHER] {
+            return;
+        }
         self.quota_remaining
             .with_label_values(&labels)
             .set(quota.remain);
@@ -358,15 +239,23 @@ impl Metrics {
     /// Counts a change of a breaker's state. All are constants of the breaker's and paths of the table of endpoints.
     pub fn breaker_changed(&self, path: &'static str, class: &'static str, to: &'static str) {
         self.breaker_transitions
-            .with_label_values(&[path, class, to])
+            .with_label_values(&[self.breaker_label(path), class, to])
             .inc();
     }
 
     /// Counts a call that was held back.
     pub fn breaker_held_back(&self, path: &'static str, class: &'static str) {
         self.breaker_rejected
-            .with_label_values(&[path, class])
+            .with_label_values(&[self.breaker_label(path), class])
             .inc();
+    }
+
+    /// `all` is no API.
+    fn breaker_label(&self, path: &'static str) -> &'static str {
+        match path {
+            "all" => path,
+            path => self.apis.label(path),
+        }
     }
 
     /// Counts a panic that was caught.
@@ -385,6 +274,26 @@ impl Metrics {
         }
     }
 
+    /// Tells which configuration is in use, if it came as a text.
+    pub fn config_is(&self, effective: Option<&Effective>) {
+        self.config_hash.reset();
+        if let Some(effective) = effective {
+            let hash = effective.fingerprint();
+            self.config_hash.with_label_values(&[hash]).set(1);
+        }
+    }
+
+    /// Tells when the certificate in use expires, in Unix time, if there is one.
+    pub(crate) fn certificate_expires(&self, at: Option<i64>) {
+        match at {
+            Some(at) => self
+                .certificate_expiry
+                .with_label_values::<&str>(&[])
+                .set(at),
+            None => self.certificate_expiry.reset(),
+        }
+    }
+
     /// Records whether the configuration can be read.
     pub fn config_source_is_up(&self, up: bool) {
         self.config_source_up.set(i64::from(up));
@@ -394,27 +303,6 @@ impl Metrics {
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
-}
-
-fn build_info(registry: &Registry, family: prometheus::Result<IntGaugeVec>) {
-    registered(registry, family)
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
-}
-
-pub(super) fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    family: prometheus::Result<C>,
-) -> C {
-    let family = family.expect("names and labels are constants that prometheus accepts");
-    register(registry, family.clone());
-    family
-}
-
-pub(super) fn register(registry: &Registry, collector: impl Collector + 'static) {
-    registry
-        .register(Box::new(collector))
-        .expect("each family is registered once");
 }
 
 impl Default for Metrics {

@@ -1,6 +1,8 @@
 //! What the sidecar tells its operators: metrics, logs and traces.
 
+mod apis;
 mod breakers;
+pub mod families;
 pub(crate) mod ids;
 pub mod logs;
 pub(crate) mod media;

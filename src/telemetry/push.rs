@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, Registry};
 
-use super::metrics::{register, registered};
+use super::families::{self, register};
 
 /// The families.
 pub(crate) struct PushMetrics {
@@ -30,6 +28,9 @@ pub(crate) struct PushMetrics {
 pub(crate) struct InboxSeen {
     pub(crate) waiting: usize,
     pub(crate) bytes: u64,
+    /// How many may wait, and how many bytes of them.
+    pub(crate) max_waiting: usize,
+    pub(crate) max_bytes: u64,
     /// How long the oldest has waited; zero if nothing waits.
     pub(crate) oldest: Duration,
     pub(crate) dead: usize,
@@ -51,71 +52,19 @@ impl PushMetrics {
         registry: &Registry,
         inbox: impl Fn() -> InboxSeen + Send + Sync + 'static,
     ) -> Self {
-        let counters =
-            |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
-        let received = counters(
-            "wx_sidecar_push_total",
-            "Genuine messages of WeChat's by type and result: stored (safe, and acknowledged), duplicate (acknowledged), full and \
-             failed (not acknowledged, so that WeChat sends them again).",
-            &["type", "result"],
-        );
-        let refused = counters(
-            "wx_sidecar_push_refused_total",
-            "Pushes that were not taken for WeChat's, or that cannot be read, by what is wrong with them.",
-            &["reason"],
-        );
-        let acknowledged = Histogram::with_opts(
-            HistogramOpts::new(
-                "wx_sidecar_push_ack_duration_seconds",
-                "From a push's head to its acknowledgement; of messages that wait for the app's reply too. WeChat waits 5 s.",
-            )
-            .buckets(vec![
-                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 4.5,
-            ]),
-        );
-        let attempts = counters(
-            "wx_sidecar_push_deliveries_total",
-            "Attempts to deliver a message to the app by result: accepted, refused (another 4xx), failed (5xx, 401, 403, 404, 405, \
-             too slow), unreachable (no connection, 429, 503), dropped (by an operator), unread (the journal or Redis cannot be read).",
-            &["result"],
-        );
-        let delay = Histogram::with_opts(
-            HistogramOpts::new(
-                "wx_sidecar_push_delivery_delay_seconds",
-                "From a message's arrival to the app's acceptance.",
-            )
-            .buckets(vec![
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0,
-            ]),
-        );
-        let given_up = IntCounter::new(
-            "wx_sidecar_push_given_up_total",
-            "Messages that became dead letters.",
-        );
-        let passive_replies = counters(
-            "wx_sidecar_push_replies_total",
-            "What became of waiting for the app's reply: sent, none (the app had nothing to say), late, invalid.",
-            &["result"],
-        );
-        let secrets = counters(
-            "wx_sidecar_push_secret_uses_total",
-            "Genuine messages by the token they were signed with and the key they were encrypted with: slot 0 is the first in the \
-             configuration, 1 any other.",
-            &["secret", "slot"],
-        );
-        let secrets = registered(registry, secrets);
+        let secrets = families::PUSH_SECRETS.counters(registry);
         let of = |secret| ["0", "1"].map(|slot| secrets.with_label_values(&[secret, slot]));
         register(registry, InboxGauges::new(inbox));
         Self {
             tokens: of("token"),
             keys: of("aes_key"),
-            received: registered(registry, received),
-            refused: registered(registry, refused),
-            acknowledged: registered(registry, acknowledged),
-            attempts: registered(registry, attempts),
-            delay: registered(registry, delay),
-            given_up: registered(registry, given_up),
-            passive_replies: registered(registry, passive_replies),
+            received: families::PUSH_RECEIVED.counters(registry),
+            refused: families::PUSH_REFUSED.counters(registry),
+            acknowledged: families::PUSH_ACKS.histogram(registry),
+            attempts: families::PUSH_DELIVERIES.counters(registry),
+            delay: families::PUSH_DELAY.histogram(registry),
+            given_up: families::PUSH_GIVEN_UP.counter(registry),
+            passive_replies: families::PUSH_REPLIES.counters(registry),
         }
     }
 
@@ -148,7 +97,7 @@ impl PushMetrics {
             PushResult::Failed => "failed",
         };
         self.received
-            .with_label_values(&[known.unwrap_or(&"other"), result])
+            .with_label_values(&[result, known.unwrap_or(&"other")])
             .inc();
     }
 
@@ -179,46 +128,36 @@ impl PushMetrics {
 
 /// Gauges that are asked for at the scrape.
 struct InboxGauges {
-    waiting: IntGauge,
-    bytes: IntGauge,
+    waiting: Gauge,
+    bytes: Gauge,
+    max_waiting: Gauge,
+    max_bytes: Gauge,
     oldest: Gauge,
-    dead: IntGauge,
-    up: IntGauge,
+    dead: Gauge,
+    up: Gauge,
     source: Arc<dyn Fn() -> InboxSeen + Send + Sync>,
 }
 
 impl InboxGauges {
     fn new(source: impl Fn() -> InboxSeen + Send + Sync + 'static) -> Self {
-        let whole = |name, help| {
-            IntGauge::new(name, help).expect("names are constants that prometheus accepts")
-        };
         Self {
-            waiting: whole(
-                "wx_sidecar_push_inbox_depth",
-                "Messages that are acknowledged and not delivered; with Redis, those of all replicas.",
-            ),
-            bytes: whole("wx_sidecar_push_inbox_bytes", "How many bytes those have."),
-            oldest: Gauge::new(
-                "wx_sidecar_push_inbox_oldest_age_seconds",
-                "How long the oldest of them has waited; 0 if there is none. With Redis, of those that this replica delivers.",
-            )
-            .expect("names are constants that prometheus accepts"),
-            dead: whole(
-                "wx_sidecar_push_dead_letters",
-                "Messages that were given up and are kept for somebody to look at.",
-            ),
-            up: whole(
-                "wx_sidecar_push_inbox_up",
-                "Whether messages can be made safe; if not, none is acknowledged.",
-            ),
+            waiting: families::PUSH_DEPTH.gauge_of_collector(),
+            bytes: families::PUSH_BYTES.gauge_of_collector(),
+            max_waiting: families::PUSH_DEPTH_LIMIT.gauge_of_collector(),
+            max_bytes: families::PUSH_BYTES_LIMIT.gauge_of_collector(),
+            oldest: families::PUSH_OLDEST.gauge_of_collector(),
+            dead: families::PUSH_DEAD.gauge_of_collector(),
+            up: families::PUSH_UP.gauge_of_collector(),
             source: Arc::new(source),
         }
     }
 
-    fn gauges(&self) -> [&dyn Collector; 5] {
+    fn gauges(&self) -> [&dyn Collector; 7] {
         [
             &self.waiting,
             &self.bytes,
+            &self.max_waiting,
+            &self.max_bytes,
             &self.oldest,
             &self.dead,
             &self.up,
@@ -236,13 +175,13 @@ impl Collector for InboxGauges {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let seen = (self.source)();
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.waiting.set(number(seen.waiting));
-        self.bytes
-            .set(i64::try_from(seen.bytes).unwrap_or(i64::MAX));
+        self.waiting.set(seen.waiting as f64);
+        self.bytes.set(seen.bytes as f64);
+        self.max_waiting.set(seen.max_waiting as f64);
+        self.max_bytes.set(seen.max_bytes as f64);
         self.oldest.set(seen.oldest.as_secs_f64());
-        self.dead.set(number(seen.dead));
-        self.up.set(i64::from(seen.up));
+        self.dead.set(seen.dead as f64);
+        self.up.set(f64::from(seen.up));
         self.gauges()
             .iter()
             .flat_map(|gauge| gauge.collect())

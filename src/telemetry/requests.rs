@@ -2,23 +2,29 @@
 //!
 //! Each worker has cells of its own. Only the worker writes them, so adding is a load and a store; whoever scrapes reads and sums
 //! them. Labels are resolved when a snapshot is built, so recording looks nothing up by name.
+//!
+//! A route that no configuration has any more is kept for a while, so that what was counted last is scraped, and then
+//! forgotten, by all workers at once.
+
+mod collector;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
+use tokio::runtime::Handle;
 
-/// Upper bounds of the duration histogram's buckets, in microseconds.
-const BOUNDS: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
+pub(crate) use collector::RequestCollector;
+
+use super::families::{self, Family};
+use super::timings::Timings;
+
+/// For how long a route is kept that nobody uses any more: a few scrapes.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// How many buckets there are at the most; a family with fewer leaves the last ones alone.
+const MOST_BUCKETS: usize = 15;
 
 /// A number that one thread adds to and others read.
 #[derive(Default)]
@@ -65,8 +71,93 @@ impl Refusal {
     }
 }
 
+/// A histogram that one thread writes and others read.
+struct Buckets {
+    bounds: &'static [u64],
+    counts: [Cell; MOST_BUCKETS],
+    nanos: Cell,
+}
+
+impl Buckets {
+    fn of(family: &Family) -> Self {
+        let bounds = family.bounds();
+        debug_assert!(bounds.len() < MOST_BUCKETS, "{}", family.name);
+        Self {
+            bounds,
+            counts: Default::default(),
+            nanos: Cell::default(),
+        }
+    }
+
+    /// Only the owning thread may call this.
+    fn observe(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = self
+            .bounds
+            .iter()
+            .position(|bound| nanos <= *bound * 1000)
+            .unwrap_or(self.bounds.len());
+        self.counts[bucket].add(1);
+        self.nanos.add(nanos);
+    }
+}
+
+/// What the sidecar did with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Did {
+    /// It was for the app.
+    Forward,
+    /// It was for an endpoint of ours.
+    Own,
+    /// It was refused before that was known.
+    Nothing,
+}
+
+/// What came of a request that the app was to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpstreamResult {
+    /// An answer of this status.
+    Answered(u16),
+    /// No connection, or it broke before an answer.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// What is not HTTP, or ends too soon.
+    Invalid,
+    /// The client's side failed before there was an answer.
+    Abandoned,
+}
+
+impl Did {
+    const LABELS: [&str; 3] = ["forward", "own", "none"];
+}
+
+impl UpstreamResult {
+    const LABELS: [&str; 9] = [
+        "1xx",
+        "2xx",
+        "3xx",
+        "4xx",
+        "5xx",
+        "unreachable",
+        "timeout",
+        "invalid",
+        "abandoned",
+    ];
+
+    fn place(self) -> usize {
+        match self {
+            // There are no others, but heads are written by others.
+            Self::Answered(status @ 100..600) => usize::from(status / 100) - 1,
+            Self::Answered(_) | Self::Invalid => 7,
+            Self::Unreachable => 5,
+            Self::Timeout => 6,
+            Self::Abandoned => 8,
+        }
+    }
+}
+
 /// The cells of one worker.
-#[derive(Default)]
 pub(crate) struct WorkerCells {
     pub(crate) in_flight: Cell,
     pub(crate) connections: Cell,
@@ -76,20 +167,47 @@ pub(crate) struct WorkerCells {
     refusals: [Cell; Refusal::LABELS.len()],
     pub(crate) tunnels: Cell,
     pub(crate) upstream_connects: Cell,
+    pub(crate) upstream_connect_failures: Cell,
+    /// Connections to the app that are open, and those of them that wait for a request.
+    upstream_open: Cell,
+    pub(crate) upstream_idle: Cell,
     /// Requests that were sent again, because their pooled connection was dead.
     pub(crate) retries_sent: Cell,
     /// Those that the retry budget did not allow.
     pub(crate) retries_refused: Cell,
-    /// Guards the list, not the cells in it: a route or a status that was never seen before is added under the lock.
-    routes: Mutex<Vec<(String, Arc<RouteCells>)>>,
+    bytes_received: Cell,
+    bytes_returned: Cell,
+    /// By [`Did`].
+    overhead: [Buckets; Did::LABELS.len()],
+    /// Errors by kind, as often. Guards a list for a look-up; an error is told with more effort than that.
+    problems: Mutex<Vec<(&'static str, u64)>>,
+    /// The worker's runtime, which knows how busy it is.
+    runtime: OnceLock<Handle>,
+    /// The worker's place among its like.
+    index: usize,
+    routes: Arc<Mutex<Routes>>,
+}
+
+/// The routes of all workers. The lock guards the list, not the cells in it: it is taken when a snapshot is built, and when
+/// somebody scrapes.
+#[derive(Default)]
+struct Routes(Vec<Route>);
+
+struct Route {
+    name: String,
+    /// By worker; there are none where it has not been used.
+    cells: Vec<Option<Arc<RouteCells>>>,
+    /// Since when no worker has a recorder for it, as far as anybody has looked.
+    unused_since: Option<Instant>,
 }
 
 /// The cells of one route in one worker.
-#[derive(Default)]
 struct RouteCells {
     statuses: Mutex<Vec<(Series, Arc<Cell>)>>,
-    buckets: [Cell; BOUNDS.len() + 1],
-    micros: Cell,
+    duration: Buckets,
+    /// By [`UpstreamResult`].
+    upstream: [Cell; UpstreamResult::LABELS.len()],
+    upstream_duration: Buckets,
 }
 
 /// The labels of a request counter, besides the route.
@@ -102,26 +220,139 @@ pub(crate) struct RouteRecorder {
     known: RefCell<Vec<(Series, Arc<Cell>)>>,
 }
 
+/// Counts a connection to the app for as long as it is open.
+pub(crate) struct UpstreamOpen(Arc<WorkerCells>);
+
+impl UpstreamOpen {
+    /// Only the owning thread may make and drop one.
+    pub(crate) fn count(cells: &Arc<WorkerCells>) -> Self {
+        cells.upstream_open.add(1);
+        Self(Arc::clone(cells))
+    }
+}
+
+impl Drop for UpstreamOpen {
+    fn drop(&mut self) {
+        self.0.upstream_open.sub(1);
+    }
+}
+
+impl Default for WorkerCells {
+    /// Those of a worker that has no like.
+    fn default() -> Self {
+        Self::new(0, Arc::default())
+    }
+}
+
 impl WorkerCells {
+    /// Those of `workers` workers.
+    pub(crate) fn group(workers: usize) -> Vec<Arc<Self>> {
+        let routes = Arc::<Mutex<Routes>>::default();
+        let cells = |index| Arc::new(Self::new(index, Arc::clone(&routes)));
+        (0..workers).map(cells).collect()
+    }
+
+    fn new(index: usize, routes: Arc<Mutex<Routes>>) -> Self {
+        Self {
+            in_flight: Cell::default(),
+            connections: Cell::default(),
+            full_handshakes: Cell::default(),
+            resumed_handshakes: Cell::default(),
+            refusals: Default::default(),
+            tunnels: Cell::default(),
+            upstream_connects: Cell::default(),
+            upstream_connect_failures: Cell::default(),
+            upstream_open: Cell::default(),
+            upstream_idle: Cell::default(),
+            retries_sent: Cell::default(),
+            retries_refused: Cell::default(),
+            bytes_received: Cell::default(),
+            bytes_returned: Cell::default(),
+            overhead: Did::LABELS.map(|_| Buckets::of(&families::HTTP_OVERHEAD)),
+            problems: Mutex::default(),
+            runtime: OnceLock::new(),
+            index,
+            routes,
+        }
+    }
+
     /// Counts a connection that is closed before its first request.
     pub(crate) fn refuse(&self, why: Refusal) {
         self.refusals[why as usize].add(1);
     }
 
+    /// Counts an error; `kind` is a constant.
+    pub(crate) fn problem(&self, kind: &'static str) {
+        let mut problems = lock(&self.problems);
+        match problems.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, count)) => *count += 1,
+            None => problems.push((kind, 1)),
+        }
+    }
+
+    /// Counts what a request that has ended has cost.
+    pub(crate) fn ended(&self, did: Did, timings: &Timings) {
+        self.overhead[did as usize].observe(timings.worked());
+        self.bytes_received.add(timings.bytes_received());
+        self.bytes_returned.add(timings.bytes_returned());
+    }
+
+    /// From now on it is told how busy this thread's runtime is.
+    pub(crate) fn are_of_this_thread(&self) {
+        self.runtime.get_or_init(Handle::current);
+    }
+
     /// The recorder of the route `name`, which is a configured pattern or a constant.
     pub(crate) fn route(&self, name: &str) -> RouteRecorder {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let cells = match routes.iter().find(|(known, _)| known == name) {
-            Some((_, cells)) => Arc::clone(cells),
-            None => {
-                let cells = Arc::<RouteCells>::default();
-                routes.push((name.to_owned(), Arc::clone(&cells)));
-                cells
-            }
-        };
+        let mut routes = lock(&self.routes);
+        routes.forget(Instant::now());
         RouteRecorder {
-            cells,
+            cells: routes.cells(name, self.index),
             known: RefCell::default(),
+        }
+    }
+}
+
+impl Routes {
+    fn cells(&mut self, name: &str, worker: usize) -> Arc<RouteCells> {
+        let known = self.0.iter().position(|route| route.name == name);
+        let place = known.unwrap_or_else(|| {
+            self.0.push(Route {
+                name: name.to_owned(),
+                cells: Vec::new(),
+                unused_since: None,
+            });
+            self.0.len() - 1
+        });
+        let route = &mut self.0[place];
+        route.unused_since = None;
+        if route.cells.len() <= worker {
+            route.cells.resize(worker + 1, None);
+        }
+        let cells = route.cells[worker].get_or_insert_with(Arc::default);
+        Arc::clone(cells)
+    }
+
+    /// Forgets what nobody has used for a while.
+    fn forget(&mut self, now: Instant) {
+        self.0.retain_mut(|route| {
+            let is_used = |cells: &Arc<RouteCells>| Arc::strong_count(cells) > 1;
+            if route.cells.iter().flatten().any(is_used) {
+                route.unused_since = None;
+                return true;
+            }
+            now.saturating_duration_since(*route.unused_since.get_or_insert(now)) < FORGET_AFTER
+        });
+    }
+}
+
+impl Default for RouteCells {
+    fn default() -> Self {
+        Self {
+            statuses: Mutex::default(),
+            duration: Buckets::of(&families::HTTP_DURATION),
+            upstream: Default::default(),
+            upstream_duration: Buckets::of(&families::UPSTREAM_DURATION),
         }
     }
 }
@@ -129,7 +360,7 @@ impl WorkerCells {
 impl RouteRecorder {
     /// Counts a finished request.
     pub(crate) fn record(&self, method: &'static str, status: u16, took: Duration) {
-        let series = (method, status);
+        let series = (method, folded(status));
         let mut known = self.known.borrow_mut();
         match known.iter().find(|(known, _)| *known == series) {
             Some((_, cell)) => cell.add(1),
@@ -139,19 +370,60 @@ impl RouteRecorder {
                 known.push((series, cell));
             }
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS
-            .iter()
-            .position(|bound| micros <= *bound)
-            .unwrap_or(BOUNDS.len());
-        self.cells.buckets[bucket].add(1);
-        self.cells.micros.add(micros);
+        self.cells.duration.observe(took);
+    }
+
+    /// Counts a request that the app was to get, and for how long it was waited for, if it got it.
+    pub(crate) fn upstream(&self, result: UpstreamResult, took: Option<Duration>) {
+        self.cells.upstream[result.place()].add(1);
+        if let Some(took) = took {
+            self.cells.upstream_duration.observe(took);
+        }
+    }
+}
+
+/// A status as it is counted: itself if it is registered (IANA, HTTP Status Code Registry), or ours; its first digit if not.
+/// An app that makes them up must not make series.
+fn folded(status: u16) -> u16 {
+    match status {
+        100..=104
+        | 200..=208
+        | 226
+        | 300..=308
+        | 400..=418
+        | 421..=426
+        | 428
+        | 429
+        | 431
+        | 451
+        | 499
+        | 500..=508
+        | 510
+        | 511 => status,
+        other => other / 100,
+    }
+}
+
+fn code(folded: u16) -> String {
+    match folded {
+        class @ 0..100 => format!("{class}xx"),
+        status => status.to_string(),
+    }
+}
+
+/// Whether `value` can be the label of a status.
+pub(super) fn is_code(value: &str) -> bool {
+    match value.strip_suffix("xx") {
+        Some(class) => matches!(class, "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9"),
+        None => value
+            .parse()
+            .is_ok_and(|status| folded(status) == status && status >= 100),
     }
 }
 
 impl RouteCells {
     fn status(&self, series: Series) -> Arc<Cell> {
-        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut statuses = lock(&self.statuses);
         if let Some((_, cell)) = statuses.iter().find(|(known, _)| *known == series) {
             return Arc::clone(cell);
         }
@@ -161,229 +433,6 @@ impl RouteCells {
     }
 }
 
-/// Sums the workers' cells for a scrape.
-pub(crate) struct RequestCollector {
-    workers: Vec<Arc<WorkerCells>>,
-    descs: Vec<Desc>,
-}
-
-impl RequestCollector {
-    pub(crate) fn new(workers: Vec<Arc<WorkerCells>>) -> Self {
-        let desc = |(name, help): (&str, &str)| {
-            Desc::new(
-                name.to_owned(),
-                help.to_owned(),
-                Vec::new(),
-                std::collections::HashMap::new(),
-            )
-            .expect("the names below are valid")
-        };
-        let descs = [
-            REQUESTS,
-            DURATION,
-            IN_FLIGHT,
-            CONNECTIONS,
-            REFUSED_CONNECTIONS,
-            HANDSHAKES,
-            TUNNELS,
-            UPSTREAM_CONNECTS,
-            UPSTREAM_RETRIES,
-        ]
-        .map(desc)
-        .into();
-        Self { workers, descs }
-    }
-
-    fn sum(&self, cell: impl Fn(&WorkerCells) -> u64) -> f64 {
-        self.workers
-            .iter()
-            .fold(0, |sum: u64, worker| sum.wrapping_add(cell(worker))) as f64
-    }
-}
-
-const REQUESTS: (&str, &str) = (
-    "wx_sidecar_http_requests_total",
-    "Requests by route, method and status (499: the client went away).",
-);
-const DURATION: (&str, &str) = (
-    "wx_sidecar_http_request_duration_seconds",
-    "From a request's head to the end of its answer, or to its 101, by route.",
-);
-const IN_FLIGHT: (&str, &str) = (
-    "wx_sidecar_http_requests_in_flight",
-    "Requests being dealt with.",
-);
-const CONNECTIONS: (&str, &str) = (
-    "wx_sidecar_http_connections",
-    "Client connections that are open.",
-);
-const REFUSED_CONNECTIONS: (&str, &str) = (
-    "wx_sidecar_http_connections_refused_total",
-    "Client connections closed before their first request, by reason.",
-);
-const HANDSHAKES: (&str, &str) = (
-    "wx_sidecar_tls_handshakes_total",
-    "TLS handshakes that succeeded, by whether they resumed an earlier session.",
-);
-const TUNNELS: (&str, &str) = (
-    "wx_sidecar_tunnels",
-    "Client connections that carry another protocol, such as WebSocket.",
-);
-const UPSTREAM_CONNECTS: (&str, &str) = (
-    "wx_sidecar_upstream_connects_total",
-    "Connections opened to the app, failed ones included.",
-);
-
-const UPSTREAM_RETRIES: (&str, &str) = (
-    "wx_sidecar_upstream_retries_total",
-    "Requests whose pooled connection to the app was dead: sent again, or told because the retry budget was exhausted.",
-);
-
-impl Collector for RequestCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let mut statuses: BTreeMap<(String, Series), u64> = BTreeMap::new();
-        let mut durations: BTreeMap<String, ([u64; BOUNDS.len() + 1], u64)> = BTreeMap::new();
-        for worker in &self.workers {
-            for (route, cells) in worker
-                .routes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-            {
-                let (buckets, micros) = durations.entry(route.clone()).or_default();
-                for (sum, cell) in buckets.iter_mut().zip(&cells.buckets) {
-                    *sum += cell.get();
-                }
-                *micros += cells.micros.get();
-                for (series, cell) in cells
-                    .statuses
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .iter()
-                {
-                    *statuses.entry((route.clone(), *series)).or_default() += cell.get();
-                }
-            }
-        }
-        let requests = statuses
-            .into_iter()
-            .map(|((route, (method, status)), count)| {
-                let labels = [
-                    ("code", status.to_string()),
-                    ("method", method.to_owned()),
-                    ("route", route),
-                ];
-                counter(
-                    labels.map(|(name, value)| label(name, &value)).into(),
-                    count as f64,
-                )
-            });
-        let durations = durations
-            .into_iter()
-            .filter(|(_, (buckets, _))| buckets.iter().any(|n| *n > 0));
-        let durations =
-            durations.map(|(route, (buckets, micros))| histogram(&route, &buckets, micros));
-        let refusals = Refusal::LABELS.iter().enumerate().map(|(at, reason)| {
-            let count = self.sum(|worker| worker.refusals[at].get());
-            counter(vec![label("reason", reason)], count)
-        });
-        let full = self.sum(|worker| worker.full_handshakes.get());
-        let resumed = self.sum(|worker| worker.resumed_handshakes.get());
-        let handshakes = [("false", full), ("true", resumed)]
-            .map(|(was, count)| counter(vec![label("resumed", was)], count));
-        vec![
-            family(REQUESTS, MetricType::COUNTER, requests.collect()),
-            family(DURATION, MetricType::HISTOGRAM, durations.collect()),
-            family(
-                IN_FLIGHT,
-                MetricType::GAUGE,
-                vec![gauge(self.sum(|w| w.in_flight.get()))],
-            ),
-            family(
-                CONNECTIONS,
-                MetricType::GAUGE,
-                vec![gauge(self.sum(|w| w.connections.get()))],
-            ),
-            family(REFUSED_CONNECTIONS, MetricType::COUNTER, refusals.collect()),
-            family(HANDSHAKES, MetricType::COUNTER, handshakes.into()),
-            family(
-                TUNNELS,
-                MetricType::GAUGE,
-                vec![gauge(self.sum(|w| w.tunnels.get()))],
-            ),
-            family(
-                UPSTREAM_CONNECTS,
-                MetricType::COUNTER,
-                vec![counter(Vec::new(), self.sum(|w| w.upstream_connects.get()))],
-            ),
-            family(
-                UPSTREAM_RETRIES,
-                MetricType::COUNTER,
-                [
-                    ("budget_exhausted", self.sum(|w| w.retries_refused.get())),
-                    ("sent", self.sum(|w| w.retries_sent.get())),
-                ]
-                .map(|(result, count)| counter(vec![label("result", result)], count))
-                .into(),
-            ),
-        ]
-        .into_iter()
-        .filter(|family| !family.get_metric().is_empty())
-        .collect()
-    }
-}
-
-fn family((name, help): (&str, &str), kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut label = LabelPair::default();
-    label.set_name(name.to_owned());
-    label.set_value(value.to_owned());
-    label
-}
-
-fn counter(labels: Vec<LabelPair>, value: f64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value);
-    let mut metric = Metric::from_label(labels);
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(value: f64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = Metric::default();
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn histogram(route: &str, counts: &[u64], micros: u64) -> Metric {
-    let mut cumulative = 0;
-    let mut buckets = Vec::with_capacity(BOUNDS.len());
-    for (bound, count) in BOUNDS.iter().zip(counts) {
-        cumulative += count;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound as f64 / 1e6);
-        bucket.set_cumulative_count(cumulative);
-        buckets.push(bucket);
-    }
-    let mut histogram = Histogram::default();
-    histogram.set_sample_count(counts.iter().sum());
-    histogram.set_sample_sum(micros as f64 / 1e6);
-    histogram.set_bucket(buckets);
-    let mut metric = Metric::from_label(vec![label("route", route)]);
-    metric.set_histogram(histogram);
-    metric
+fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }

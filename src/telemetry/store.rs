@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
-use super::metrics::registered;
+use super::families;
 
 /// The families.
 pub(crate) struct StoreMetrics {
@@ -20,51 +18,23 @@ pub(crate) struct StoreMetrics {
 impl StoreMetrics {
     /// Those of the store of sessions.
     pub(crate) fn register(registry: &Registry) -> Self {
-        let up =
-            "Whether the store can be used: it takes writes, and its revocations are known here.";
-        Self::named(registry, "wx_sidecar_store", up)
+        Self {
+            up: families::STORE_UP.gauge(registry),
+            requests: families::STORE_REQUESTS.counters(registry),
+            seconds: families::STORE_DURATION.histograms(registry),
+            values_refused: families::STORE_REFUSED.counter(registry),
+            connections: families::STORE_CONNECTIONS.counter(registry),
+        }
     }
 
     /// Those of the inbox of messages, which has connections of its own to the same Redis.
     pub(crate) fn register_for_push(registry: &Registry) -> Self {
-        let up = "Whether the store of pushed messages can be used: it takes writes.";
-        Self::named(registry, "wx_sidecar_push_store", up)
-    }
-
-    fn named(registry: &Registry, prefix: &str, up: &str) -> Self {
-        let name = |family: &str| format!("{prefix}_{family}");
-        let up = IntGauge::new(name("up"), up);
-        let requests = IntCounterVec::new(
-            Opts::new(
-                name("requests_total"),
-                "Requests to the store by operation and result: ok, away (not sent), busy (not sent), timeout, error.",
-            ),
-            &["operation", "result"],
-        );
-        let seconds = HistogramVec::new(
-            HistogramOpts::new(
-                name("request_duration_seconds"),
-                "How long requests took that were sent to the store.",
-            )
-            .buckets(vec![
-                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
-            ]),
-            &["operation"],
-        );
-        let values_refused = IntCounter::new(
-            name("values_refused_total"),
-            "Values that were not written by a sidecar with our keys, or not as this one writes them; taken as absent.",
-        );
-        let connections = IntCounter::new(
-            name("connections_total"),
-            "Attempts to connect to the store.",
-        );
         Self {
-            up: registered(registry, up),
-            requests: registered(registry, requests),
-            seconds: registered(registry, seconds),
-            values_refused: registered(registry, values_refused),
-            connections: registered(registry, connections),
+            up: families::PUSH_STORE_UP.gauge(registry),
+            requests: families::PUSH_STORE_REQUESTS.counters(registry),
+            seconds: families::PUSH_STORE_DURATION.histograms(registry),
+            values_refused: families::PUSH_STORE_REFUSED.counter(registry),
+            connections: families::PUSH_STORE_CONNECTIONS.counter(registry),
         }
     }
 

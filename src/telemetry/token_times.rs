@@ -6,9 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use prometheus::Gauge;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Opts};
+
+use super::families;
 
 /// The gauges. Clones show the same token.
 #[derive(Clone)]
@@ -21,19 +23,9 @@ pub(super) struct TokenTimes {
 
 impl Default for TokenTimes {
     fn default() -> Self {
-        let gauge = |name, help| {
-            Gauge::with_opts(Opts::new(name, help))
-                .expect("names are constants that prometheus accepts")
-        };
         Self {
-            age: gauge(
-                "wx_sidecar_wx_token_age_seconds",
-                "How long ago WeChat last gave the access_token in use.",
-            ),
-            expiry: gauge(
-                "wx_sidecar_wx_token_expiry_seconds",
-                "How long the access_token in use still lives; negative when it has ended.",
-            ),
+            age: families::TOKEN_AGE.gauge_of_collector(),
+            expiry: families::TOKEN_EXPIRY.gauge_of_collector(),
             life: Arc::default(),
         }
     }

@@ -69,6 +69,12 @@ pub fn find(path: &str) -> Option<&'static Endpoint> {
         .map(|index| &TABLE[index])
 }
 
+/// All of the table.
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = &'static Endpoint> {
+    TABLE.iter()
+}
+
 /// `path` as a label of a metric, of which there must not be any number: itself if the table has it, else [`OTHER`].
 pub fn label(path: &str) -> &'static str {
     find(path).map_or(OTHER, |endpoint| endpoint.path)

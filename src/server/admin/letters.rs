@@ -1,10 +1,9 @@
 //! Messages that wait and dead letters, for whoever operates: to be listed, delivered again, thrown away.
 //!
-//! A change takes POST or DELETE, and whoever can reach the admin side may make it; but not a page in somebody's browser, which
-//! can be brought to send a POST anywhere.
+//! A change takes POST or DELETE. Who may is decided before (`guard.rs`).
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body_util::Full;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -26,7 +25,7 @@ enum Asked {
 /// Answers `/push/...`; `rest` is what stands behind that.
 pub(super) async fn answer(
     bus: Option<&Bus>,
-    (method, headers): (&Method, &HeaderMap),
+    method: &Method,
     rest: &str,
     query: Option<&str>,
 ) -> Response<Full<Bytes>> {
@@ -40,10 +39,6 @@ pub(super) async fn answer(
             "no messages are taken here: the configuration has no [push]",
         );
     };
-    let changes = !matches!(asked, Asked::List { .. });
-    if changes && (headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site")) {
-        return refuse(StatusCode::FORBIDDEN, "this is not for pages in browsers");
-    }
     let parameter = |name: &str| {
         let pairs = query.unwrap_or_default().split('&');
         let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));

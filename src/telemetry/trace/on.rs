@@ -14,15 +14,16 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{InstrumentationScope, KeyValue, StringValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use prometheus::{IntCounter, IntCounterVec, Opts};
+use prometheus::IntCounter;
 use tokio::sync::{mpsc, watch};
 
 use super::export::{self, Target};
 use super::{Kind, Span, Value};
 use crate::config;
 use crate::domain::AppId;
+use crate::telemetry::families;
 use crate::telemetry::ids::{IdSource, TraceContext, Traced};
-use crate::telemetry::metrics::{Metrics, registered};
+use crate::telemetry::metrics::Metrics;
 
 /// How many spans wait for the collector at the most.
 const QUEUE: usize = 2048;
@@ -81,6 +82,8 @@ impl Tracing {
 
     /// Follows the configuration. What waits for the collector of the old one is still sent there.
     pub(crate) fn configure(&self, trace: &config::Trace, appid: &AppId, metrics: &Metrics) {
+        let counted = &self.0.counted;
+        let counted = counted.get_or_init(|| Counted::register(metrics));
         let made_of = &self.0.made_of;
         let mut made_of = made_of.lock().unwrap_or_else(PoisonError::into_inner);
         if made_of.as_ref() == Some(trace) {
@@ -95,7 +98,6 @@ impl Tracing {
             }
         };
         let recorder = target.and_then(|target| {
-            let counted = self.0.counted.get_or_init(|| Counted::register(metrics));
             let started = Recorder::start(&target, counted.clone());
             started
                 .inspect_err(|error| tracing::error!(%error, "no spans are exported"))
@@ -200,14 +202,7 @@ impl Recorder {
 
 impl Counted {
     fn register(metrics: &Metrics) -> Self {
-        let spans = IntCounterVec::new(
-            Opts::new(
-                "wx_sidecar_trace_spans_total",
-                "Spans by result: exported, failed (the collector did not take them), dropped (too many waited for it).",
-            ),
-            &["result"],
-        );
-        let spans = registered(metrics.registry(), spans);
+        let spans = families::TRACE_SPANS.counters(metrics.registry());
         let counter = |result| spans.with_label_values(&[result]);
         Self {
             exported: counter("exported"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::body::{Reader, Remaining, Writer};
 use super::buffer::Buffer;
 use crate::net::Stream;
+use crate::telemetry::requests::UpstreamOpen;
 use crate::wire::NoHead;
 use crate::wire::fields::Fields;
 use crate::wire::head::{Framing, HeadLimits, Method, ResponseHead};
@@ -17,6 +18,8 @@ pub(crate) struct UpstreamConnection {
     out: Vec<u8>,
     body: Remaining,
     trailers: Fields,
+    /// Counts as long as it lives.
+    counted: Option<UpstreamOpen>,
 }
 
 /// Reads the app's answer: its head, then its body.
@@ -34,7 +37,14 @@ impl UpstreamConnection {
             out: Vec::new(),
             body: Remaining::Nothing,
             trailers: Fields::default(),
+            counted: None,
         }
+    }
+
+    /// The same, counted until it is closed.
+    pub(crate) fn counted(mut self, counted: UpstreamOpen) -> Self {
+        self.counted = Some(counted);
+        self
     }
 
     /// Whether an idle connection can still be used: nothing has come, no end either.

@@ -1,0 +1,582 @@
+//! `wx-sidecar inject`: what it puts into manifests, what it leaves alone, and what it refuses.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::k8s::{VERSIONS, faults, manifests, objects, overlay};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
+
+/// What a run printed.
+struct Injected {
+    code: i32,
+    text: String,
+    notes: String,
+}
+
+fn inject(manifest: &str, arguments: &[&str]) -> Injected {
+    let mut child = Command::new(BINARY)
+        .arg("inject")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run the binary");
+    let mut stdin = child.stdin.take().unwrap();
+    // Whoever refuses its arguments reads nothing.
+    let _unread = stdin.write_all(manifest.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    Injected {
+        code: output.status.code().unwrap(),
+        text: String::from_utf8(output.stdout).unwrap(),
+        notes: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The manifest with the sidecar in it.
+fn injected(manifest: &str, arguments: &[&str]) -> String {
+    let injected = inject(manifest, arguments);
+    assert_eq!(injected.code, 0, "{}", injected.notes);
+    injected.text
+}
+
+/// What is in manifests, as Kustomize's library reads them.
+fn read(text: &str) -> Vec<Value> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("manifest.yaml");
+    fs::write(&path, text).unwrap();
+    objects(&[path]).remove(0)
+}
+
+fn sample() -> String {
+    fs::read_to_string(manifests("examples/app/deployment.yaml")).unwrap()
+}
+
+/// The sample as another kind of workload.
+fn sample_as(kind: &str) -> String {
+    let text = sample().replace("kind: Deployment", &format!("kind: {kind}"));
+    match kind {
+        "StatefulSet" => text.replace("  replicas: 2\n", "  serviceName: shop\n"),
+        "DaemonSet" => text.replace("  replicas: 2\n", ""),
+        "Job" => {
+            let text = text
+                .replace("apps/v1", "batch/v1")
+                .replace("  replicas: 2\n", "");
+            let (before, rest) = text.split_once("  selector:\n").unwrap();
+            let (_, after) = rest.split_once("  template:\n").unwrap();
+            let spec = "    spec:\n";
+            format!("{before}  template:\n{after}")
+                .replace(spec, &format!("{spec}      restartPolicy: Never\n"))
+        }
+        _ => text,
+    }
+}
+
+/// Without what is the same in another order, or not there in another way.
+fn normal(mut object: Value) -> Value {
+    let spec = &mut object["spec"]["template"]["spec"];
+    if spec["initContainers"] == json!([]) {
+        spec.as_object_mut().unwrap().remove("initContainers");
+    }
+    for container in spec["containers"].as_array_mut().unwrap() {
+        let env = container["env"].as_array_mut().unwrap();
+        env.sort_by_key(|it| it["name"].to_string());
+    }
+    object
+}
+
+#[test]
+fn the_sample_becomes_what_the_component_renders() {
+    for kind in ["Deployment", "StatefulSet", "DaemonSet", "Job"] {
+        let manifest = sample_as(kind);
+        let component = overlay("components: [COMPONENT]\n", &manifest, "component");
+        let rendered = objects(&[component.path().to_owned()]).remove(0);
+        let rendered = rendered.into_iter().find(|it| it["kind"] == kind).unwrap();
+        let ours = read(&injected(&manifest, &[])).remove(0);
+        assert_eq!(normal(ours.clone()), normal(rendered), "{kind}");
+        assert_eq!(faults(&[ours], &VERSIONS), [""; 0], "{kind}");
+    }
+}
+
+#[test]
+fn the_sample_becomes_what_the_classic_component_renders() {
+    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+        let manifest = sample_as(kind);
+        let component = overlay("components: [COMPONENT]\n", &manifest, "classic");
+        let rendered = objects(&[component.path().to_owned()]).remove(0);
+        let rendered = rendered.into_iter().find(|it| it["kind"] == kind).unwrap();
+        let ours = read(&injected(&manifest, &["--classic"])).remove(0);
+        assert_eq!(normal(ours), normal(rendered), "{kind}");
+    }
+}
+
+#[test]
+fn pods_wherever_they_are_described_get_the_same() {
+    let deployment = read(&injected(&sample(), &[])).remove(0);
+    let template = |text: &str, indent: usize| {
+        let (_, template) = text.split_once("  template:\n").unwrap();
+        let shift = |line: &str| format!("{}{}\n", " ".repeat(indent), &line[4..]);
+        template.lines().map(shift).collect::<String>()
+    };
+    let cron = format!(
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata:\n  name: nightly\nspec:\n  schedule: '0 0 * * *'\n  jobTemplate:\n    spec:\n      template:\n{}",
+        template(&sample(), 8)
+    );
+    let cron = read(&injected(&cron, &[])).remove(0);
+    assert_eq!(
+        cron["spec"]["jobTemplate"]["spec"]["template"],
+        deployment["spec"]["template"]
+    );
+    let pod = template(&sample(), 0).replacen("metadata:\n", "metadata:\n  name: shop\n", 1);
+    let pod = read(&injected(&format!("apiVersion: v1\nkind: Pod\n{pod}"), &[])).remove(0);
+    assert_eq!(pod["spec"], deployment["spec"]["template"]["spec"]);
+    assert_eq!(
+        pod["metadata"]["labels"],
+        deployment["spec"]["template"]["metadata"]["labels"]
+    );
+}
+
+/// As people write them: with all that a printer of YAML would not give back.
+const ODD: &str = r#"# The shop.   Two spaces, and a tab:	.
+
+%YAML 1.2
+---
+apiVersion: v1
+kind: Service   # not a workload
+metadata: {name: "shop", labels: {app: &app shop}}
+spec: {ports: [{port: 80}]}
+---
+# A workload.
+kind: Deployment
+apiVersion: apps/v1
+metadata:
+    name: shop # é 店
+spec:
+    template:
+        spec:
+            # what it waits for
+
+            # The app
+            # itself.
+            containers:
+                # first
+                - image: >-
+                    example.com/shop:1
+                  # its name
+                  "name": shop
+                  args:
+                  - |+
+                    # no comment
+
+                    keep
+
+
+                -
+                    name: 'log'
+                    image: example.com/log
+                    env: [ {name: "A", value: '1'} ]
+                - name: third
+                  image: x
+                  env:
+                    # why
+                    - name: B
+                      value: "2"
+            volumes:
+            - {name: data, emptyDir: {}}
+...
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: once, image: x, env: [], ports: [{containerPort: 99}]}]}}}
+"#;
+
+#[test]
+fn all_that_was_there_stays_as_it_was() {
+    let manifest = ODD.replacen("%YAML 1.2\n", "", 1);
+    let text = injected(&manifest, &[]);
+    // Whoever deletes what is new has what was there: characters of the old text are found in order.
+    let mut rest = text.chars();
+    for character in manifest.chars() {
+        assert!(rest.any(|it| it == character), "{text}");
+    }
+    let mut lines = text.lines();
+    for line in manifest.lines().filter(|line| {
+        !line.contains("env: [") && !line.contains("- image") && !line.contains("spec: {template")
+    }) {
+        assert!(lines.any(|it| it == line), "{line:?} in {text}");
+    }
+    let (before, after) = (read(&manifest), read(&text));
+    assert_eq!(before.len(), after.len());
+    for (mut after, before) in after.into_iter().zip(before) {
+        let Some(spec) = after.pointer_mut("/spec/template/spec") else {
+            assert_eq!(after, before);
+            continue;
+        };
+        assert_eq!(spec["initContainers"][0]["name"], "wx-sidecar");
+        take_out(spec);
+        let mut before = before;
+        take_out(&mut before["spec"]["template"]["spec"]);
+        assert_eq!(
+            after["spec"]["template"]["spec"],
+            before["spec"]["template"]["spec"]
+        );
+    }
+}
+
+/// Removes what is ours from a pod's spec, and what is empty then.
+fn take_out(spec: &mut Value) {
+    let ours = |it: &Value| {
+        let name = it["name"].as_str().unwrap_or_default();
+        name.starts_with("wx-sidecar") || name == "WX_OUTBOUND_URL"
+    };
+    let clean = |object: &mut Value, key: &str| {
+        if let Some(list) = object[key].as_array_mut() {
+            list.retain(|it| !ours(it));
+        }
+        if object[key].as_array().is_none_or(Vec::is_empty) {
+            object.as_object_mut().unwrap().remove(key);
+        }
+    };
+    clean(spec, "initContainers");
+    clean(spec, "volumes");
+    for container in spec["containers"].as_array_mut().unwrap() {
+        clean(container, "env");
+    }
+}
+
+#[test]
+fn a_comment_stays_with_what_it_is_about() {
+    let text = injected(&ODD.replacen("%YAML 1.2\n", "", 1), &[]);
+    for pair in [
+        "            # The app\n            # itself.\n            containers:\n",
+        "                    # why\n                    - name: B\n",
+        "                # first\n                - image: >-\n",
+    ] {
+        assert!(text.contains(pair), "{pair}\nin {text}");
+    }
+}
+
+#[test]
+fn twice_is_the_same_as_once() {
+    for manifest in [sample(), ODD.replacen("%YAML 1.2\n", "", 1), json_list()] {
+        for arguments in [&[][..], &["--app-port", "3001", "--image", "other:2"]] {
+            let once = injected(&manifest, arguments);
+            let twice = inject(&once, arguments);
+            assert_eq!(twice.text, once);
+            assert!(
+                twice.notes.contains("has the sidecar already"),
+                "{}",
+                twice.notes
+            );
+        }
+    }
+    let once = injected(&sample(), &["--classic"]);
+    assert_eq!(injected(&once, &["--classic"]), once);
+}
+
+fn json_list() -> String {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "labels": {} },
+        "spec": { "containers": [{ "name": "a", "image": "x\ty\u{e9}" }], "volumes": [] },
+    });
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [pod, { "apiVersion": "v1", "kind": "Secret" }, pod] });
+    serde_json::to_string_pretty(&list).unwrap()
+}
+
+#[test]
+fn json_stays_json_and_each_item_of_a_list_is_looked_at() {
+    let text = injected(&json_list(), &[]);
+    let list: Value = serde_json::from_str(&text).expect("it is JSON");
+    for place in [0, 2] {
+        let pod = &list["items"][place];
+        assert_eq!(pod["metadata"]["labels"]["wx-sidecar"], "enabled");
+        assert_eq!(
+            pod["spec"]["initContainers"][0]["securityContext"]["runAsUser"],
+            65532
+        );
+        assert_eq!(pod["spec"]["volumes"].as_array().unwrap().len(), 3);
+        assert_eq!(faults(std::slice::from_ref(pod), &VERSIONS), [""; 0]);
+    }
+}
+
+#[test]
+fn line_ends_of_windows_stay() {
+    let text = injected(&sample().replace('\n', "\r\n"), &[]);
+    assert_eq!(text.matches('\n').count(), text.matches("\r\n").count());
+    assert_eq!(text.replace("\r\n", "\n"), injected(&sample(), &[]));
+}
+
+#[test]
+fn the_arguments_say_what_is_yours() {
+    let arguments = [
+        "--app-port",
+        "5000",
+        "--port",
+        "8443",
+        "--config-map",
+        "shop-wx",
+        "--secret",
+        "shop-secret",
+        "--image",
+        "registry.example.com:5000/wx-sidecar@sha256:0123",
+    ];
+    let pod = read(&injected(&sample(), &arguments)).remove(0)["spec"]["template"]["spec"].take();
+    let sidecar = &pod["initContainers"][0];
+    assert_eq!(sidecar["image"], arguments[9]);
+    let value = |name: &str| {
+        let env = sidecar["env"].as_array().unwrap();
+        env.iter().find(|it| it["name"] == name).unwrap()["value"].clone()
+    };
+    assert_eq!(value("WX_APP_PORT"), "5000");
+    assert_eq!(value("WX_SIDECAR_PORT"), "8443");
+    assert_eq!(
+        sidecar["ports"][0],
+        json!({ "name": "http-wx", "containerPort": 8443 })
+    );
+    let volumes = &pod["volumes"];
+    assert_eq!(volumes[0]["configMap"]["name"], "shop-wx");
+    assert_eq!(volumes[1]["secret"]["secretName"], "shop-secret");
+}
+
+#[test]
+fn the_apps_port_is_the_one_that_its_container_names() {
+    let with_ports = |ports: &str| {
+        sample().replace(
+            "        env:\n",
+            &format!("        ports: {ports}\n        env:\n"),
+        )
+    };
+    let port = |manifest: &str| {
+        let pod = read(&injected(manifest, &[])).remove(0);
+        pod["spec"]["template"]["spec"]["initContainers"][0]["env"][1]["value"].clone()
+    };
+    assert_eq!(port(&sample()), "3000");
+    assert_eq!(port(&with_ports("[{containerPort: 4000}]")), "4000");
+    assert_eq!(
+        port(&with_ports(
+            "[{containerPort: 53, protocol: UDP}, {containerPort: 4000}]"
+        )),
+        "4000"
+    );
+    assert_eq!(
+        port(&with_ports(
+            "[{containerPort: 9100, name: metrics}, {containerPort: 4000, name: http}]"
+        )),
+        "4000"
+    );
+    let several = inject(
+        &with_ports("[{containerPort: 4000}, {containerPort: 4001}]"),
+        &[],
+    );
+    assert_eq!((several.code, several.text.as_str()), (1, ""));
+    assert!(several.notes.contains("--app-port"), "{}", several.notes);
+}
+
+#[test]
+fn what_cannot_have_a_sidecar_is_told_with_its_line_and_nothing_is_printed() {
+    let spec = |more: &str| sample().replace("      automountServiceAccountToken: false\n", more);
+    let ports = |ports: &str| {
+        sample().replace(
+            "        env:\n",
+            &format!("        ports: {ports}\n        env:\n"),
+        )
+    };
+    let volume = |name: &str| {
+        sample().replace(
+            "      volumes:\n",
+            &format!("      volumes:\n      - name: {name}\n"),
+        )
+    };
+    let cases: &[(String, &[&str], &str)] = &[
+        (
+            spec("      hostNetwork: true\n"),
+            &[],
+            "line 17: with `hostNetwork`",
+        ),
+        (spec("      os: {name: windows}\n"), &[], "runs on Linux"),
+        (
+            ports("[{containerPort: 8080}]"),
+            &[],
+            "container `shop` listens on port 8080, which the sidecar takes for requests; have the sidecar listen elsewhere with --port",
+        ),
+        (ports("[{containerPort: 9901}]"), &[], "its admin side"),
+        (ports("[{containerPort: 8081}]"), &[], "the app's calls"),
+        (
+            ports("[{containerPort: 1, name: admin}]"),
+            &[],
+            "a port called `admin`",
+        ),
+        (sample(), &["--app-port", "8080"], "port 8080"),
+        (
+            volume("wx-sidecar-config"),
+            &[],
+            "there is a volume `wx-sidecar-config` already",
+        ),
+        (
+            sample().replace(
+                "      - name: shop\n        image",
+                "      - name: wx-sidecar\n        image",
+            ),
+            &["--classic"],
+            "is something else",
+        ),
+        (
+            sample().replace(
+                "app.kubernetes.io/name: shop\n    spec",
+                "wx-sidecar: mine\n    spec",
+            ),
+            &[],
+            "with another value",
+        ),
+        (sample_as("Job"), &["--classic"], "a Job is never complete"),
+        (
+            injected(&sample(), &[]),
+            &["--classic"],
+            "in the other form (in `initContainers`)",
+        ),
+        (
+            injected(&sample(), &["--classic"]),
+            &[],
+            "in the other form (in `containers`)",
+        ),
+        (
+            small("spec: {containers: []}"),
+            &[],
+            "there are no `containers`",
+        ),
+        (
+            small("spec: {restartPolicy: Always}"),
+            &[],
+            "there are no `containers`",
+        ),
+        (small("data: {}"), &[], "no `spec`"),
+        (small("spec: []"), &[], "`spec` is no mapping"),
+        (
+            small("spec: {volumes: , containers: [{name: a}]}"),
+            &[],
+            "`volumes` has no value",
+        ),
+        (
+            small("x: &x {containers: [{name: a}]}\nspec: *x"),
+            &[],
+            "`spec` is an alias",
+        ),
+        (
+            small("spec: &x {containers: [{name: a}]}\ny: *x"),
+            &[],
+            "`spec` is used elsewhere by an alias",
+        ),
+        (
+            small("x: &x {a: 1}\nspec: {<<: *x, containers: [{name: a}]}"),
+            &[],
+            "merge key",
+        ),
+        ("a: b\n  c: {{ .Values.x }}\n".to_owned(), &[], "no YAML"),
+        ("[".repeat(150), &[], "too deep"),
+    ];
+    for (manifest, arguments, told) in cases {
+        let refused = inject(manifest, arguments);
+        assert_eq!(
+            (refused.code, refused.text.as_str()),
+            (1, ""),
+            "{told}: {}",
+            refused.notes
+        );
+        assert!(refused.notes.contains(told), "{told} in {}", refused.notes);
+        assert!(refused.notes.contains("line "), "{}", refused.notes);
+    }
+}
+
+fn small(rest: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\n{rest}\n")
+}
+
+#[test]
+fn several_files_are_one_stream_and_all_of_them_or_none() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (good, other) = (
+        file("a.yaml", sample().trim_end()),
+        file("b.yaml", "---\n".to_owned().as_str()),
+    );
+    let (job, bad) = (
+        file("c.yaml", &sample_as("Job")),
+        file("d.yaml", &small("data: {}")),
+    );
+    let both = inject("", &[&good, &other, &job]);
+    assert_eq!(both.code, 0, "{}", both.notes);
+    let kinds: Vec<Value> = read(&both.text)
+        .iter()
+        .map(|it| it["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["Deployment", "Job"]);
+    let none = inject("", &[&good, &bad, "nowhere.yaml"]);
+    assert_eq!((none.code, none.text.as_str()), (1, ""));
+    assert!(
+        none.notes.contains("d.yaml: pod/a: ") && none.notes.contains("nowhere.yaml: "),
+        "{}",
+        none.notes
+    );
+}
+
+#[test]
+fn what_has_no_pods_or_wants_no_sidecar_goes_through() {
+    let service = fs::read_to_string(manifests("examples/app/service.yaml")).unwrap();
+    let through = inject(&service, &[]);
+    assert_eq!((through.code, through.text.as_str()), (0, service.as_str()));
+    assert!(
+        through.notes.contains("nothing here has pods"),
+        "{}",
+        through.notes
+    );
+    let unwilling = sample().replacen("  labels:\n", "  labels:\n    wx-sidecar: none\n", 1);
+    let through = inject(&unwilling, &[]);
+    assert_eq!((through.code, through.text), (0, unwilling));
+    assert!(
+        through.notes.contains("`wx-sidecar: none`"),
+        "{}",
+        through.notes
+    );
+}
+
+#[test]
+fn the_apps_own_variable_is_kept_and_said_to_be() {
+    let own = sample().replace(
+        "        env:\n",
+        "        env:\n        - name: WX_OUTBOUND_URL\n          value: mine\n",
+    );
+    let kept = inject(&own, &[]);
+    assert_eq!(kept.text.matches("WX_OUTBOUND_URL").count(), 1);
+    assert!(
+        kept.notes.contains("keeps its own WX_OUTBOUND_URL"),
+        "{}",
+        kept.notes
+    );
+}
+
+#[test]
+fn it_says_what_it_did_and_what_is_still_to_do() {
+    let said = inject(&sample(), &["--config-map", "mine"]).notes;
+    for part in [
+        "deployment/shop: wx-sidecar added as a native sidecar, in front of port 3000",
+        "ConfigMap `mine`",
+        "Secret `wx-sidecar`",
+        "port 8080",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(!said.contains("preStop"), "{said}");
+    let hasty = sample().replace("          preStop:\n", "          postStart:\n");
+    assert!(inject(&hasty, &[]).notes.contains("no `preStop`"));
+}
