@@ -37,7 +37,7 @@ dev: cargo ## Simulator, sidecar and a sample app, no WeChat account; ARGS="--up
 .PHONY: test
 test: cargo test-tools ## All tests; installs Node, Python, Java, Go, Redis and ZooKeeper with apt if they are missing
 	rm -rf $(TARGET)/test-output
-	cargo test --locked --no-fail-fast
+	cargo test --locked --features otlp --no-fail-fast
 
 # The tests stand real apps behind the sidecar, real SDKs before its outbound side, and real Redis and ZooKeeper servers
 # beside it. What the SDK in Go asks for is as old as Debian's Go.
@@ -135,7 +135,8 @@ bench-media: cargo ## Measure media beside nginx (installed with apt if missing)
 lint: cargo ## Format, clippy, docs and (if cargo-deny is installed) dependencies; warnings are errors
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features otlp -- -D warnings
+	cargo clippy --locked -- -D warnings
 	cargo clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

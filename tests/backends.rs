@@ -66,6 +66,8 @@ pub(crate) enum Kind {
     PushFlask,
     /// No app, but a script: what validators make of the schema of our configuration.
     Schema,
+    /// No app, but the OpenTelemetry Collector, which writes what it gets to the file `SPANS`.
+    Otelcol,
     /// No app, but a program: what Kustomize makes of our manifests.
     Kustomize,
     /// No app, but a script: what Kubernetes' schemas say of them.
@@ -100,6 +102,7 @@ impl Kind {
             Kind::PushExpress => "push-express",
             Kind::PushFlask => "push-flask",
             Kind::Schema => "schema",
+            Kind::Otelcol => "otelcol",
             Kind::Kustomize => "kustomize",
             Kind::Kubernetes => "kubernetes",
         }
@@ -123,7 +126,7 @@ impl Kind {
             Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
             Kind::Schema | Kind::Kubernetes => Platform::Python,
             Kind::SdkWxJava | Kind::PushWxJava => Platform::Java,
-            Kind::SdkGo | Kind::Kustomize => Platform::Go,
+            Kind::SdkGo | Kind::Kustomize | Kind::Otelcol => Platform::Go,
         }
     }
 
@@ -433,6 +436,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static PUSH_WXJAVA: Once = Once::new();
     static PUSH_NODE: Once = Once::new();
     static SCHEMA: Once = Once::new();
+    static OTELCOL: Once = Once::new();
     static KUSTOMIZE: Once = Once::new();
     static KUBERNETES: Once = Once::new();
     let installed = match kind {
@@ -447,6 +451,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::PushWxJava => &PUSH_WXJAVA,
         Kind::PushNode => &PUSH_NODE,
         Kind::Schema => &SCHEMA,
+        Kind::Otelcol => &OTELCOL,
         Kind::Kustomize => &KUSTOMIZE,
         Kind::Kubernetes => &KUBERNETES,
     };

@@ -62,8 +62,11 @@ mod rotation;
 mod sdks;
 mod sessions;
 mod sim_push;
+#[cfg(feature = "otlp")]
+mod spans;
 mod systemd;
 mod tls;
+mod traces;
 mod traps;
 mod upgrade;
 mod wechat_calls;

@@ -28,7 +28,7 @@ use super::words;
 use super::{
     Admin, ApiSecurity, App, Auth, Authorities, Breaker, Cidr, Config, EgressProxy, Endpoint,
     Inbound, Listen, Log, OpenData, Outbound, Redis, RedisMode, RedisNode, Route, Session, Store,
-    Tls, TrustedProxies, Upstream, VirtualPayment, Wechat,
+    Tls, Trace, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
 use crate::crypto::gcm::Gcm;
 use crate::crypto::signature::{PrivateKey, PublicKey};
@@ -49,6 +49,8 @@ pub(super) const MOST_WORKERS: i64 = 256;
 pub(super) const MOST_CONNECTIONS: i64 = 1_000_000;
 pub(super) const MOST_REQUESTS: i64 = 1_000_000;
 pub(super) const MOST_FAILURES: i64 = 1_000;
+/// Whether this build can send spans anywhere.
+const EXPORTS_SPANS: bool = cfg!(feature = "otlp");
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 const REDIS_PORT: u16 = 6379;
@@ -87,6 +89,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, files: &Files, sink: &mut Sink)
     let store = check.store(&raw.store);
     let admin = check.admin(&raw.admin);
     let log = check.log(&raw.log);
+    let trace = check.trace(&raw.trace);
     check.across(raw);
     Some(Config {
         app: app?,
@@ -101,6 +104,7 @@ pub(super) fn check(raw: &Raw, directory: &Path, files: &Files, sink: &mut Sink)
         store: store?,
         admin: admin?,
         log: log?,
+        trace: trace?,
     })
 }
 
@@ -806,6 +810,24 @@ impl Check<'_> {
         Some(once)
     }
 
+    fn trace(&mut self, raw: &raw::Trace) -> Option<Trace> {
+        let endpoint = self.given(&raw.endpoint, |text| {
+            let endpoint = values::collector(text)?;
+            exported(endpoint, EXPORTS_SPANS)
+        });
+        let sample = self.given(&raw.sample, values::share);
+        let service = self.given(&raw.service, service);
+        let clients = self.text(&raw.clients, "new", |text| {
+            one_of(text, words::CLIENT_TRACES)
+        });
+        Some(Trace {
+            endpoint: endpoint?,
+            sample: sample?,
+            service: service?,
+            clients: clients?,
+        })
+    }
+
     fn workers(&mut self, field: &Field<NumberOrText>) -> Option<usize> {
         let advice = "write a number from 1 to 256 without quotes, or \"auto\"";
         let auto = || Ok(available_parallelism().map_or(1, usize::from));
@@ -1387,6 +1409,25 @@ fn store_in_redis(_: Redis) -> Result<Store, Fault> {
         .help("build it with the feature `redis`, or write \"memory\""))
 }
 
+/// A collector, if there is something to send spans with.
+fn exported(endpoint: String, is_built: bool) -> Result<String, Fault> {
+    match is_built {
+        true => Ok(endpoint),
+        false => Err(
+            Fault::new("this sidecar was built without an exporter for traces").help(
+                "build it with `cargo build --release --features otlp`, or leave `endpoint` out",
+            ),
+        ),
+    }
+}
+
+fn service(text: &str) -> Result<String, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::new("the name of the service is missing"));
+    }
+    Ok(text.to_owned())
+}
+
 fn path(text: &str) -> Result<String, Fault> {
     if text.is_empty() {
         return Err(Fault::new("the name of the file is missing"));
@@ -1481,4 +1522,18 @@ fn reaches(host: &str, ip: IpAddr) -> bool {
     };
     let local = host.is_loopback() || host.is_unspecified();
     host == ip || (local && ip.is_unspecified()) || (host.is_unspecified() && ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_exports_nothing_says_how_to_make_one_that_does() {
+        let endpoint = || "http://127.0.0.1:4318".to_owned();
+        assert_eq!(exported(endpoint(), true).unwrap(), endpoint());
+        let fault = exported(endpoint(), false).unwrap_err();
+        let told = format!("{fault:?}");
+        assert!(told.contains("--features otlp"), "{told}");
+    }
 }

@@ -66,6 +66,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is logged, and how.
     pub log: Log,
+    /// What is traced, and where that goes.
+    pub trace: Trace,
 }
 
 /// `[app]`
@@ -631,6 +633,43 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Pretty,
+}
+
+/// `[trace]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// Where spans go: the base URL of a collector's OTLP over HTTP, without a slash at its end.
+    pub endpoint: Option<String>,
+    /// The share of traces that is recorded, from 0 to 1; [`Trace::USUAL_SAMPLE`] if nobody says so.
+    pub sample: Option<f64>,
+    /// What the sidecar is called in them.
+    pub service: Option<String>,
+    /// What becomes of the trace of a client that is not trusted.
+    pub clients: ClientTrace,
+}
+
+/// What becomes of the trace of a client that is not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientTrace {
+    /// It ends here, and ours has a link to it.
+    New,
+    /// It goes on. Whether it is recorded is decided here nevertheless.
+    Continue,
+}
+
+impl Trace {
+    /// The share of traces that is recorded if nobody says otherwise.
+    pub const USUAL_SAMPLE: f64 = 0.1;
+}
+
+impl Upstream {
+    /// The host and the port, or the path of the socket.
+    pub(crate) fn place(&self) -> (String, Option<u16>) {
+        match self {
+            Self::Tcp { host, port } | Self::H2c { host, port } => (host.clone(), Some(*port)),
+            Self::Unix(path) => (path.display().to_string(), None),
+        }
+    }
 }
 
 impl Config {

@@ -307,6 +307,16 @@ pub(super) const SECTIONS: &[Section] = &[
             Key::new("access_path", Kind::Flag),
         ],
     },
+    Section {
+        name: "trace",
+        repeated: false,
+        keys: &[
+            Key::new("endpoint", Kind::Text),
+            Key::new("sample", Kind::Text),
+            Key::new("service", Kind::Text),
+            Key::new("clients", Kind::Text),
+        ],
+    },
 ];
 
 /// The file.
@@ -324,6 +334,7 @@ pub(super) struct Raw {
     pub(super) store: Store,
     pub(super) admin: Admin,
     pub(super) log: Log,
+    pub(super) trace: Trace,
 }
 
 /// `[app]`
@@ -577,6 +588,15 @@ pub(super) struct Log {
     pub(super) access_path: Field<bool>,
 }
 
+/// `[trace]`
+#[derive(Default)]
+pub(super) struct Trace {
+    pub(super) endpoint: Field<Text>,
+    pub(super) sample: Field<Text>,
+    pub(super) service: Field<Text>,
+    pub(super) clients: Field<Text>,
+}
+
 /// What was written for a key.
 #[derive(Default)]
 pub(super) enum Field<T> {
@@ -781,6 +801,14 @@ impl Raw {
                     access: table.text("access", r),
                     access_sample: table.number("access_sample", r),
                     access_path: table.flag("access_path", r),
+                }
+            }
+            "trace" => {
+                self.trace = Trace {
+                    endpoint: table.text("endpoint", r),
+                    sample: table.text("sample", r),
+                    service: table.text("service", r),
+                    clients: table.text("clients", r),
                 }
             }
             name => debug_assert!(false, "section {name} is in the table and not read"),

@@ -268,6 +268,47 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
     })
 }
 
+/// A collector of traces: `http://host:4318`, with the path that its `/v1/traces` is below, if any.
+pub(super) fn collector(text: &str) -> Result<String, Fault> {
+    let fault = || {
+        Fault::new("a collector is \"http://host:4318\" or \"https://host\", perhaps with a path")
+            .help("`/v1/traces` is added to it; what it wants to be shown goes into OTEL_EXPORTER_OTLP_HEADERS")
+    };
+    let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
+    let scheme = scheme.to_ascii_lowercase();
+    let (host, path) = match rest.find('/') {
+        Some(slash) => rest.split_at(slash),
+        None => (rest, ""),
+    };
+    let is_plain = path.bytes().all(|b| b.is_ascii_graphic()) && !path.contains(['?', '#']);
+    let usual = match scheme.as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(fault()),
+    };
+    let base = Base::parse(host, usual)?;
+    if base.excess.is_some() || !is_plain {
+        return Err(fault());
+    }
+    let path = path.trim_end_matches('/');
+    let path = path.strip_suffix("/v1/traces").unwrap_or(path);
+    Ok(format!("{scheme}://{}{path}", base.authority))
+}
+
+/// A share such as `10%`, as a number from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, Fault> {
+    let fault = || {
+        Fault::new("a share is a number from 0 to 100 and a percent sign")
+            .help("write it like \"10%\", or \"0.5%\"")
+    };
+    let number = text.strip_suffix('%').ok_or_else(fault)?;
+    let is_plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    match number.parse::<f64>() {
+        Ok(percent) if is_plain && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err(fault()),
+    }
+}
+
 /// A proxy on the way to WeChat: `http://[user[:password]@]host[:port]`. What is wrong is told without the text: a
 /// password may stand in it.
 pub(super) fn egress_proxy(text: &str) -> Result<EgressProxy, Fault> {
@@ -963,6 +1004,51 @@ mod tests {
             help(endpoint("api.weixin.qq.com")),
             "write \"https://api.weixin.qq.com\""
         );
+    }
+
+    #[test]
+    fn a_collector_is_written_with_or_without_the_path_of_traces() {
+        for (text, base) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+            ("http://127.0.0.1:4318/", "http://127.0.0.1:4318"),
+            (
+                "HTTP://otel.observe:4318/v1/traces",
+                "http://otel.observe:4318",
+            ),
+            ("https://otlp.example/otlp/", "https://otlp.example/otlp"),
+            ("https://[::1]/a/b/v1/traces/", "https://[::1]/a/b"),
+        ] {
+            assert_eq!(collector(text).unwrap(), base);
+        }
+        for bad in [
+            "",
+            "127.0.0.1:4318",
+            "grpc://127.0.0.1:4317",
+            "http://",
+            "http://host:0",
+            "http://host/?token=1",
+            "http://host/#a",
+            "http://user:password@host",
+            "http://host/a b",
+        ] {
+            assert!(collector(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        for (text, number) in [("10%", 0.1), ("0%", 0.0), ("100%", 1.0), ("0.5%", 0.005)] {
+            assert!((share(text).unwrap() - number).abs() < 1e-12, "{text}");
+        }
+        for bad in [
+            "", "%", "10", "0.1", "101%", "-1%", "1e1%", "inf%", "nan%", "1.2.3%", "ten%",
+        ] {
+            assert_eq!(
+                help(share(bad)),
+                "write it like \"10%\", or \"0.5%\"",
+                "{bad}"
+            );
+        }
     }
 
     #[test]

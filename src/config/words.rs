@@ -6,8 +6,8 @@ use tracing::Level;
 
 use super::api_security::{CIPHERS, SCHEMES};
 use super::{
-    AccessLog, Auth, Errors, EscapedSlashes, LogFormat, PushEnvelope, PushMode, RedisMode, Reply,
-    Verdict,
+    AccessLog, Auth, ClientTrace, Errors, EscapedSlashes, LogFormat, PushEnvelope, PushMode,
+    RedisMode, Reply, Verdict,
 };
 use crate::wechat::content_check::Scene;
 use crate::wechat::push::Format;
@@ -111,6 +111,11 @@ pub(super) const LOG_LEVELS: Words<Level> = &[
     ("error", Level::ERROR),
 ];
 
+pub(super) const CLIENT_TRACES: Words<ClientTrace> = &[
+    ("new", ClientTrace::New),
+    ("continue", ClientTrace::Continue),
+];
+
 /// The words that can stand for a key, if nothing else can.
 pub(super) fn of(section: &str, key: &str) -> Option<Vec<&'static str>> {
     Some(match (section, key) {
@@ -132,6 +137,7 @@ pub(super) fn of(section: &str, key: &str) -> Option<Vec<&'static str>> {
         ("log", "format") => names(LOG_FORMATS),
         ("log", "level") => names(LOG_LEVELS),
         ("log", "access") => names(LOG_ACCESS),
+        ("trace", "clients") => names(CLIENT_TRACES),
         _ => return None,
     })
 }

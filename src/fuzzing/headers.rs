@@ -175,7 +175,8 @@ fn encode(head: &RequestHead, user: Option<&User>, trusted: bool) -> Vec<u8> {
         told: &[],
         origin: Origin::new(&peer, &proxies),
         request_id: &ids.request_id(Timestamp::from_millis(0)),
-        trace: ids.trace(),
+        trace: ids.trace().to_text(),
+        trace_goes_on: trusted,
         limits: Limits {
             upstream: second,
             connect: second,
@@ -282,6 +283,7 @@ fn check_sent(head: &RequestHead, sent: &[u8], identity: &[(&str, &str)], truste
         assert_eq!(all("X_FORWARDED_PROTO"), [b"http"], "{text}");
         assert_eq!(all("X_FORWARDED_HOST"), [b"public.example"], "{text}");
         assert!(all("TRACESTATE").is_empty(), "{text}");
+        assert!(all("BAGGAGE").is_empty(), "{text}");
     }
     for (name, _) in &folded {
         let ours = ["X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO"];

@@ -88,6 +88,14 @@ impl Client {
         }
     }
 
+    /// The endpoint that is asked, if that is always the same.
+    pub(super) fn only_endpoint(&self) -> Option<&config::Endpoint> {
+        match self.endpoints.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
     /// Asks, and reads the answer as a whole.
     pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Reply, Failure> {
         let asking = async {

@@ -3,6 +3,7 @@
 //! The errcode table, with the API's own senses, decides how a refusal is told, and every call is logged and counted
 //! here and nowhere else. A line never repeats a call by itself: who knows that it may be repeated is above.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::error::{Error, Kind, Side, WechatFault};
 use crate::secret::Secret;
 use crate::telemetry::metrics::{CallOutcome, Metrics};
 use crate::telemetry::throttle::Throttle;
+use crate::telemetry::trace::{self, Span, Tracing};
 use crate::wechat::answer::{self, Answer, Invalid, Refusal};
 use crate::wechat::api::{Advice, Api, percent_encode};
 use crate::wechat::errcode::{self, Class};
@@ -42,6 +44,7 @@ pub(super) struct Line {
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
     working_secret: AtomicUsize,
     pub(super) metrics: Arc<Metrics>,
+    tracing: Tracing,
     /// Failed calls in the log, by kind and status.
     failures: Throttle<(Kind, u16)>,
 }
@@ -55,6 +58,16 @@ pub(super) struct Call<'a> {
     /// What it shows that nobody may read in WeChat's words, in case a broken peer echoes it. The AppSecrets need not
     /// be named.
     pub(super) hidden: &'a [&'a str],
+}
+
+/// What was asked, for the record.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// As a label.
+    pub(super) path: &'static str,
+    pub(super) method: &'static str,
+    /// Of HTTP, if anything was answered.
+    pub(super) status: Option<u16>,
 }
 
 impl Line {
@@ -84,6 +97,7 @@ impl Line {
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),
             metrics,
+            tracing: memory.tracing.clone(),
             failures: Throttle::default(),
         }
     }
@@ -96,11 +110,19 @@ impl Line {
     ) -> Result<T, Error> {
         let permit = self.breaker.admit(call.api.path)?;
         let started = Instant::now();
-        let outcome = match self.ask(&call).await {
-            Ok(reply) => self.read(&reply, &call, permit, read),
-            Err(lost) => Err(lost.settle(permit)),
+        let (status, outcome) = match self.ask(&call).await {
+            Ok(reply) => (Some(reply.status), self.read(&reply, &call, permit, read)),
+            Err(lost) => (None, Err(lost.settle(permit))),
         };
-        self.record(call.api.path, &outcome, started.elapsed());
+        let asked = Asked {
+            path: call.api.path,
+            method: match &call.body {
+                Some(_) => "POST",
+                None => "GET",
+            },
+            status,
+        };
+        self.record(asked, &outcome, started.elapsed());
         outcome
     }
 
@@ -208,7 +230,11 @@ impl Line {
         answer.refusal(&hidden)
     }
 
-    pub(super) fn record<T>(&self, path: &'static str, outcome: &Result<T, Error>, took: Duration) {
+    pub(super) fn record<T>(&self, asked: Asked, outcome: &Result<T, Error>, took: Duration) {
+        let path = asked.path;
+        let begun = self.tracing.begin();
+        self.tracing
+            .finish(&begun, || self.span(asked, outcome.as_ref().err(), took));
         self.usage.count(path);
         self.metrics.wechat_call(path, call_outcome(outcome), took);
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -235,6 +261,36 @@ impl Line {
                 );
             }
         }
+    }
+}
+
+impl Line {
+    /// A call as it is told in a trace: WeChat's word for it counts, and HTTP's only where there is none.
+    fn span(&self, asked: Asked, failed: Option<&Error>, took: Duration) -> Span {
+        let Asked {
+            path,
+            method,
+            status,
+        } = asked;
+        let fault = failed.and_then(Error::fault);
+        let errcode = match (failed, fault) {
+            (None, _) => Some(0),
+            (Some(_), fault) => fault.map(|fault| fault.meaning.code),
+        };
+        let error = failed.map(|error| match fault {
+            Some(fault) => fault.meaning.code.to_string().into(),
+            None => Cow::from(error.kind().row().slug),
+        });
+        let endpoint = self.client.only_endpoint();
+        Span::new(trace::Kind::Client, format!("{method} {path}"), took)
+            .with("http.request.method", method)
+            .with("wechat.cgi_path", path)
+            .with_some("wechat.errcode", errcode)
+            .with_some("wechat.rid", fault.and_then(|fault| fault.rid.clone()))
+            .with_some("server.address", endpoint.map(|it| it.host.clone()))
+            .with_some("server.port", endpoint.map(|it| it.port))
+            .with_some("http.response.status_code", status)
+            .with_error(error)
     }
 }
 

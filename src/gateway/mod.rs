@@ -32,6 +32,7 @@ use crate::config;
 use crate::domain::{AccessToken, CloudId, LoginCode, OpenId, PhoneCode, SessionKey};
 use crate::error::{Error, Kind, Side};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Tracing;
 use crate::wechat::access_token::{self as stable_token, Grant};
 use crate::wechat::answer::{Answer, Invalid, Refusal};
 use crate::wechat::api::{self, Api};
@@ -67,6 +68,7 @@ pub struct Memory {
     /// Where connections to WeChat live, if not with whoever opens them.
     home: Option<Handle>,
     clock: Clock,
+    tracing: Tracing,
 }
 
 impl Memory {
@@ -81,6 +83,15 @@ impl Memory {
     /// Where connections to WeChat live, if not with whoever opens them.
     pub(crate) fn home(&self) -> Option<&Handle> {
         self.home.as_ref()
+    }
+
+    /// Has calls be recorded.
+    pub(crate) fn traced_by(self, tracing: Tracing) -> Self {
+        Self { tracing, ..self }
+    }
+
+    pub(crate) fn tracing(&self) -> &Tracing {
+        &self.tracing
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -20,11 +20,12 @@ use super::Gateway;
 use super::breaker::Permit;
 use super::client::{Failure, Question, body_failure};
 use super::envelope::Envelope;
-use super::line::{Lost, refused, waiting};
+use super::line::{Asked, Lost, refused, waiting};
 use super::payload::Payload;
 use super::repeat::Vain;
 use crate::domain::AccessToken;
 use crate::error::{Error, Kind, Side};
+use crate::telemetry::trace;
 use crate::wechat::answer::{self, Answer};
 use crate::wechat::api::{self, Api};
 use crate::wechat::{endpoints, errcode};
@@ -183,8 +184,12 @@ impl Gateway {
                 Ok(answer) => answer.refusal.clone().map_or(Ok(()), Err),
                 Err(error) => Err(error.clone()),
             };
-            self.line
-                .record(endpoints::label(&call.path), &told, started.elapsed());
+            let asked = Asked {
+                path: endpoints::label(&call.path),
+                method: trace::method(call.method.as_str()),
+                status: outcome.as_ref().ok().map(|answer| answer.status.as_u16()),
+            };
+            self.line.record(asked, &told, started.elapsed());
             let pause = vain
                 .filter(|_| payload.is_at_hand())
                 .and_then(|vain| self.repeats.pause(&call.path, vain, repeats));

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use crate::gateway::{Films, Gateway, Memory};
 use crate::resilience::{Lru, lock};
 use crate::telemetry::media::{Lookup, MediaMetrics};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::{self, Span, Tracing, carried};
 
 /// How long it is believed that WeChat does not have a medium.
 const GONE_FOR: Duration = Duration::from_secs(10);
@@ -42,6 +43,7 @@ pub(crate) struct Keep {
     metrics: Arc<MediaMetrics>,
     home: Option<Handle>,
     clock: Clock,
+    tracing: Tracing,
 }
 
 /// Media of one app.
@@ -132,6 +134,7 @@ impl Keep {
             metrics,
             home: wechat.home().cloned(),
             clock,
+            tracing: wechat.tracing().clone(),
         });
         keep.look_around();
         keep
@@ -262,7 +265,7 @@ impl Downloads {
             media_id: id.clone(),
         };
         self.keep
-            .spawn(async move { landing.fly(&way, name).await });
+            .spawn(carried(async move { landing.fly(&way, name).await }));
         Ok((fill, Found::Miss))
     }
 
@@ -301,13 +304,18 @@ impl Landing {
             return fill.is_kept(kept);
         }
         let fetched_at = keep.clock.now();
+        let (fetch, began) = (keep.tracing.begin(), Instant::now());
         let fetching = way
             .gateway
             .download(&name.media_id, &way.films, way.patience);
-        let taken = match fetching.await {
+        let taken = match fetch.around(fetching).await {
             Ok(fetched) => fill.take_in(fetched, fetched_at, &cache, &way.room).await,
             Err(error) => Err(error),
         };
+        keep.tracing.finish(&fetch, || {
+            let failed = taken.as_ref().err().map(|error| error.kind().row().slug);
+            Span::new(trace::Kind::Internal, "media fetch", began.elapsed()).with_error(failed)
+        });
         match taken {
             Ok((head, whole)) => {
                 // Another than at the start, if the configuration has changed.

@@ -7,6 +7,7 @@
 use memchr::memmem;
 
 use super::Forward;
+use crate::telemetry::trace_state;
 use crate::wire::{
     Connection, Field, Fields, Framing, Method, Name, RequestHead, Responder, ResponseHead,
 };
@@ -64,6 +65,7 @@ const PROXY_NAMES: &[&[u8]] = &[
     b"x-request-id",
     b"traceparent",
     b"tracestate",
+    b"baggage",
 ];
 
 /// What a trailer must not say, besides all that a header must not: how the message is framed, routed, authenticated or
@@ -149,10 +151,8 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
     forward.origin.encode(head, out);
     line(out, b"x-request-id", forward.request_id.as_bytes());
     line(out, b"traceparent", forward.trace.as_bytes());
-    if forward.origin.is_trusted()
-        && let Ok(Some(state)) = head.fields.only(Name::Tracestate)
-    {
-        line(out, b"tracestate", state);
+    if forward.origin.is_trusted() {
+        encode_trace(forward, out);
     }
     if let Some(user) = forward.user {
         line(out, b"X-WX-OPENID", user.openid.as_bytes());
@@ -167,6 +167,27 @@ pub(super) fn encode_request(forward: &Forward<'_>, announced: &Announced, out: 
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// What a trusted peer says beside its `traceparent`. Its `tracestate` belongs to that.
+fn encode_trace(forward: &Forward<'_>, out: &mut Vec<u8>) {
+    let fields = &forward.head.fields;
+    if forward.trace_goes_on {
+        let start = out.len();
+        out.extend_from_slice(b"tracestate: ");
+        let empty = out.len();
+        trace_state::append_state(|| fields.list(Name::Tracestate), out);
+        match out.len() > empty {
+            true => out.extend_from_slice(b"\r\n"),
+            false => out.truncate(start),
+        }
+    }
+    let baggage = || fields.iter().filter(|field| field.known == Name::Baggage);
+    if trace_state::is_carried(baggage().map(|field| field.value)) {
+        for field in baggage() {
+            line(out, b"baggage", field.value);
+        }
+    }
 }
 
 /// Adds the app's field lines to the answer, less those that belong to its connection or to us.
@@ -232,6 +253,7 @@ fn is_forwarded(head: &RequestHead, field: &Field<'_>) -> bool {
         | Name::XRequestId
         | Name::Traceparent
         | Name::Tracestate
+        | Name::Baggage
         | Name::XWxCode
         | Name::XWxMediaId => true,
         Name::Authorization => is_our_token(field.value),
@@ -260,7 +282,8 @@ pub(super) fn why_dropped(head: &RequestHead, field: &Field<'_>, trusted: bool) 
         | Name::XForwardedProto
         | Name::XRequestId
         | Name::Traceparent
-        | Name::Tracestate => by_proxy(trusted),
+        | Name::Tracestate
+        | Name::Baggage => by_proxy(trusted),
         _ if in_namespace(folded, b"x-wx") => {
             let name = folded.escape_ascii().to_string().to_ascii_uppercase();
             return Some(format!(
@@ -332,11 +355,11 @@ fn is_claimed(name: &[u8]) -> bool {
         || PROXY_NAMES.contains(&folded)
 }
 
-/// A quick no for nearly all names: ours begin with C, F, P, T or X once leading separators are skipped.
+/// A quick no for nearly all names: ours begin with B, C, F, P, T or X once leading separators are skipped.
 fn may_be_ours(name: &[u8]) -> bool {
     matches!(
         first_of(name),
-        Some(b'c' | b'C' | b'f' | b'F' | b'p' | b'P' | b't' | b'T' | b'x' | b'X')
+        Some(b'b' | b'B' | b'c' | b'C' | b'f' | b'F' | b'p' | b'P' | b't' | b'T' | b'x' | b'X')
     )
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) origin: Origin<'a>,
     pub(crate) request_id: &'a RequestId,
     pub(crate) trace: TraceParent,
+    /// Whether that trace is the one that the client's `traceparent` names.
+    pub(crate) trace_goes_on: bool,
     pub(crate) limits: Limits,
     /// What the client is told beside the app's answer.
     pub(crate) added: Option<Added<'a>>,

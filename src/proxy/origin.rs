@@ -65,6 +65,11 @@ impl Peer {
 }
 
 impl<'a> Origin<'a> {
+    /// What is spoken with us.
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.peer.proto()
+    }
+
     pub(crate) fn new(peer: &'a Peer, proxies: &'a TrustedProxies) -> Self {
         Self {
             peer,

@@ -29,6 +29,7 @@ const AGENT: &str = concat!("wx-sidecar/", env!("CARGO_PKG_VERSION"));
 /// Connections to the app, for messages.
 pub(super) struct Courier {
     client: Client<Connector, Full<Bytes>>,
+    place: (String, Option<u16>),
     /// What `Host` is.
     authority: String,
     /// Where requests go, for the pool, which tells connections apart by it.
@@ -38,7 +39,7 @@ pub(super) struct Courier {
 /// What became of a POST.
 pub(super) enum Delivered {
     /// The app took the message, and said this.
-    Taken(Bytes),
+    Taken(StatusCode, Bytes),
     /// It answered, and did not take it.
     Refused {
         status: StatusCode,
@@ -70,9 +71,15 @@ impl Courier {
                 .pool_timer(TokioTimer::new())
                 .http2_only(matches!(upstream, Upstream::H2c { .. }))
                 .build(connector),
+            place: upstream.place(),
             base: format!("http://{authority}"),
             authority,
         }
+    }
+
+    /// Where the app is.
+    pub(super) fn place(&self) -> (&str, Option<u16>) {
+        (&self.place.0, self.place.1)
     }
 
     /// Posts a message. It may reach the app even if this says that it did not.
@@ -122,7 +129,7 @@ impl Courier {
             };
         }
         match read(body).await {
-            Some(answer) => Delivered::Taken(answer),
+            Some(answer) => Delivered::Taken(head.status, answer),
             None => Delivered::Away("the connection broke within the answer".to_owned()),
         }
     }

@@ -3,6 +3,7 @@
 //! One loop decides (`lanes`), and each message under way is a task. What the app has taken the journal is told after, so a
 //! sidecar that is killed between the two delivers it once more, with the same `X-WX-Msg-Id`.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,8 @@ use crate::clock::Timestamp;
 use crate::config::PushEnvelope;
 use crate::crypto;
 use crate::resilience::panics::caught;
+use crate::telemetry::ids::{IdSource, TraceContext, Traced};
+use crate::telemetry::trace::{self, Span, Tracing};
 
 /// How often a message is tried that the app calls wrong.
 const TRIES_OF_WRONG: u32 = 5;
@@ -32,6 +35,8 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// What delivers. There is one, on one thread.
 pub(super) struct Delivery {
     pub(super) bus: Arc<Bus>,
+    pub(super) tracing: Tracing,
+    pub(super) ids: Rc<IdSource>,
 }
 
 /// An attempt that has ended.
@@ -124,6 +129,7 @@ impl Delivery {
     /// One attempt, as a task.
     fn attempt(&self, lane: u64, mut waiting: Waiting) -> impl Future<Output = Tried> + use<> {
         let bus = Arc::clone(&self.bus);
+        let (tracing, ids) = (self.tracing.clone(), Rc::clone(&self.ids));
         async move {
             let settings = bus.settings.load_full();
             waiting.attempts = waiting.attempts.saturating_add(1);
@@ -133,7 +139,8 @@ impl Delivery {
             };
             let (head, outcome) = match entry {
                 Ok(entry) => {
-                    let posting = caught(post(&settings, &entry, waiting.attempts));
+                    let trace = (&tracing, traced(&entry.head, &tracing, &ids));
+                    let posting = caught(post(&settings, &entry, waiting.attempts, trace));
                     let outcome = posting.await.unwrap_or_else(|panicked| {
                         tracing::error!(what = "push", error = %panicked, "a delivery panicked");
                         Outcome::Failed("the sidecar has a defect".to_owned())
@@ -260,10 +267,23 @@ fn only(fetched: super::inbox::Fetched) -> Result<Arc<Entry>, Outcome> {
     }
 }
 
-async fn post(settings: &Settings, entry: &Entry, attempt: u32) -> Outcome {
+/// Where an attempt stands in a trace: below the request that brought the message, however long ago that was.
+fn traced(head: &Head, tracing: &Tracing, ids: &IdSource) -> Traced {
+    match TraceContext::parse(head.trace.as_bytes()) {
+        Some(receipt) => Traced::below(receipt, ids),
+        None => Traced::anew(ids, tracing.chooses(ids)),
+    }
+}
+
+async fn post(
+    settings: &Settings,
+    entry: &Entry,
+    tries: u32,
+    (tracing, traced): (&Tracing, Traced),
+) -> Outcome {
     let head = &entry.head;
     let delivery = settings.routes.of(head);
-    let attempt = attempt.to_string();
+    let (attempt, trace) = (tries.to_string(), traced.here.to_text());
     let mut lines = vec![
         ("X-WX-SOURCE", "wx_push"),
         ("X-WX-APPID", settings.appid.as_str()),
@@ -271,7 +291,7 @@ async fn post(settings: &Settings, entry: &Entry, attempt: u32) -> Outcome {
         ("X-WX-Msg-Id", head.id.as_str()),
         ("X-WX-Delivery-Attempt", attempt.as_str()),
         ("X-Request-Id", head.request_id.as_str()),
-        ("traceparent", head.trace.as_str()),
+        ("traceparent", trace.as_str()),
     ];
     if let Some(openid) = &head.openid {
         lines.push(("X-WX-OPENID", openid));
@@ -293,12 +313,17 @@ async fn post(settings: &Settings, entry: &Entry, attempt: u32) -> Outcome {
             "application/cloudevents+json; charset=utf-8",
         ),
     };
+    let began = Instant::now();
     let posted = settings
         .courier
         .post(&delivery.path, &lines, body, content_type, settings.timeout)
         .await;
+    tracing.record(&traced, || {
+        let sent = (delivery.path.as_str(), tries, began.elapsed());
+        span(settings, head, sent, &posted)
+    });
     match posted {
-        Delivered::Taken(answer) => Outcome::Taken(answer),
+        Delivered::Taken(_, answer) => Outcome::Taken(answer),
         Delivered::Late => Outcome::Failed("the app does not answer in time".to_owned()),
         Delivered::Away(why) => Outcome::Away(format!("the app cannot be reached: {why}"), None),
         Delivered::Refused {
@@ -320,6 +345,32 @@ async fn post(settings: &Settings, entry: &Entry, attempt: u32) -> Outcome {
             status => Outcome::Failed(format!("the app answers {status}")),
         },
     }
+}
+
+/// An attempt as it is told in a trace. The identity of a message is no attribute: it may be made of an openid.
+fn span(
+    settings: &Settings,
+    head: &Head,
+    (path, tries, took): (&str, u32, Duration),
+    posted: &Delivered,
+) -> Span {
+    let (status, error) = match posted {
+        Delivered::Taken(status, _) => (Some(*status), None),
+        Delivered::Refused { status, .. } => (Some(*status), Some(status.as_u16().to_string())),
+        Delivered::Late => (None, Some("timeout".to_owned())),
+        Delivered::Away(_) => (None, Some("unreachable".to_owned())),
+    };
+    let (address, port) = settings.courier.place();
+    Span::new(trace::Kind::Client, format!("POST {path}"), took)
+        .with("http.request.method", "POST")
+        .with("url.template", path.to_owned())
+        .with("server.address", address.to_owned())
+        .with_some("server.port", port)
+        .with("wechat.push.type", head.msg_type.clone())
+        .with_some("wechat.push.event", head.event.clone())
+        .with("wx_sidecar.push.attempt", tries)
+        .with_some("http.response.status_code", status.map(|it| it.as_u16()))
+        .with_error(error)
 }
 
 /// A CloudEvent in structured mode (CloudEvents 1.0.2, JSON event format 1.0.2). Its `id` is that of the message, so that

@@ -17,6 +17,7 @@ mod reply;
 mod route;
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -31,9 +32,11 @@ use crate::config::{self, Config, Reply as Who};
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side};
 use crate::resilience::Recent;
+use crate::telemetry::ids::IdSource;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::push::{InboxSeen, PushMetrics, PushResult};
 use crate::telemetry::throttle::Throttle;
+use crate::telemetry::trace::Tracing;
 use crate::wechat::push::{Format, Message};
 use courier::Courier;
 use delivery::Delivery;
@@ -67,6 +70,7 @@ pub(crate) struct Bus {
     /// What the app said to a message that it was waited for, by the message's identity.
     replies: Recent<[u8; 16], watch::Receiver<Option<Bytes>>>,
     annotator: OnceLock<Annotator>,
+    tracing: OnceLock<Tracing>,
 }
 
 /// What somebody else knows about a message, as a line for the app; asked once, when the message comes. `None` at once if
@@ -131,12 +135,18 @@ impl Bus {
             failures: Throttle::default(),
             replies: Recent::new(MOST_REPLIES, REPLY_TTL),
             annotator: OnceLock::new(),
+            tracing: OnceLock::new(),
         })
     }
 
     /// Has `annotator` asked about each message that comes; the first one that is given.
     pub(crate) fn annotate(&self, annotator: Annotator) {
         let _there_is_one = self.annotator.set(annotator);
+    }
+
+    /// Has deliveries be recorded.
+    pub(crate) fn trace_by(&self, tracing: Tracing) {
+        let _there_is_one = self.tracing.set(tracing);
     }
 
     /// Follows a change of configuration.
@@ -192,6 +202,8 @@ impl Bus {
         };
         let delivery = Delivery {
             bus: Arc::clone(self),
+            tracing: self.tracing.get().cloned().unwrap_or_default(),
+            ids: Rc::new(IdSource::new()),
         };
         let leave = async {
             leave.await;

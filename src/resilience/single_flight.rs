@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::telemetry::trace::carried;
+
 /// Flights by key. Shared by all workers.
 pub(crate) struct SingleFlight<K, V> {
     /// Guards only the map of flights; held for a look-up, never across an await.
@@ -61,7 +63,8 @@ where
             key,
             flights: Arc::clone(&self.flights),
         };
-        let work = work();
+        // It is done for whoever came first.
+        let work = carried(work());
         tokio::spawn(async move {
             let answer = work.await;
             // Removed first: whoever comes after the answer is there starts anew and sees what the work has stored.

@@ -6,11 +6,12 @@
 pub(super) mod downloads;
 pub(super) mod open_data;
 pub(super) mod push;
+mod spans;
 mod text_check;
 pub(super) mod uploads;
 pub(super) mod written;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use super::snapshot::Snapshot;
 use super::worker::{Counted, Peer, Settings, Worker};
 use crate::answer::{Answer, reason};
 use crate::clock::Timestamp;
-use crate::config::{Auth, EscapedSlashes};
+use crate::config::{Auth, ClientTrace, EscapedSlashes};
 use crate::domain::{LoginCode, UnionId, User};
 use crate::error::{Error, Kind, Language, Side};
 use crate::open_data::Request;
@@ -33,10 +34,11 @@ use crate::proxy::{self, Added, Body, Counting, Forward, Origin};
 use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
-use crate::telemetry::ids::{IdSource, RequestId, TraceParent};
+use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
 use crate::telemetry::logs::access::Served;
 use crate::telemetry::requests::{UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
+use crate::telemetry::trace::{self, Tracing};
 use crate::wire::{Framing, HeadError, Length, Method, Name, Reader, RequestHead, Responder};
 use text_check::Checking;
 
@@ -56,11 +58,10 @@ struct Exchange<'a> {
     head: &'a RequestHead,
     timings: Timings,
     request_id: RequestId,
+    trace: Traced,
     /// When it began, by the clock that tokens go by.
     now: Timestamp,
     origin: Origin<'a>,
-    /// Once anybody has asked for it.
-    trace: OnceCell<TraceParent>,
     /// Whose it turned out to be.
     user: RefCell<Option<Rc<Claims>>>,
 }
@@ -92,7 +93,8 @@ pub(super) async fn exchange(
     let mut counted = Counted::Unrouted;
     let timings = &exchange.timings;
     let handling = exchange.handle(&mut body, &mut responder, &mut counted);
-    let handled = caught(timings.work(handling)).await;
+    let handling = trace::within(exchange.trace.here, timings.work(handling));
+    let handled = caught(handling).await;
     let outcome = handled.unwrap_or_else(|panicked| {
         // Nobody knows how far it got with the connection.
         responder.take_back();
@@ -123,6 +125,7 @@ pub(super) async fn exchange(
         let served = exchange.served(counted, &outcome, status, responder.protocol());
         served.log(stands_for);
     }
+    exchange.record_span(counted, &outcome, status, &responder);
 }
 
 /// What came of a request that the app was to get, if it was.
@@ -227,7 +230,10 @@ impl<'a> Exchange<'a> {
         let origin = Origin::new(&peer.place, &snapshot.config.inbound.trusted_proxies);
         let now = worker.clock().now();
         let request_id = request_id(head, &origin, &worker.ids, now);
+        let clients = snapshot.config.trace.clients;
+        let trace = trace(head, &origin, &worker.ids, (clients, snapshot.tracing()));
         Self {
+            trace,
             now,
             worker,
             settings,
@@ -237,7 +243,6 @@ impl<'a> Exchange<'a> {
             timings: Timings::begin(),
             request_id,
             origin,
-            trace: OnceCell::new(),
             user: RefCell::default(),
         }
     }
@@ -432,6 +437,7 @@ impl<'a> Exchange<'a> {
             lines: &grant.lines,
             on_success_only: grant.on_success_only,
         });
+        let call = self.trace.here.child(&self.worker.ids);
         let forward = Forward {
             head: self.head,
             path,
@@ -442,7 +448,8 @@ impl<'a> Exchange<'a> {
             told: &told,
             origin: self.origin,
             request_id: &self.request_id,
-            trace: self.trace(),
+            trace: call.to_text(),
+            trace_goes_on: self.trace.goes_on(),
             limits: rule.limits(inbound),
             added,
             takes_media: self.snapshot.media.is_some(),
@@ -456,15 +463,16 @@ impl<'a> Exchange<'a> {
             Some(bytes) => Body::Buffered(bytes),
             None => Body::Wire(&mut *body),
         };
-        let handed = proxy::forward(
+        let forwarded = proxy::forward(
             &forward,
             &self.worker.pool,
             &self.worker.timers,
             request,
             responder,
         )
-        .await?;
-        match handed {
+        .await;
+        self.record_upstream(call, rule, forwarded.as_ref().err());
+        match forwarded? {
             // Boxed, because it is large and few requests need it.
             Some(handed) => Box::pin(self.send_handed(&handed, body, responder)).await,
             None => Ok(()),
@@ -556,11 +564,6 @@ impl<'a> Exchange<'a> {
 
     fn only(&self, name: Name) -> Result<Option<&'a [u8]>, Error> {
         only(self.head, name)
-    }
-
-    fn trace(&self) -> TraceParent {
-        let trace = || trace(self.head, &self.origin, &self.worker.ids);
-        *self.trace.get_or_init(trace)
     }
 
     fn identity_answer(&self, user: &User) -> Answer {
@@ -698,7 +701,7 @@ impl<'a> Exchange<'a> {
         let tells_path = self.snapshot.config.log.access_path;
         Served {
             request_id: self.request_id.as_str(),
-            trace: Some(self.trace()),
+            trace: Some(self.trace.here.trace_id()),
             client: self.origin.client_ip(&self.head.fields),
             protocol,
             method: Some(self.head.method.as_str()),
@@ -789,13 +792,28 @@ pub(super) fn request_id(
     given.unwrap_or_else(|| ids.request_id(now))
 }
 
-/// The trace that a trusted peer has begun, continued, or a new one.
-pub(super) fn trace(head: &RequestHead, origin: &Origin<'_>, ids: &IdSource) -> TraceParent {
-    let parent = match head.fields.only(Name::Traceparent) {
-        Ok(Some(parent)) if origin.is_trusted() => TraceParent::continued(parent, ids),
+/// Where a request stands in a trace. What a stranger says of recording costs us and the app, so it does not count, and whether
+/// its trace goes on is for the operator to say.
+pub(super) fn trace(
+    head: &RequestHead,
+    origin: &Origin<'_>,
+    ids: &IdSource,
+    (clients, tracing): (ClientTrace, &Tracing),
+) -> Traced {
+    let given = match head.fields.only(Name::Traceparent) {
+        Ok(Some(given)) => TraceContext::parse(given),
         _ => None,
     };
-    parent.unwrap_or_else(|| ids.trace())
+    match given {
+        Some(above) if origin.is_trusted() => Traced::below(above, ids),
+        Some(above) if clients == ClientTrace::Continue => {
+            Traced::below(above.with_sampled(tracing.chooses(ids)), ids)
+        }
+        above => Traced {
+            above,
+            ..Traced::anew(ids, tracing.chooses(ids))
+        },
+    }
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's own.

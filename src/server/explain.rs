@@ -30,6 +30,7 @@ use crate::telemetry::ids::IdSource;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::WorkerCells;
 use crate::telemetry::timings::Timings;
+use crate::telemetry::trace::Tracing;
 use crate::wire::{Framing, HeadError, RequestHead};
 
 /// What a request has whose sender does not say: stands for any, and is shown as `<...>`.
@@ -441,7 +442,8 @@ impl Explanation {
     ) {
         let (ids, cells) = (IdSource::new(), WorkerCells::default());
         let request_id = exchange::request_id(head, &origin, &ids, now);
-        let trace = exchange::trace(head, &origin, &ids);
+        let recorder = (config.trace.clients, &Tracing::new());
+        let trace = exchange::trace(head, &origin, &ids, recorder);
         let inbound = &config.inbound;
         let forward = Forward {
             head,
@@ -453,7 +455,8 @@ impl Explanation {
             told,
             origin,
             request_id: &request_id,
-            trace,
+            trace: trace.here.to_text(),
+            trace_goes_on: trace.goes_on(),
             limits: rule.limits(inbound),
             added: None,
             takes_media: config.media.enabled,

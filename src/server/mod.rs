@@ -61,6 +61,8 @@ pub use reload::{ListenError, ReloadError};
 const LAST_FILES: Duration = Duration::from_secs(1);
 /// How long the end waits for threads that have been told to end.
 const LAST_THREADS: Duration = Duration::from_secs(5);
+/// How long the end waits for a collector.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// A running sidecar.
 ///
@@ -475,6 +477,8 @@ impl Conductor {
         if timeout(LAST_THREADS, all).await.is_err() {
             tracing::error!("threads that do not end are left behind");
         }
+        let tracing = self.current.load().tracing().clone();
+        tracing.end(LAST_SPANS).await;
         serving.abort();
         keeping.abort();
         feeling.abort();

@@ -41,10 +41,11 @@ use crate::net::{Bound, Listener, Stream, is_about_one_connection};
 use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
 use crate::session::SessionState;
-use crate::telemetry::ids::{IdSource, RequestId};
+use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
 use crate::telemetry::logs::access::{Called, Sampler};
 use crate::telemetry::metrics::Metrics;
-use crate::wechat::{access_token, answer, login, session_key};
+use crate::telemetry::trace::{self, Span, Tracing};
+use crate::wechat::{access_token, answer, endpoints, login, session_key};
 use body::AnswerBody;
 
 /// WeChat's older endpoint for access_tokens.
@@ -91,6 +92,7 @@ struct Call<'a> {
     snapshot: &'a Snapshot,
     head: &'a request::Parts,
     request_id: RequestId,
+    trace: Traced,
 }
 
 /// A call's place among those that are dealt with at once; given back when its answer has been sent.
@@ -270,8 +272,9 @@ impl OutboundSide {
             snapshot: &snapshot,
             head: &head,
             request_id: self.ids.request_id(self.state.clock.now()),
+            trace: self.trace(&head.headers, snapshot.tracing()),
         };
-        let made = caught(call.make(body)).await;
+        let made = caught(trace::within(call.trace.here, call.make(body))).await;
         let outcome = made.unwrap_or_else(|panicked| {
             self.metrics.panicked();
             let detail = "a defect of the sidecar; other calls are not affected";
@@ -291,8 +294,24 @@ impl OutboundSide {
         // As CloudRun's gateway calls it.
         headers.insert(HeaderName::from_static("x-openapi-seqid"), id);
         self.metrics.outbound_request(result);
+        call.record_span(response.status(), result, began.elapsed());
         call.log_access(response.status(), result, began.elapsed());
         response
+    }
+}
+
+impl OutboundSide {
+    /// The app's word for where its call stands in a trace is taken; WeChat is told nothing of it.
+    fn trace(&self, headers: &HeaderMap, tracing: &Tracing) -> Traced {
+        let mut given = headers.get_all("traceparent").iter();
+        match (given.next(), given.next()) {
+            (Some(only), None) => TraceContext::parse(only.as_bytes()),
+            _ => None,
+        }
+        .map_or_else(
+            || Traced::anew(&self.ids, tracing.chooses(&self.ids)),
+            |above| Traced::below(above, &self.ids),
+        )
     }
 }
 
@@ -542,6 +561,22 @@ impl Call<'_> {
         let request_id = self.request_id.as_str();
         let side = format!("{:?}", error.side()).to_lowercase();
         tracing::debug!(request_id, status = error.status(), side, %error, "call failed");
+    }
+
+    /// Records the call up to the head of its answer. The path is one that is known, for the app might put anything there.
+    fn record_span(&self, status: StatusCode, result: &'static str, took: Duration) {
+        self.snapshot.tracing().record(&self.trace, || {
+            let method = trace::method(self.head.method.as_str());
+            let path = endpoints::label(self.head.uri.path());
+            Span::new(trace::Kind::Server, format!("{method} {path}"), took)
+                .with("http.request.method", method)
+                .with("http.route", path)
+                .with("http.response.status_code", status.as_u16())
+                .with("url.scheme", "http")
+                .with("network.protocol.version", "1.1")
+                .with("wx_sidecar.request_id", self.request_id.as_str().to_owned())
+                .with_error(status.is_server_error().then_some(result))
+        });
     }
 
     fn log_access(&self, status: StatusCode, result: &str, took: Duration) {

@@ -23,6 +23,7 @@ use crate::session::{Assertions, SessionState, Sessions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pseudonym::Pseudonyms;
 use crate::telemetry::throttle::Throttle;
+use crate::telemetry::trace::Tracing;
 use crate::wechat::content_check;
 use crate::wire::HeadLimits;
 
@@ -71,13 +72,18 @@ pub(crate) struct Shared {
     pub(crate) traces: Arc<Traces>,
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
+    pub(crate) tracing: Tracing,
 }
 
 impl Shared {
     /// Connections to WeChat will live on `home`.
     pub(crate) fn new(home: Handle, clock: Clock) -> Self {
+        let tracing = Tracing::new();
         Self {
-            wechat: Memory::new(clock).at_home_on(home),
+            wechat: Memory::new(clock)
+                .at_home_on(home)
+                .traced_by(tracing.clone()),
+            tracing,
             ..Self::default()
         }
     }
@@ -85,6 +91,7 @@ impl Shared {
     /// From now on messages are taken. There is one inbox for as long as the process lives.
     pub(crate) fn open_bus(&self, bus: Bus) {
         bus.annotate(annotator(&self.traces));
+        bus.trace_by(self.tracing.clone());
         let _there_is_one = self.bus.set(Arc::new(bus));
         self.bus_opened.notify_one();
     }
@@ -107,6 +114,9 @@ impl Snapshot {
         metrics: &Arc<Metrics>,
         shared: &Arc<Shared>,
     ) -> Self {
+        shared
+            .tracing
+            .configure(&config.trace, &config.app.appid, metrics);
         let gateway = Arc::new(Gateway::new(
             &config.app,
             &config.wechat,
@@ -167,6 +177,12 @@ impl Snapshot {
             shared: Arc::clone(shared),
             config,
         }
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn tracing(&self) -> &Tracing {
+        &self.shared.tracing
     }
 }
 

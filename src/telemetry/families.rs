@@ -504,6 +504,9 @@ families! {
             "Lines of the log that were dropped: there was no room for more of them to wait (full), or standard output cannot be written to (error).";
         WORKER_BUSY = Counter, "wx_sidecar_worker_busy_seconds_total" [WORKER]
             "How long each worker was at work; one that is at it a second each second is what its clients wait for.";
+        TRACE_SPANS = Counter, "wx_sidecar_trace_spans_total" [these("result", &["exported", "failed", "dropped"])]
+            "Spans by result: exported, failed (the collector did not take them), dropped (too many waited for it). In builds with the \
+             feature otlp only.";
         PROCESS_CPU = Counter, "process_cpu_seconds_total" []
             "Total user and system CPU time spent in seconds.";
         PROCESS_OPEN_FDS = GaugeOf, "process_open_fds" []

@@ -14,9 +14,29 @@ pub(crate) struct RequestId {
     len: u8,
 }
 
-/// A `traceparent` for the app: version 00, a trace id, our span's id, flags.
+/// A place in a trace: which trace, which span in it, and whether it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TraceContext {
+    trace: u128,
+    span: u64,
+    sampled: bool,
+}
+
+/// Where something that we do stands in a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traced {
+    pub(crate) here: TraceContext,
+    /// What caused it. If that is of another trace, ours began here because its word is not taken.
+    pub(crate) above: Option<TraceContext>,
+}
+
+/// A `traceparent`: version 00, a trace id, a span's id, flags.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TraceParent([u8; 55]);
+
+/// A trace id as it is written: 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TraceId([u8; 32]);
 
 /// Makes ids. One per worker.
 pub(crate) struct IdSource(Cell<u64>);
@@ -47,38 +67,105 @@ impl RequestId {
     }
 }
 
-impl TraceParent {
-    /// Continues a trusted peer's trace with a span of ours; `None` if the value is not valid, which restarts the trace.
-    pub(crate) fn continued(value: &[u8], ids: &IdSource) -> Option<Self> {
-        let mut text: [u8; 55] = value.try_into().ok()?;
-        let digits = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let nonzero = |part: &[u8]| part.iter().any(|&b| b != b'0');
-        let (trace, parent, flags) = (&text[3..35], &text[36..52], &text[53..55]);
-        let dashes = text[2] == b'-' && text[35] == b'-' && text[52] == b'-';
-        let valid = &text[..2] == b"00"
-            && dashes
-            && digits(trace)
-            && digits(parent)
-            && digits(flags)
-            && nonzero(trace)
-            && nonzero(parent);
-        valid.then(|| {
-            text[36..52].copy_from_slice(&hex(ids.next() | 1));
-            Self(text)
+impl TraceContext {
+    /// Reads a `traceparent` (W3C Trace Context §3.2). Of a version that is yet to come, what this one has in common with it.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        let (text, rest) = value.split_first_chunk::<55>()?;
+        let dashes = [2, 35, 52].iter().all(|&place| text[place] == b'-');
+        let version = number(&text[..2])?;
+        let follows = match version {
+            0 => rest.is_empty(),
+            0xff => false,
+            _ => matches!(rest, [] | [b'-', ..]),
+        };
+        let high = u128::from(number(&text[3..19])?);
+        let trace = high << 64 | u128::from(number(&text[19..35])?);
+        let span = number(&text[36..52])?;
+        let sampled = number(&text[53..])? & 1 == 1;
+        (dashes && follows && trace != 0 && span != 0).then_some(Self {
+            trace,
+            span,
+            sampled,
         })
     }
 
+    /// A new span below this one.
+    pub(crate) fn child(self, ids: &IdSource) -> Self {
+        let span = ids.next() | 1;
+        Self { span, ..self }
+    }
+
+    /// The same place, recorded or not.
+    pub(crate) fn with_sampled(self, sampled: bool) -> Self {
+        Self { sampled, ..self }
+    }
+
+    pub(crate) fn trace_id(self) -> TraceId {
+        let mut text = [0; 32];
+        text[..16].copy_from_slice(&hex((self.trace >> 64) as u64));
+        text[16..].copy_from_slice(&hex(self.trace as u64));
+        TraceId(text)
+    }
+
+    pub(crate) fn to_text(self) -> TraceParent {
+        let mut text = *b"00-................................-................-00";
+        text[3..35].copy_from_slice(&self.trace_id().0);
+        text[36..52].copy_from_slice(&hex(self.span));
+        text[54] += u8::from(self.sampled);
+        TraceParent(text)
+    }
+}
+
+#[cfg(feature = "otlp")]
+impl TraceContext {
+    pub(crate) fn is_sampled(self) -> bool {
+        self.sampled
+    }
+
+    /// The trace and the span.
+    pub(crate) fn numbers(self) -> (u128, u64) {
+        (self.trace, self.span)
+    }
+}
+
+impl Traced {
+    /// The first span of a trace.
+    pub(crate) fn anew(ids: &IdSource, sampled: bool) -> Self {
+        Self {
+            here: ids.trace().with_sampled(sampled),
+            above: None,
+        }
+    }
+
+    /// A span that `above` has caused, in the same trace.
+    pub(crate) fn below(above: TraceContext, ids: &IdSource) -> Self {
+        Self {
+            here: above.child(ids),
+            above: Some(above),
+        }
+    }
+
+    /// Whether it goes on with a trace that somebody else has begun.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.above
+            .is_some_and(|above| above.trace == self.here.trace)
+    }
+}
+
+impl TraceParent {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The 32 digits that all spans of the trace share.
-    pub(crate) fn trace_id(&self) -> &str {
-        &self.as_str()[3..35]
-    }
-
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(&self.0).expect("a traceparent is ASCII")
+    }
+}
+
+impl TraceId {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a trace id is ASCII")
     }
 }
 
@@ -101,13 +188,13 @@ impl IdSource {
         RequestId { text, len: 36 }
     }
 
-    /// A new trace. It is not marked as sampled: nobody on the public side decides what we record.
-    pub(crate) fn trace(&self) -> TraceParent {
-        let mut text = *b"00-................................-................-00";
-        text[3..19].copy_from_slice(&hex(self.next()));
-        text[19..35].copy_from_slice(&hex(self.next() | 1));
-        text[36..52].copy_from_slice(&hex(self.next() | 1));
-        TraceParent(text)
+    /// The first place of a new trace, which is not recorded unless somebody says so.
+    pub(crate) fn trace(&self) -> TraceContext {
+        TraceContext {
+            trace: u128::from(self.next()) << 64 | u128::from(self.next() | 1),
+            span: self.next() | 1,
+            sampled: false,
+        }
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -118,6 +205,26 @@ impl IdSource {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+}
+
+#[cfg(feature = "otlp")]
+impl IdSource {
+    /// True as often as a number is below `limit`.
+    pub(crate) fn falls_below(&self, limit: u64) -> bool {
+        self.next() < limit
+    }
+}
+
+/// The number that up to 16 lower-case hexadecimal digits stand for.
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(value))
+    })
 }
 
 /// The lower-case hexadecimal digits of `number`.
@@ -183,22 +290,87 @@ mod tests {
         }
     }
 
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn read(text: &str) -> Option<String> {
+        let context = TraceContext::parse(text.as_bytes())?;
+        Some(context.to_text().as_str().to_owned())
+    }
+
     #[test]
-    fn a_valid_trace_goes_on_with_a_new_span_and_an_invalid_one_does_not() {
-        let ids = IdSource::new();
-        let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let child = TraceParent::continued(parent, &ids).unwrap();
-        assert_eq!(child.as_bytes()[..36], parent[..36]);
-        assert_ne!(child.as_bytes()[36..52], parent[36..52]);
-        assert_eq!(child.as_bytes()[52..], parent[52..]);
-        assert!(TraceParent::continued(ids.trace().as_bytes(), &ids).is_some());
-        for bad in [
-            &b"00-00000000000000000000000000000000-b7ad6b7169203331-01"[..],
-            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            b"garbage",
-        ] {
-            assert!(TraceParent::continued(bad, &ids).is_none());
+    fn a_traceparent_is_written_as_it_was_read() {
+        assert_eq!(read(PARENT).as_deref(), Some(PARENT));
+        let not_recorded = PARENT.replace("-01", "-00");
+        assert_eq!(read(&not_recorded), Some(not_recorded));
+        let context = TraceContext::parse(PARENT.as_bytes()).unwrap();
+        assert_eq!(
+            context.trace_id().as_str(),
+            "0af7651916cd43dd8448eb211c80319c"
+        );
+    }
+
+    #[test]
+    fn of_flags_only_the_one_that_is_known_is_passed_on() {
+        for (given, written) in [("02", "00"), ("03", "01"), ("ff", "01"), ("fe", "00")] {
+            let text = format!("{}{given}", &PARENT[..53]);
+            assert_eq!(read(&text), Some(format!("{}{written}", &PARENT[..53])));
         }
+    }
+
+    #[test]
+    fn a_later_version_is_read_as_far_as_it_is_known() {
+        for (given, read_as) in [
+            (format!("cc{}", &PARENT[2..]), Some(PARENT)),
+            (format!("cc{}-what-comes", &PARENT[2..]), Some(PARENT)),
+            (format!("cc{}-", &PARENT[2..]), Some(PARENT)),
+            (format!("cc{}.what-comes", &PARENT[2..]), None),
+            (format!("ff{}", &PARENT[2..]), None),
+            (format!("{PARENT}-what-comes"), None),
+        ] {
+            assert_eq!(read(&given).as_deref(), read_as, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_not_read() {
+        for bad in [
+            "",
+            "garbage",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333.-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-.1",
+            "0x-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331_01",
+            " 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_below_a_span_is_of_its_trace_and_another_span() {
+        let ids = IdSource::new();
+        let above = TraceContext::parse(PARENT.as_bytes()).unwrap();
+        let below = Traced::below(above, &ids);
+        let text = below.here.to_text();
+        assert_eq!(text.as_str()[..36], PARENT[..36]);
+        assert_ne!(text.as_str()[36..52], PARENT[36..52]);
+        assert_eq!(text.as_str()[52..], PARENT[52..]);
+        assert!(below.goes_on());
+        let anew = Traced::anew(&ids, false);
+        assert!(!anew.goes_on());
+        let strange = Traced {
+            above: Some(above),
+            ..anew
+        };
+        assert!(!strange.goes_on());
+        let text = anew.here.to_text();
+        assert_eq!(TraceContext::parse(text.as_bytes()), Some(anew.here));
     }
 }

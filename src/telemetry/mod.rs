@@ -1,4 +1,4 @@
-//! What the sidecar tells its operators: metrics and logs.
+//! What the sidecar tells its operators: metrics, logs and traces.
 
 mod apis;
 mod breakers;
@@ -15,3 +15,5 @@ pub(crate) mod store;
 pub(crate) mod throttle;
 pub(crate) mod timings;
 mod token_times;
+pub(crate) mod trace;
+pub(crate) mod trace_state;

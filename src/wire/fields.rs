@@ -108,7 +108,7 @@ names! {
     2 => { Te = "te" }
     4 => { Host = "host" }
     6 => { Expect = "expect" }
-    7 => { Trailer = "trailer", Upgrade = "upgrade" }
+    7 => { Baggage = "baggage", Trailer = "trailer", Upgrade = "upgrade" }
     9 => { XWxCode = "x-wx-code" }
     10 => { Connection = "connection", KeepAlive = "keep-alive", Tracestate = "tracestate" }
     11 => { Traceparent = "traceparent" }

@@ -9,7 +9,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::fields::{Field, Fields};
-use super::head::{Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead};
+use super::head::{Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead, Version};
 use super::http1::Splice;
 use super::{http1, http2};
 
@@ -162,6 +162,15 @@ impl<'c> Responder<'c> {
         match self {
             Self::Http1(it) => it.protocol(),
             Self::Http2(_) => "HTTP/2",
+        }
+    }
+
+    /// The version of HTTP that a request with this head came by.
+    pub(crate) fn version(&self, head: &RequestHead) -> &'static str {
+        match (self, head.version) {
+            (Self::Http2(_), _) => "2",
+            (Self::Http1(_), Version::Http10) => "1.0",
+            (Self::Http1(_), Version::Http11) => "1.1",
         }
     }
 

@@ -22,7 +22,7 @@ impl Exchange<'_> {
     ) -> Result<Answer, Error> {
         let bus = self.bus()?;
         let message = self.read_all(push::BODY_LIMIT, body, responder).await?;
-        let trace = self.trace();
+        let trace = self.trace.here.to_text();
         bus.take(Brought {
             query: query(path)?,
             body: &message,

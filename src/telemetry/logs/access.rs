@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::{AccessLog, Log};
-use crate::telemetry::ids::TraceParent;
+use crate::telemetry::ids::TraceId;
 use crate::telemetry::pseudonym::Pseudonym;
 use crate::telemetry::timings::Timings;
 
@@ -20,7 +20,7 @@ pub(crate) struct Sampler(Cell<usize>);
 pub(crate) struct Served<'a> {
     pub(crate) request_id: &'a str,
     /// `None` for what was not even a request.
-    pub(crate) trace: Option<TraceParent>,
+    pub(crate) trace: Option<TraceId>,
     /// As far as it is known whom to believe; `None` on a Unix socket.
     pub(crate) client: Option<IpAddr>,
     pub(crate) protocol: &'static str,
@@ -93,7 +93,7 @@ impl Served<'_> {
         tracing::info!(
             target: "access",
             request_id = self.request_id,
-            trace_id = self.trace.as_ref().map(TraceParent::trace_id),
+            trace_id = self.trace.as_ref().map(TraceId::as_str),
             client = self.client.map(tracing::field::display),
             protocol = self.protocol,
             method = self.method,
