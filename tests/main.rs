@@ -37,6 +37,7 @@ mod media_cache;
 mod media_download;
 mod media_upload;
 mod media_urls;
+mod metrics;
 mod open_data;
 mod outbound;
 mod overload;

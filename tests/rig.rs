@@ -276,7 +276,7 @@ pub(crate) fn metric_at(admin: impl ToSocketAddrs, series: &str) -> f64 {
     })
 }
 
-fn admin_page(admin: impl ToSocketAddrs, target: &str) -> Response {
+pub(crate) fn admin_page(admin: impl ToSocketAddrs, target: &str) -> Response {
     let page = Client::connect(admin).request("GET", target, &[], b"");
     keep("metrics.log", page.text());
     page

@@ -176,7 +176,7 @@ const PROBLEM: Values = Values::Of("the last part of a problem's `type`", is_slu
 const CGI_PATH: Label = Label {
     name: "cgi_path",
     values: Values::Of(
-        "the path of a documented API, of the first 48 that are called, or `other`",
+        "the path of a documented API, of the first 32 that are called, or `other`",
         |value| value == endpoints::OTHER || endpoints::find(value).is_some(),
     ),
 };

@@ -154,7 +154,7 @@ impl Metrics {
             Some(2) => "2",
             Some(_) => "3",
         };
-        self.decrypted.with_label_values(&[result, age]).inc();
+        self.decrypted.with_label_values(&[age, result]).inc();
     }
 
     /// Counts a call to WeChat. `path` is one of the table of APIs.

@@ -12,6 +12,8 @@ pub(crate) mod push;
 pub(crate) mod requests;
 #[cfg(feature = "redis")]
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 pub(crate) mod throttle;
 pub(crate) mod timings;
 mod token_times;

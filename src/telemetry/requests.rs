@@ -297,6 +297,12 @@ impl WorkerCells {
         self.bytes_returned.add(timings.bytes_returned());
     }
 
+    /// Forgets routes as if it were `now`.
+    #[cfg(test)]
+    pub(super) fn forget(&self, now: Instant) {
+        lock(&self.routes).forget(now);
+    }
+
     /// From now on it is told how busy this thread's runtime is.
     pub(crate) fn are_of_this_thread(&self) {
         self.runtime.get_or_init(Handle::current);
@@ -400,19 +406,26 @@ fn folded(status: u16) -> u16 {
         | 500..=508
         | 510
         | 511 => status,
-        other => other / 100,
+        other => match other / 100 {
+            class @ 1..10 => class,
+            _ => 0,
+        },
     }
 }
 
 fn code(folded: u16) -> String {
     match folded {
-        class @ 0..100 => format!("{class}xx"),
+        class @ 1..10 => format!("{class}xx"),
+        0..100 => "other".to_owned(),
         status => status.to_string(),
     }
 }
 
 /// Whether `value` can be the label of a status.
 pub(super) fn is_code(value: &str) -> bool {
+    if value == "other" {
+        return true;
+    }
     match value.strip_suffix("xx") {
         Some(class) => matches!(class, "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9"),
         None => value
