@@ -118,6 +118,10 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         methods = ["POST"]
         login = true
         [[route]]
+        path = "/phone"
+        methods = ["POST"]
+        open_data = true
+        [[route]]
         path = "/api/avatar"
         media = "upload"
         [[route]]
