@@ -35,7 +35,7 @@ dev: cargo ## Simulator, sidecar and a sample app, no WeChat account; ARGS="--up
 	cargo run --locked --bin wx-sidecar -- dev $(ARGS)
 
 .PHONY: test
-test: cargo test-tools ## All tests; installs Node, Python, Java, Go, Redis and ZooKeeper with apt if they are missing
+test: cargo test-tools ## All tests; installs Node, Python, Java, Go, PHP, Redis and ZooKeeper with apt if they are missing
 	rm -rf $(TARGET)/test-output
 	cargo test --locked --features otlp --no-fail-fast
 
@@ -53,6 +53,7 @@ test-tools:
 	command -v javac >/dev/null || missing+=" default-jdk-headless"; \
 	command -v mvn >/dev/null || missing+=" maven"; \
 	command -v go >/dev/null || missing+=" golang-go"; \
+	command -v php >/dev/null || missing+=" php-cli"; \
 	command -v redis-server >/dev/null || missing+=" redis-server"; \
 	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
 	command -v systemd-analyze >/dev/null || missing+=" systemd"; \

@@ -72,6 +72,8 @@ pub(crate) enum Kind {
     Kustomize,
     /// No app, but a script: what Kubernetes' schemas say of them.
     Kubernetes,
+    /// No app, but tests on Node: the phone's side of it, `examples/miniprogram`.
+    Miniprogram,
 }
 
 /// What a kind is written for.
@@ -105,6 +107,7 @@ impl Kind {
             Kind::Otelcol => "otelcol",
             Kind::Kustomize => "kustomize",
             Kind::Kubernetes => "kubernetes",
+            Kind::Miniprogram => "miniprogram",
         }
     }
 
@@ -114,6 +117,7 @@ impl Kind {
             Kind::PushWechatpy => Kind::SdkWechatpy,
             Kind::PushExpress => Kind::Express,
             Kind::PushFlask => Kind::Flask,
+            Kind::Miniprogram => Kind::Streams,
             own => own,
         }
     }
@@ -121,7 +125,7 @@ impl Kind {
     fn platform(self) -> Platform {
         match self {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
-            Kind::PushNode | Kind::PushExpress => Platform::Node,
+            Kind::PushNode | Kind::PushExpress | Kind::Miniprogram => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
             Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
             Kind::Schema | Kind::Kubernetes => Platform::Python,
@@ -442,7 +446,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
-        Kind::Streams => &STREAMS,
+        Kind::Streams | Kind::Miniprogram => &STREAMS,
         Kind::Identity => &IDENTITY,
         Kind::SdkWechatpy | Kind::PushWechatpy => &SDK_WECHATPY,
         Kind::SdkWxJava => &SDK_WXJAVA,

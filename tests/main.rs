@@ -14,6 +14,7 @@ mod content_check;
 mod daemon;
 mod doctor;
 mod egress;
+mod examples;
 mod explain;
 mod fake_app;
 mod floors;

@@ -56,7 +56,11 @@ function request(options) {
 function upload(options) {
   var filled = merge({ url: settled().prefix + '/media', name: 'media' }, options);
   return settle(options, 'uploadFile', send(wx.uploadFile, filled).then(function (answer) {
-    return succeeded(merge(answer, { data: parsed(answer.data) }));
+    var done = succeeded(merge(answer, { data: parsed(answer.data) }));
+    // Without `[media] base_url` it is a path, which no <image> loads.
+    var url = done.data && done.data.url;
+    if (!options.url && /^\//.test(url || '')) done.data.url = settled().baseUrl + url;
+    return done;
   }));
 }
 
@@ -67,7 +71,10 @@ function download(options) {
 
 /** As wx.connectSocket, but the SocketTask comes by promise. Connecting again is up to you: call it again. */
 function connectSocket(options) {
-  return settle(options, 'connectSocket', (doubtful ? session() : Promise.resolve()).then(function () {
+  return settle(options, 'connectSocket', Promise.resolve().then(function () {
+    address(options.url);
+    return doubtful ? session() : undefined;
+  }).then(function () {
     doubtful = false;
     return options.anonymous ? null : token();
   }).then(function (access) {
@@ -191,7 +198,8 @@ function send(call, options) {
   function retried(answer) {
     var why = answer.statusCode === 401 && errorOf(answer);
     // With an errcode it is WeChat that refused, and not the token.
-    if (!why || why.errcode || began !== generation) return answer;
+    if (!why || why.errcode) return answer;
+    if (began !== generation) throw loggedOut();
     return token(used, why.type === PROBLEM + 'decrypt-failed').then(attempt);
   }
 }
