@@ -46,6 +46,8 @@ impl Everything {
             bytes: 2,
             oldest: Duration::from_secs(3),
             dead: 4,
+            max_waiting: 5,
+            max_bytes: 6,
             up: true,
         };
         Self {
