@@ -1,4 +1,4 @@
-//! systemd: what the process tells it, and the unit in `systemd/`.
+//! systemd: what the process tells it, and the unit in `examples/systemd/`.
 //!
 //! The socket is a real one, and systemd's own tool judges the unit.
 
@@ -87,7 +87,7 @@ fn a_sidecar_that_cannot_start_is_never_ready() {
 
 fn unit() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("systemd")
+        .join("examples/systemd")
         .join(UNIT);
     fs::read_to_string(path).unwrap()
 }
