@@ -44,6 +44,8 @@ impl Everything {
         let seen = InboxSeen {
             waiting: 1,
             bytes: 2,
+            max_waiting: 10,
+            max_bytes: 20,
             oldest: Duration::from_secs(3),
             dead: 4,
             max_waiting: 5,
