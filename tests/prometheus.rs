@@ -590,7 +590,7 @@ fn every_panel_shows_what_happened_and_every_rule_is_about_series_that_are_there
 /// Names and labels in `rules_test.yaml`, rules and dashboard are those that a sidecar has.
 fn assert_the_cases_are_about_these_series(prometheus: &Prometheus) {
     let mut real = BTreeMap::<String, BTreeSet<BTreeSet<String>>>::new();
-    for (labels, _) in prometheus.query("{__name__!~\"ALERTS.*|scrape_.*\"}") {
+    for (labels, _) in prometheus.query("{__name__=~\"up|process_.+|wx_sidecar_.+\"}") {
         let mut labels = labels.as_object().unwrap().clone();
         let name = labels.remove("__name__").unwrap();
         let own = labels
