@@ -647,11 +647,15 @@ fn a_reload_moves_spans_to_another_collector_and_loses_none() {
     let app = FakeApp::agreeable();
     let (first, second) = (FakeApp::answering(TAKEN), FakeApp::answering(TAKEN));
     let rig = Rig::with(&app.url(), "auth = \"none\"", &section(&first.url(), ""));
-    assert_eq!(rig.request("GET", "/a", &[], b"").status, 200);
+    // What the first came to is recorded before the same connection has a second.
+    let mut client = rig.client();
+    for path in ["/a", "/b"] {
+        assert_eq!(client.request("GET", path, &[], b"").status, 200);
+    }
     rig.reload(&first.url(), &second.url());
-    assert_eq!(rig.request("GET", "/b", &[], b"").status, 200);
+    assert_eq!(rig.request("GET", "/c", &[], b"").status, 200);
     let exported = "wx_sidecar_trace_spans_total{result=\"exported\"}";
-    eventually("all four are there", || rig.metric(exported) == 4.0);
+    eventually("all six are there", || rig.metric(exported) == 6.0);
     assert_eq!(first.requests(1).len(), 1);
     assert_eq!(second.requests(1).len(), 1);
     keep(
