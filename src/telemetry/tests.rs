@@ -48,8 +48,6 @@ impl Everything {
             max_bytes: 20,
             oldest: Duration::from_secs(3),
             dead: 4,
-            max_waiting: 5,
-            max_bytes: 6,
             up: true,
         };
         Self {
