@@ -433,7 +433,7 @@ fn the_command_explains_and_its_exit_code_is_the_verdict() {
     assert_eq!(code, 0, "{text}");
     for part in [
         "GET /public/a: forwarded to the app at http://127.0.0.1:",
-        ".toml:21): /public/**",
+        ".toml:22): /public/**",
         "auth      none, by [[route]] 1 (explain.the_command",
         "- X_WX_OPENID: it is X-WX-OPENID to whoever folds names",
         "+ x-forwarded-for: 192.0.2.1",

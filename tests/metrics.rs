@@ -103,7 +103,7 @@ fn ten_thousand_strangers_make_no_series() {
 #[test]
 fn a_page_with_everything_on_it_is_in_the_table() {
     let app = FakeApp::agreeable();
-    let push = "[push]\ntoken = \"0123456789abcdef\"\naes_key = \"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG\"\nurl = \"/push\"\n";
+    let push = "[push]\ntoken = \"0123456789abcdef\"\naes_key = \"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG\"\ndeliver = \"/push\"\n";
     let rig = Rig::with(&app.url(), "", &format!("{push}[media]\nenabled = true\n"));
     rig.login("alice");
     let page = rig.admin("/metrics");

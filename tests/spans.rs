@@ -189,7 +189,8 @@ fn has(span: &Span, expected: &Value) {
 fn one_trace_leads_from_a_proxy_through_the_sidecar_to_the_app() {
     let collector = Collector::start("from-a-proxy");
     let app = FakeApp::agreeable();
-    let sections = collector.section("service = \"shop\"\n");
+    // Without paths, because this one names a user.
+    let sections = collector.section("service = \"shop\"\n") + "[log]\naccess = \"all\"\n";
     let rig = Rig::with(&app.url(), TRUSTING, &sections);
     let session = rig.login("alice");
     let bearer = session.bearer();

@@ -177,7 +177,7 @@ impl Pool {
             self.cells.upstream_connects.add(1);
             let stream = Stream::connect(upstream, timeout).await?;
             let counted = UpstreamOpen::count(&self.cells);
-            let connection = http1::UpstreamConnection::new(stream).counted(counted);
+            let connection = http1::UpstreamConnection::new(stream).with_companion(counted);
             Ok(UpstreamConnection::Http1(Box::new(connection)))
         };
         let connected = match tokio::time::timeout(timeout, connect).await {

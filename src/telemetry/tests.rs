@@ -206,6 +206,8 @@ async fn the_table_is_exposed_with_its_words_its_types_and_its_labels_and_nothin
     let expected: BTreeSet<&str> = TABLE
         .iter()
         .map(|family| family.name)
+        // What becomes of spans is counted where they are sent, which `tests/spans.rs` looks at.
+        .filter(|name| *name != super::families::TRACE_SPANS.name)
         .filter(|name| cfg!(target_os = "linux") || !name.starts_with("process_"))
         .filter(|name| {
             cfg!(feature = "redis")

@@ -1,11 +1,11 @@
 //! The app's side of the engine: requests out, answers in.
 
+use std::any::Any;
 use std::time::Duration;
 
 use super::body::{Reader, Remaining, Writer};
 use super::buffer::Buffer;
 use crate::net::Stream;
-use crate::telemetry::requests::UpstreamOpen;
 use crate::wire::NoHead;
 use crate::wire::fields::Fields;
 use crate::wire::head::{Framing, HeadLimits, Method, ResponseHead};
@@ -18,8 +18,9 @@ pub(crate) struct UpstreamConnection {
     out: Vec<u8>,
     body: Remaining,
     trailers: Fields,
-    /// Counts as long as it lives.
-    counted: Option<UpstreamOpen>,
+    /// What is to end with it; dropped and never looked at.
+    #[expect(dead_code, reason = "it does what it does when it is dropped")]
+    companion: Option<Box<dyn Any>>,
 }
 
 /// Reads the app's answer: its head, then its body.
@@ -37,13 +38,13 @@ impl UpstreamConnection {
             out: Vec::new(),
             body: Remaining::Nothing,
             trailers: Fields::default(),
-            counted: None,
+            companion: None,
         }
     }
 
-    /// The same, counted until it is closed.
-    pub(crate) fn counted(mut self, counted: UpstreamOpen) -> Self {
-        self.counted = Some(counted);
+    /// The same, and `companion` is dropped when it is closed.
+    pub(crate) fn with_companion(mut self, companion: impl Any) -> Self {
+        self.companion = Some(Box::new(companion));
         self
     }
 
