@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// How long an app may take to start.
 const START: Duration = Duration::from_secs(30);
+/// The same for one that is compiled first.
+const COMPILED_START: Duration = Duration::from_secs(240);
 /// How long an app may take to end; its requests in flight included, when it ends gracefully.
 const END: Duration = Duration::from_secs(15);
 
@@ -206,11 +208,30 @@ impl App {
         settings: &[(&str, &Path)],
     ) -> Result<App, String> {
         let installed = install_once(kind)?;
-        let stderr = output_file(&format!("{}.stderr", kind.name()));
-        let mut leash = kind
-            .command(&installed, None)
+        let mut command = kind.command(&installed, None);
+        command
             .env("PORT", port.unwrap_or(0).to_string())
-            .envs(settings.iter().copied())
+            .envs(settings.iter().copied());
+        App::launch(command, kind.name(), START)
+    }
+
+    /// Starts what a line for a shell starts in the root of the repository, on a free port.
+    pub(crate) fn of_line(name: &str, line: &str, settings: &[(&str, &str)]) -> App {
+        let mut command = Command::new("sh");
+        // PHP's server tells its port on stderr.
+        let line = format!("exec 2>&1; {line}");
+        command
+            .args(["-c", LEASH, "sh", "sh", "-c", &line])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("PORT", "0")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(settings.iter().copied());
+        App::launch(command, name, COMPILED_START).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn launch(mut command: Command, name: &str, patience: Duration) -> Result<App, String> {
+        let stderr = output_file(&format!("{name}.stderr"));
+        let mut leash = command
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -227,16 +248,14 @@ impl App {
             leash,
             lines,
         };
-        match app.wait_for_port() {
+        match app.wait_for_port(patience) {
             Ok(port) => {
                 app.addr.set_port(port);
                 Ok(app)
             }
             Err(error) => {
                 let stderr = fs::read_to_string(&stderr).unwrap_or_default();
-                Err(format!(
-                    "the app in {kind:?} {error}; its stderr:\n{stderr}"
-                ))
+                Err(format!("the app in {name} {error}; its stderr:\n{stderr}"))
             }
         }
     }
@@ -248,23 +267,27 @@ impl App {
             .expect("the app prints a line")
     }
 
-    fn wait_for_port(&self) -> Result<u16, &'static str> {
-        let deadline = Instant::now() + START;
+    fn wait_for_port(&self, patience: Duration) -> Result<u16, String> {
+        let deadline = Instant::now() + patience;
+        let mut said = String::new();
         loop {
             match self
                 .lines
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
                 Ok(line) => {
-                    let port = line
-                        .strip_prefix("listening on ")
-                        .and_then(|port| port.trim_end().parse().ok());
-                    if let Some(port) = port {
+                    if let Some(port) = announced_port(&line) {
                         return Ok(port);
                     }
+                    said += &line;
+                    said.push('\n');
                 }
-                Err(RecvTimeoutError::Timeout) => return Err("is not ready after 30 s"),
-                Err(RecvTimeoutError::Disconnected) => return Err("ended before it was ready"),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("is not ready after {patience:?}\n{said}"));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(format!("ended before it was ready\n{said}"));
+                }
             }
         }
     }
@@ -339,6 +362,15 @@ impl Drop for App {
     fn drop(&mut self) {
         self.let_go();
     }
+}
+
+/// The port in `listening on 3000`, or in a line with a URL such as `http://127.0.0.1:3000`.
+fn announced_port(line: &str) -> Option<u16> {
+    let (_, told) = line
+        .split_once("http://127.0.0.1:")
+        .or_else(|| line.split_once("listening on "))?;
+    let digits = told.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
 }
 
 /// A script of an app's folder, running on Node.

@@ -21,7 +21,7 @@ use crate::http_client::Client;
 use crate::patience::comes_true;
 use crate::rig;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
 /// How long anything may take; only against a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// open(2), on Linux.
@@ -36,7 +36,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(program: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
         let stderr = output_file("stderr");
         let mut child = Command::new(program)
             .args(arguments)
