@@ -49,6 +49,18 @@ fn the_phones_helper_keeps_its_promises() {
     all_pass("helper.test.js", &place, 30);
 }
 
+#[test]
+fn the_sample_mini_program_works_with_a_backend() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::new("Node");
+    let place = json!({
+        "sidecar": format!("http://{}", stage.dev.sidecar),
+        "simulator": format!("http://{}", stage.dev.simulator),
+        "folder": folder.path(),
+    });
+    all_pass("sample.test.js", &place, 3);
+}
+
 /// Runs tests on Node, which are at least so many, and shows what they say if one fails.
 fn all_pass(tests: &str, place: &Value, at_least: u64) {
     let script = Script::start(Kind::Miniprogram, tests, &[&place.to_string()]);
@@ -121,7 +133,7 @@ impl Dev {
         let more = ["--admin", any, "--upstream", upstream];
         let process = Process::start(BINARY, &[&["dev"], &arguments[..], &more].concat());
         let address = |name: &str| {
-            let line = process.line_with(&format!("  {name} "));
+            let line = process.line_with(&format!("  {name}  "));
             let (_, rest) = line.split_once("http://").unwrap();
             rest.split_whitespace().next().unwrap().parse().unwrap()
         };
@@ -242,7 +254,7 @@ impl Stage {
 
     /// What the backend has told users by customer service, once it is so many messages.
     fn replies(&self, count: usize) -> Vec<Value> {
-        let all = || {
+        let all = || -> Vec<Value> {
             let requests = self.wechat.requests(1);
             let replies = requests.into_iter().filter(|it| it.target() == REPLY);
             replies

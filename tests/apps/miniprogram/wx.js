@@ -38,14 +38,14 @@ class Phone {
 
   /** A module of the Mini Program, loaded as at its start: with this phone's `wx`, and nothing of an earlier run. */
   load(file = HELPER, more = {}) {
-    const names = Object.keys(more);
     const module = { exports: {} };
     const inside = (relative) => this.load(path.resolve(path.dirname(file), relative), more);
     const clock = { now: () => Date.now() + this.ahead };
     // No globals of Node's: a Mini Program has none.
     const hidden = ['process', 'global', 'Buffer', 'fetch', 'URL', 'TextDecoder', 'URLSearchParams'];
-    const run = new Function('module', 'exports', 'require', 'wx', 'Date', ...names, ...hidden, fs.readFileSync(file, 'utf8'));
-    run(module, module.exports, inside, this.wx, clock, ...names.map((name) => more[name]));
+    const globals = { module, exports: module.exports, require: inside, wx: this.wx, Date: clock, ...more };
+    const run = new Function(...Object.keys(globals), ...hidden, fs.readFileSync(file, 'utf8'));
+    run(...Object.values(globals));
     return module.exports;
   }
 
