@@ -129,9 +129,9 @@ struct Dev {
 impl Dev {
     fn start(upstream: &str) -> Self {
         let any = "127.0.0.1:0";
-        let arguments = ["--listen", any, "--sim", any, "--outbound", any];
-        let more = ["--admin", any, "--upstream", upstream];
-        let process = Process::start(BINARY, &[&["dev"], &arguments[..], &more].concat());
+        let places = ["--sim", any, "--outbound", any, "--admin", any];
+        let ours = ["dev", "--listen", any, "--upstream", upstream];
+        let process = Process::start(BINARY, &[&ours[..], &places[..]].concat());
         let address = |name: &str| {
             let line = process.line_with(&format!("  {name}  "));
             let (_, rest) = line.split_once("http://").unwrap();
