@@ -63,6 +63,8 @@ pub(super) fn serve(start: impl FnOnce() -> Result<Sidecar, String>) -> ExitCode
                 systemd.stopping();
                 tokio::select! {
                     () = sidecar.shutdown() => Ok(ExitCode::SUCCESS),
+                    // A drain may take longer than the watchdog waits.
+                    never = systemd.watch(|| Ok(())) => match never {},
                     () = signals.end() => {
                         tracing::warn!("a second signal: ending at once");
                         logs::flush();
