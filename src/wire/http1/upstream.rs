@@ -19,7 +19,6 @@ pub(crate) struct UpstreamConnection {
     body: Remaining,
     trailers: Fields,
     /// What is to end with it; dropped and never looked at.
-    #[expect(dead_code, reason = "it does what it does when it is dropped")]
     companion: Option<Box<dyn Any>>,
 }
 
