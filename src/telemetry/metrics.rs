@@ -63,7 +63,7 @@ pub struct Metrics {
 /// How a call to WeChat ended, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// An answer with this errcode; 0 is success. Which count as `other`, [`Apis`] says.
+    /// An answer with this errcode; 0 is success. Which count as `other`, the list of known ones says.
     Errcode(i64),
     /// No connection, or it broke.
     Unreachable,
