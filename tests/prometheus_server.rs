@@ -19,6 +19,8 @@ pub(crate) struct Prometheus {
     process: Child,
     address: String,
     directory: TempDir,
+    /// How many it has to scrape.
+    targets: usize,
 }
 
 /// What is to be scraped, and the labels that the place it runs in gives it.
@@ -60,6 +62,7 @@ impl Prometheus {
             process,
             address: String::new(),
             directory,
+            targets: targets.len(),
         };
         eventually("Prometheus listens", || {
             server.address = listens_at(&server.log()).unwrap_or_default();
@@ -107,15 +110,19 @@ impl Prometheus {
 
     /// Waits until every target has been scraped so many times more.
     pub(crate) fn scrapes(&self, times: usize) {
-        let scraped = || self.query("count_over_time(up[1h])");
+        // Only those that it has got something from: `up` is 0 for the others.
+        let scraped = || self.query("sum_over_time(up[1h])");
         let before = scraped();
         eventually("it goes on to scrape", || {
             let now = scraped();
-            let count = |of: &Value| now.iter().find(|(labels, _)| labels == of).unwrap().1;
-            !now.is_empty()
-                && before
+            let since = |labels: &Value, count: f64| {
+                let old = before.iter().find(|(of, _)| of == labels);
+                count - old.map_or(0.0, |(_, old)| *old)
+            };
+            now.len() == self.targets
+                && now
                     .iter()
-                    .all(|(labels, old)| count(labels) >= old + times as f64)
+                    .all(|(labels, count)| since(labels, *count) >= times as f64)
         });
     }
 }
