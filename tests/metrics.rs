@@ -147,17 +147,16 @@ fn what_the_app_does_is_told_apart_from_what_it_fails_to_do() {
     );
     assert_eq!(client.request("GET", "/open/missing", &[], b"").status, 404);
     assert_eq!(client.request("GET", "/open/odd", &[], b"").status, 502);
-    eventually("three were recorded", || upstream("invalid") == 1.0);
-    assert_eq!([upstream("2xx"), upstream("4xx")], [1.0, 1.0]);
+    // It is what is counted last.
+    let problem = "wx_sidecar_http_problems_total{kind=\"upstream-invalid\"}";
+    eventually("three were recorded", || rig.metric(problem) == 1.0);
+    let all = ["2xx", "4xx", "invalid"].map(upstream);
+    assert_eq!(all, [1.0, 1.0, 1.0]);
     let waited = "wx_sidecar_upstream_request_duration_seconds_count{route=\"/open/**\"}";
     assert_eq!(rig.metric(waited), 3.0);
     let work = "wx_sidecar_http_request_overhead_seconds_count{action=\"forward\"}";
     assert_eq!(rig.metric(work), 3.0);
     assert_eq!(rig.metric("wx_sidecar_http_request_bytes_total"), 5.0);
-    assert_eq!(
-        rig.metric("wx_sidecar_http_problems_total{kind=\"upstream-invalid\"}"),
-        1.0
-    );
     eventually("the last connection was closed, the others wait", || {
         rig.metric("wx_sidecar_upstream_connections{state=\"active\"}") == 0.0
     });
@@ -232,12 +231,17 @@ fn the_hash_is_that_of_the_configuration_in_use() {
             .filter_map(|line| line.strip_prefix("wx_sidecar_config_hash_info{hash=\""))
             .map(|rest| rest.split('"').next().unwrap().to_owned())
             .collect();
-        assert_eq!(told.len(), 1, "{told:?}");
-        told.concat()
+        assert!(told.len() <= 1, "{told:?}");
+        // A page may have been made at the very moment of the change.
+        told.into_iter().next()
     };
     let before = hash();
+    assert!(before.is_some());
     followed.write(&text("idle_timeout = \"61s\""));
-    eventually("it is another", || hash() != before);
+    eventually("it is another", || {
+        let now = hash();
+        now.is_some() && now != before
+    });
     followed.write(&first);
     eventually("it is the first again", || hash() == before);
     followed.write("nonsense");

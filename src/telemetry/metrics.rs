@@ -278,9 +278,9 @@ impl Metrics {
 
     /// Tells which configuration is in use, if it came as a text.
     pub fn config_is(&self, effective: Option<&Effective>) {
+        let hash = effective.map(Effective::fingerprint);
         self.config_hash.reset();
-        if let Some(effective) = effective {
-            let hash = effective.fingerprint();
+        if let Some(hash) = hash {
             self.config_hash.with_label_values(&[hash]).set(1);
         }
     }
