@@ -1,7 +1,7 @@
 //! The admin side over real connections: what is for everybody, what is not, and that nothing secret is in any answer.
 
-use wx_sidecar::Sidecar;
 use wx_sidecar::clock::Clock;
+use wx_sidecar::{Config, Sidecar};
 
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
@@ -124,4 +124,20 @@ fn the_admin_sides_pages_are_nowhere_else() {
         assert_eq!(answer.status, 200, "the app answers");
     }
     assert_eq!(app.targets(), ["/metrics", "/config", "/reload"]);
+}
+
+#[test]
+fn what_is_in_use_is_told_also_if_it_came_from_no_file() {
+    let text = rig::configuration("https://127.0.0.1:1", "http://127.0.0.1:1", "", "");
+    let loaded =
+        Config::parse(&text, "text", &|_| None).unwrap_or_else(|report| panic!("{report}"));
+    let sidecar = Sidecar::start(loaded.config).unwrap();
+    let config = || ask(&sidecar, "GET", "/config", &[]).json();
+    assert!(config()["config"].is_null());
+    sidecar.describe(&loaded.effective);
+    let told = config()["config"].to_string();
+    assert!(told.contains(rig::APPID), "{told}");
+    assert!(!told.contains(rig::SECRET), "{told}");
+    let page = ask(&sidecar, "GET", "/metrics", &[]);
+    assert!(page.text().contains("wx_sidecar_config_hash_info{hash="));
 }

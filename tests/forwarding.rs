@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
-use crate::patience::more_than_sockets_hold;
+use crate::patience::{dawdle, more_than_sockets_hold};
 use crate::rig::Rig;
 
 /// After this long without progress a writer counts as blocked. Too short a time makes the tests weaker, not wrong.
@@ -1162,7 +1162,7 @@ fn a_body_that_drips_is_ended() {
         let dripping = std::thread::spawn(move || {
             (0..200)
                 .take_while(|_| {
-                    std::thread::sleep(Duration::from_millis(100));
+                    dawdle(Duration::from_millis(100));
                     writer.write_all(b"a").is_ok()
                 })
                 .count()

@@ -41,13 +41,6 @@ pub(crate) async fn given(signal: &Signal) {
     assert!(given.unwrap(), "what was waited for did not happen");
 }
 
-/// Waits until something holds.
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// A client's connection.
 pub(crate) struct Client {
     requests: SendRequest<Bytes>,

@@ -6,10 +6,8 @@ use h2::Reason;
 use http::HeaderMap;
 
 use crate::fake_app::{Connection, FakeApp, OK, Signal};
-use crate::h2_peer::{
-    Answer, Client, eventually, get, given, read, read_body, read_some, request, run, send,
-};
-use crate::patience::more_than_sockets_hold;
+use crate::h2_peer::{Answer, Client, get, given, read, read_body, read_some, request, run, send};
+use crate::patience::{eventually, eventually_async, more_than_sockets_hold};
 use crate::rig::Rig;
 
 /// A sidecar that lets everybody through.
@@ -392,7 +390,7 @@ fn a_request_that_is_taken_back_ends_the_exchange_with_the_app() {
             stream.send_reset(Reason::CANCEL);
             assert!(read(answer).await.is_err());
             given(&closed).await;
-            eventually(|| {
+            eventually_async("it is counted", || {
                 let page = rig.admin("/metrics");
                 page.text().contains("code=\"499\"")
             })
@@ -592,7 +590,10 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
         let draining = thread::spawn(move || run(sidecar.shutdown()));
         assert!(idle.end().await.is_ok());
         // The last worker that hears of it listens no more, and has told its connections.
-        eventually(|| std::net::TcpStream::connect(&addr).is_err()).await;
+        eventually_async("it listens still", || {
+            std::net::TcpStream::connect(&addr).is_err()
+        })
+        .await;
         while !client.was_told_to_leave().await {
             tokio::task::yield_now().await;
         }
@@ -648,13 +649,13 @@ fn a_client_that_takes_nothing_of_finished_answers_is_let_go() {
         bytes.extend(crate::h2_peer::frame(1, 5, 2 * stream + 1, &head));
     }
     std::io::Write::write_all(&mut stream, &bytes).unwrap();
-    run(eventually(|| {
+    eventually("it is connected", || {
         rig.metric("wx_sidecar_http_connections") == 1.0
-    }));
+    });
     app.requests(120);
-    run(eventually(|| {
+    eventually("it is sent away", || {
         rig.metric("wx_sidecar_http_connections") == 0.0
-    }));
+    });
 }
 
 /// What the crate does not see as a flood: each request is accepted, reaches the app, and is taken back with its body
@@ -679,7 +680,7 @@ fn a_client_that_only_takes_requests_back_is_sent_away() {
             sent += 1;
             tokio::time::timeout(
                 std::time::Duration::from_secs(1),
-                eventually(|| app.targets().len() >= sent),
+                eventually_async("it arrives", || app.targets().len() >= sent),
             )
             .await
             .ok();

@@ -13,16 +13,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use wx_sidecar::clock::Clock;
-use wx_sidecar::domain::AppId;
-use wx_sidecar::secret::Secret;
-use wx_sidecar::sim::{Options, SimApp, Simulator};
 
 use crate::backends::{Kind, Script};
 use crate::daemon::{Daemon, free_port};
 use crate::http_client::Client;
 use crate::patience::{comes_true, eventually};
 use crate::process::{Run, finished_with};
-use crate::rig::{APPID, SECRET, canary, replaced};
+use crate::rig::{SECRET, canary, replaced, simulator};
 
 /// The newest, and the oldest with native sidecars.
 pub(crate) const VERSIONS: [&str; 3] = ["1.37", "1.34", "1.29"];
@@ -565,7 +562,7 @@ fn each_configuration_in_the_manifests_is_valid_without_a_warning() {
 #[test]
 fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manifests_say() {
     canary(SECRET);
-    let wechat = wechat();
+    let wechat = simulator(Clock::System);
     let app_port = free_port();
     let mut app = Daemon::default();
     let mut python = Command::new("python3");
@@ -629,22 +626,6 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
     run.process.signal("TERM");
     assert_eq!(run.process.end().0, 0);
     pod.assert_nothing_is_writable();
-}
-
-/// WeChat, with the Mini Program of the examples.
-fn wechat() -> Simulator {
-    let options = Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        apps: vec![SimApp::new(
-            AppId::parse(APPID).unwrap(),
-            Secret::new(SECRET),
-        )],
-        clock: Clock::System,
-        seed: 9,
-        tls: None,
-        push: None,
-    };
-    Simulator::start(options).expect("the simulator starts on a free port")
 }
 
 /// What the sidecar has of a pod: a root with its binary and what that is linked with, and two volumes.

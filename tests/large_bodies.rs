@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::fake_app::{Connection, FakeApp};
 use crate::http_client::{Client, Response};
+use crate::patience::dawdle;
 use crate::rig::Rig;
 
 /// Some pipes full, and no multiple of anything.
@@ -52,7 +53,7 @@ fn in_pieces(seed: u64, bytes: &[u8], mut each: impl FnMut(&[u8])) {
         each(piece);
         rest = behind;
         if number % 7 == 0 {
-            thread::sleep(Duration::from_millis(1));
+            dawdle(Duration::from_millis(1));
         }
     }
 }
@@ -115,7 +116,7 @@ fn read_slowly(client: &mut Client, seed: u64) -> Vec<u8> {
     for (number, size) in pieces(seed, length).into_iter().enumerate() {
         body.extend(client.read_exact(size));
         if number % 5 == 0 {
-            thread::sleep(Duration::from_millis(1));
+            dawdle(Duration::from_millis(1));
         }
     }
     body

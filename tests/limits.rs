@@ -15,7 +15,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::Client;
-use crate::patience::{PATIENCE, comes_true, settled};
+use crate::patience::{PATIENCE, comes_true, dawdle, settled};
 use crate::process::{Run, write_configuration};
 use crate::rig;
 
@@ -185,7 +185,7 @@ fn four_thousand_slow_heads_cost_no_good_client_an_answer() {
                 break;
             }
             assert!(begun.elapsed() < PATIENCE, "{} are still here", slow.len());
-            thread::sleep(Duration::from_millis(100));
+            dawdle(Duration::from_millis(100));
         }
         assert_eq!(told, count);
         for client in good {
@@ -286,7 +286,7 @@ fn without_descriptors_accepting_pauses_and_goes_on_when_there_are_some() {
     let crowd = limited.crowd(150);
     limited.run.process.line_with("cannot accept connections");
     let before = limited.ticks();
-    thread::sleep(Duration::from_secs(1));
+    dawdle(Duration::from_secs(1));
     let used = limited.ticks() - before;
     assert!(
         used < 40,

@@ -6,7 +6,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use wx_sidecar::clock::Clock;
 use wx_sidecar::{Config, Sidecar};
@@ -108,11 +107,15 @@ fn is_heard_in_a_drain(app: &FakeApp) -> bool {
             page.text().contains("[-]listener")
         };
         while !draining() {}
-        // The workers hear of it at the same time.
-        thread::sleep(Duration::from_millis(50));
-        let sent = client.try_send(GET);
-        let answer = sent.and_then(|()| client.try_read_response(false));
-        answer.is_ok_and(|answer| answer.header("connection") == Some("close"))
+        // A worker that has not heard of it yet answers as ever.
+        loop {
+            let sent = client.try_send(GET);
+            match sent.and_then(|()| client.try_read_response(false)) {
+                Ok(answer) if answer.header("connection") == Some("close") => return true,
+                Ok(answer) => assert_eq!(answer.status, 200),
+                Err(_) => return false,
+            }
+        }
     })
 }
 

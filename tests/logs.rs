@@ -9,15 +9,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use wx_sidecar::clock::Clock;
-use wx_sidecar::domain::AppId;
-use wx_sidecar::secret::Secret;
-use wx_sidecar::sim::{Options, SimApp, Simulator};
+use wx_sidecar::sim::Simulator;
 
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, PATIENCE};
 use crate::patience::eventually;
 use crate::process::{Run, finished, write_configuration};
-use crate::rig::{self, APPID, SECRET, Session, canary};
+use crate::rig::{self, SECRET, Session, canary};
 
 const ACCESS: &str = "\"target\":\"access\"";
 
@@ -167,12 +165,7 @@ fn a_closed_stdout_ends_no_sidecar_and_blocks_no_request() {
     let app = FakeApp::agreeable();
     let mut sidecar = Sidecar::start(&app, Stdio::piped());
     drop(sidecar.child.stdout.take());
-    sidecar.get(long_targets(100));
-    eventually("its lines are counted as dropped", || {
-        sidecar.dropped("error") >= 100
-    });
-    sidecar.get(long_targets(10));
-    assert_eq!(sidecar.terminate(), 0);
+    loses_its_lines_and_nothing_else(sidecar);
 }
 
 #[test]
@@ -182,7 +175,10 @@ fn a_full_disk_ends_no_sidecar_and_blocks_no_request() {
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let mut sidecar = Sidecar::start(&app, full.into());
+    loses_its_lines_and_nothing_else(Sidecar::start(&app, full.into()));
+}
+
+fn loses_its_lines_and_nothing_else(mut sidecar: Sidecar) {
     sidecar.get(long_targets(100));
     eventually("its lines are counted as dropped", || {
         sidecar.dropped("error") >= 100
@@ -221,18 +217,7 @@ struct Real {
 
 impl Real {
     fn start(app: &FakeApp, inbound: &str, log: &str) -> Self {
-        let options = Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            apps: vec![SimApp::new(
-                AppId::parse(APPID).unwrap(),
-                Secret::new(SECRET),
-            )],
-            clock: Clock::System,
-            seed: 7,
-            tls: None,
-            push: None,
-        };
-        let sim = Simulator::start(options).unwrap();
+        let sim = rig::simulator(Clock::System);
         let config = rig::configuration(&sim.url(), &app.url(), inbound, log);
         canary(SECRET);
         let path = write_configuration(&config);

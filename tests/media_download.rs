@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -17,7 +16,7 @@ use crate::media::{
     GET, Gallery, HIT, MIB, NO_APP, Stage, answer, ask, asked, begin_framed, film, is_kept,
     only_disk, picture, upload, wechat,
 };
-use crate::patience::eventually;
+use crate::patience::{dawdle, eventually};
 use crate::rig::{APPID, Rig, Session};
 use crate::tls::{Authority, write_pair};
 
@@ -429,7 +428,7 @@ fn read_slowly(client: &mut Client, whole: &[u8], silence: Duration) {
         let most = (128 * 1024).min(whole.len() - read.len());
         read.extend(client.read_exact(most));
         if began.elapsed() < silence + silence / 5 {
-            thread::sleep(Duration::from_millis(15));
+            dawdle(Duration::from_millis(15));
         }
     }
     assert!(read == whole, "the picture was changed");

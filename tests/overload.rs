@@ -329,7 +329,7 @@ mod apps_in_trouble {
                         if connection.try_write(&[*byte]).is_err() {
                             return;
                         }
-                        std::thread::sleep(Duration::from_millis(20));
+                        crate::patience::dawdle(Duration::from_millis(20));
                     }
                 }
                 ended.wait();

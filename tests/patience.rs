@@ -1,6 +1,7 @@
 //! Waiting for what a test has brought about: until it is so, and never for a time that is hoped to be enough.
 //!
-//! Who can be told (`fake_app::Signal`) should be; this is for what only shows by looking.
+//! Who can be told (`fake_app::Signal`) should be; this is for what only shows by looking. [`dawdle`] is something else: a peer
+//! that takes its time, which is what the test is about and nothing that it waits for.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +33,23 @@ pub(crate) fn comes_true_within(limit: Duration, mut is_so: impl FnMut() -> bool
         thread::sleep(PAUSE);
     }
     true
+}
+
+/// The same while connections go on, which are tasks of this thread.
+pub(crate) async fn eventually_async(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, looking).await;
+    assert!(in_time.is_ok(), "after {PATIENCE:?}: {what}");
+}
+
+/// Takes its time, as a slow peer does between two bytes or an idle one between two requests. Never a way to wait for
+/// something to happen.
+pub(crate) fn dawdle(time: Duration) {
+    thread::sleep(time);
 }
 
 /// What is seen once it has stopped changing.

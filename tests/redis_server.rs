@@ -16,7 +16,7 @@ use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, free_port};
-use crate::patience::eventually;
+use crate::patience::{dawdle, eventually};
 use crate::rig::keep;
 
 /// A server. It ends when it is dropped.
@@ -249,7 +249,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, manner: &Mutex<Manner>) {
         let written = match manner {
             Manner::Honest => to.write_all(&buffer[..count]),
             Manner::Late(by) => {
-                thread::sleep(by);
+                dawdle(by);
                 to.write_all(&buffer[..count])
             }
             Manner::Half => to.write_all(&buffer[..count / 2]),

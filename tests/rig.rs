@@ -52,16 +52,7 @@ impl Rig {
     pub(crate) fn with(upstream: &str, inbound: &str, sections: &str) -> Self {
         log_to_file();
         let clock = Clock::manual(START);
-        let app = SimApp::new(AppId::parse(APPID).unwrap(), Secret::new(SECRET));
-        let options = Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            apps: vec![app],
-            clock: clock.clone(),
-            seed: 7,
-            tls: None,
-            push: None,
-        };
-        let sim = Simulator::start(options).expect("the simulator starts on a free port");
+        let sim = simulator(clock.clone());
         let config = configuration(&sim.url(), upstream, inbound, sections);
         canary(SECRET);
         let sidecar = Some(start(&config, &clock));
@@ -347,6 +338,22 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
          [inbound]\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\nworkers = 2\ndrain_delay = \"0s\"\n{inbound}\n\
          {wechat_section}{log_section}{outbound_section}[admin]\nlisten = \"127.0.0.1:0\"\n{sections}\n"
     )
+}
+
+/// WeChat, with one Mini Program.
+pub(crate) fn simulator(clock: Clock) -> Simulator {
+    let options = Options {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        apps: vec![SimApp::new(
+            AppId::parse(APPID).unwrap(),
+            Secret::new(SECRET),
+        )],
+        clock,
+        seed: 7,
+        tls: None,
+        push: None,
+    };
+    Simulator::start(options).expect("the simulator starts on a free port")
 }
 
 /// A sidecar of any configuration.

@@ -22,7 +22,7 @@ use wx_sidecar::Config;
 
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::{Client, PATIENCE};
-use crate::patience::{eventually, more_than_sockets_hold, settled};
+use crate::patience::{dawdle, eventually, more_than_sockets_hold, settled};
 use crate::rig::Rig;
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -335,16 +335,16 @@ fn requests_that_share_a_record_or_come_after_a_long_pause_are_all_answered() {
     is_ok(&session.ask(&[GET, GET, GET].concat()));
     is_ok(&session.answer().0);
     is_ok(&session.answer().0);
-    thread::sleep(LONG_IDLE);
+    dawdle(LONG_IDLE);
     // Idle by now; a record may even come in pieces.
     is_ok(&session.ask(GET));
     session.stream.conn.writer().write_all(GET).unwrap();
     let mut record = Vec::new();
     session.stream.conn.write_tls(&mut record).unwrap();
     let (first, rest) = record.split_at(7);
-    thread::sleep(LONG_IDLE);
+    dawdle(LONG_IDLE);
     session.stream.sock.write_all(first).unwrap();
-    thread::sleep(Duration::from_millis(50));
+    dawdle(Duration::from_millis(50));
     session.stream.sock.write_all(rest).unwrap();
     is_ok(&session.answer().0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::backends::{App, Kind, Script};
 use crate::fake_app::{Connection, FakeApp, OK, Request, Signal};
-use crate::h2_peer::{eventually, run};
+use crate::h2_peer::run;
 use crate::http_client::Client;
 use crate::patience;
 use crate::rig::Rig;
@@ -302,9 +302,9 @@ fn a_tunnel_is_counted_once_and_its_time_is_not_a_requests() {
     assert_eq!(before.len(), 1, "{before:?}");
     client.finish_sending();
     client.read_to_close();
-    run(eventually(|| {
+    patience::eventually("it has left", || {
         rig.metric("wx_sidecar_http_connections") == 0.0
-    }));
+    });
     assert_eq!(rig.metric("wx_sidecar_tunnels"), 0.0);
     assert_eq!(switches().as_deref(), Some("1"));
     assert_eq!(durations(), before);

@@ -9,8 +9,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ pub(crate) struct Ensemble {
 /// A network between a client and a server, which can be cut: nobody is told, and nothing gets through.
 pub(crate) struct Network {
     pub(crate) port: u16,
-    is_cut: Arc<AtomicBool>,
+    is_cut: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Server {
@@ -213,7 +212,7 @@ impl Network {
     pub(crate) fn before(server: &Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let is_cut = Arc::new(AtomicBool::new(false));
+        let is_cut = Arc::<(Mutex<bool>, Condvar)>::default();
         let (shared, server) = (Arc::clone(&is_cut), server.port);
         // It ends with the process of the tests.
         thread::spawn(move || {
@@ -232,22 +231,21 @@ impl Network {
     }
 
     pub(crate) fn cut(&self) {
-        self.is_cut.store(true, Ordering::SeqCst);
+        *self.is_cut.0.lock().unwrap() = true;
     }
 
     /// What was sent in the meantime arrives.
     pub(crate) fn mend(&self) {
-        self.is_cut.store(false, Ordering::SeqCst);
+        *self.is_cut.0.lock().unwrap() = false;
+        self.is_cut.1.notify_all();
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
+fn carry(mut from: TcpStream, mut to: TcpStream, (is_cut, changed): &(Mutex<bool>, Condvar)) {
     let mut buffer = [0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer);
-        while is_cut.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(5));
-        }
+        drop(changed.wait_while(is_cut.lock().unwrap(), |is_cut| *is_cut));
         let Ok(count @ 1..) = read else { break };
         if to.write_all(&buffer[..count]).is_err() {
             break;

@@ -99,7 +99,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         ),
     };
     let listen = settled(args.listen);
-    let config = Config::from_toml(&format!(
+    let text = format!(
         r#"
         [app]
         appid = "{APPID}"
@@ -148,13 +148,15 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         simulator.url(),
         args.outbound,
         args.admin,
-    ))
-    .map_err(|report| report.to_string())?;
-    logs::init(&config.log);
+    );
+    let loaded = Config::parse(&text, "wx-sidecar dev", &|_| None);
+    let loaded = loaded.map_err(|report| report.to_string())?;
+    logs::init(&loaded.config.log);
     log_panics();
-    let sidecar = Sidecar::start(config).map_err(|cause| {
+    let sidecar = Sidecar::start(loaded.config).map_err(|cause| {
         format!("{cause}; choose other ports with --listen, --outbound and --admin")
     })?;
+    sidecar.describe(&loaded.effective);
     let pushes = PushOptions::new(
         format!("http://{}/wx/push", sidecar.inbound_addr()),
         AppId::parse(APPID).expect("the appid above is one"),
@@ -201,7 +203,7 @@ wx-sidecar dev is ready ({millis} ms)
   app        {upstream}   {app}
   WeChat     http://{outbound}   the app's calls to WeChat go here, with no token
   simulator  http://{sim}   plays WeChat; GET /_sim/ tells what it can do
-  admin      http://{admin}   /readyz /metrics
+  admin      http://{admin}   /readyz /metrics /config
 
 Try it, in another terminal:
 

@@ -285,16 +285,26 @@ impl Sidecar {
         self.assembly.reload(config, None)
     }
 
+    /// What the configuration that it was started with comes to, for `GET /config` and the metrics. A reload from a source
+    /// tells it by itself.
+    pub fn describe(&self, effective: &Effective) {
+        self.assembly.metrics.config_is(Some(effective));
+        self.assembly.status.rcu(|status| Status {
+            effective: Some(effective.clone()),
+            ..Status::clone(status)
+        });
+    }
+
     /// From now on it changes with its source. `effective` is what the configuration that it has comes to, of which `feed`
     /// tells the next ([`Source::begin`](crate::source::Source::begin)). Only the first is followed.
     pub fn follow(&self, feed: Feed, effective: &Effective) {
         let (asks, asked) = mpsc::unbounded_channel();
         if self.assembly.asks.set(asks).is_ok() {
             let assembly = Arc::clone(&self.assembly);
-            assembly.metrics.config_is(Some(effective));
+            self.describe(effective);
             assembly.status.rcu(|status| Status {
                 since: status.since,
-                effective: Some(effective.clone()),
+                effective: status.effective.clone(),
                 refused: status.refused.clone(),
                 source: Some(feed.source().to_string()),
                 unread: None,
