@@ -34,6 +34,10 @@ cargo:
 dev: cargo ## Simulator, sidecar and a sample app, no WeChat account; ARGS="--upstream http://127.0.0.1:3000" puts your app there
 	cargo run --locked --bin wx-sidecar -- dev $(ARGS)
 
+.PHONY: release
+release: cargo ## The binary for production, target/release/wx-sidecar, which tells in its metrics which commit it is of
+	WX_SIDECAR_REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" cargo build --locked --release --bin wx-sidecar
+
 .PHONY: test
 test: cargo test-tools ## All tests; installs Node, Python, Java, Go, PHP, Redis and ZooKeeper with apt if they are missing
 	rm -rf $(TARGET)/test-output
