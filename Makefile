@@ -39,7 +39,7 @@ release: cargo ## The binary for production, target/release/wx-sidecar, which te
 	WX_SIDECAR_REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" cargo build --locked --release --bin wx-sidecar
 
 .PHONY: test
-test: cargo test-tools ## All tests; installs Node, Python, Java, Go, PHP, Redis and ZooKeeper with apt if they are missing
+test: cargo test-tools ## All tests; installs Node, Python, Java, Go, PHP, Redis, ZooKeeper and Chromium with apt if they are missing
 	rm -rf $(TARGET)/test-output
 	cargo test --locked --features otlp --no-fail-fast
 
@@ -62,6 +62,8 @@ test-tools:
 	command -v redis-sentinel >/dev/null || missing+=" redis-sentinel"; \
 	command -v systemd-analyze >/dev/null || missing+=" systemd"; \
 	[ -e /usr/share/java/zookeeper.jar ] || missing+=" zookeeper"; \
+	command -v chromium >/dev/null || missing+=" chromium"; \
+	fc-list :lang=zh 2>/dev/null | grep -q . || missing+=" fonts-wqy-microhei"; \
 	$(install)
 	@set -e; tools=$(TARGET)/test-tools; \
 	if ! command -v prometheus >/dev/null && ! [ -x $$tools/usr/bin/prometheus ]; then \

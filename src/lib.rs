@@ -11,8 +11,8 @@
 //! | 7 | features: `session` (login, tokens, revocation), `open_data` (decryption), `proxy` (forwarding to the app), `outbound` (the app's calls to WeChat), `push` (what WeChat sends of itself), `media` (files to WeChat and from there), `content_check` (WeChat's judgement of texts and media) |
 //! | 6 | [`gateway`]: calling WeChat; [`source`]: where the configuration comes from, and when it has changed |
 //! | 5 | `wire`: HTTP on the wire, 1.1 and 2, WebSocket frames; `resilience`: timeouts, limits, retries, panics; `redis_link`: the connection to Redis; [`zookeeper`]: a configuration in ZooKeeper |
-//! | 4 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; `files`: files beside the work of a thread; [`telemetry`]: metrics, logs, ids; [`error`] |
-//! | 3 | [`config`] |
+//! | 4 | `net`: sockets, TLS, the PROXY protocol; `path`: the canonical path; `answer`; `files`: files beside the work of a thread; [`telemetry`]: metrics, logs, ids, and what the inspector remembers |
+//! | 3 | [`config`]; [`error`]: what went wrong, for whom |
 //! | 2 | [`wechat`]: the protocol as data; `seal`: sealing under keys that rotate |
 //! | 1 | [`secret`]; [`domain`]: values that are valid if they exist |
 //! | 0 | [`crypto`]: bytes in, bytes out; [`clock`] |

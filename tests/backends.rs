@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// How long an app may take to start.
 const START: Duration = Duration::from_secs(30);
+/// How long one test of a script may take, on a machine that is busy with others.
+const ONE_TEST: Duration = Duration::from_secs(120);
 /// The same for one that is compiled first.
 const COMPILED_START: Duration = Duration::from_secs(240);
 /// How long an app may take to end; its requests in flight included, when it ends gracefully.
@@ -76,6 +78,8 @@ pub(crate) enum Kind {
     Kubernetes,
     /// No app, but tests on Node: the phone's side of it, `examples/miniprogram`.
     Miniprogram,
+    /// No app, but a script that drives a browser: the inspector's page.
+    Inspector,
 }
 
 /// What a kind is written for.
@@ -110,6 +114,7 @@ impl Kind {
             Kind::Kustomize => "kustomize",
             Kind::Kubernetes => "kubernetes",
             Kind::Miniprogram => "miniprogram",
+            Kind::Inspector => "inspector",
         }
     }
 
@@ -127,7 +132,8 @@ impl Kind {
     fn platform(self) -> Platform {
         match self {
             Kind::Express | Kind::Streams | Kind::Identity | Kind::SdkEasyWechat => Platform::Node,
-            Kind::PushNode | Kind::PushExpress | Kind::Miniprogram => Platform::Node,
+            Kind::PushNode | Kind::PushExpress => Platform::Node,
+            Kind::Miniprogram | Kind::Inspector => Platform::Node,
             Kind::Flask | Kind::SdkWechatpy => Platform::Python,
             Kind::PushWechatpy | Kind::PushFlask => Platform::Python,
             Kind::Schema | Kind::Kubernetes => Platform::Python,
@@ -405,11 +411,32 @@ impl Script {
 
     /// The next line that it prints.
     pub(crate) fn line(&self) -> String {
-        let line = self.lines.recv_timeout(START);
+        self.line_within(START)
+    }
+
+    fn line_within(&self, limit: Duration) -> String {
+        let line = self.lines.recv_timeout(limit);
         line.unwrap_or_else(|why| {
             let said = fs::read_to_string(&self.output).unwrap_or_default();
             panic!("the script printed no line ({why}):\n{said}")
         })
+    }
+}
+
+impl Script {
+    /// Reads to the line that says how many tests were begun, and how many passed: all, and so many at the least.
+    pub(crate) fn passes(&self, at_least: u64) {
+        let mut said = String::new();
+        let summary = loop {
+            let line = self.line_within(ONE_TEST);
+            if line.starts_with("{\"begun\":") {
+                break serde_json::from_str::<serde_json::Value>(&line).expect("it is JSON");
+            }
+            said += &line;
+            said.push('\n');
+        };
+        assert_eq!(summary["begun"], summary["passed"], "{said}");
+        assert!(summary["begun"].as_u64() >= Some(at_least), "{summary}");
     }
 }
 
@@ -475,6 +502,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
     static OTELCOL: Once = Once::new();
     static KUSTOMIZE: Once = Once::new();
     static KUBERNETES: Once = Once::new();
+    static INSPECTOR: Once = Once::new();
     let installed = match kind {
         Kind::Express | Kind::PushExpress => &EXPRESS,
         Kind::Flask | Kind::PushFlask => &FLASK,
@@ -490,6 +518,7 @@ fn install_once(kind: Kind) -> Result<PathBuf, String> {
         Kind::Otelcol => &OTELCOL,
         Kind::Kustomize => &KUSTOMIZE,
         Kind::Kubernetes => &KUBERNETES,
+        Kind::Inspector => &INSPECTOR,
     };
     installed
         .get_or_init(|| install(kind.dependencies()))

@@ -4,7 +4,6 @@
 //! How a backend is run, and what a newcomer types, is read from the README beside the backends, so that it cannot say
 //! what does not work.
 
-use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,10 +11,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::backends::{App, Kind, Script};
+use crate::dev::Dev;
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::Client;
 use crate::patience::eventually;
-use crate::process::{BINARY, Process};
 use crate::rig::{Rig, Session, canary};
 
 const BACKENDS: &str = include_str!("../examples/backends/README.md");
@@ -63,18 +62,7 @@ fn the_sample_mini_program_works_with_a_backend() {
 
 /// Runs tests on Node, which are at least so many, and shows what they say if one fails.
 fn all_pass(tests: &str, place: &Value, at_least: u64) {
-    let script = Script::start(Kind::Miniprogram, tests, &[&place.to_string()]);
-    let mut said = String::new();
-    let summary = loop {
-        let line = script.line();
-        if line.starts_with("{\"begun\":") {
-            break serde_json::from_str::<Value>(&line).unwrap();
-        }
-        said += &line;
-        said.push('\n');
-    };
-    assert_eq!(summary["begun"], summary["passed"], "{said}");
-    assert!(summary["begun"].as_u64() >= Some(at_least), "{summary}");
+    Script::start(Kind::Miniprogram, tests, &[&place.to_string()]).passes(at_least);
 }
 
 #[test]
@@ -119,33 +107,6 @@ struct Stage {
     app: App,
 }
 
-struct Dev {
-    sidecar: SocketAddr,
-    outbound: SocketAddr,
-    simulator: SocketAddr,
-    _process: Process,
-}
-
-impl Dev {
-    fn start(upstream: &str) -> Self {
-        let any = "127.0.0.1:0";
-        let places = ["--sim", any, "--outbound", any, "--admin", any];
-        let ours = ["dev", "--listen", any, "--upstream", upstream];
-        let process = Process::start(BINARY, &[&ours[..], &places[..]].concat());
-        let address = |name: &str| {
-            let line = process.line_with(&format!("  {name}  "));
-            let (_, rest) = line.split_once("http://").unwrap();
-            rest.split_whitespace().next().unwrap().parse().unwrap()
-        };
-        Self {
-            sidecar: address("sidecar"),
-            outbound: address("WeChat"),
-            simulator: address("simulator"),
-            _process: process,
-        }
-    }
-}
-
 impl Stage {
     fn new(language: &str) -> Self {
         let place = Arc::new(OnceLock::new());
@@ -165,7 +126,7 @@ impl Stage {
         });
         let line = command_of(language);
         let app = App::of_line(language, &line, &[("WECHAT", &wechat.url())]);
-        let dev = Dev::start(&app.url());
+        let dev = Dev::before(&app.url());
         place.set(dev.outbound).expect("set once");
         Self { dev, wechat, app }
     }

@@ -3,21 +3,11 @@
 //! A simulator of WeChat, the sidecar, and a sample app that knows nothing of either: it reads the headers that any
 //! CloudRun app reads. With `--upstream` your own app takes the sample's place.
 
-use std::convert::Infallible;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+mod sample;
 
-use bytes::Bytes;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::time::Instant;
 
 use super::run::serve;
 use super::sim::{PUSH_AES_KEY, PUSH_TOKEN};
@@ -33,9 +23,6 @@ use crate::telemetry::logs;
 /// The appid and secret that simulator and sidecar share; they are worth nothing anywhere else.
 const APPID: &str = "wx0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// How long the sample app looks for a message that is on its way, in steps.
-const LOOKS: usize = 40;
-const LOOK: Duration = Duration::from_millis(25);
 
 /// Arguments of `wx-sidecar dev`.
 #[derive(Debug, clap::Args)]
@@ -91,11 +78,12 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
             args.sim
         )
     })?;
+    let outbound = settled(args.outbound);
     let upstream = match &args.upstream {
         Some(url) => url.clone(),
         None => format!(
             "http://{}",
-            start_sample().map_err(|cause| format!("the sample app: {cause}"))?
+            sample::start(outbound).map_err(|cause| format!("the sample app: {cause}"))?
         ),
     };
     let listen = settled(args.listen);
@@ -140,13 +128,14 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         listen = "{}"
         [admin]
         listen = "{}"
+        inspector = true
         [log]
         format = "pretty"
         access = "all"
         access_path = true
         "#,
         simulator.url(),
-        args.outbound,
+        outbound,
         args.admin,
     );
     let loaded = Config::parse(&text, "wx-sidecar dev", &|_| None);
@@ -157,6 +146,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         format!("{cause}; choose other ports with --listen, --outbound and --admin")
     })?;
     sidecar.describe(&loaded.effective);
+    sidecar.show_phone(simulator.addr(), args.upstream.is_none());
     let pushes = PushOptions::new(
         format!("http://{}/wx/push", sidecar.inbound_addr()),
         AppId::parse(APPID).expect("the appid above is one"),
@@ -205,7 +195,10 @@ wx-sidecar dev is ready ({millis} ms)
   simulator  http://{sim}   plays WeChat; GET /_sim/ tells what it can do
   admin      http://{admin}   /readyz /metrics /config
 
-Try it, in another terminal:
+Open http://{admin}/inspector/ in a browser: all that goes through, live, and a phone to play with.
+http://{admin}/inspector/#tour shows you round in five minutes.
+
+Or try it in another terminal, and watch it there:
 
   # 1. The phone: wx.login() gives a code.
   CODE=$(curl -s 'http://{sim}/_sim/code?user=alice&format=text')
@@ -239,108 +232,4 @@ And what goes wrong:
 Ctrl-C ends it."#
         )
     }
-}
-
-/// The sample app, on a thread of its own; ends with the process.
-fn start_sample() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let addr = listener.local_addr()?;
-    thread::Builder::new()
-        .name("sample-app".to_owned())
-        .spawn(move || serve_sample(listener))?;
-    Ok(addr)
-}
-
-fn serve_sample(listener: TcpListener) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    // The last message that came, for whoever asks. Guards a value; held to replace or to copy it.
-    let pushed = Arc::<Mutex<Value>>::default();
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            let pushed = Arc::clone(&pushed);
-            let service = service_fn(move |request| {
-                let pushed = Arc::clone(&pushed);
-                async move { Ok::<_, Infallible>(sample_answer(request, &pushed).await) }
-            });
-            let serving = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(async move {
-                // A connection that breaks is the sidecar's business to report.
-                let _broken = serving.await;
-            });
-        }
-    })
-}
-
-/// What a CloudRun app does: it believes its headers.
-async fn sample_answer(request: Request<Incoming>, pushed: &Mutex<Value>) -> Response<Full<Bytes>> {
-    match request.uri().path() {
-        "/wx/push" => {
-            let (head, body) = request.into_parts();
-            let body = body
-                .collect()
-                .await
-                .map(http_body_util::Collected::to_bytes);
-            let message: Value =
-                serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
-            let of_user = head
-                .headers
-                .get("x-wx-openid")
-                .and_then(|value| value.to_str().ok());
-            *pushed.lock().unwrap_or_else(PoisonError::into_inner) =
-                json!({ "openid": of_user, "message": message });
-            respond(&json!({}))
-        }
-        "/public/pushed" => {
-            for _ in 0..LOOKS {
-                if !pushed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .is_null()
-                {
-                    break;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-            let last = pushed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            respond(&last)
-        }
-        _ => respond(&who_am_i(&request)),
-    }
-}
-
-fn who_am_i(request: &Request<Incoming>) -> Value {
-    let said = |name: &str| -> Value {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map_or(Value::Null, Value::from)
-    };
-    json!({
-        "message": if said("x-wx-openid").is_null() { "hello, whoever you are" } else { "hello, I know you" },
-        "openid": said("x-wx-openid"),
-        "unionid": said("x-wx-unionid"),
-        "appid": said("x-wx-appid"),
-        "source": said("x-wx-source"),
-        "env": said("x-wx-env"),
-        "method": request.method().as_str(),
-        "path": request.uri().path(),
-        "request_id": said("x-request-id"),
-    })
-}
-
-fn respond(body: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
-    let kind = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
 }

@@ -768,9 +768,11 @@ impl Check<'_> {
             file: ("token_file", &raw.token_file),
         };
         let tokens = self.secrets(&keys, shown_token);
+        let inspector = self.value(&raw.inspector, || Ok(false), |on| Ok(*on));
         Some(Admin {
             listen: listen?,
             tokens: tokens?,
+            inspector: inspector?,
         })
     }
 

@@ -596,6 +596,8 @@ pub struct Admin {
     pub listen: Listen,
     /// What is shown for more than probes and metrics, newest first; if there are none, only this machine gets more.
     pub tokens: Vec<Secret>,
+    /// Whether what goes through is shown on a page there.
+    pub inspector: bool,
 }
 
 /// `[log]`

@@ -32,6 +32,8 @@ pub(super) struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
+    /// Text that says where to listen.
+    Listen,
     /// Text, or a list of it; never shown.
     Secret,
     /// Text, or a list of it.
@@ -65,7 +67,7 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "inbound",
         repeated: false,
         keys: &[
-            Key::new("listen", Kind::Text),
+            Key::new("listen", Kind::Listen),
             Key::new("upstream", Kind::Text),
             Key::new("prefix", Kind::Text),
             Key::new("auth", Kind::Text),
@@ -195,7 +197,7 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "outbound",
         repeated: false,
         keys: &[
-            Key::new("listen", Kind::Text),
+            Key::new("listen", Kind::Listen),
             Key::new("caller_token", Kind::Secret),
             Key::new("caller_token_file", Kind::Files),
             Key::new("allow", Kind::List),
@@ -290,9 +292,10 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "admin",
         repeated: false,
         keys: &[
-            Key::new("listen", Kind::Text),
+            Key::new("listen", Kind::Listen),
             Key::new("token", Kind::Secret),
             Key::new("token_file", Kind::Files),
+            Key::new("inspector", Kind::Flag),
         ],
     },
     Section {
@@ -575,6 +578,7 @@ pub(super) struct Admin {
     pub(super) listen: Field<Text>,
     pub(super) token: Field<Texts>,
     pub(super) token_file: Field<Texts>,
+    pub(super) inspector: Field<bool>,
 }
 
 /// `[log]`
@@ -683,6 +687,7 @@ impl Kind {
     fn description(self) -> &'static str {
         match self {
             Self::Text => "a string",
+            Self::Listen => "an address, which is a string",
             Self::Duration => "a duration, which is a string with a unit",
             Self::Size => "a size, which is a string with a unit",
             Self::Secret | Self::Files | Self::Texts => "a string or a list of strings",
@@ -698,6 +703,7 @@ impl Kind {
     fn advice(self, value: &DeValue<'_>) -> Option<String> {
         match (self, value) {
             (Self::Duration, DeValue::Integer(n)) => Some(format!("write \"{}s\"", n.as_str())),
+            (Self::Listen, DeValue::Integer(n)) => Some(format!("write \":{}\"", n.as_str())),
             (Self::Duration, _) => Some("write it like \"30s\"".to_owned()),
             (Self::Size, DeValue::Integer(n)) => Some(format!("write \"{}B\"", n.as_str())),
             (Self::Size, _) => Some("write it like \"10MiB\"".to_owned()),
@@ -790,7 +796,9 @@ impl Raw {
                 self.admin = Admin {
                     listen: table.text("listen", r),
                     token: table.text_or_list("token", r),
+
                     token_file: table.text_or_list("token_file", r),
+                    inspector: table.flag("inspector", r),
                 }
             }
             "log" => {

@@ -118,7 +118,7 @@ fn values(section: &str, entry: &KeyEntry) -> Value {
         None => text(shape(section, entry)),
     };
     match entry.key.kind {
-        Kind::Text | Kind::Duration | Kind::Size => text(),
+        Kind::Text | Kind::Listen | Kind::Duration | Kind::Size => text(),
         Kind::Secret | Kind::Files | Kind::Texts => {
             json!({ "anyOf": [text(), { "type": "array", "minItems": 1, "items": text() }] })
         }

@@ -707,6 +707,37 @@ mod tests {
             (
                 "",
                 "",
+                "[log]\nlevels = [\"push\"]",
+                "write it like \"push=debug\"",
+            ),
+            (
+                "",
+                "",
+                "[log]\nlevels = [\"pusch=info\"]",
+                "did you mean \"push\"",
+            ),
+            (
+                "",
+                "",
+                "[log]\nlevels = [\"push=loud\"]",
+                "there is \"trace\"",
+            ),
+            (
+                "",
+                "",
+                "[log]\nlevels = [\"push=info\", \"push=debug\"]",
+                "the level of this part is given twice",
+            ),
+            (
+                "",
+                "",
+                "[log]\nlevels = \"push=debug\"",
+                "put it in brackets",
+            ),
+            ("", "listen = 8080", "", "write \":8080\""),
+            (
+                "",
+                "",
                 "[trace]\nendpoint = \"localhost:4318\"",
                 "a collector is \"http://host:4318\"",
             ),

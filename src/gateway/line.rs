@@ -24,6 +24,7 @@ use crate::config;
 use crate::domain::AppId;
 use crate::error::{Error, Kind, Side, WechatFault};
 use crate::secret::Secret;
+use crate::telemetry::inspector::{self, WechatCall};
 use crate::telemetry::metrics::{CallOutcome, Metrics};
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::trace::{self, Span, Tracing};
@@ -235,6 +236,11 @@ impl Line {
         let begun = self.tracing.begin();
         self.tracing
             .finish(&begun, || self.span(asked, outcome.as_ref().err(), took));
+        inspector::note(|record| {
+            let made = (asked.method, path);
+            let error = outcome.as_ref().err();
+            record.called(WechatCall::new(made, asked.status, took, error));
+        });
         self.usage.count(path);
         self.metrics.wechat_call(path, call_outcome(outcome), took);
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

@@ -21,9 +21,10 @@ use crate::domain::{AppId, MediaId};
 use crate::error::Error;
 use crate::gateway::{Films, Gateway, Memory};
 use crate::resilience::{Lru, lock};
+use crate::telemetry::carried;
 use crate::telemetry::media::{Lookup, MediaMetrics};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace::{self, Span, Tracing, carried};
+use crate::telemetry::trace::{self, Span, Tracing};
 
 /// How long it is believed that WeChat does not have a medium.
 const GONE_FOR: Duration = Duration::from_secs(10);

@@ -33,6 +33,7 @@ use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::resilience::panics::faults;
 use crate::telemetry::ids::{RequestId, TraceParent};
+use crate::telemetry::inspector;
 use crate::telemetry::requests::{RouteRecorder, UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
 use crate::wire::{
@@ -160,6 +161,10 @@ async fn attempt(
         upgrade,
     };
     headers::encode_request(forward, &announced, writer.pending());
+    inspector::note(|record| {
+        let url = forward.upstream.to_string();
+        record.forwarding(url, writer.pending(), dropped(forward));
+    });
     let exchange = Exchange {
         forward,
         timers,
@@ -190,6 +195,26 @@ pub(crate) fn encode_request(forward: &Forward<'_>, out: &mut Vec<u8>) {
         upgrade: forward.head.wants_upgrade,
     };
     headers::encode_request(forward, &announced, out);
+}
+
+fn note_answer(head: &ResponseHead) {
+    inspector::note(|record| {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let fields = head.fields.iter();
+        let fields = fields.map(|field| (text(field.name), text(field.value)));
+        record.app_answered(head.status, fields.collect());
+    });
+}
+
+/// The field lines of the client's that do not reach the app, and why.
+fn dropped(forward: &Forward<'_>) -> Vec<(String, String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let fields = forward.head.fields.iter();
+    let dropped = fields.filter_map(|field| {
+        let why = why_dropped(forward, &field)?;
+        Some((text(field.name), text(field.value), why))
+    });
+    dropped.collect()
 }
 
 /// Why a field line of the client's does not reach the app, for people; `None` if it does.
@@ -232,7 +257,9 @@ impl Exchange<'_> {
         self.timings().asking(true);
         if matches!(body, Body::Wire(_)) {
             self.timings().received(bytes.len() as u64);
+            inspector::note(|record| record.received(0, bytes));
         }
+        inspector::note(|record| record.sent(bytes));
         let sent = self.send_at_once(writer, bytes).await?;
         self.await_answer(&mut answer, responder).await?;
         body.consume();
@@ -402,6 +429,10 @@ impl Exchange<'_> {
             if count > 0 {
                 // The app need not wait for the end of a body whose end is already known.
                 let last = body.ends_after(count);
+                inspector::note(|record| {
+                    record.received(total - count as u64, body.chunk());
+                    record.sent(body.chunk());
+                });
                 self.upload_within(writer.send(body.chunk(), last)).await?;
                 body.consume(count);
                 if last {
@@ -504,6 +535,7 @@ impl Exchange<'_> {
                 }
                 101 if self.upgrade && head.grants(self.forward.head) => {
                     self.timings().answered(101);
+                    note_answer(head);
                     return Ok(());
                 }
                 101 => {
@@ -519,6 +551,7 @@ impl Exchange<'_> {
                 100..=199 => {}
                 status => {
                     self.timings().answered(status);
+                    note_answer(head);
                     return Ok(());
                 }
             }

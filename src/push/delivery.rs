@@ -17,7 +17,7 @@ use super::courier::Delivered;
 use super::entry::{Death, Entry, Head};
 use super::inbox::{News, Waiting};
 use super::lanes::{End, Lanes};
-use super::{Bus, Settings};
+use super::{Bus, Settings, shown};
 use crate::clock::Timestamp;
 use crate::config::PushEnvelope;
 use crate::crypto;
@@ -140,7 +140,7 @@ impl Delivery {
             let (head, outcome) = match entry {
                 Ok(entry) => {
                     let trace = (&tracing, traced(&entry.head, &tracing, &ids));
-                    let posting = caught(post(&settings, &entry, waiting.attempts, trace));
+                    let posting = caught(post(&bus, &settings, &entry, (waiting.attempts, trace)));
                     let outcome = posting.await.unwrap_or_else(|panicked| {
                         tracing::error!(what = "push", error = %panicked, "a delivery panicked");
                         Outcome::Failed("the sidecar has a defect".to_owned())
@@ -172,6 +172,7 @@ impl Delivery {
         let (reason, end) = match outcome {
             Outcome::Taken(answer) => {
                 self.bus.inbox.settle(waiting.number);
+                self.bus.show_end(head.as_ref(), "delivered");
                 if let (Some(head), now) = (&head, self.bus.inbox.clock().now()) {
                     self.bus
                         .metrics
@@ -187,7 +188,7 @@ impl Delivery {
                 waiting.refusals += 1;
                 let reason = format!("the app answers {status}");
                 if waiting.refusals >= TRIES_OF_WRONG {
-                    return self.give_up(lane, &waiting, reason, lanes);
+                    return self.give_up(lane, (&waiting, head), reason, lanes);
                 }
                 (reason, End::Again { tries, cap })
             }
@@ -196,7 +197,7 @@ impl Delivery {
             Outcome::Unread(reason) => (reason, End::Again { tries, cap }),
         };
         if self.bus.inbox.clock().now().since(waiting.queued) >= settings.retry_for {
-            return self.give_up(lane, &waiting, reason, lanes);
+            return self.give_up(lane, (&waiting, head), reason, lanes);
         }
         if let Some(suppressed) = self.bus.failures.pass("push", std::time::Instant::now()) {
             let id = head.as_ref().map(|head| head.id.as_str());
@@ -216,7 +217,14 @@ impl Delivery {
         lanes.end(lane, None, End::Done { taken }, Instant::now(), 0.0);
     }
 
-    fn give_up(&self, lane: u64, waiting: &Waiting, reason: String, lanes: &mut Lanes<Waiting>) {
+    fn give_up(
+        &self,
+        lane: u64,
+        (waiting, head): (&Waiting, Option<Head>),
+        reason: String,
+        lanes: &mut Lanes<Waiting>,
+    ) {
+        self.bus.show_end(head.as_ref(), "dead");
         let (number, attempts) = (waiting.number, waiting.attempts);
         let now = std::time::Instant::now();
         if let Some(suppressed) = self.bus.failures.pass("given up", now) {
@@ -276,10 +284,10 @@ fn traced(head: &Head, tracing: &Tracing, ids: &IdSource) -> Traced {
 }
 
 async fn post(
+    bus: &Bus,
     settings: &Settings,
     entry: &Entry,
-    tries: u32,
-    (tracing, traced): (&Tracing, Traced),
+    (tries, (tracing, traced)): (u32, (&Tracing, Traced)),
 ) -> Outcome {
     let head = &entry.head;
     let delivery = settings.routes.of(head);
@@ -321,6 +329,10 @@ async fn post(
     tracing.record(&traced, || {
         let sent = (delivery.path.as_str(), tries, began.elapsed());
         span(settings, head, sent, &posted)
+    });
+    bus.show(entry, |record| {
+        let tried = (tries, began.into_std());
+        record.tried(shown::attempt(settings, entry, tried, &posted));
     });
     match posted {
         Delivered::Taken(_, answer) => Outcome::Taken(answer),

@@ -15,6 +15,7 @@ mod reception;
 pub(crate) mod rehearsal;
 mod reply;
 mod route;
+mod shown;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,6 +34,7 @@ use crate::domain::AppId;
 use crate::error::{Error, Kind, Side};
 use crate::resilience::Recent;
 use crate::telemetry::ids::IdSource;
+use crate::telemetry::inspector::Inspector;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::push::{InboxSeen, PushMetrics, PushResult};
 use crate::telemetry::throttle::Throttle;
@@ -71,6 +73,7 @@ pub(crate) struct Bus {
     replies: Recent<[u8; 16], watch::Receiver<Option<Bytes>>>,
     annotator: OnceLock<Annotator>,
     tracing: OnceLock<Tracing>,
+    inspector: OnceLock<Inspector>,
 }
 
 /// What somebody else knows about a message, as a line for the app; asked once, when the message comes. `None` at once if
@@ -136,6 +139,7 @@ impl Bus {
             replies: Recent::new(MOST_REPLIES, REPLY_TTL),
             annotator: OnceLock::new(),
             tracing: OnceLock::new(),
+            inspector: OnceLock::new(),
         })
     }
 
@@ -262,8 +266,9 @@ impl Bus {
         }
         let waits = settings.routes.of(&entry.head).reply == Who::Wait;
         let (answer, reply) = watch::channel(None);
+        let entry = Arc::new(entry);
         let put = Put {
-            entry: Arc::new(entry),
+            entry: Arc::clone(&entry),
             identity,
             window,
             nonce: Some((nonce, settings.nonce_window)),
@@ -273,6 +278,7 @@ impl Bus {
         let reply = match result {
             Ok(Accepted::New(_)) => {
                 self.metrics.received(&msg_type, PushResult::Stored);
+                self.show(&entry, |_| {});
                 if waits {
                     self.replies.insert(identity, reply.clone());
                 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::telemetry::trace::carried;
+use crate::telemetry::carried;
 
 /// Flights by key. Shared by all workers.
 pub(crate) struct SingleFlight<K, V> {

@@ -4,6 +4,7 @@
 //! `/readyz` tells whether traffic should come here. What is more than that is guarded (`guard.rs`).
 
 mod guard;
+mod inspector;
 mod letters;
 
 use std::convert::Infallible;
@@ -28,10 +29,10 @@ use super::reload::Assembly;
 use crate::config::Effective;
 use crate::net::{Bound, Listener, Stream};
 use crate::resilience::panics::faults;
+pub(super) use inspector::Phone;
 
 /// What there is to ask for.
-const PAGES: &str =
-    "/livez /readyz?verbose /metrics /config /reload (POST) /push/inbox /push/dead-letters";
+const PAGES: &str = "/livez /readyz?verbose /metrics /config /reload (POST) /push/inbox /push/dead-letters /inspector/";
 
 /// What is nobody's secret, and asked for by the kubelet and by Prometheus.
 const OPEN: [&str; 5] = ["/", "/livez", "/healthz", "/readyz", "/metrics"];
@@ -73,22 +74,30 @@ impl Admin {
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request| {
                 let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+                async move { Ok::<_, Infallible>(admin.answer(request).await) }
             });
             let serving = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "admin connection");
             }
         });
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let shows = self.assembly.current.load().config.admin.inspector;
+        if shows && let Some(file) = inspector::file(&request) {
+            return file;
+        }
         if !OPEN.contains(&request.uri().path())
-            && let Err(refused) = guard::admit(request, &self.assembly.current.load().config.admin)
+            && let Err(refused) = guard::admit(&request, &self.assembly.current.load().config.admin)
         {
             return refused.answer();
+        }
+        if request.uri().path().starts_with(inspector::PREFIX) {
+            return self.inspect(request).await;
         }
         if let Some(rest) = request.uri().path().strip_prefix("/push/") {
             let bus = self.assembly.current.load().bus.clone();

@@ -9,6 +9,7 @@ pub(super) mod push;
 mod spans;
 mod text_check;
 pub(super) mod uploads;
+pub(super) mod watched;
 pub(super) mod written;
 
 use std::cell::RefCell;
@@ -35,6 +36,7 @@ use crate::resilience::panics::{caught, faults};
 use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
+use crate::telemetry::inspector;
 use crate::telemetry::logs::access::Served;
 use crate::telemetry::requests::{UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
@@ -92,9 +94,10 @@ pub(super) async fn exchange(
     let exchange = Exchange::begin(worker, settings, peer, head);
     let mut counted = Counted::Unrouted;
     let timings = &exchange.timings;
+    let watched = exchange.watch(responder.protocol());
     let handling = exchange.handle(&mut body, &mut responder, &mut counted);
     let handling = trace::within(exchange.trace.here, timings.work(handling));
-    let handled = caught(handling).await;
+    let handled = caught(inspector::within(watched.clone(), handling)).await;
     let outcome = handled.unwrap_or_else(|panicked| {
         // Nobody knows how far it got with the connection.
         responder.take_back();
@@ -102,9 +105,8 @@ pub(super) async fn exchange(
         Err(worker.broke(panicked))
     });
     if let Err(error) = &outcome {
-        timings
-            .work(exchange.tell(error, &body, &mut responder))
-            .await;
+        let telling = timings.work(exchange.tell(error, &body, &mut responder));
+        inspector::within(watched.clone(), telling).await;
     }
     timings.end(responder.bytes());
     let status = responder.status().unwrap_or(CLIENT_GONE);
@@ -126,6 +128,9 @@ pub(super) async fn exchange(
         served.log(stands_for);
     }
     exchange.record_span(counted, &outcome, status, &responder);
+    if let Some(watched) = watched {
+        exchange.has_ended(&watched, counted, &outcome, responder.status());
+    }
 }
 
 /// What came of a request that the app was to get, if it was.
@@ -626,6 +631,7 @@ impl<'a> Exchange<'a> {
         match reading {
             Ok(Ok(count)) => {
                 self.timings.received(received + count as u64);
+                inspector::note(|record| record.received(received, body.chunk()));
                 Ok(count)
             }
             Ok(Err(error)) => Err(proxy::broken_body(error)),

@@ -23,6 +23,7 @@ mod worker;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -44,7 +45,7 @@ use crate::session::{SessionState, Sessions, ShownToken, Store};
 use crate::source::Feed;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::requests::{RequestCollector, WorkerCells};
-use admin::Admin;
+use admin::{Admin, Phone};
 use connections::Entrance;
 use drain::Phase;
 use outbound::OutboundSide;
@@ -216,6 +217,7 @@ impl Sidecar {
             current,
             state,
             metrics,
+            started: since,
             shared,
             phase: phase.clone(),
             places: ArcSwap::from_pointee(Places {
@@ -237,6 +239,7 @@ impl Sidecar {
                 unread: None,
             }),
             asks: OnceLock::new(),
+            phone: OnceLock::new(),
             pulses,
         });
         let admin_side = Arc::new(Admin {
@@ -293,6 +296,12 @@ impl Sidecar {
             effective: Some(effective.clone()),
             ..Status::clone(status)
         });
+    }
+
+    /// Puts a phone on the inspector's page, which plays the Mini Program before a simulator of WeChat. From then on users are
+    /// called by their openids there.
+    pub(crate) fn show_phone(&self, sim: SocketAddr, sample: bool) {
+        let _there_is_one = self.assembly.phone.set(Phone { sim, sample });
     }
 
     /// From now on it changes with its source. `effective` is what the configuration that it has comes to, of which `feed`

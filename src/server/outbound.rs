@@ -42,6 +42,7 @@ use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
 use crate::session::SessionState;
 use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
+use crate::telemetry::inspector::{self, Began, Ended, Watched};
 use crate::telemetry::logs::access::{Called, Sampler};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::{self, Span, Tracing};
@@ -274,17 +275,20 @@ impl OutboundSide {
             request_id: self.ids.request_id(self.state.clock.now()),
             trace: self.trace(&head.headers, snapshot.tracing()),
         };
-        let made = caught(trace::within(call.trace.here, call.make(body))).await;
+        let watched = call.watch();
+        let making = trace::within(call.trace.here, call.make(body));
+        let made = caught(inspector::within(watched.clone(), making)).await;
         let outcome = made.unwrap_or_else(|panicked| {
             self.metrics.panicked();
             let detail = "a defect of the sidecar; other calls are not affected";
             Err(Error::new(Kind::Internal, Side::Us, detail).with_cause(panicked))
         });
-        let (result, mut response) = match outcome {
-            Ok(made) => made,
+        let (failure, (result, mut response)) = match outcome {
+            Ok(made) => (None, made),
             Err(error) => {
                 call.log(&error);
-                (error.kind().row().slug, call.tell(&error))
+                let told = (error.kind().row().slug, call.tell(&error));
+                (Some(error), told)
             }
         };
         let id = HeaderValue::from_str(call.request_id.as_str())
@@ -296,6 +300,9 @@ impl OutboundSide {
         self.metrics.outbound_request(result);
         call.record_span(response.status(), result, began.elapsed());
         call.log_access(response.status(), result, began.elapsed());
+        if let Some(watched) = watched {
+            show(&watched, &mut response, failure.as_ref(), began.elapsed());
+        }
         response
     }
 }
@@ -494,6 +501,7 @@ impl Call<'_> {
             if (held.len() + data.len()) as u64 > limit {
                 return Err(too_large(limit));
             }
+            inspector::note(|record| record.received(held.len() as u64, &data));
             held.push(&data)?;
         }
     }
@@ -593,6 +601,55 @@ impl Call<'_> {
             called.log(stands_for);
         }
     }
+}
+
+impl Call<'_> {
+    /// Begins to watch it, if anything is watched.
+    fn watch(&self) -> Option<Watched> {
+        if !self.snapshot.config.admin.inspector {
+            return None;
+        }
+        self.snapshot.shared.inspector.watch(|| Began {
+            kind: inspector::Kind::Call,
+            method: self.head.method.as_str().to_owned(),
+            target: self.head.uri.to_string(),
+            protocol: "HTTP/1.1",
+            request_id: self.request_id.as_str().to_owned(),
+            trace: self.trace.here.trace_id().as_str().to_owned(),
+            client: None,
+            fields: written(&self.head.headers),
+        })
+    }
+}
+
+/// Tells the inspector how a call ended, but for the answer's body, which is on its way.
+fn show(
+    watched: &Watched,
+    response: &mut Response<AnswerBody>,
+    error: Option<&Error>,
+    took: Duration,
+) {
+    watched.note(|record| {
+        record.answering(response.status().as_u16());
+        for (name, value) in response.headers() {
+            record.answer_field(name.as_str().as_bytes(), value.as_bytes());
+        }
+    });
+    watched.end(Ended {
+        status: Some(response.status().as_u16()),
+        took,
+        error,
+        ..Ended::default()
+    });
+    response.body_mut().show_to(watched.clone());
+}
+
+fn written(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let lines = headers.iter();
+    lines
+        .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+        .collect()
 }
 
 impl Drop for Place {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::admin::Phone;
 use super::connections::Change;
 use super::drain::Phase;
 use super::follow::{Ask, NotReloaded};
@@ -73,6 +74,8 @@ pub(super) struct Assembly {
     pub(super) current: Arc<ArcSwap<Snapshot>>,
     pub(super) state: Arc<SessionState>,
     pub(super) metrics: Arc<Metrics>,
+    /// Since when it runs.
+    pub(super) started: Timestamp,
     pub(super) shared: Arc<Shared>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) places: ArcSwap<Places>,
@@ -83,6 +86,8 @@ pub(super) struct Assembly {
     pub(super) status: ArcSwap<Status>,
     /// Whom to ask for one, if a source is followed.
     pub(super) asks: OnceLock<mpsc::UnboundedSender<Ask>>,
+    /// The phone that plays the Mini Program, in `wx-sidecar dev`.
+    pub(super) phone: OnceLock<Phone>,
     /// Whether the threads live.
     pub(super) pulses: Arc<Pulses>,
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::exchange::watched;
 use super::router::Router;
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -20,12 +21,13 @@ use crate::outbound::{Callers, Rules};
 use crate::push::{Annotator, Bus};
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{Assertions, SessionState, Sessions};
+use crate::telemetry::inspector::Inspector;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pseudonym::Pseudonyms;
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::trace::Tracing;
 use crate::wechat::content_check;
-use crate::wire::HeadLimits;
+use crate::wire::{HeadLimits, overhear};
 
 /// Everything a request needs to know.
 pub(crate) struct Snapshot {
@@ -73,6 +75,8 @@ pub(crate) struct Shared {
     /// Failed requests in the log, by kind and status (an errcode of WeChat's has its own).
     pub(crate) failures: Throttle<(Kind, u16)>,
     pub(crate) tracing: Tracing,
+    /// What went through lately, if somebody wants to see it.
+    pub(crate) inspector: Inspector,
 }
 
 impl Shared {
@@ -92,6 +96,7 @@ impl Shared {
     pub(crate) fn open_bus(&self, bus: Bus) {
         bus.annotate(annotator(&self.traces));
         bus.trace_by(self.tracing.clone());
+        bus.show_to(self.inspector.clone());
         let _there_is_one = self.bus.set(Arc::new(bus));
         self.bus_opened.notify_one();
     }
@@ -117,6 +122,10 @@ impl Snapshot {
         shared
             .tracing
             .configure(&config.trace, &config.app.appid, metrics);
+        if config.admin.inspector {
+            overhear(watched::hear);
+        }
+        shared.inspector.switch(config.admin.inspector);
         let gateway = Arc::new(Gateway::new(
             &config.app,
             &config.wechat,

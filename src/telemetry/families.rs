@@ -289,7 +289,7 @@ fn is_class(value: &str) -> bool {
 /// Declares families, and the table of all.
 macro_rules! families {
     ($($answers:ident { $($id:ident = $kind:expr, $name:literal [$($label:expr),*] $help:literal;)* })*) => {
-        $($(pub(super) static $id: Family = Family {
+        $($(pub(crate) static $id: Family = Family {
             name: $name,
             kind: $kind,
             labels: &[$($label),*],

@@ -28,10 +28,6 @@ pub(crate) struct Timings {
     returned: Cell<u64>,
 }
 
-#[allow(
-    dead_code,
-    reason = "what the metrics do not ask, the log and the spans do"
-)]
 impl Timings {
     /// Of an exchange that begins now, and is worked at.
     pub(crate) fn begin() -> Self {

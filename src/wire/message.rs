@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use super::fields::{Field, Fields};
 use super::head::{Framing, HeadError, HeadLimits, Method, RequestHead, ResponseHead, Version};
 use super::http1::Splice;
+use super::overheard::{self, Heard, tell};
 use super::{http1, http2};
 
 /// Why a body cannot be read to its end.
@@ -215,6 +216,7 @@ impl<'c> Responder<'c> {
 
     /// Begins the answer: status, framing. Field lines may follow, then [`Responder::end_head`].
     pub(crate) fn start(&mut self, status: u16, reason: &[u8], length: Length) {
+        tell(Heard::Begun(status));
         match self {
             Self::Http1(it) => it.start(status, reason, length),
             Self::Http2(it) => it.start(status, length),
@@ -223,11 +225,17 @@ impl<'c> Responder<'c> {
 
     /// Adds a field line. Name and value come from a parsed head or are our own.
     pub(crate) fn field(&mut self, name: &[u8], value: &[u8]) {
+        tell(Heard::Field(name, value));
         either!(self, it => it.field(name, value));
     }
 
     /// Adds the field lines of a parsed head that `keep` wants.
     pub(crate) fn fields(&mut self, fields: &Fields, keep: impl Fn(&Field<'_>) -> bool) {
+        if overheard::is_heard() {
+            for field in fields.iter().filter(|field| keep(field)) {
+                tell(Heard::Field(field.name, field.value));
+            }
+        }
         either!(self, it => it.fields(fields, keep));
     }
 
@@ -249,6 +257,7 @@ impl<'c> Responder<'c> {
 
     /// Sends the head, if it is still here, and body bytes; `last` ends the answer.
     pub(crate) async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()> {
+        tell(Heard::Body(data));
         either!(self, it => it.send(data, last).await)
     }
 
@@ -301,6 +310,7 @@ impl<'c> Responder<'c> {
 
     /// Takes an answer back if none of it has been sent, so that an error can be told in its place.
     pub(crate) fn take_back(&mut self) {
+        tell(Heard::TakenBack);
         either!(self, it => it.take_back());
     }
 

@@ -15,6 +15,7 @@ mod head;
 pub(crate) mod http1;
 pub(crate) mod http2;
 mod message;
+mod overheard;
 pub(crate) mod websocket;
 
 pub(crate) use fields::{Field, Fields, Name};
@@ -25,3 +26,4 @@ pub(crate) use http1::Splice;
 pub(crate) use message::{
     AnswerReader, BodyError, Length, NoHead, Reader, Responder, UpstreamConnection, Writer,
 };
+pub(crate) use overheard::{Heard, overhear};

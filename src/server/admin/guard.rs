@@ -136,6 +136,7 @@ mod tests {
 
     fn admin(listen: &str, tokens: &[&str]) -> Admin {
         Admin {
+            inspector: false,
             listen: match listen.strip_prefix("unix:") {
                 Some(path) => Listen::Unix(path.into()),
                 None => Listen::Tcp(listen.parse().unwrap()),

@@ -15,6 +15,7 @@ use crate::error::{Error, Kind};
 use crate::open_data::{self, Content, Number, Place, Request, Sealed, Wanted};
 use crate::resilience::Buffered;
 use crate::session::{Claims, Granted};
+use crate::telemetry::inspector;
 use crate::wire::{Name, Reader, Responder};
 
 /// The largest body with open data at our own endpoints. A month of step counts is some three kilobytes.
@@ -54,8 +55,9 @@ impl<'a> Exchange<'a> {
                 let opener = &self.snapshot.opener;
                 let ids = [id];
                 let fetching = opener.fetch(&owner.claims.user.openid, &ids);
-                let data = self.timings.wechat(fetching).await?;
-                open_data::answer(&data.concat())
+                let data = self.timings.wechat(fetching).await?.concat();
+                inspector::note(|record| record.opened(&data));
+                open_data::answer(&data)
             }
         };
         Ok(with_tokens(answer, owner.grant))
@@ -79,7 +81,9 @@ impl<'a> Exchange<'a> {
             Number::Code(code) => {
                 let user = &owner.claims.user.openid;
                 let asking = opener.phone_by_code(&code, user);
-                self.timings.wechat(asking).await?
+                let answer = self.timings.wechat(asking).await?;
+                inspector::note(|record| record.opened(&answer.body));
+                answer
             }
             Number::Encrypted(sealed) => {
                 let data = self.decrypt(&sealed, &self.keys(&owner).await).await?;
@@ -136,6 +140,7 @@ impl<'a> Exchange<'a> {
             let fetching = self.snapshot.opener.fetch(user, &ids);
             let fetched = self.timings.wechat(fetching).await?;
             for (index, json) in indices.into_iter().zip(fetched) {
+                inspector::note(|record| record.opened(&json));
                 plain[index] = json;
             }
         }
@@ -163,8 +168,9 @@ impl<'a> Exchange<'a> {
     ) -> Result<crate::wechat::open_data::OpenData, Error> {
         let began = Instant::now();
         let decrypted = self.snapshot.opener.decrypt(sealed, keys, self.now);
-        if decrypted.is_err() {
-            tokio::time::sleep_until(began + FAILURE_AFTER).await;
+        match &decrypted {
+            Ok(data) => inspector::note(|record| record.opened(data.json())),
+            Err(_) => tokio::time::sleep_until(began + FAILURE_AFTER).await,
         }
         decrypted
     }

@@ -65,7 +65,7 @@ impl Exchange<'_> {
         });
     }
 
-    fn route(&self, counted: Counted) -> Option<String> {
+    pub(super) fn route(&self, counted: Counted) -> Option<String> {
         match counted {
             Counted::Unrouted => None,
             Counted::Own(endpoint) => Some(endpoint.label().to_owned()),

@@ -14,10 +14,12 @@ use tokio::time::{Instant, Sleep};
 use super::Place;
 use crate::config::Outbound;
 use crate::gateway::{AppAnswer, Cause};
+use crate::telemetry::inspector::Watched;
 
 pub(super) struct AnswerBody {
     start: Bytes,
     rest: Option<Rest>,
+    watched: Option<Watched>,
 }
 
 struct Rest {
@@ -42,6 +44,7 @@ impl AnswerBody {
         Self {
             start: bytes,
             rest: None,
+            watched: None,
         }
     }
 
@@ -62,18 +65,18 @@ impl AnswerBody {
         Some(Self {
             start: answer.start,
             rest,
+            watched: None,
         })
     }
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Cause;
+impl AnswerBody {
+    /// Shows what goes through it.
+    pub(super) fn show_to(&mut self, watched: Watched) {
+        self.watched = Some(watched);
+    }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         if !self.start.is_empty() {
             let start = std::mem::take(&mut self.start);
             return Poll::Ready(Some(Ok(Frame::data(start))));
@@ -98,6 +101,29 @@ impl Body for AnswerBody {
             }
             None => Err(Broken::TooLarge.into()),
         }))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let polled = self.poll_next(cx);
+        if let (Some(watched), Poll::Ready(next)) = (&self.watched, &polled) {
+            if let Some(Ok(frame)) = next
+                && let Some(data) = frame.data_ref()
+            {
+                watched.note(|record| record.answer_body(data));
+            }
+            if next.is_none() || self.is_end_stream() {
+                watched.tell();
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,0 +1,58 @@
+//! A running `wx-sidecar dev`, on ports that it chose, as its own screen tells them.
+
+use std::net::SocketAddr;
+
+use crate::process::{BINARY, Process};
+
+/// It ends when this is dropped.
+pub(crate) struct Dev {
+    pub(crate) sidecar: SocketAddr,
+    pub(crate) outbound: SocketAddr,
+    pub(crate) simulator: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    _process: Process,
+}
+
+impl Dev {
+    /// With its sample app.
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// In front of an app.
+    pub(crate) fn before(upstream: &str) -> Self {
+        Self::with(&["--upstream", upstream])
+    }
+
+    fn with(more: &[&str]) -> Self {
+        let any = "127.0.0.1:0";
+        let places = [
+            "--listen",
+            any,
+            "--sim",
+            any,
+            "--outbound",
+            any,
+            "--admin",
+            any,
+        ];
+        let process = Process::start(BINARY, &[&["dev"], &places[..], more].concat());
+        let address = |name: &str| {
+            let line = process.line_with(&format!("  {name}  "));
+            let (_, rest) = line.split_once("http://").expect("a place is a URL");
+            let place = rest.split(|c: char| c.is_whitespace() || c == '/').next();
+            let place = place.expect("something stands behind http://");
+            place.parse().expect("it is an address")
+        };
+        // In the order of the screen.
+        let [sidecar, outbound, simulator, admin] =
+            ["sidecar", "WeChat", "simulator", "admin"].map(address);
+        Self {
+            sidecar,
+            outbound,
+            simulator,
+            admin,
+            _process: process,
+        }
+    }
+}
