@@ -165,6 +165,19 @@ test('a phone number is decrypted, by code and by ciphertext', async () => {
   await picture(page, 'phone-number-light-en');
 });
 
+test('ciphertext in a body is plaintext when the app gets it', async () => {
+  const page = await inspector();
+  await press(page, 'me', 'number.app');
+  await see(page, '.said-box', 'The phone sent ciphertext, the app got the number');
+  const number = /1\d{10}/.exec(await page.$eval('.said-box', (it) => it.innerText))[0];
+  await openRow(page, '/phone');
+  await see(page, '[data-spot="open"] .big', number);
+  const bodies = await page.$$eval('#detail .json', (all) => all.map((it) => it.textContent));
+  assert.ok(bodies.some((it) => it.includes('encryptedData') && !it.includes(number)), 'what the phone sent');
+  assert.ok(bodies.some((it) => it.includes(number) && !it.includes('encryptedData')), 'what the app got');
+  await page.keyboard.press('Escape');
+});
+
 test('an uploaded picture comes back and is displayed', async () => {
   const page = await inspector();
   await press(page, 'picture', 'sample');

@@ -269,6 +269,15 @@ export const actions = {
     return { key: 'said.phone', params: { number: numberOf(await helper.getPhoneNumber(detail)) } };
   }),
 
+  phoneToApp: () => act("await sidecar.request({ url: '/phone', method: 'POST', data: { phone: e.detail } })", to('/phone'), async () => {
+    const helper = await current.sidecar();
+    await helper.login();
+    const { encryptedData, iv } = await control('encrypt', { user: current.user, kind: 'phone' });
+    const answer = await helper.request({ url: '/phone', method: 'POST', data: { phone: { encryptedData, iv } } });
+    const body = typeof answer.data === 'string' ? answer.data : JSON.stringify(answer.data, null, 1);
+    return { key: 'said.phone.app', more: h('pre', { class: 'code answer', tabindex: '0', text: body.slice(0, 1500) }) };
+  }),
+
   call: (method, path, data, forged) => {
     const options = [`url: '${path}'`];
     if (method !== 'GET') options.push(`method: '${method}'`);
@@ -424,7 +433,7 @@ const why = (key) => h('p', { class: 'fine', t: key });
 const PANELS = {
   me: () => [
     group('me.session', h('div', { class: 'row-of' }, button('act.login', actions.login, 'primary'), button('act.logout', actions.logout)), why('me.session.why')),
-    group('me.number', h('div', { class: 'row-of' }, button('act.number.code', actions.phoneByCode), button('act.number.cipher', actions.phoneByCiphertext)), why('me.number.why')),
+    group('me.number', h('div', { class: 'row-of' }, button('act.number.code', actions.phoneByCode), button('act.number.cipher', actions.phoneByCiphertext)), button('act.number.app', actions.phoneToApp), why('me.number.why')),
     group('me.age', h('div', { class: 'row-of' }, button('act.expire', actions.expire), button('act.rotate', actions.rotate)), why('me.age.why')),
   ],
 

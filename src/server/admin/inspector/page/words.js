@@ -280,12 +280,13 @@ const WORDS = {
   'me.session': ['Session', '会话'],
   'me.session.why': ['No WeChat account: the simulator plays WeChat.', '不需要微信账号：由模拟器扮演微信。'],
   'me.number': ['Phone number', '手机号'],
-  'me.number.why': ['New phones get a code, old ones ciphertext. Both end in the same answer.', '新版基础库拿到 code，旧版拿到密文，最终结果一样。'],
+  'me.number.why': ['New phones get a code, old ones ciphertext. Both end in the same answer. On a route with open_data = true (here: POST /phone) the app gets plaintext in the place of ciphertext.', '新版基础库拿到 code，旧版拿到密文，最终结果一样。路由写上 open_data = true（这里是 POST /phone），请求体里的密文到后端时已是明文。'],
   'me.age': ['Let time pass', '时间流逝'],
   'me.age.why': ['Then do something: the helper repairs it by itself.', '之后再做任意操作，看 wx-sidecar.js 如何自动恢复。'],
   'act.login': ['Log in', '登录'],
   'act.logout': ['Log out', '退出登录'],
   'act.number.code': ['By code', '用 code 获取'],
+  'act.number.app': ['In a body for the app', '放进请求体，发给后端'],
   'act.number.cipher': ['By ciphertext', '用密文获取'],
   'act.expire': ['Expire token', '让凭证过期'],
   'act.rotate': ['New session_key', '更换 session_key'],
@@ -344,6 +345,7 @@ const WORDS = {
   'said.logout.none': ['{user} is not logged in.', '{user} 还没有登录。'],
   'said.expired': ['The token has expired. Make any request: the helper gets a new one first.', '凭证已过期。随便发一个请求，wx-sidecar.js 会先换新凭证。'],
   'said.rotated': ["WeChat has a new session_key for {user}. Get the number by ciphertext to see what happens.", '微信为 {user} 更换了 session_key。试试用密文获取手机号。'],
+  'said.phone.app': ['The phone sent ciphertext, the app got the number.', '手机发出的是密文，后端收到的是手机号。'],
   'said.phone': ['The number is {number}.', '手机号是 {number}。'],
   'said.knows': ['{status}: the app knows that this is {user}.', '{status}：后端知道这是 {user}。'],
   'said.answered': ['{status}: the app has answered.', '{status}：后端已应答。'],
@@ -404,7 +406,7 @@ const WORDS = {
   'tour.fault.do': ['Let a login fail', '制造一次登录失败'],
   'tour.fault.look': ['A true status, what it means, and what to do, in your language. WeChat is well again already.', '真实的状态码、含义和处理办法，用你的语言。微信已恢复正常。'],
   'tour.end.title': ['That is all there is to it', '就是这些'],
-  'tour.end.text': ['Put your own app here with “wx-sidecar dev --upstream http://127.0.0.1:3000”, and read X-WX-OPENID. Anything the phone does goes there.', '用 wx-sidecar dev --upstream http://127.0.0.1:3000 换上你自己的后端，读取 X-WX-OPENID 即可。手机的请求都会转到那里。'],
+  'tour.end.text': ['Put your own app here with make dev ARGS="--upstream http://127.0.0.1:3000" and read X-WX-OPENID. Anything the phone does goes there.', '用 make dev ARGS="--upstream http://127.0.0.1:3000" 换上你自己的后端，读取 X-WX-OPENID 即可。手机的请求都会转到那里。'],
 };
 
 /** Why a header was not passed on, in Chinese, by the beginning of what the server says. */
