@@ -461,6 +461,7 @@ fn the_state_of_things_is_told() {
     stage
         .rig
         .call("POST", "/wxa/getwxacodeunlimit", &[], br#"{"scene":"a"}"#);
+    stage.to("/wx/login");
     let state = stage.page("state");
     assert_eq!(state["appid"], APPID);
     assert_eq!(state["dev"], false);
@@ -471,4 +472,63 @@ fn the_state_of_things_is_told() {
     let requests = state["rates"]["requests"].as_array().expect("a list");
     assert_eq!(requests.len(), 60);
     assert_eq!(requests.iter().filter_map(Value::as_u64).sum::<u64>(), 1);
+}
+
+#[test]
+fn an_answer_without_a_body_is_shown_without_one() {
+    let app = FakeApp::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+    let stage = Stage::with(&app, "auth = \"none\"", "");
+    let answer = stage.rig.request("HEAD", "/head", &[], b"");
+    assert_eq!(answer.header("content-length"), Some("5"));
+    let shown = stage.to("/head");
+    let answer = &shown["answer"];
+    assert_eq!(line(&answer["fields"], "content-length"), Some("5"));
+    assert_eq!(answer["body"], Value::Null);
+    // One of our own, too: it has a body for GET.
+    stage.rig.request("HEAD", "/wx/media/none", &[], b"");
+    let shown = stage.last("request", |entry| entry["target"] == "/wx/media/none");
+    assert_eq!(shown["answer"]["body"], Value::Null, "{shown:#}");
+}
+
+#[test]
+fn an_answer_that_broke_off_is_shown_as_far_as_it_came() {
+    let app = FakeApp::start(|connection| {
+        while connection.read_request().is_some() {
+            connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it");
+            connection.close();
+        }
+    });
+    let stage = Stage::with(&app, "auth = \"none\"", "");
+    let mut client = stage.rig.client();
+    client.send(b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_to_close();
+    let shown = stage.to("/broken");
+    assert_eq!(shown["status"], 200);
+    assert_eq!(shown["problem"], "upstream-invalid");
+    assert_eq!(shown["answer"]["body"]["text"], "half of it");
+}
+
+#[test]
+fn a_call_that_the_app_gives_up_has_ended_and_one_that_streams_says_how_long_it_was() {
+    let app = polite("");
+    let stage = Stage::new(
+        &app,
+        "[outbound]\nlisten = \"127.0.0.1:0\"\nreplay_limit = \"1KiB\"\n",
+    );
+    let order = br#"{"path":"/wxa/getwxacodeunlimit","fault":{"delay_ms":20000}}"#;
+    let told = Client::connect(stage.rig.sim.addr()).request("POST", "/_sim/faults", &[], order);
+    assert_eq!(told.status, 200, "{}", told.text());
+    let mut client = stage.rig.app();
+    client.send(b"POST /wxa/getwxacodeunlimit HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
+    eventually("the call is seen", || {
+        stage.list().iter().any(|entry| entry["kind"] == "call")
+    });
+    drop(client);
+    let shown = stage.last("call", |_| true);
+    assert_eq!(shown["status"], Value::Null, "{shown:#}");
+    let body = vec![b' '; 5000];
+    stage.rig.call("POST", "/wxa/msg_sec_check", &[], &body);
+    let shown = stage.last("call", |entry| entry["target"] == "/wxa/msg_sec_check");
+    assert_eq!(shown["phone"]["body"]["size"], 5000);
+    assert_eq!(shown["phone"]["body"]["kept"], 0);
 }

@@ -11,6 +11,7 @@ use crate::rig::output_directory;
 fn the_page_shows_what_the_phone_does_and_what_it_causes() {
     let dev = Dev::new();
     let pictures = output_directory().join("inspector");
+    std::fs::remove_dir_all(&pictures).ok();
     let place = json!({
         "page": format!("http://{}/inspector/", dev.admin),
         "pictures": pictures,

@@ -796,7 +796,6 @@ impl Raw {
                 self.admin = Admin {
                     listen: table.text("listen", r),
                     token: table.text_or_list("token", r),
-
                     token_file: table.text_or_list("token_file", r),
                     inspector: table.flag("inspector", r),
                 }

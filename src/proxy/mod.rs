@@ -468,6 +468,7 @@ impl Exchange<'_> {
                 Ok(Ok(Some(count))) => {
                     *total += count as u64;
                     self.timings().received(*total);
+                    inspector::note(|record| record.moved(*total));
                 }
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(Upload::Downstream(broken_body(error))),

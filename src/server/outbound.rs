@@ -276,6 +276,10 @@ impl OutboundSide {
             trace: self.trace(&head.headers, snapshot.tracing()),
         };
         let watched = call.watch();
+        // An app that waits no longer drops this.
+        let _ending = watched
+            .clone()
+            .map(|watched| inspector::Ending(watched, began.into_std()));
         let making = trace::within(call.trace.here, call.make(body));
         let made = caught(inspector::within(watched.clone(), making)).await;
         let outcome = made.unwrap_or_else(|panicked| {
@@ -471,6 +475,7 @@ impl Call<'_> {
         match body.size_hint().exact() {
             Some(length) if length > outbound.body_limit => Err(too_large(outbound.body_limit)),
             Some(length) if length > outbound.replay_limit && !whole => {
+                inspector::note(|record| record.streams(length));
                 let body = body.map_err(|error| Box::new(error) as _);
                 Ok(Payload::stream(body.boxed_unsync(), length))
             }

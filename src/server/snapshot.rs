@@ -21,13 +21,13 @@ use crate::outbound::{Callers, Rules};
 use crate::push::{Annotator, Bus};
 use crate::resilience::{BufferBudget, RateLimiter, RateLimiters};
 use crate::session::{Assertions, SessionState, Sessions};
-use crate::telemetry::inspector::Inspector;
+use crate::telemetry::inspector::{self, Inspector};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pseudonym::Pseudonyms;
 use crate::telemetry::throttle::Throttle;
 use crate::telemetry::trace::Tracing;
 use crate::wechat::content_check;
-use crate::wire::{HeadLimits, overhear};
+use crate::wire::{HeadLimits, Listener, overhear};
 
 /// Everything a request needs to know.
 pub(crate) struct Snapshot {
@@ -123,7 +123,10 @@ impl Snapshot {
             .tracing
             .configure(&config.trace, &config.app.appid, metrics);
         if config.admin.inspector {
-            overhear(watched::hear);
+            overhear(Listener {
+                hear: watched::hear,
+                listens: inspector::is_watched,
+            });
         }
         shared.inspector.switch(config.admin.inspector);
         let gateway = Arc::new(Gateway::new(

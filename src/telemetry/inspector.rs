@@ -37,8 +37,9 @@ pub(crate) use told::Names;
 
 /// How many bytes are kept in all.
 const BUDGET: usize = 16 * 1024 * 1024;
-/// How many exchanges are.
+/// How many exchanges are, and how few however large they are.
 const MOST: usize = 500;
+const LEAST: usize = 50;
 /// How many are told at once.
 const MOST_TOLD: usize = 200;
 
@@ -88,6 +89,9 @@ pub(crate) struct Watched {
     item: Arc<Item>,
 }
 
+/// Ends what is watched, if it is given up before somebody has.
+pub(crate) struct Ending(pub(crate) Watched, pub(crate) std::time::Instant);
+
 impl Inspector {
     /// Switches it on or off. What was seen is forgotten when it is switched off.
     pub(crate) fn switch(&self, on: bool) {
@@ -120,14 +124,7 @@ impl Inspector {
         let Some(memory) = self.0.load_full() else {
             return;
         };
-        let known = memory.find(|record| record.is_message(came.id));
-        let watched = match known {
-            Some(item) => Watched { memory, item },
-            None => {
-                let record = Record::message(came, &memory.budget);
-                memory.add(record)
-            }
-        };
+        let watched = memory.find_or_add(came);
         watched.note(change);
         watched.tell();
     }
@@ -135,7 +132,7 @@ impl Inspector {
     /// What became of a message that is known.
     pub(crate) fn came_to(&self, message: &str, outcome: &'static str) {
         if let Some(memory) = self.0.load_full()
-            && let Some(item) = memory.find(|record| record.is_message(message))
+            && let Some(item) = { lock(&memory.list).message(message) }
         {
             let watched = Watched { memory, item };
             watched.note(|record| record.came_to(outcome));
@@ -157,18 +154,18 @@ impl Inspector {
         }
     }
 
-    /// What has changed since a change of that number, at once or when something does, but not later than `patience`. `None`
-    /// if it is switched off.
+    /// What has changed since a change of that number in the memory of that name, at once or when something does, but not later
+    /// than `patience`. `None` if it is switched off.
     pub(crate) async fn changes(
         &self,
-        since: u64,
+        (boot, since): (Option<&str>, u64),
         patience: Duration,
         names: &Names<'_>,
     ) -> Option<Value> {
         let memory = self.0.load_full()?;
-        let mut news = memory.changes.subscribe();
-        // Neither a timeout nor the end of this memory is an error; both are told.
-        let _patience = tokio::time::timeout(patience, news.wait_for(|last| *last != since)).await;
+        if boot.is_none_or(|boot| boot == memory.boot) {
+            memory.wait(since, patience).await;
+        }
         Some(memory.told(since, names))
     }
 
@@ -208,31 +205,29 @@ impl Memory {
     }
 
     fn add(self: Arc<Self>, record: Record) -> Watched {
-        let mut list = lock(&self.list);
-        while list.items.len() >= MOST || (self.budget.is_tight() && !list.items.is_empty()) {
-            list.items.pop_front();
-        }
-        list.last += 1;
-        let item = Arc::new(Item {
-            id: list.last,
-            changed: AtomicU64::new(0),
-            record: Mutex::new(record),
-        });
-        list.items.push_back(Arc::clone(&item));
-        drop(list);
+        let item = lock(&self.list).add(record, &self.budget);
         let watched = Watched { memory: self, item };
         watched.tell();
         watched
     }
 
-    fn find(&self, is_it: impl Fn(&Record) -> bool) -> Option<Arc<Item>> {
-        let list = lock(&self.list);
-        let found = list
-            .items
-            .iter()
-            .rev()
-            .find(|item| is_it(&lock(&item.record)));
-        found.cloned()
+    /// The message, which may be told of by two at once.
+    fn find_or_add(self: Arc<Self>, came: &Came<'_>) -> Watched {
+        let mut list = lock(&self.list);
+        let item = match list.message(came.id) {
+            Some(item) => item,
+            None => list.add(Record::message(came, &self.budget), &self.budget),
+        };
+        drop(list);
+        Watched { memory: self, item }
+    }
+
+    /// Until something changes that came after `since`, or patience ends. It gives nothing back: what the channel gives holds its
+    /// lock, for which whoever works would have to wait.
+    async fn wait(&self, since: u64, patience: Duration) {
+        let mut news = self.changes.subscribe();
+        let waiting = news.wait_for(|last| *last != since);
+        drop(tokio::time::timeout(patience, waiting).await);
     }
 
     fn told(&self, since: u64, names: &Names<'_>) -> Value {
@@ -268,6 +263,30 @@ impl Memory {
     }
 }
 
+impl List {
+    fn add(&mut self, record: Record, budget: &Budget) -> Arc<Item> {
+        // What goes on holds its bytes, so that to forget all others would not help.
+        while self.items.len() >= MOST || (budget.is_tight() && self.items.len() > LEAST) {
+            self.items.pop_front();
+        }
+        self.last += 1;
+        let item = Arc::new(Item {
+            id: self.last,
+            changed: AtomicU64::new(0),
+            record: Mutex::new(record),
+        });
+        self.items.push_back(Arc::clone(&item));
+        item
+    }
+
+    fn message(&self, id: &str) -> Option<Arc<Item>> {
+        let mut items = self.items.iter().rev();
+        items
+            .find(|item| lock(&item.record).is_message(id))
+            .cloned()
+    }
+}
+
 impl Item {
     fn number(&self, told: &mut Value) {
         told["id"] = self.id.into();
@@ -283,7 +302,8 @@ impl Watched {
 
     /// It has ended.
     pub(crate) fn end(&self, ended: Ended<'_>) {
-        if let (Kind::Request, Some(status)) = (lock(&self.item.record).kind(), ended.status) {
+        let kind = lock(&self.item.record).kind();
+        if let (Kind::Request, Some(status)) = (kind, ended.status) {
             lock(&self.memory.rates).add(second(), status, ended.took);
         }
         self.note(|record| record.end(ended));
@@ -297,6 +317,23 @@ impl Watched {
             self.item.changed.store(*last, Ordering::Relaxed);
         });
     }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Self(watched, began) = self;
+        if !lock(&watched.item.record).has_ended() {
+            watched.end(Ended {
+                took: began.elapsed(),
+                ..Ended::default()
+            });
+        }
+    }
+}
+
+/// Whether what this task is at is watched.
+pub(crate) fn is_watched() -> bool {
+    WATCHED.get()
 }
 
 /// Remembers something of what this task is at, if that is watched.
@@ -403,11 +440,15 @@ mod tests {
     async fn who_waits_hears_of_a_change_and_of_the_end_of_what_was_remembered() {
         let inspector = Inspector::default();
         let patience = Duration::from_secs(20);
-        let nobody = inspector.changes(0, patience, &Names::Openids).await;
+        let nobody = inspector
+            .changes((None, 0), patience, &Names::Openids)
+            .await;
         assert!(nobody.is_none(), "it is off");
         inspector.switch(true);
         let began = Instant::now();
-        let first = inspector.changes(0, patience, &Names::Openids).await;
+        let first = inspector
+            .changes((None, 0), patience, &Names::Openids)
+            .await;
         assert_eq!(first.expect("it is on")["entries"], json!([]));
         assert_eq!(began.elapsed(), patience);
         for change in [
@@ -417,12 +458,52 @@ mod tests {
         ] {
             let began = Instant::now();
             let since = told(&inspector)["seq"].as_u64().expect("a number");
-            let waiting = inspector.changes(since, patience, &Names::Openids);
+            let waiting = inspector.changes((None, since), patience, &Names::Openids);
             let (heard, ()) = tokio::join!(waiting, async { change(&inspector) });
             assert!(heard.is_some());
             assert_eq!(began.elapsed(), Duration::ZERO);
         }
+        inspector.switch(true);
+        let since = told(&inspector)["seq"].as_u64().expect("a number");
+        let began = Instant::now();
+        let of_another = (Some("another"), since);
+        inspector
+            .changes(of_another, patience, &Names::Openids)
+            .await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        inspector.switch(false);
         assert!(inspector.watch(|| request("/b")).is_none());
+    }
+
+    #[test]
+    fn whoever_looks_holds_up_nobody_who_works() {
+        let inspector = Inspector::default();
+        inspector.switch(true);
+        let (done, all) = std::sync::mpsc::channel();
+        for _ in 0..2 {
+            let (inspector, done) = (inspector.clone(), done.clone());
+            std::thread::spawn(move || {
+                for _ in 0..300 {
+                    drop(inspector.watch(|| request("/a")));
+                }
+                done.send(()).expect("somebody waits for it");
+            });
+        }
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = runtime.expect("a runtime");
+            for _ in 0..300 {
+                let patience = Duration::from_millis(1);
+                runtime.block_on(inspector.changes((None, 0), patience, &Names::Openids));
+            }
+            done.send(()).expect("somebody waits for it");
+        });
+        for _ in 0..3 {
+            all.recv_timeout(Duration::from_secs(120))
+                .expect("nobody hinders the others");
+        }
     }
 
     #[tokio::test]

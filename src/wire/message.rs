@@ -216,7 +216,7 @@ impl<'c> Responder<'c> {
 
     /// Begins the answer: status, framing. Field lines may follow, then [`Responder::end_head`].
     pub(crate) fn start(&mut self, status: u16, reason: &[u8], length: Length) {
-        tell(Heard::Begun(status));
+        tell(Heard::Begun(status, length));
         match self {
             Self::Http1(it) => it.start(status, reason, length),
             Self::Http2(it) => it.start(status, length),
@@ -257,7 +257,9 @@ impl<'c> Responder<'c> {
 
     /// Sends the head, if it is still here, and body bytes; `last` ends the answer.
     pub(crate) async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()> {
-        tell(Heard::Body(data));
+        if overheard::is_heard() && either!(self, it => it.has_body()) {
+            tell(Heard::Body(data));
+        }
         either!(self, it => it.send(data, last).await)
     }
 
@@ -310,8 +312,10 @@ impl<'c> Responder<'c> {
 
     /// Takes an answer back if none of it has been sent, so that an error can be told in its place.
     pub(crate) fn take_back(&mut self) {
-        tell(Heard::TakenBack);
         either!(self, it => it.take_back());
+        if !self.has_started() {
+            tell(Heard::TakenBack);
+        }
     }
 
     /// Ends our direction of a connection that carries another protocol, and leaves the other direction open.

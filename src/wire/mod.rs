@@ -26,4 +26,4 @@ pub(crate) use http1::Splice;
 pub(crate) use message::{
     AnswerReader, BodyError, Length, NoHead, Reader, Responder, UpstreamConnection, Writer,
 };
-pub(crate) use overheard::{Heard, overhear};
+pub(crate) use overheard::{Heard, Listener, overhear};

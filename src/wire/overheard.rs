@@ -5,11 +5,13 @@
 
 use std::sync::OnceLock;
 
+use super::Length;
+
 /// A piece of an answer.
 #[derive(Clone, Copy)]
 pub(crate) enum Heard<'a> {
-    /// It is begun, with this status.
-    Begun(u16),
+    /// It is begun, with this status, and so long.
+    Begun(u16, Length),
     /// A field line.
     Field(&'a [u8], &'a [u8]),
     /// Bytes of the body; not those that the kernel moves.
@@ -18,20 +20,26 @@ pub(crate) enum Heard<'a> {
     TakenBack,
 }
 
-static LISTENER: OnceLock<fn(Heard<'_>)> = OnceLock::new();
+/// Who hears.
+pub(crate) struct Listener {
+    pub(crate) hear: fn(Heard<'_>),
+    /// Whether what this thread is at is of interest, before anything is made up for it.
+    pub(crate) listens: fn() -> bool,
+}
+
+static LISTENER: OnceLock<Listener> = OnceLock::new();
 
 /// From now on `listener` hears of all answers, on the thread that writes them. Only the first one does.
-pub(crate) fn overhear(listener: fn(Heard<'_>)) {
+pub(crate) fn overhear(listener: Listener) {
     let _there_is_one = LISTENER.set(listener);
 }
 
 pub(super) fn tell(heard: Heard<'_>) {
     if let Some(listener) = LISTENER.get() {
-        listener(heard);
+        (listener.hear)(heard);
     }
 }
 
-/// Whether anybody hears, before something is made up for them.
 pub(super) fn is_heard() -> bool {
-    LISTENER.get().is_some()
+    LISTENER.get().is_some_and(|listener| (listener.listens)())
 }

@@ -25,7 +25,7 @@ use crate::telemetry::inspector::Names;
 pub(in crate::server) use phone::Phone;
 
 /// What of the admin side's paths are the inspector's.
-pub(super) const PREFIX: &str = "/inspector";
+pub(super) const PREFIX: &str = "/inspector/";
 /// How long a page may wait for news. A proxy's or a forwarder's idle timeout is longer.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// What the page may do: nothing but what came with it.
@@ -71,11 +71,13 @@ const JS: &str = "text/javascript; charset=utf-8";
 
 /// A file of the page, for everybody; `None` if what was asked for is something else.
 pub(super) fn file(request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
-    let rest = request.uri().path().strip_prefix(PREFIX)?;
-    let name = match rest {
-        "" => return Some(moved()),
-        "/" => "index.html",
-        rest => rest.strip_prefix('/')?,
+    let path = request.uri().path();
+    if path == PREFIX.trim_end_matches('/') {
+        return Some(moved());
+    }
+    let name = match path.strip_prefix(PREFIX)? {
+        "" => "index.html",
+        name => name,
     };
     let (_, kind, content) = FILES.iter().find(|(known, _, _)| *known == name)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -116,7 +118,7 @@ impl Admin {
         }
         let path = request.uri().path().to_owned();
         let rest = path.strip_prefix(PREFIX).unwrap_or_default();
-        if let Some(rest) = rest.strip_prefix("/phone/") {
+        if let Some(rest) = rest.strip_prefix("phone/") {
             return match self.assembly.phone.get() {
                 Some(phone) => phone.relay(rest, request, &self.assembly).await,
                 None => text(
@@ -125,15 +127,18 @@ impl Admin {
                 ),
             };
         }
-        let parts: Vec<&str> = rest.split('/').skip(1).collect();
+        let parts: Vec<&str> = rest.split('/').collect();
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let inspector = &snapshot.shared.inspector;
         let names = self.names(&snapshot);
         match (parts.as_slice(), request.method()) {
             (["exchanges"], _) if is_read => {
-                let asked = |name| number(request.uri().query(), name);
-                let patience = Duration::from_secs(asked("wait")).min(PATIENCE);
-                let told = inspector.changes(asked("after"), patience, &names).await;
+                let query = request.uri().query();
+                let asked = |name| parameter(query, name);
+                let number = |name| asked(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+                let patience = Duration::from_secs(number("wait")).min(PATIENCE);
+                let since = (asked("boot"), number("after"));
+                let told = inspector.changes(since, patience, &names).await;
                 found(told)
             }
             (["exchanges", id], _) if is_read => {
@@ -201,13 +206,9 @@ fn json_of(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// A number in the query; 0 if there is none.
-fn number(query: Option<&str>, name: &str) -> u64 {
+/// What a parameter of the query says, if it says something.
+fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
     let pairs = query.unwrap_or_default().split('&');
-    let value = pairs.filter_map(|pair| pair.split_once('='));
-    let mut value = value.filter(|(known, _)| *known == name);
-    value
-        .next()
-        .and_then(|(_, number)| number.parse().ok())
-        .unwrap_or(0)
+    let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    values.next().filter(|value| !value.is_empty())
 }

@@ -6,12 +6,17 @@ use super::Exchange;
 use crate::error::Error;
 use crate::server::worker::Counted;
 use crate::telemetry::inspector::{self, Began, Ended, Kind, Legs, Watched};
-use crate::wire::Heard;
+use crate::wire::{Heard, Length};
 
 /// Hears what clients are answered, whoever writes it.
 pub(in crate::server) fn hear(heard: Heard<'_>) {
     inspector::note(|record| match heard {
-        Heard::Begun(status) => record.answering(status),
+        Heard::Begun(status, length) => {
+            record.answering(status);
+            if let Length::Exact(length) = length {
+                record.answer_field(b"content-length", length.to_string().as_bytes());
+            }
+        }
         Heard::Field(name, value) => record.answer_field(name, value),
         Heard::Body(bytes) => record.answer_body(bytes),
         Heard::TakenBack => record.takes_answer_back(),

@@ -12,6 +12,8 @@ use crate::error::{Error, Language};
 
 /// How many calls to WeChat of one exchange are told, and how many attempts of one message.
 const MOST_CALLS: usize = 50;
+/// What the texts of a failure weigh, about.
+const OF_A_FAILURE: usize = 512;
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +199,7 @@ impl Record {
         // What it weighs besides, about.
         let overhead = size_of::<Self>() + record.method.len() + record.target.len();
         if !record.share.take(overhead) {
-            record.target.truncate(0);
+            record.target = String::new();
         }
         record.fields = affordable(began.fields, &mut record.share);
         record
@@ -239,6 +241,10 @@ impl Record {
         record
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
@@ -264,13 +270,13 @@ impl Record {
         dropped: Vec<(String, String, String)>,
     ) {
         let (method, target, fields) = head_of(head);
-        let spent: usize = dropped
-            .iter()
-            .map(|(_, value, why)| value.len() + why.len())
+        let lines = dropped.iter();
+        let spent: usize = lines
+            .map(|(name, value, why)| name.len() + value.len() + why.len())
             .sum();
-        let dropped = match self.share.take(spent) {
-            true => dropped,
-            false => Vec::new(),
+        let (target, dropped) = match self.share.take(spent + url.len() + target.len()) {
+            true => (target, dropped),
+            false => (String::new(), Vec::new()),
         };
         self.forwarded = Some(Forwarded {
             url,
@@ -288,6 +294,19 @@ impl Record {
         if let Some(forwarded) = &mut self.forwarded {
             forwarded.body.push(bytes, &mut self.share);
         }
+    }
+
+    /// The kernel has moved bytes from the client to the app, up to this place.
+    pub(crate) fn moved(&mut self, total: u64) {
+        self.body.is_at_least(total);
+        if let Some(forwarded) = &mut self.forwarded {
+            forwarded.body.is_at_least(total);
+        }
+    }
+
+    /// A body of so many bytes is passed on as it comes, and none of it is kept.
+    pub(crate) fn streams(&mut self, length: u64) {
+        self.body.is_at_least(length);
     }
 
     /// The head of the app's answer.
@@ -339,7 +358,8 @@ impl Record {
 
     /// WeChat was called for it.
     pub(crate) fn called(&mut self, call: WechatCall) {
-        if self.wechat.len() < MOST_CALLS && self.share.take(size_of::<WechatCall>()) {
+        let told = call.failure.as_ref().map_or(0, |_| OF_A_FAILURE);
+        if self.wechat.len() < MOST_CALLS && self.share.take(size_of::<WechatCall>() + told) {
             self.wechat.push(call);
         }
     }
@@ -348,14 +368,16 @@ impl Record {
     pub(crate) fn tried(&mut self, attempt: Attempt) {
         self.status = attempt.status;
         self.took = Some(attempt.took);
-        if let Some(message) = &mut self.message
-            && self.share.take(size_of::<Attempt>())
-        {
-            if message.attempts.len() == MOST_CALLS {
-                message.attempts.remove(0);
-            }
-            message.attempts.push((now(), attempt));
+        if let Some(message) = &mut self.message {
             message.outcome = "waiting";
+            let weight = size_of::<Attempt>() + attempt.path.len();
+            if message.attempts.len() == MOST_CALLS {
+                // In its place: what it weighs has been taken.
+                message.attempts.remove(0);
+                message.attempts.push((now(), attempt));
+            } else if self.share.take(weight) {
+                message.attempts.push((now(), attempt));
+            }
         }
         self.has_ended = false;
     }
@@ -383,13 +405,6 @@ impl Record {
             self.legs.own = Some(ended.took.saturating_sub(waited));
         }
         self.body.is_at_least(ended.received);
-        if let Some(forwarded) = &mut self.forwarded
-            && forwarded.body.size() > 0
-            && forwarded.body.bytes() == self.body.bytes()
-        {
-            // It was passed on as it came, and the kernel may have moved most of it.
-            forwarded.body.is_at_least(ended.received);
-        }
         if let Some(answered) = &mut self.answered {
             answered.body.is_at_least(ended.returned);
         }

@@ -12,10 +12,13 @@ use super::record::{Failure, Fields, Kind, Record, WechatCall};
 use crate::domain::OpenId;
 use crate::telemetry::pseudonym::Pseudonyms;
 
-/// The longest target that stands in the list.
+/// The longest target that stands in the list, in characters, and of how many bytes of it that is made.
 const LONGEST_TARGET: usize = 300;
+const OF_A_TARGET: usize = 1024;
 /// How long an openid and a unionid are at WeChat.
 const OPENID_LENGTH: usize = 28;
+/// Of what is longer than this, an openid is not a part: a token, or bytes in base64.
+const LONGEST_WORD: usize = 48;
 
 /// What users are called.
 pub(crate) enum Names<'a> {
@@ -43,12 +46,7 @@ impl Names<'_> {
             let end = word.find(|c| !is_of_id(c)).unwrap_or(word.len());
             let (word, behind) = word.split_at(end);
             out.push_str(&rest[..start]);
-            match OpenId::parse(word) {
-                Ok(id) if word.len() == OPENID_LENGTH && word.starts_with('o') => {
-                    out.push_str(pseudonyms.of(&id).as_str());
-                }
-                _ => out.push_str(word),
-            }
+            push_word(word, pseudonyms, &mut out);
             rest = behind;
         }
         out.push_str(rest);
@@ -71,11 +69,34 @@ impl Names<'_> {
             _ => told,
         }
     }
+
+    fn field(&self, record: &Record, name: &str, value: &str) -> String {
+        self.about(record, &mask::field(name, value))
+    }
+}
+
+/// A word, and of what is an openid in it the pseudonym. Beside it there may be what an escape or an app has put before it: `n` of
+/// `\n`, `22` of `%22`, `user-`.
+fn push_word(word: &str, pseudonyms: &Pseudonyms, out: &mut String) {
+    let is_looked_into = (OPENID_LENGTH..=LONGEST_WORD).contains(&word.len());
+    let start = match word.find('o') {
+        Some(start) if is_looked_into && start + OPENID_LENGTH <= word.len() => start,
+        _ => return out.push_str(word),
+    };
+    let (before, rest) = word.split_at(start);
+    let (openid, behind) = rest.split_at(OPENID_LENGTH);
+    out.push_str(before);
+    match OpenId::parse(openid) {
+        Ok(openid) => out.push_str(pseudonyms.of(&openid).as_str()),
+        Err(_) => out.push_str("***"),
+    }
+    out.push_str(behind);
 }
 
 /// A line of the list.
 pub(super) fn summary(record: &Record, names: &Names<'_>) -> Value {
-    let target = names.about(record, &record.target);
+    let target = &record.target[..record.target.floor_char_boundary(OF_A_TARGET)];
+    let target = names.about(record, target);
     let target: String = target.chars().take(LONGEST_TARGET).collect();
     let failure = record.failure.as_ref();
     let refused = || record.wechat.iter().find_map(|call| call.failure.as_ref());
@@ -112,12 +133,19 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
             |(name, value): &(String, String)| [name.clone(), names.field(record, name, value)];
         fields.iter().map(told).collect()
     };
-    let body = |kept: &Kept| body(kept, &text);
+    let body = |kept: &Kept, of: &Fields| {
+        let is_told_raw = matches!(names, Names::Openids) || is_medium(of);
+        body(kept, &text, is_told_raw)
+    };
+    let none = Fields::new();
     let more = json!({
         "client": record.client,
         "protocol": record.protocol,
-        "failure": record.failure.as_ref().map(failure),
-        "phone": json!({ "fields": fields(&record.fields), "body": body(&record.body) }),
+        "failure": record.failure.as_ref().map(|it| failure(it, &text)),
+        "phone": json!({
+            "fields": fields(&record.fields),
+            "body": body(&record.body, &record.fields),
+        }),
         "app": record.forwarded.as_ref().map(|app| json!({
             "url": app.url,
             "method": app.method,
@@ -127,7 +155,7 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
             "dropped": app.dropped.iter().map(|(name, value, why)| {
                 [name.clone(), names.field(record, name, value), why.clone()]
             }).collect::<Vec<_>>(),
-            "body": body(&app.body),
+            "body": body(&app.body, &app.fields),
             "answer": app.answer.as_ref().map(|(status, lines)| {
                 json!({ "status": status, "fields": fields(lines) })
             }),
@@ -135,13 +163,13 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
         "answer": record.answered.as_ref().map(|answer| json!({
             "status": answer.status,
             "fields": fields(&answer.fields),
-            "body": body(&answer.body),
+            "body": body(&answer.body, &answer.fields),
         })),
         "open_data": record.open_data.iter().map(|data| {
             let told = text(&String::from_utf8_lossy(data.bytes()));
             serde_json::from_str(&told).unwrap_or(Value::String(told))
         }).collect::<Vec<_>>(),
-        "wechat": record.wechat.iter().map(wechat).collect::<Vec<_>>(),
+        "wechat": record.wechat.iter().map(|call| wechat(call, &text)).collect::<Vec<_>>(),
         "timings": {
             "total_us": record.took.map(micros),
             "own_us": record.legs.own.map(micros),
@@ -155,14 +183,14 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
             "type": it.kind,
             "event": it.event,
             "openid": it.openid.as_ref().map(|openid| names.user(openid)),
-            "body": body(&it.body),
+            "body": body(&it.body, &none),
             "replayable": record.stored().is_some(),
             "attempts": it.attempts.iter().map(|(at, attempt)| json!({
                 "at": at,
-                "path": attempt.path,
+                "path": text(&attempt.path),
                 "attempt": attempt.number,
                 "status": attempt.status,
-                "error": attempt.error,
+                "error": attempt.error.as_deref().map(text),
                 "took_us": micros(attempt.took),
             })).collect::<Vec<_>>(),
         })),
@@ -175,12 +203,6 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
         all.insert("target".to_owned(), text(&record.target).into());
     }
     detail
-}
-
-impl Names<'_> {
-    fn field(&self, record: &Record, name: &str, value: &str) -> String {
-        self.about(record, &mask::field(name, value))
-    }
 }
 
 /// The names of what the app is told and the phone did not say.
@@ -199,8 +221,22 @@ fn added(phone: &Fields, app: &Fields) -> Vec<String> {
     names
 }
 
-/// A body, if there is one. Text is told as text; of what was cut within a character, what is before it.
-fn body(kept: &Kept, text: &dyn Fn(&str) -> String) -> Value {
+/// Whether what has such a head is a picture, a voice or a film.
+fn is_medium(fields: &Fields) -> bool {
+    let mut kinds = fields
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    kinds.any(|(_, kind)| {
+        let kind = kind.to_ascii_lowercase();
+        ["image/", "audio/", "video/"]
+            .iter()
+            .any(|it| kind.starts_with(it))
+    })
+}
+
+/// A body, if there is one. Text is told as text; of what was cut within a character, what is before it. What is no text is told
+/// byte for byte only if that `raw` is harmless, because nothing can be masked in it; else as what can be read of it.
+fn body(kept: &Kept, text: &dyn Fn(&str) -> String, raw: bool) -> Value {
     if kept.size() == 0 {
         return Value::Null;
     }
@@ -213,15 +249,20 @@ fn body(kept: &Kept, text: &dyn Fn(&str) -> String) -> Value {
         }
         Err(_) => None,
     };
+    let told = match readable {
+        Some(readable) => Some(text(readable)),
+        None if raw => None,
+        None => Some(text(&String::from_utf8_lossy(bytes))),
+    };
     json!({
         "size": kept.size(),
         "kept": bytes.len(),
-        "text": readable.map(text),
-        "base64": readable.is_none().then(|| STANDARD.encode(bytes)),
+        "base64": told.is_none().then(|| STANDARD.encode(bytes)),
+        "text": told,
     })
 }
 
-fn wechat(call: &WechatCall) -> Value {
+fn wechat(call: &WechatCall, text: &dyn Fn(&str) -> String) -> Value {
     let mut told = json!({
         "at": call.at(),
         "method": call.method,
@@ -231,7 +272,7 @@ fn wechat(call: &WechatCall) -> Value {
         "took_us": micros(call.took),
     });
     if let Some(known) = &call.failure {
-        let failure = failure(known);
+        let failure = failure(known, text);
         for name in ["errcode", "errmsg", "rid", "title", "hint"] {
             told[name] = failure[name].clone();
         }
@@ -240,19 +281,111 @@ fn wechat(call: &WechatCall) -> Value {
     told
 }
 
-fn failure(failure: &Failure) -> Value {
+fn failure(failure: &Failure, text: &dyn Fn(&str) -> String) -> Value {
     let [en, zh] = &failure.title;
     let [hint, hint_zh] = &failure.hint;
     json!({
         "slug": failure.slug,
         "errcode": failure.errcode,
-        "errmsg": failure.errmsg,
+        "errmsg": failure.errmsg.as_deref().map(text),
         "rid": failure.rid,
-        "title": { "en": en, "zh": zh },
+        "title": { "en": text(en), "zh": text(zh) },
         "hint": hint.as_ref().map(|en| json!({ "en": en, "zh": hint_zh.as_ref().unwrap_or(en) })),
     })
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::AppId;
+    use crate::secret::Secret;
+    use crate::telemetry::inspector::record::Began;
+
+    const ALICE: &str = "oAlice0000000000000000000000";
+    const BOB: &str = "oBob-_0000000000000000000000";
+
+    fn pseudonyms() -> Pseudonyms {
+        let appid = AppId::parse("wx0123456789abcdef").expect("it is one");
+        Pseudonyms::derive(&appid, &Secret::new("told"))
+    }
+
+    fn record(kind: &str, body: &[u8]) -> Record {
+        let began = Began {
+            kind: Kind::Request,
+            method: "POST".to_owned(),
+            target: format!("/a?who=%22{BOB}%22"),
+            protocol: "HTTP/1.1",
+            request_id: "r".to_owned(),
+            trace: String::new(),
+            client: None,
+            fields: vec![("content-type".to_owned(), kind.to_owned())],
+        };
+        let mut record = Record::new(began, &Arc::default());
+        record.received(0, body);
+        record
+    }
+
+    #[test]
+    fn in_production_no_openid_is_told_whatever_stands_around_it() {
+        let pseudonyms = pseudonyms();
+        let names = Names::Pseudonyms(&pseudonyms);
+        let openid = OpenId::parse(ALICE).expect("it is one");
+        let alias = pseudonyms.of(&openid).to_string();
+        for (before, behind) in [
+            ("", ""),
+            ("{\"touser\":\"", "\"}"),
+            ("%22", "%22"),
+            ("\\n", "\\n"),
+            ("user-", ""),
+            ("微信", "。"),
+        ] {
+            let told = names.text(&format!("{before}{ALICE}{behind}"));
+            assert_eq!(told, format!("{before}{alias}{behind}"));
+        }
+        let detail = detail(
+            &record("application/json", format!("\"\\n{BOB}\"").as_bytes()),
+            &names,
+        );
+        assert!(!detail.to_string().contains(BOB), "{detail}");
+        for harmless in [
+            "oShort",
+            "0af7651916cd43dd8448eb211c80319c",
+            "hello, orange",
+        ] {
+            assert_eq!(names.text(harmless), harmless);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_byte_for_byte_only_where_nothing_can_be_in_it() {
+        let pseudonyms = pseudonyms();
+        let hidden = Names::Pseudonyms(&pseudonyms);
+        let bytes = b"{\"access_token\":\"abc\"}\xff";
+        let told = |kind: &str, names: &Names<'_>| {
+            detail(&record(kind, bytes), names)["phone"]["body"].clone()
+        };
+        let text = told("application/json", &hidden);
+        assert_eq!(text["base64"], Value::Null);
+        let text = text["text"].as_str().expect("a text");
+        assert!(text.contains("\"***\"") && !text.contains("abc"), "{text}");
+        assert!(told("image/png", &hidden)["base64"].is_string());
+        assert!(told("application/octet-stream", &Names::Openids)["base64"].is_string());
+    }
+
+    #[test]
+    fn of_a_text_that_was_cut_within_a_character_what_is_before_it_is_told() {
+        let mut cut = record("text/plain", "微信".as_bytes().split_at(4).0);
+        cut.streams(6);
+        let body = detail(&cut, &Names::Openids)["phone"]["body"].clone();
+        assert_eq!(
+            body,
+            json!({ "size": 6, "kept": 4, "text": "微", "base64": null })
+        );
+    }
 }

@@ -253,6 +253,11 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// Whether what was begun has a body.
+    pub(crate) fn has_body(&self) -> bool {
+        self.writer.framing != Framing::Empty
+    }
+
     /// How many bytes of the answer's body have been sent.
     pub(crate) fn bytes(&self) -> u64 {
         self.reply.bytes

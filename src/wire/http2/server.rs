@@ -243,6 +243,11 @@ impl Responder<'_> {
         self.0.bytes
     }
 
+    /// Whether what was begun has a body.
+    pub(crate) fn has_body(&self) -> bool {
+        self.0.framing != Framing::Empty
+    }
+
     /// The stream ends when the reply is dropped.
     pub(crate) fn close(&mut self) {}
 

@@ -304,6 +304,7 @@ test('the list is searched and filtered', async () => {
   await see(page, '.said-box', 'WeChat takes the message');
   await fromElsewhere('/api/without-a-token');
   await see(page, '.row .target', '/api/without-a-token');
+  await see(page, '.row .status', '401');
   await page.type('#search', 'whoami');
   assert.deepEqual(await visibleRows(page), ['/api/whoami']);
   await page.$eval('#search', (it) => { it.value = '401'; it.dispatchEvent(new Event('input')); });

@@ -142,8 +142,17 @@ async fn pass_on(
         header::TRANSFER_ENCODING,
         header::CONNECTION,
         HeaderName::from_static("keep-alive"),
+        // They would be this page's.
+        header::SET_COOKIE,
     ] {
         head.headers.remove(name);
+    }
+    // What an app answers is not to become a page of the admin side.
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, "sandbox"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        head.headers.insert(name, HeaderValue::from_static(value));
     }
     if !is_head {
         head.headers.remove(header::CONTENT_LENGTH);

@@ -43,7 +43,7 @@ function maskedJson(text, variables) {
 function quoted(text, name, variables) {
   const named = (part) => /[?&]([\w-]+)=$/.exec(part)?.[1];
   const parts = text.split(MASK);
-  return parts.map((part, at) => single(part) + (at < parts.length - 1 ? variable(named(part)?.toUpperCase() ?? name, variables) : '')).join('');
+  return parts.map((part, at) => single(part) + (at < parts.length - 1 ? variable(variableOf(named(part) ?? name), variables) : '')).join('');
 }
 
 function variable(name, variables) {

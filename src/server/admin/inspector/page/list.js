@@ -2,7 +2,7 @@
 // what has happened since the last frame is drawn together, so a thousand requests a second cost what sixty do.
 
 import { announce, byId, clock, duration, fill, h, statusChip } from './dom.js';
-import { ask, log, state } from './server.js';
+import { log, state } from './server.js';
 import { t } from './words.js';
 
 /** Names for openids, as far as the virtual phone knows them. */
@@ -11,8 +11,6 @@ export const names = new Map();
 const rows = new Map();
 const waiting = new Map();
 const filter = { text: '', kind: '', errors: false };
-/** What a search for a request id has found: the list's entries do not tell it, details do. */
-const requestIds = new Map();
 let paused = false;
 let active = null;
 let opened = null;
@@ -34,13 +32,11 @@ export function startList(onOpen) {
   log.addEventListener('reset', () => {
     for (const id of [...rows.keys()]) forget(id);
     waiting.clear();
-    requestIds.clear();
     schedule();
   });
   byId('search').addEventListener('input', (event) => {
     filter.text = event.target.value.trim().toLowerCase();
     refilter();
-    findRequestId();
   });
   byId('kinds').addEventListener('click', (event) => {
     const kind = event.target.dataset.kind;
@@ -214,7 +210,7 @@ function passes(entry) {
   const line = (all) => all.filter((it) => it !== null && it !== undefined).join(' ').toLowerCase();
   const [path, ...query] = entry.target.split('?');
   const said = line([entry.method, path, entry.route, entry.status, entry.user, names.get(entry.user), entry.problem, entry.errcode, entry.outcome]);
-  const long = line([...query, entry.trace, entry.request_id ?? requestIds.get(entry.id)]);
+  const long = line([...query, entry.trace, entry.request_id]);
   // Any three digits are in some id or signature.
   return filter.text.split(/\s+/).every((word) => said.includes(word) || (!/^\d{1,5}$/.test(word) && long.includes(word)));
 }
@@ -225,19 +221,6 @@ function refilter() {
   for (const row of rows.values()) row.element.hidden = !passes(row.entry);
   const shown = count();
   announce(t('count.some', { n: shown, all: rows.size }));
-}
-
-/** Looks the request ids up, newest first, if it is such an id that is looked for and nothing has been found by it. */
-async function findRequestId() {
-  const wanted = filter.text;
-  if (!/^[0-9a-f]{8}-[0-9a-f-]{4,27}$/.test(wanted)) return;
-  for (const entry of [...log.entries.values()].reverse()) {
-    if (wanted !== filter.text) return;
-    if (entry.request_id || requestIds.has(entry.id)) continue;
-    const detail = await ask(`exchanges/${entry.id}`).then((it) => it.json(), () => ({}));
-    requestIds.set(entry.id, detail.request_id ?? '');
-    if (detail.request_id?.startsWith(wanted)) refilter();
-  }
 }
 
 function count() {
@@ -289,7 +272,6 @@ function unfilter() {
 function forget(id) {
   rows.get(id)?.element.remove();
   rows.delete(id);
-  requestIds.delete(id);
   waiting.delete(id);
   if (active === id) active = null;
 }

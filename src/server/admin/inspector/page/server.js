@@ -76,7 +76,7 @@ class Log extends EventTarget {
       const wait = this.#wait;
       try {
         const signal = AbortSignal.any([woken.signal, AbortSignal.timeout((wait + 10) * 1000)]);
-        const page = await (await ask(`exchanges?after=${this.#seq}&wait=${wait}`, { signal })).json();
+        const page = await (await ask(`exchanges?boot=${this.#boot ?? ''}&after=${this.#seq}&wait=${wait}`, { signal })).json();
         this.#tell(true);
         pause = 500;
         this.#wait = this.#apply(page) ? 25 : 0;
