@@ -38,7 +38,6 @@ impl Admin {
                 "logins": whole(metrics.sum(families::LOGINS.name, &[("result", "ok")])),
                 "store": match self.assembly.state.store {
                     Store::Memory(_) => "memory",
-                    #[cfg(feature = "redis")]
                     Store::Redis(_) => "redis",
                 },
                 "failure": health.failure,
