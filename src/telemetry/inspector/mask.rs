@@ -2,8 +2,8 @@
 //! text in JSON. What is secret is known by its name, so what an app keeps secret under a name that does not say so is told, and so is
 //! what is compressed or encoded in a way of its own.
 //!
-//! Of a code of `wx.login` or of a phone number the beginning is told, by which one can be told from another: the whole of it is
-//! a session to whoever brings it here within five minutes.
+//! Of a code of `wx.login` or of a phone number, and of a cloudID, the beginning is told, by which one can be told from another: the
+//! whole of it is a session, or somebody's data, to whoever brings it here in time.
 //!
 //! What is masked may be anybody's, so no text takes longer than its length.
 
@@ -36,7 +36,7 @@ const HARMLESS: &[&str] = &["tokentype"];
 /// Of these a number is secret too; of the others it counts something.
 const PASSWORDS: &[&str] = &["passw", "pwd"];
 /// Names of codes, and how long what stands there must be to be one and not an app's own word.
-const CODES: &[&str] = &["code", "jscode"];
+const CODES: &[&str] = &["code", "jscode", "cloudid"];
 const SHORTEST_CODE: usize = 20;
 /// How much of a code is told.
 const OF_A_CODE: usize = 4;
@@ -306,6 +306,10 @@ mod tests {
             (
                 r#"{"code":"0Z426oIKw3i5AYH6NChXkCY4331uPLfk"}"#,
                 r#"{"code":"0Z42***"}"#,
+            ),
+            (
+                r#"{"cloudID":"38_0Z426oIKw3i5AYH6NChXkCY4331uPLfk"}"#,
+                r#"{"cloudID":"38_0***"}"#,
             ),
             (
                 r#"{"code":"a word that is no code of anybody"}"#,
