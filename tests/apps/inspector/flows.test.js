@@ -184,7 +184,8 @@ test('an uploaded picture comes back and is displayed', async () => {
   await see(page, '.said-box', 'WeChat keeps it');
   const loaded = () => page.waitForFunction(() => document.querySelector('.said-box img')?.naturalWidth === 320, PATIENCE);
   await loaded();
-  const chosen = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'inspector-')), '头像.png');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'inspector-'));
+  const chosen = path.join(folder, '头像.png');
   // One red pixel.
   fs.writeFileSync(chosen, Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==', 'base64'));
   await (await page.$('#picture-file')).uploadFile(chosen);
@@ -192,6 +193,7 @@ test('an uploaded picture comes back and is displayed', async () => {
   await openRow(page, '/wx/media');
   await see(page, '#detail', 'media_id');
   await picture(page, 'picture-light-en');
+  fs.rmSync(folder, { recursive: true });
 });
 
 test('a message to customer service is shown decrypted, and replayed', async () => {
