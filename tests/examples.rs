@@ -170,6 +170,10 @@ impl Stage {
     }
 
     fn a_text_that_wechat_was_too_busy_for_is_answered_later(&self) {
+        // What is kept on the way has not arrived yet, and the fault is for the next one.
+        eventually("the first reply has not reached WeChat", || {
+            self.page("/_sim/calls")["counts"][REPLY] == 1
+        });
         let fault = json!({ "path": REPLY, "fault": { "errcode": -1 } });
         self.simulator("/_sim/faults", &fault);
         let push = json!({ "kind": "text", "user": "alice", "content": "again\\" });
@@ -227,10 +231,15 @@ impl Stage {
     }
 
     fn alice(&self) -> Value {
-        let page = Client::connect(self.dev.simulator).request("GET", "/_sim/users", &[], b"");
-        let users = page.json()["users"].clone();
+        let users = self.page("/_sim/users")["users"].clone();
         let mut users = users.as_array().unwrap().iter();
         users.find(|it| it["name"] == "alice").unwrap().clone()
+    }
+
+    /// What the simulator tells.
+    fn page(&self, path: &str) -> Value {
+        let answer = Client::connect(self.dev.simulator).request("GET", path, &[], b"");
+        answer.json()
     }
 
     fn simulator(&self, path: &str, order: &Value) -> Value {

@@ -52,7 +52,9 @@ impl Sidecar {
             admin,
             _directory: directory,
         };
-        eventually("it listens", || UnixStream::connect(&sidecar.admin).is_ok());
+        for place in [&sidecar.admin, &sidecar.inbound] {
+            eventually("it listens", || UnixStream::connect(place).is_ok());
+        }
         sidecar
     }
 
