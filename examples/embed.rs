@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         upstream    = "http://127.0.0.1:3000"
         drain_delay = "0s"
 
+        [outbound]
+        listen = "127.0.0.1:0"
+
         [admin]
         listen = "127.0.0.1:0"
         "#,

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::source_arg::SourceArg;
-use crate::config::{Config, Listen};
+use crate::config::{Admin, Config, Listen};
 use crate::push::read_only;
 
 /// How long the running sidecar may take.
@@ -94,7 +94,7 @@ fn done(order: &Order, config: &Config) -> Result<String, String> {
     let Some(push) = &config.push else {
         return Err("the configuration has no [push]".to_owned());
     };
-    let admin = &config.admin.listen;
+    let admin = &config.admin;
     match order {
         Order::List { dead, json, limit } => {
             let letters = match list(admin, *dead, *limit) {
@@ -103,7 +103,8 @@ fn done(order: &Order, config: &Config) -> Result<String, String> {
                     Some(journal) => left_behind(journal, *dead, *limit)?,
                     None => {
                         return Err(format!(
-                            "no sidecar at {admin} ({why}), and there is no [push] journal"
+                            "no sidecar at {} ({why}), and there is no [push] journal",
+                            admin.listen
                         ));
                     }
                 },
@@ -143,7 +144,7 @@ enum Unanswered {
     Refused(String),
 }
 
-fn list(admin: &Listen, dead: bool, limit: usize) -> Result<Vec<Value>, Unanswered> {
+fn list(admin: &Admin, dead: bool, limit: usize) -> Result<Vec<Value>, Unanswered> {
     let place = if dead { "dead-letters" } else { "inbox" };
     let mut letters = Vec::new();
     let mut from = 0;
@@ -179,30 +180,50 @@ fn left_behind(journal: &Path, dead: bool, limit: usize) -> Result<Vec<Value>, S
         .collect())
 }
 
-fn change(admin: &Listen, method: &str, target: &str) -> Result<Value, String> {
+fn change(admin: &Admin, method: &str, target: &str) -> Result<Value, String> {
     ask(admin, method, target).map_err(|unanswered| match unanswered {
         Unanswered::NotThere(why) => {
-            format!("no sidecar at {admin} ({why}); it must run, because it is what delivers")
+            let listen = &admin.listen;
+            format!("no sidecar at {listen} ({why}); it must run, because it is what delivers")
         }
         Unanswered::Refused(why) => why,
     })
 }
 
-/// One small request; the admin side speaks plain HTTP on this machine.
-fn ask(admin: &Listen, method: &str, target: &str) -> Result<Value, Unanswered> {
-    let request = format!("{method} {target} HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n");
-    let answer = exchange(admin, request.as_bytes()).map_err(Unanswered::NotThere)?;
+/// One small request; the admin side speaks plain HTTP. It is asked by its address and shown the token of the configuration, as
+/// anybody else has to.
+fn ask(admin: &Admin, method: &str, target: &str) -> Result<Value, Unanswered> {
+    let host = match &admin.listen {
+        Listen::Tcp(addr) => addr.to_string(),
+        Listen::Unix(_) => "localhost".to_owned(),
+    };
+    let mut request =
+        format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n");
+    if let Some(token) = admin.tokens.first() {
+        let _in_memory = write!(request, "Authorization: Bearer {}\r\n", token.expose());
+    }
+    request.push_str("\r\n");
+    let answer = exchange(&admin.listen, request.as_bytes()).map_err(Unanswered::NotThere)?;
     let text = String::from_utf8_lossy(&answer);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let is_ok = head.split(' ').nth(1) == Some("200");
-    let value: Value = serde_json::from_str(body).unwrap_or_else(|_| json!({}));
-    if is_ok {
-        return Ok(value);
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    let value = serde_json::from_str::<Value>(body);
+    match value {
+        Ok(value) if status == "200" => Ok(value),
+        Ok(value) if value["error"].is_string() => Err(Unanswered::Refused(
+            value["error"].as_str().unwrap_or_default().to_owned(),
+        )),
+        // The guard answers in plain text.
+        Err(_) if !status.is_empty() && status != "200" => Err(Unanswered::Refused(format!(
+            "the admin side at {} says {status}: {}",
+            admin.listen,
+            body.trim()
+        ))),
+        _ => Err(Unanswered::Refused(format!(
+            "what answers at {} is no admin side of a sidecar",
+            admin.listen
+        ))),
     }
-    let why = value["error"]
-        .as_str()
-        .unwrap_or("the admin side's answer cannot be understood");
-    Err(Unanswered::Refused(why.to_owned()))
 }
 
 fn exchange(admin: &Listen, request: &[u8]) -> io::Result<Vec<u8>> {

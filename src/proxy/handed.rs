@@ -3,14 +3,19 @@
 //! Status and header fields are the app's, as a client is to see them; what describes the body is not, for the body is
 //! another one. What the app has sent as a body is dropped.
 
+use std::time::Duration;
+
 use super::{Exchange, Forward, headers, invalid};
 use crate::domain::MediaId;
 use crate::error::Error;
-use crate::wire::{Field, Name, Reader, ResponseHead};
+use crate::wire::{Field, Name, Reader, ResponseHead, UpstreamConnection};
 
 /// How much of the app's own body is read and dropped, so that the connection can live on, and for how long.
 const WORTH_DISCARDING: usize = 64 * 1024;
-const PATIENCE: std::time::Duration = std::time::Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a connection that cannot live on is kept for the app to read what it was sent, and how much of its answer is dropped.
+const LINGER: Duration = Duration::from_secs(5);
+const MOST_OF_AN_ANSWER: usize = 64 * 1024 * 1024;
 
 /// What describes a body, besides its length and framing: of the medium the medium says it.
 const OF_THE_BODY: &[&[u8]] = &[
@@ -88,6 +93,15 @@ pub(super) async fn drop_body(body: &mut Reader<'_>) -> bool {
         }
     }
     true
+}
+
+/// Leaves the app to read what it was sent, for a while. The client need not wait for that.
+pub(super) fn part(mut connection: UpstreamConnection) {
+    tokio::task::spawn_local(async move {
+        let lingering = connection.linger(MOST_OF_AN_ANSWER);
+        // An error means that it is over either way.
+        let _over = tokio::time::timeout(LINGER, lingering).await;
+    });
 }
 
 impl Exchange<'_> {

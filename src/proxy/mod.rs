@@ -175,8 +175,10 @@ async fn attempt(
         handed: Cell::new(None),
     };
     let outcome = exchange.run(&mut writer, answer, body, responder).await;
+    let handed = exchange.handed.take();
     match outcome {
         Ok(true) => pool.put(forward.upstream, connection),
+        Ok(false) if handed.is_some() => handed::part(connection),
         Ok(false) => {}
         Err(failure) => {
             if failure.is_timeout() {
@@ -185,7 +187,7 @@ async fn attempt(
             return Err(failure);
         }
     }
-    Ok(exchange.handed.take())
+    Ok(handed)
 }
 
 /// The head of the request to the app, whose body comes as the client's head says.

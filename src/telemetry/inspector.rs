@@ -59,7 +59,8 @@ struct Memory {
     /// Another one for each memory, so that a page knows that what it has is no more.
     boot: String,
     budget: Arc<Budget>,
-    /// Guards the list; held for a walk through it at the most.
+    /// Guards the list; held for a walk through it at the most. What is known of one item may be locked meanwhile, and never the
+    /// other way round.
     list: Mutex<List>,
     /// Guards sums of a minute; held for an addition.
     rates: Mutex<Rates>,
@@ -78,7 +79,9 @@ struct Item {
     id: u64,
     /// The number of its last change.
     changed: AtomicU64,
-    /// Guards what is known of it; held for a few lines.
+    /// Which message it is, if it is one.
+    message: Option<String>,
+    /// Guards what is known of it; held for a few lines, or to copy it.
     record: Mutex<Record>,
 }
 
@@ -107,6 +110,8 @@ impl Inspector {
     fn begin_anew(&self, on: bool) {
         let old = self.0.swap(on.then(|| Arc::new(Memory::new())));
         if let Some(old) = old {
+            // What goes on holds on to the memory.
+            lock(&old.list).forget();
             // Whoever waits for what happens next hears that nothing does.
             old.changes.send_modify(|last| *last += 1);
         }
@@ -172,7 +177,8 @@ impl Inspector {
     /// All that is known of one.
     pub(crate) fn detail(&self, id: u64, names: &Names<'_>) -> Option<Value> {
         let item = self.item(id)?;
-        let record = lock(&item.record);
+        // To mask takes long, for which whoever works must not wait.
+        let record = lock(&item.record).clone();
         let mut detail = told::detail(&record, names);
         item.number(&mut detail);
         Some(detail)
@@ -265,14 +271,17 @@ impl Memory {
 
 impl List {
     fn add(&mut self, record: Record, budget: &Budget) -> Arc<Item> {
-        // What goes on holds its bytes, so that to forget all others would not help.
+        // A few are kept even then, and what is new gets along with what is left.
         while self.items.len() >= MOST || (budget.is_tight() && self.items.len() > LEAST) {
-            self.items.pop_front();
+            if let Some(oldest) = self.items.pop_front() {
+                lock(&oldest.record).forget();
+            }
         }
         self.last += 1;
         let item = Arc::new(Item {
             id: self.last,
             changed: AtomicU64::new(0),
+            message: record.message_id().map(str::to_owned),
             record: Mutex::new(record),
         });
         self.items.push_back(Arc::clone(&item));
@@ -282,8 +291,14 @@ impl List {
     fn message(&self, id: &str) -> Option<Arc<Item>> {
         let mut items = self.items.iter().rev();
         items
-            .find(|item| lock(&item.record).is_message(id))
+            .find(|item| item.message.as_deref() == Some(id))
             .cloned()
+    }
+
+    fn forget(&mut self) {
+        for item in self.items.drain(..) {
+            lock(&item.record).forget();
+        }
     }
 }
 
@@ -303,7 +318,8 @@ impl Watched {
     /// It has ended.
     pub(crate) fn end(&self, ended: Ended<'_>) {
         let kind = lock(&self.item.record).kind();
-        if let (Kind::Request, Some(status)) = (kind, ended.status) {
+        // A tunnel's life is no time that anybody waited.
+        if let (Kind::Request, Some(status)) = (kind, ended.status.filter(|it| *it != 101)) {
             lock(&self.memory.rates).add(second(), status, ended.took);
         }
         self.note(|record| record.end(ended));
@@ -505,6 +521,50 @@ mod tests {
             all.recv_timeout(Duration::from_secs(120))
                 .expect("nobody hinders the others");
         }
+    }
+
+    #[test]
+    fn what_goes_on_gives_back_what_it_has_kept_when_it_is_forgotten() {
+        let inspector = Inspector::default();
+        inspector.switch(true);
+        let tunnel = || {
+            let watched = inspector.watch(|| request("/ws")).expect("it is on");
+            watched.note(|record| record.received(0, &[1; 16 * 1024]));
+            watched
+        };
+        let first = tunnel();
+        let memory = Arc::clone(&first.memory);
+        let one = memory.budget.used();
+        assert!(one > 16 * 1024);
+        // As many as push it out of the list.
+        let others: Vec<_> = (0..MOST).map(|_| tunnel()).collect();
+        assert!(memory.budget.used() <= one * MOST);
+        first.note(|record| record.answering(101));
+        first.note(|record| record.answer_body(&[1; 16 * 1024]));
+        assert!(memory.budget.used() <= one * MOST);
+        inspector.clear();
+        assert_eq!(memory.budget.used(), 0, "and {} go on", others.len());
+        others[0].note(|record| record.received(16 * 1024, b"more"));
+        assert_eq!(memory.budget.used(), 0);
+    }
+
+    #[test]
+    fn the_life_of_a_tunnel_is_no_time_that_a_request_took() {
+        let inspector = Inspector::default();
+        inspector.switch(true);
+        for status in [101, 200] {
+            let watched = inspector.watch(|| request("/ws")).expect("it is on");
+            watched.end(Ended {
+                status: Some(status),
+                took: Duration::from_secs(status.into()),
+                ..Ended::default()
+            });
+        }
+        let rates = inspector.rates();
+        let slowest = rates["slowest_us"].as_array().expect("numbers").iter();
+        assert_eq!(slowest.filter_map(Value::as_u64).max(), Some(200_000_000));
+        let requests = rates["requests"].as_array().expect("numbers").iter();
+        assert_eq!(requests.filter_map(Value::as_u64).sum::<u64>(), 1);
     }
 
     #[tokio::test]

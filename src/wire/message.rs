@@ -452,6 +452,15 @@ impl UpstreamConnection {
         }
     }
 
+    /// Closes so that the app can read all it was sent, and drops at most `limit` bytes of what it still says. On a connection that
+    /// others share, only what it says is ended.
+    pub(crate) async fn linger(&mut self, limit: usize) {
+        match self {
+            Self::Http1(it) => it.linger(limit).await,
+            Self::Http2(_) => {}
+        }
+    }
+
     /// Whether another protocol can be spoken on it.
     pub(crate) fn can_upgrade(&self) -> bool {
         matches!(self, Self::Http1(_))

@@ -19,13 +19,18 @@ pub(super) struct Share {
 }
 
 /// The beginning of a body, and how long it was.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Kept {
     bytes: Vec<u8>,
     size: u64,
 }
 
 impl Budget {
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Whether it is time to forget something.
     pub(super) fn is_tight(&self) -> bool {
         self.0.load(Ordering::Relaxed) > BUDGET / 4 * 3
@@ -40,6 +45,12 @@ impl Share {
         }
     }
 
+    /// Takes nothing.
+    pub(super) fn none() -> Self {
+        let spent = Budget(AtomicUsize::new(BUDGET));
+        Self::new(&Arc::new(spent))
+    }
+
     /// Takes so many bytes; false if there are not so many left.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let used = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
@@ -49,6 +60,13 @@ impl Share {
         }
         self.taken += bytes;
         true
+    }
+}
+
+/// What is copied to be told is not kept, so it takes nothing.
+impl Clone for Share {
+    fn clone(&self) -> Self {
+        Self::new(&self.budget)
     }
 }
 
@@ -92,6 +110,11 @@ impl Kept {
 
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether all of it is kept.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes.len() as u64 == self.size
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) struct Legs {
 }
 
 /// One call to WeChat.
+#[derive(Clone)]
 pub(crate) struct WechatCall {
     at: u64,
     pub(super) method: &'static str,
@@ -93,6 +94,7 @@ pub(crate) struct WechatCall {
 }
 
 /// How something failed, in both languages.
+#[derive(Clone)]
 pub(super) struct Failure {
     pub(super) slug: &'static str,
     pub(super) errcode: Option<i64>,
@@ -103,6 +105,7 @@ pub(super) struct Failure {
 }
 
 /// An attempt to deliver a message.
+#[derive(Clone)]
 pub(crate) struct Attempt {
     pub(crate) path: String,
     pub(crate) number: u32,
@@ -112,6 +115,7 @@ pub(crate) struct Attempt {
 }
 
 /// What the app was sent, and what it said.
+#[derive(Clone)]
 pub(super) struct Forwarded {
     pub(super) url: String,
     pub(super) method: String,
@@ -124,6 +128,7 @@ pub(super) struct Forwarded {
 }
 
 /// What went back.
+#[derive(Clone)]
 pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) fields: Fields,
@@ -131,6 +136,7 @@ pub(super) struct Answered {
 }
 
 /// A message of WeChat's.
+#[derive(Clone)]
 pub(super) struct Message {
     pub(super) id: String,
     pub(super) kind: String,
@@ -143,6 +149,7 @@ pub(super) struct Message {
 }
 
 /// All that is known of one exchange.
+#[derive(Clone)]
 pub(crate) struct Record {
     share: Share,
     pub(super) kind: Kind,
@@ -249,8 +256,21 @@ impl Record {
         self.kind
     }
 
-    pub(super) fn is_message(&self, id: &str) -> bool {
-        self.message.as_ref().is_some_and(|it| it.id == id)
+    pub(super) fn message_id(&self) -> Option<&str> {
+        self.message.as_ref().map(|it| it.id.as_str())
+    }
+
+    /// Nobody asks for it any more, though it may still go on: what is kept is given back, and no more is.
+    pub(super) fn forget(&mut self) {
+        self.share = Share::none();
+        self.target = String::new();
+        self.fields = Fields::new();
+        self.body = Kept::default();
+        self.forwarded = None;
+        self.answered = None;
+        self.open_data = Vec::new();
+        self.wechat = Vec::new();
+        self.message = None;
     }
 
     pub(super) fn stored(&self) -> Option<Bytes> {

@@ -19,6 +19,8 @@ const OF_A_TARGET: usize = 1024;
 const OPENID_LENGTH: usize = 28;
 /// Of what is longer than this, an openid is not a part: a token, or bytes in base64.
 const LONGEST_WORD: usize = 48;
+/// What an escape may leave before it.
+const LONGEST_ESCAPE: usize = 2;
 
 /// What users are called.
 pub(crate) enum Names<'a> {
@@ -38,7 +40,6 @@ impl Names<'_> {
         let Self::Pseudonyms(pseudonyms) = self else {
             return text.to_owned();
         };
-        let is_of_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(start) = rest.find(is_of_id) {
@@ -51,6 +52,14 @@ impl Names<'_> {
         }
         out.push_str(rest);
         out
+    }
+
+    /// What can be told of a text that was cut: of a word at its end, only half an openid may be there.
+    fn of_cut<'t>(&self, text: &'t str) -> &'t str {
+        match self {
+            Self::Openids => text,
+            Self::Pseudonyms(_) => text.trim_end_matches(is_of_id),
+        }
     }
 
     fn user(&self, openid: &str) -> String {
@@ -75,14 +84,46 @@ impl Names<'_> {
     }
 }
 
-/// A word, and of what is an openid in it the pseudonym. Beside it there may be what an escape or an app has put before it: `n` of
-/// `\n`, `22` of `%22`, `user-`.
+fn is_of_id(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
+}
+
+/// A word, and of each openid in it the pseudonym: of those that stand apart from the rest of it by `-` or `_`, as in the name of a
+/// room or a lock, and of the one in a short word, whatever an escape or an app has put before it (`n` of `\n`, `22` of `%22`).
 fn push_word(word: &str, pseudonyms: &Pseudonyms, out: &mut String) {
-    let is_looked_into = (OPENID_LENGTH..=LONGEST_WORD).contains(&word.len());
-    let start = match word.find('o') {
-        Some(start) if is_looked_into && start + OPENID_LENGTH <= word.len() => start,
-        _ => return out.push_str(word),
-    };
+    let mut rest = word;
+    while let Some(start) = apart(rest) {
+        rest = push_openid(rest, start, pseudonyms, out);
+    }
+    let is_untouched = rest.len() == word.len();
+    let is_short = (OPENID_LENGTH..=LONGEST_WORD).contains(&word.len());
+    match word.find('o') {
+        Some(start) if is_untouched && is_short && start + OPENID_LENGTH <= word.len() => {
+            let behind = push_openid(word, start, pseudonyms, out);
+            out.push_str(behind);
+        }
+        _ => out.push_str(rest),
+    }
+}
+
+/// Where an openid begins that stands apart from the rest of a word.
+fn apart(word: &str) -> Option<usize> {
+    let bytes = word.as_bytes();
+    let is_divider = |at: usize| bytes.get(at).is_none_or(|b| matches!(b, b'-' | b'_'));
+    let mut starts = word.match_indices('o').map(|(start, _)| start);
+    starts.find(|start| {
+        let begins = *start <= LONGEST_ESCAPE || is_divider(start - 1);
+        begins && start + OPENID_LENGTH <= word.len() && is_divider(start + OPENID_LENGTH)
+    })
+}
+
+/// Writes what is before the openid at `start`, and its pseudonym; gives back what is behind it.
+fn push_openid<'w>(
+    word: &'w str,
+    start: usize,
+    pseudonyms: &Pseudonyms,
+    out: &mut String,
+) -> &'w str {
     let (before, rest) = word.split_at(start);
     let (openid, behind) = rest.split_at(OPENID_LENGTH);
     out.push_str(before);
@@ -90,12 +131,15 @@ fn push_word(word: &str, pseudonyms: &Pseudonyms, out: &mut String) {
         Ok(openid) => out.push_str(pseudonyms.of(&openid).as_str()),
         Err(_) => out.push_str("***"),
     }
-    out.push_str(behind);
+    behind
 }
 
 /// A line of the list.
 pub(super) fn summary(record: &Record, names: &Names<'_>) -> Value {
-    let target = &record.target[..record.target.floor_char_boundary(OF_A_TARGET)];
+    let target = match record.target.len() {
+        ..=OF_A_TARGET => &record.target,
+        _ => names.of_cut(&record.target[..record.target.floor_char_boundary(OF_A_TARGET)]),
+    };
     let target = names.about(record, target);
     let target: String = target.chars().take(LONGEST_TARGET).collect();
     let failure = record.failure.as_ref();
@@ -135,6 +179,9 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
     };
     let body = |kept: &Kept, of: &Fields| {
         let is_told_raw = matches!(names, Names::Openids) || is_medium(of);
+        let text = |text: &str, whole: bool| {
+            names.about(record, if whole { text } else { names.of_cut(text) })
+        };
         body(kept, &text, is_told_raw)
     };
     let none = Fields::new();
@@ -166,7 +213,8 @@ pub(super) fn detail(record: &Record, names: &Names<'_>) -> Value {
             "body": body(&answer.body, &answer.fields),
         })),
         "open_data": record.open_data.iter().map(|data| {
-            let told = text(&String::from_utf8_lossy(data.bytes()));
+            let told = String::from_utf8_lossy(data.bytes());
+            let told = if data.is_whole() { text(&told) } else { text(names.of_cut(&told)) };
             serde_json::from_str(&told).unwrap_or(Value::String(told))
         }).collect::<Vec<_>>(),
         "wechat": record.wechat.iter().map(|call| wechat(call, &text)).collect::<Vec<_>>(),
@@ -236,12 +284,12 @@ fn is_medium(fields: &Fields) -> bool {
 
 /// A body, if there is one. Text is told as text; of what was cut within a character, what is before it. What is no text is told
 /// byte for byte only if that `raw` is harmless, because nothing can be masked in it; else as what can be read of it.
-fn body(kept: &Kept, text: &dyn Fn(&str) -> String, raw: bool) -> Value {
+fn body(kept: &Kept, text: &dyn Fn(&str, bool) -> String, raw: bool) -> Value {
     if kept.size() == 0 {
         return Value::Null;
     }
     let bytes = kept.bytes();
-    let whole = bytes.len() as u64 == kept.size();
+    let whole = kept.is_whole();
     let readable = match std::str::from_utf8(bytes) {
         Ok(all) => Some(all),
         Err(error) if !whole && error.error_len().is_none() => {
@@ -250,9 +298,9 @@ fn body(kept: &Kept, text: &dyn Fn(&str) -> String, raw: bool) -> Value {
         Err(_) => None,
     };
     let told = match readable {
-        Some(readable) => Some(text(readable)),
+        Some(readable) => Some(text(readable, whole)),
         None if raw => None,
-        None => Some(text(&String::from_utf8_lossy(bytes))),
+        None => Some(text(&String::from_utf8_lossy(bytes), whole)),
     };
     json!({
         "size": kept.size(),
@@ -348,6 +396,25 @@ mod tests {
             let told = names.text(&format!("{before}{ALICE}{behind}"));
             assert_eq!(told, format!("{before}{alias}{behind}"));
         }
+        let other = pseudonyms
+            .of(&OpenId::parse(BOB).expect("it is one"))
+            .to_string();
+        for (text, told) in [
+            (
+                format!("chat/{ALICE}_{BOB}"),
+                format!("chat/{alias}_{other}"),
+            ),
+            (
+                format!("session-20240101120000-shop-orders-{ALICE}"),
+                format!("session-20240101120000-shop-orders-{alias}"),
+            ),
+            (
+                format!("22{ALICE}-and-some-more-of-it-{BOB}_1"),
+                format!("22{alias}-and-some-more-of-it-{other}_1"),
+            ),
+        ] {
+            assert_eq!(names.text(&text), told);
+        }
         let detail = detail(
             &record("application/json", format!("\"\\n{BOB}\"").as_bytes()),
             &names,
@@ -360,6 +427,20 @@ mod tests {
         ] {
             assert_eq!(names.text(harmless), harmless);
         }
+    }
+
+    #[test]
+    fn of_an_openid_that_was_cut_nothing_is_told() {
+        let pseudonyms = pseudonyms();
+        let hidden = Names::Pseudonyms(&pseudonyms);
+        let mut cut = record("text/plain", format!("users: {}", &ALICE[..27]).as_bytes());
+        cut.streams(100);
+        let filler = "a/".repeat(OF_A_TARGET / 2 - 10);
+        cut.target = format!("/{filler}{ALICE}");
+        let told = detail(&cut, &hidden);
+        assert_eq!(told["phone"]["body"]["text"], "users: ");
+        let target = summary(&cut, &hidden)["target"].to_string();
+        assert!(!target.contains("oAlice"), "{target}");
     }
 
     #[test]

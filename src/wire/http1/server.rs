@@ -467,7 +467,8 @@ async fn drain(reader: &mut Reader<'_>) -> bool {
     true
 }
 
-async fn discard(mut stream: ReadHalf<'_>, limit: usize) -> io::Result<()> {
+/// Reads and drops what comes until the peer closes, up to a limit.
+pub(super) async fn discard(mut stream: ReadHalf<'_>, limit: usize) -> io::Result<()> {
     use tokio::io::AsyncReadExt;
     let mut scratch = vec![0; 16 * 1024];
     let mut left = limit;

@@ -3,8 +3,11 @@
 use std::any::Any;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+
 use super::body::{Reader, Remaining, Writer};
 use super::buffer::Buffer;
+use super::server::discard;
 use crate::net::Stream;
 use crate::wire::NoHead;
 use crate::wire::fields::Fields;
@@ -87,6 +90,15 @@ impl UpstreamConnection {
     /// For the answer just read: how long the app says that it keeps an idle connection (`Keep-Alive: timeout=5`).
     pub(crate) fn keep_alive_hint(&self) -> Option<Duration> {
         self.head.keep_alive_timeout().map(Duration::from_secs)
+    }
+
+    /// Closes so that the app can read all it was sent: a close with something of its answer unread is a reset, which takes from
+    /// it what it has not read yet (RFC 9112 §9.6). At most `limit` bytes of the answer are waited for.
+    pub(crate) async fn linger(&mut self, limit: usize) {
+        let (read, mut write) = self.stream.split();
+        if write.shutdown().await.is_ok() {
+            let _ends_either_way = discard(read, limit).await;
+        }
     }
 
     /// Gives memory back; for a connection that has idled for a while.
