@@ -18,8 +18,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
-use crate::patience::comes_true;
-use crate::rig;
+use crate::patience::{comes_true, eventually};
+use crate::rig::{self, canary};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
 /// How long anything may take; only against a test that would hang.
@@ -674,6 +674,152 @@ fn the_commands_that_sim_prints_work_as_printed() {
     assert!(outputs[3].contains("jscode2session"), "{outputs:#?}");
     sim.signal("INT");
     assert_eq!(sim.end(), (0, String::new()));
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    for arguments in [
+        &["errcode", "40029"][..],
+        &["version"],
+        &["schema"],
+        &["init"],
+        &["completions", "bash"],
+        &["check", "--format", "json", "-c", "sidecar.toml"],
+        &["config", "show", "-c", "sidecar.toml"],
+        &["explain", "GET", "/wx/me", "-c", "sidecar.toml"],
+    ] {
+        let run = |stdout: Stdio| {
+            let mut command = Command::new(BINARY);
+            command.args(arguments).stdout(stdout);
+            command.env("WX_APP_SECRET", rig::SECRET);
+            command.current_dir(env!("CARGO_MANIFEST_DIR"));
+            command.output().expect("run the binary")
+        };
+        let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+        let output = run(full().unwrap().into());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let told_of_full = told(&output);
+        assert!(
+            told_of_full.contains("error: standard output: No space left on device"),
+            "{arguments:?}: {told_of_full}"
+        );
+        let output = run(closed().into());
+        assert!(!told(&output).contains("standard output"), "{arguments:?}");
+        let as_usual = run(Stdio::null()).status.code();
+        assert_eq!(output.status.code(), as_usual, "{arguments:?}");
+    }
+}
+
+#[test]
+fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
+    let mut dev = Command::new(BINARY);
+    let any = "127.0.0.1:0";
+    dev.args(["dev", "--listen", any, "--sim", any, "--outbound", any]);
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let errors = directory.path().join("stderr");
+    dev.args(["--admin", any])
+        .stdout(writer)
+        .stderr(fs::File::create(&errors).unwrap());
+    let mut dev = dev.spawn().unwrap();
+    // It says nowhere where it listens, so the system is asked.
+    let pid = dev.id().to_string();
+    eventually("it listens", || listens(&pid) >= 4);
+    let sent = Command::new("kill").args(["-s", "HUP", &pid]).status();
+    assert!(sent.unwrap().success());
+    let ended = dev.wait().unwrap();
+    let said = fs::read_to_string(errors).unwrap();
+    assert_eq!((ended.code(), &*said), (Some(0), ""));
+}
+
+/// How many sockets a process has that listen.
+fn listens(pid: &str) -> usize {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let listening: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|line| line.get(3) == Some(&"0A"))
+        .map(|line| format!("socket:[{}]", line[9]))
+        .collect();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    open.filter_map(|it| fs::read_link(it.ok()?.path()).ok())
+        .filter(|link| listening.iter().any(|it| link.as_os_str() == it.as_str()))
+        .count()
+}
+
+#[test]
+fn what_dev_is_asked_wrongly_it_tells_by_the_name_of_the_option() {
+    for (arguments, told) in [
+        (
+            &["--upstream", "https://127.0.0.1:3000"][..],
+            "'--upstream <URL>': TLS to the app is not supported: it runs beside the sidecar, on the same machine: \
+             write \"http://127.0.0.1:3000\"",
+        ),
+        (
+            &["--listen", "8080"],
+            "'--listen <ADDRESS:PORT>': a listener is an address and a port, such as \"0.0.0.0:8080\", or \
+             \"unix:/path/to.sock\": write \":8080\"",
+        ),
+        (
+            &["--outbound", "0.0.0.0:18081"],
+            "--outbound 0.0.0.0:18081 is for others than this machine",
+        ),
+        (
+            &["--admin", "127.0.0.1:99999"],
+            "a port is a number from 0 to 65535",
+        ),
+    ] {
+        let (code, stdout, stderr) = finished(&[&["dev"], arguments].concat());
+        assert_ne!(code, 0);
+        assert_eq!(stdout, "");
+        assert!(stderr.contains(told), "{stderr}");
+        assert!(!stderr.contains("wx-sidecar dev:"), "{stderr}");
+    }
+}
+
+#[test]
+fn dev_opens_its_admin_side_to_others_for_a_token_only() {
+    let any = "127.0.0.1:0";
+    let dev = Process::start(
+        BINARY,
+        &[
+            "dev",
+            "--listen",
+            any,
+            "--sim",
+            any,
+            "--outbound",
+            any,
+            "--admin",
+            "0.0.0.0:0",
+            "--upstream",
+            "http://127.0.0.1:9",
+        ],
+    );
+    let opened = dev.line_with("in a browser");
+    let place = opened.split("http://").nth(1).unwrap();
+    let place = place.split('/').next().unwrap();
+    assert!(place.starts_with("127.0.0.1:"), "{opened}");
+    let line = dev.line_with("It asks for a token");
+    let token = line.rsplit(' ').next().unwrap();
+    canary(token);
+    let state = |headers: &[(&str, &str)]| {
+        Client::connect(place).request("GET", "/inspector/state", headers, b"")
+    };
+    assert_eq!(state(&[]).status, 401);
+    let bearer = format!("Bearer {token}");
+    assert_eq!(state(&[("Authorization", &bearer)]).status, 200);
+    // What only the sample app knows is not spoken of.
+    assert!(dev.line_with("your app gets it").contains("POST /wx/push"));
+    dev.signal("INT");
+    assert_eq!(dev.end(), (0, String::new()));
 }
 
 #[test]

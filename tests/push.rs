@@ -14,6 +14,7 @@ use wx_sidecar::wechat::push::{EncodingAesKey, Envelope, Format, sign};
 use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::h2_peer::{H2App, read_body};
 use crate::http_client::{Client, Response};
+use crate::process::{finished, write_configuration};
 use crate::rig::{self, APPID, Rig, START, canary, replaced};
 
 const TOKEN: &str = "pushTokenCanary00000000000000001";
@@ -771,6 +772,63 @@ fn a_message_that_the_app_calls_wrong_becomes_a_dead_letter_and_can_be_replayed(
     let dropped = admin("DELETE", "/push/dead-letters/23637352235060882", &[]);
     assert_eq!(dropped.json(), json!({"dropped": 1}));
     assert_eq!(rig.metric("wx_sidecar_push_dead_letters"), 0.0);
+}
+
+#[test]
+fn the_command_asks_a_running_sidecar_by_whatever_way_it_is_to_be_asked() {
+    const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+    const KNOWN: &str = "adminTokenCanary0000000000001";
+    const OTHER: &str = "adminTokenCanary0000000000002";
+    canary(KNOWN);
+    canary(OTHER);
+    let app = app(|_| status(422));
+    let rig = rig(&app, "");
+    for number in 1..=4 {
+        is_success(&Sent::json(&text("oPushUserBad", number)).to(&rig));
+    }
+    becomes(&rig, "wx_sidecar_push_dead_letters", 4.0);
+    let push = |order: &[&str], admin: &str| {
+        let config = rig.config_with(ADMIN, &format!("[admin]\nlisten = {admin}"));
+        let config = write_configuration(&config);
+        finished(&[&["push"], order, &["-c", config.to_str().unwrap()]].concat())
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", directory.path().join("admin.sock").display());
+    let token = format!("token = \"{KNOWN}\"");
+    for (number, (listen, more)) in [("127.0.0.1:0", ""), ("127.0.0.1:0", &*token), (&socket, "")]
+        .into_iter()
+        .enumerate()
+    {
+        rig.reload(ADMIN, &format!("[admin]\nlisten = \"{listen}\"\n{more}"));
+        let place = match listen.starts_with("unix:") {
+            true => listen.to_owned(),
+            false => rig.sidecar().admin_addr().to_string(),
+        };
+        let place = format!("\"{place}\"\n{more}");
+        let (code, listed, stderr) = push(&["list", "--dead", "--json"], &place);
+        assert_eq!((code, &*stderr), (0, ""), "{place}");
+        assert_eq!(listed.lines().count(), 4 - number, "{listed}");
+        let (_, waiting, stderr) = push(&["list"], &place);
+        assert_eq!((&*waiting, &*stderr), ("nothing waits\n", ""));
+        let letter: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+        let dropped = push(&["drop", letter["id"].as_str().unwrap()], &place);
+        assert_eq!(dropped, (0, "1 message thrown away\n".into(), "".into()));
+    }
+    let (code, replayed, _) = push(&["replay", "--all"], &format!("\"{socket}\""));
+    assert_eq!(
+        (code, &*replayed),
+        (0, "1 message will be delivered again\n")
+    );
+    rig.reload(ADMIN, &format!("{ADMIN}\n{token}"));
+    let place = format!("\"{}\"\n", rig.sidecar().admin_addr());
+    for wrong in [place.clone(), format!("{place}token = \"{OTHER}\"")] {
+        let (code, stdout, stderr) = push(&["list"], &wrong);
+        assert_eq!((code, &*stdout), (1, ""));
+        assert!(
+            stderr.contains("401: show the token of [admin]"),
+            "{stderr}"
+        );
+    }
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn only_a_path_is_a_target_for_the_app() {
         gate.answers(request.as_bytes(), 400);
     }
     gate.answers(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 400);
-    gate.refuses(b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 505);
+    gate.refuses(b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400);
     gate.refuses(b"GET  /a HTTP/1.1\r\nHost: x\r\n\r\n", 400);
     gate.refuses(b"GET\t/a HTTP/1.1\r\nHost: x\r\n\r\n", 400);
     gate.refuses(b" GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 400);

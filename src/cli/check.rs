@@ -8,15 +8,16 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::doctor::{Findings, examine_configuration};
+use super::out;
 use crate::source::Source;
 
 /// The form of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people, on stderr.
+    /// For people.
     #[default]
     Text,
-    /// `{"ok":bool,"diagnostics":[...]}`, on stdout; with `"checks"` if others were asked.
+    /// For programs, on stdout.
     Json,
 }
 
@@ -29,13 +30,8 @@ pub fn check(source: &Source, format: Format, online: bool) -> ExitCode {
         false => Verdict::of(source, format, colours),
     };
     // Nobody may be listening any more; the exit code still tells.
-    let _ = io::stdout().write_all(verdict.stdout.as_bytes());
     let _ = io::stderr().write_all(verdict.stderr.as_bytes());
-    if verdict.ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    out::print_and(verdict.stdout, verdict.ok)
 }
 
 struct Verdict {

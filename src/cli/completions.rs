@@ -2,13 +2,12 @@
 //!
 //! `source <(wx-sidecar completions bash)` tries it; the shells' own folders keep it.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand as _;
 use clap_complete::{generate, shells};
 
-use super::Command;
+use super::{Command, out};
 
 /// A shell whose language this is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -23,9 +22,7 @@ pub enum Shell {
 
 /// Prints it.
 pub fn completions(shell: Shell) -> ExitCode {
-    // Nobody may be listening any more.
-    let _ = io::stdout().write_all(&script(shell));
-    ExitCode::SUCCESS
+    out::print(script(shell))
 }
 
 fn script(shell: Shell) -> Vec<u8> {

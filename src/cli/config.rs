@@ -5,9 +5,10 @@
 
 mod push;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use super::out;
 use super::source_arg::SourceArg;
 use crate::source::Source;
 
@@ -65,7 +66,5 @@ fn show(source: &Source, format: Format) -> ExitCode {
         Format::Toml => loaded.effective.to_toml(),
         Format::Json => format!("{:#}\n", loaded.effective.to_json()),
     };
-    // Nobody may be listening any more.
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    out::print(text)
 }

@@ -5,13 +5,15 @@
 
 mod sample;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use super::out;
 use super::run::serve;
 use super::sim::{PUSH_AES_KEY, PUSH_TOKEN};
-use crate::config::Config;
+use crate::config::{Config, Listen, Upstream};
+use crate::crypto;
 use crate::domain::AppId;
 use crate::resilience::panics::log_panics;
 use crate::secret::Secret;
@@ -28,20 +30,28 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 #[derive(Debug, clap::Args)]
 pub struct DevArgs {
     /// Where the sidecar listens.
-    #[arg(long, default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = place, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// Where the simulator of WeChat listens.
-    #[arg(long, default_value = "127.0.0.1:9902")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = place, default_value = "127.0.0.1:9902")]
     sim: SocketAddr,
     /// Where the app's calls to WeChat come in.
-    #[arg(long, default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = place, default_value = "127.0.0.1:8081")]
     outbound: SocketAddr,
     /// Where the admin side listens.
-    #[arg(long, default_value = "127.0.0.1:9901")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = place, default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
     /// Your own app, such as http://127.0.0.1:3000, in place of the sample.
-    #[arg(long)]
-    upstream: Option<String>,
+    #[arg(long, value_name = "URL")]
+    upstream: Option<Upstream>,
+}
+
+/// An address to listen on, as in a configuration.
+fn place(text: &str) -> Result<SocketAddr, String> {
+    match text.parse()? {
+        Listen::Tcp(addr) => Ok(addr),
+        Listen::Unix(_) => Err("an address and a port are wanted here, such as :8080".to_owned()),
+    }
 }
 
 /// Runs all three until a signal.
@@ -51,7 +61,7 @@ pub fn run(args: &DevArgs) -> ExitCode {
     let mut simulator = None;
     let start = || {
         let dev = start(args)?;
-        println!("{}", dev.welcome(began.elapsed().as_millis()));
+        out::tell(&dev.welcome(began.elapsed().as_millis()));
         simulator = Some(dev.simulator);
         Ok(dev.sidecar)
     };
@@ -64,9 +74,22 @@ struct Dev {
     sidecar: Sidecar,
     upstream: String,
     sample: bool,
+    /// What opens the admin side, if others than this machine can reach it.
+    token: Option<String>,
 }
 
 fn start(args: &DevArgs) -> Result<Dev, String> {
+    if !args.outbound.ip().is_loopback() {
+        return Err(format!(
+            "--outbound {} is for others than this machine, who would call WeChat as the Mini Program; it has to be an address \
+             such as 127.0.0.1:8081",
+            args.outbound
+        ));
+    }
+    let is_public = !args.admin.ip().is_loopback();
+    let token = is_public.then(|| format!("{:032x}", u128::from_be_bytes(crypto::random())));
+    let shown = token.as_ref().map(|it| format!("token = {it:?}"));
+    let shown = shown.unwrap_or_default();
     let appid = AppId::parse(APPID).expect("the appid above is one");
     let options = Options {
         listen: args.sim,
@@ -80,7 +103,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
     })?;
     let outbound = settled(args.outbound);
     let upstream = match &args.upstream {
-        Some(url) => url.clone(),
+        Some(url) => url.to_string(),
         None => format!(
             "http://{}",
             sample::start(outbound).map_err(|cause| format!("the sample app: {cause}"))?
@@ -128,6 +151,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         listen = "{}"
         [admin]
         listen = "{}"
+        {shown}
         inspector = true
         [log]
         format = "pretty"
@@ -161,6 +185,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
         sidecar,
         upstream,
         sample: args.upstream.is_none(),
+        token,
     })
 }
 
@@ -180,11 +205,29 @@ impl Dev {
         let (admin, upstream) = (self.sidecar.admin_addr(), &self.upstream);
         let outbound = self.sidecar.outbound_addr();
         let outbound = outbound.expect("the configuration above has an outbound listener");
-        let app = if self.sample {
-            "a sample app; --upstream puts yours here"
-        } else {
-            "your app"
+        let (app, asked, pushed) = match self.sample {
+            true => (
+                "a sample app; --upstream puts yours here",
+                "/api/whoami",
+                format!("curl -s http://{sidecar}/public/pushed"),
+            ),
+            false => (
+                "your app",
+                "/",
+                "# your app gets it as POST /wx/push".to_owned(),
+            ),
         };
+        // A browser cannot go to "all addresses".
+        let admin = match admin {
+            Listen::Tcp(addr) if addr.ip().is_unspecified() => {
+                Listen::Tcp((Ipv4Addr::LOCALHOST, addr.port()).into())
+            }
+            admin => admin,
+        };
+        let token = self.token.as_ref();
+        let token =
+            token.map(|it| format!("\nIt asks for a token, because others can reach it: {it}"));
+        let token = token.unwrap_or_default();
         format!(
             r#"
 wx-sidecar dev is ready ({millis} ms)
@@ -195,7 +238,7 @@ wx-sidecar dev is ready ({millis} ms)
   simulator  http://{sim}   plays WeChat; GET /_sim/ tells what it can do
   admin      http://{admin}   /readyz /metrics /config
 
-Open http://{admin}/inspector/ in a browser: all that goes through, live, and a phone to play with.
+Open http://{admin}/inspector/ in a browser: all that goes through, live, and a phone to play with.{token}
 http://{admin}/inspector/#tour shows you round in five minutes.
 
 Or try it in another terminal, and watch it there:
@@ -207,14 +250,14 @@ Or try it in another terminal, and watch it there:
   TOKEN=$(curl -s http://{sidecar}/wx/login -d "{{\"code\":\"$CODE\"}}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 
   # 3. The app is told who is calling.
-  curl -s http://{sidecar}/api/whoami -H "Authorization: Bearer $TOKEN"
+  curl -s http://{sidecar}{asked} -H "Authorization: Bearer $TOKEN"
 
   # 4. The app calls WeChat, without an access_token and without the AppSecret.
   curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"table=7"}}' -o /dev/null -w '%{{http_code}} %{{content_type}}\n'
 
   # 5. A user writes to the Mini Program: WeChat's message, encrypted, becomes JSON for the app.
   curl -s http://{sim}/_sim/push -d '{{"kind":"text","user":"alice","fields":{{"Content":"hello"}}}}'
-  curl -s http://{sidecar}/public/pushed
+  {pushed}
 
   # 6. A picture goes to WeChat; it comes back from there by a URL that an <image> can load without a token.
   curl -s http://{outbound}/wxa/getwxacodeunlimit -d '{{"scene":"table=7"}}' -o /tmp/code.jpg
@@ -223,7 +266,7 @@ Or try it in another terminal, and watch it there:
 
 And what goes wrong:
 
-  curl -s http://{sidecar}/api/whoami                                  # no token: the app sees nothing
+  curl -s http://{sidecar}{asked}                                  # no token: the app sees nothing
   curl -s http://{sidecar}/public/hello -H 'X-WX-OPENID: somebody'     # a forged identity does not arrive
   curl -s http://{sidecar}/wx/login -d '{{"code":"made-up"}}' -H 'Accept-Language: zh'
   curl -s http://{sidecar}/api/comments -H "Authorization: Bearer $TOKEN" --json '{{"content":"[risky], says the simulator"}}'

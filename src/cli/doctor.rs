@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use self::ask::Unanswered;
 use super::check::Format;
+use super::out;
 use super::source_arg::SourceArg;
 use crate::config::{Config, Loaded, Report};
 use crate::source::Source;
@@ -104,13 +105,12 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
             report
         }
     };
-    if args.format == Format::Json {
-        let _ = writeln!(io::stdout(), "{}", findings.to_json(&report));
-    }
-    match findings.are_good() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    let text = match args.format {
+        Format::Json => format!("{}\n", findings.to_json(&report)),
+        // It has been said as it was found.
+        Format::Text => String::new(),
+    };
+    out::print_and(text, findings.are_good())
 }
 
 /// What `check --online` looks at: what the configuration says of others, and they may see otherwise.

@@ -3,11 +3,12 @@
 //! Nothing is asked of a running sidecar and nothing is connected to: the configuration alone says it, by the code that
 //! requests go through.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::check::Format;
+use super::out;
 use super::source_arg::SourceArg;
 use crate::clock::Clock;
 use crate::server::{Asked, Explanation};
@@ -54,12 +55,7 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
         Format::Text => coloured(&explanation),
         Format::Json => format!("{}\n", explanation.to_json()),
     };
-    // Nobody may be listening any more; the exit code still tells.
-    let _ = io::stdout().write_all(text.as_bytes());
-    match explanation.is_refused() {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    }
+    out::print_and(text, !explanation.is_refused())
 }
 
 /// For people: on a terminal, the verdict stands out.

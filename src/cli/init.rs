@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::out;
 use crate::config::{Config, REFERENCE_TEXT};
 
 const SECRET: &str = "WX_APP_SECRET";
@@ -53,9 +54,7 @@ pub fn run(args: &InitArgs) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let Some(path) = &args.output else {
-        // Nobody may be listening any more.
-        let _ = io::stdout().write_all(text.as_bytes());
-        return ExitCode::SUCCESS;
+        return out::print(text);
     };
     if let Err(error) = write(path, &text, args.force) {
         let path = path.display();

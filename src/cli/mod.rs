@@ -9,6 +9,7 @@ pub mod errcode;
 pub mod explain;
 pub mod init;
 pub mod inject;
+mod out;
 pub mod pseudonym;
 pub mod push;
 pub mod rid;
@@ -134,8 +135,8 @@ impl Command {
             Self::Dev(args) => dev::run(&args),
             Self::Explain(args) => explain::run(&args),
             Self::Errcode { code, zh } => {
-                println!("{}", errcode::errcode(code, language(zh)).trim_end());
-                ExitCode::SUCCESS
+                let text = errcode::errcode(code, language(zh));
+                out::print(format!("{}\n", text.trim_end()))
             }
             Self::Rid { rid, source, zh } => rid::rid(&rid, &source, language(zh)),
             Self::Pseudonym { openids, source } => pseudonym::pseudonym(openids, &source),
@@ -145,10 +146,7 @@ impl Command {
                 std::thread::sleep(duration);
                 ExitCode::SUCCESS
             }
-            Self::Version => {
-                println!("wx-sidecar {}", env!("CARGO_PKG_VERSION"));
-                ExitCode::SUCCESS
-            }
+            Self::Version => out::print(format!("wx-sidecar {}\n", env!("CARGO_PKG_VERSION"))),
         }
     }
 }

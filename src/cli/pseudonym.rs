@@ -7,6 +7,7 @@
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
+use super::out;
 use crate::domain::OpenId;
 use crate::source::Source;
 use crate::telemetry::pseudonym::Pseudonyms;
@@ -35,13 +36,15 @@ pub fn pseudonym(openids: Vec<String>, source: &Source) -> ExitCode {
             text.lines().map(str::to_owned).collect()
         }
     };
+    let mut text = String::new();
     for openid in openids {
         let Ok(openid) = OpenId::parse(openid.trim()) else {
             eprintln!("this is not an openid");
             return ExitCode::FAILURE;
         };
         let names: Vec<_> = keys.iter().map(|key| key.of(&openid).to_string()).collect();
-        println!("{}", names.join(" "));
+        text.push_str(&names.join(" "));
+        text.push('\n');
     }
-    ExitCode::SUCCESS
+    out::print(text)
 }

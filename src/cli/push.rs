@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::out;
 use super::source_arg::SourceArg;
 use crate::config::{Admin, Config, Listen};
 use crate::push::read_only;
@@ -78,11 +79,7 @@ pub fn run(args: &PushArgs) -> ExitCode {
         }
     };
     match done(&args.order, &config) {
-        Ok(text) => {
-            // A pipe that is closed has read enough.
-            let _closed = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(text) => out::print(text),
         Err(why) => {
             eprintln!("wx-sidecar push: {why}");
             ExitCode::FAILURE

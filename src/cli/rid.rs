@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::errcode::errcode;
+use super::out;
 use crate::error::{Error, Language};
 use crate::gateway::{Gateway, Memory};
 use crate::source::Source;
@@ -40,8 +41,8 @@ pub fn rid(rid: &str, source: &Source, language: Language) -> ExitCode {
     };
     match told {
         Ok(remembered) => {
-            println!("{}", explained(&remembered, language).trim_end());
-            ExitCode::SUCCESS
+            let text = explained(&remembered, language);
+            out::print(format!("{}\n", text.trim_end()))
         }
         Err(error) => {
             eprintln!("{}", refused(&error, language).trim_end());

@@ -3,15 +3,12 @@
 //! `wx-sidecar schema > sidecar.schema.json`, and `#:schema ./sidecar.schema.json` as the first line of `sidecar.toml`: then
 //! an editor with a TOML language server (taplo, Even Better TOML) completes, explains and checks what is typed.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::out;
 use crate::config;
 
 /// Prints it.
 pub fn schema() -> ExitCode {
-    let text = format!("{:#}\n", config::schema());
-    // Nobody may be listening any more.
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    out::print(format!("{:#}\n", config::schema()))
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::out;
 use crate::clock::Clock;
 use crate::crypto;
 use crate::domain::AppId;
@@ -135,7 +136,7 @@ fn simulate(args: SimArgs) -> io::Result<()> {
         push,
     })
     .map_err(|error| io::Error::new(error.kind(), format!("cannot start on {listen}: {error}")))?;
-    println!("{}", greeting(&curl, &simulator.url(), &named, shown));
+    out::tell(&greeting(&curl, &simulator.url(), &named, shown));
 
     runtime.block_on(async {
         tokio::select! {

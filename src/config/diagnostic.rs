@@ -362,6 +362,14 @@ impl Fault {
         }
     }
 
+    /// Where there is no file to show a place of.
+    pub(super) fn into_text(self) -> String {
+        match self.help {
+            Some(help) => format!("{}: {help}", self.message),
+            None => self.message,
+        }
+    }
+
     /// Adds "did you mean", if one of `known` is near enough to `written`, and the whole choice if none is.
     pub(super) fn suggest<'a>(
         self,

@@ -21,6 +21,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::wechat::content_check::Scene;
 use crate::wechat::push::{EncodingAesKey, Format};
 
 pub use crate::wechat::api_security::ApiSecurity;
+use diagnostic::Fault;
 pub use diagnostic::{Diagnostic, Level, Position, Report};
 pub use effective::Effective;
 pub use files::Inputs;
@@ -705,6 +707,24 @@ impl Wechat {
 }
 
 /// As it is configured.
+impl FromStr for Listen {
+    type Err = String;
+
+    /// As in the file.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        values::listen(text).map_err(Fault::into_text)
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    /// As in the file.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        values::upstream(text).map_err(Fault::into_text)
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

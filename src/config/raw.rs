@@ -711,7 +711,11 @@ impl Kind {
             (Self::Text, DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
                 Some("put it in quotes".to_owned())
             }
-            (Self::Number | Self::Workers | Self::Flag, DeValue::String(_)) => {
+            (Self::Flag, DeValue::String(text)) => match text.as_ref() {
+                "true" | "false" => Some("write it without quotes".to_owned()),
+                _ => Some("write true or false, without quotes".to_owned()),
+            },
+            (Self::Number | Self::Workers, DeValue::String(_)) => {
                 Some("write it without quotes".to_owned())
             }
             _ => None,
@@ -1192,7 +1196,11 @@ impl<'i> Table<'i> {
         for (name, (span, _)) in self.entries {
             let header = self.section.header();
             let fault = Fault::new(format!("unknown key `{}` in `{header}`", brief(&name)));
-            let keys = self.section.keys.iter().map(|k| k.name);
+            let sections = SECTIONS.iter().filter_map(|other| {
+                let inner = other.name.strip_prefix(self.section.name)?;
+                inner.strip_prefix('.')
+            });
+            let keys = self.section.keys.iter().map(|k| k.name).chain(sections);
             let fault = match (nearest(&name, keys.clone()), home_of(&name)) {
                 (None, Some(home)) => fault.help(format!("`{name}` belongs in `{home}`")),
                 _ => fault.suggest(&name, keys, '`'),

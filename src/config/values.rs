@@ -193,6 +193,13 @@ fn listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
         let with_port = SocketAddr::new(ip, 8080);
         return Err(Fault::new(expected).help(format!("write \"{with_port}\"")));
     }
+    let port = text.rsplit_once(':').map(|(_, port)| port);
+    if port.is_some_and(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit())) {
+        let host = text.rsplit_once(':').map_or("", |(host, _)| host);
+        if host.is_empty() || host == "localhost" || host.parse::<IpAddr>().is_ok() {
+            return Err(Fault::new(expected).help("a port is a number from 0 to 65535"));
+        }
+    }
     Err(Fault::new(expected)
         .help("names are not looked up here; \":8080\" listens on every IPv4 address"))
 }

@@ -205,23 +205,26 @@ fn bind_tcp(addr: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A port that is shared with the process it is taken over from looks like one that is shared by mistake, so it is only
-/// told, not refused. To be asked before it is bound.
-pub(crate) fn warn_of_sharing(listen: &Listen) {
+/// Whether somebody listens there already. To be asked before it is bound.
+pub(crate) fn is_taken(listen: &Listen) -> bool {
     let Listen::Tcp(addr) = *listen else {
-        return;
+        return false;
     };
     let alone = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())
     };
-    if addr.port() != 0 && alone().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
-        tracing::warn!(
-            %addr,
-            "something else of this user listens here too (another process?) and gets its share of the connections until it ends"
-        );
-    }
+    addr.port() != 0 && alone().is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+}
+
+/// A port that is shared with the process it is taken over from looks like one that is shared by mistake, so it is only told, not
+/// refused. To be told once it is bound, because otherwise nothing is shared.
+pub(crate) fn warn_of_sharing(listen: &Listen) {
+    tracing::warn!(
+        addr = %listen,
+        "something else of this user listens here too (another process?) and gets its share of the connections until it ends"
+    );
 }
 
 /// Has the kernel drop what would begin a connection (SYN), on this listener alone: closing it would reset those that

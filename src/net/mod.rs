@@ -9,7 +9,7 @@ mod splice;
 mod stream;
 mod tls;
 
-pub(crate) use listen::{Bound, Listener, is_about_one_connection, warn_of_sharing};
+pub(crate) use listen::{Bound, Listener, is_about_one_connection, is_taken, warn_of_sharing};
 pub(crate) use proxy_protocol::{Source, read_header as read_proxy_header};
 pub(crate) use splice::Pipe;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};

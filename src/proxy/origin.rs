@@ -54,6 +54,11 @@ impl Peer {
         peer
     }
 
+    /// `None` on a Unix socket.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.ip
+    }
+
     /// The same peer, which passes on the bytes of a client that it does not name (`PROXY UNKNOWN`), or not.
     pub(crate) fn relaying(self, relays: bool) -> Self {
         Self { relays, ..self }

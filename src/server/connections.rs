@@ -231,7 +231,7 @@ impl Worker {
                 }
                 Ok(Err(NoHead::Invalid(cause))) => {
                     let responder = Responder::Http1(connection.refuse());
-                    exchange::refuse(self, &settings, &cause, responder).await;
+                    exchange::refuse(self, &settings, &client.peer, &cause, responder).await;
                 }
                 Ok(Err(NoHead::Http2)) => {
                     let (stream, prefix) = client.connection.into_parts();
@@ -241,7 +241,7 @@ impl Worker {
                 Ok(Err(NoHead::Closed | NoHead::Truncated | NoHead::Io(_))) => return None,
                 Err(_) => {
                     let responder = Responder::Http1(connection.refuse());
-                    exchange::refuse_slow(self, &settings, responder).await;
+                    exchange::refuse_slow(self, &settings, &client.peer, responder).await;
                 }
             }
             let reusable = self

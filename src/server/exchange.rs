@@ -168,10 +168,11 @@ impl Drop for InFlight<'_> {
 pub(super) async fn refuse(
     worker: &Worker,
     settings: &Settings,
+    peer: &Peer,
     cause: &HeadError,
     responder: Responder<'_>,
 ) {
-    refuse_with(worker, settings, &no_head(cause), responder).await;
+    refuse_with(worker, settings, peer, &no_head(cause), responder).await;
 }
 
 /// How it is told that a head is not one.
@@ -186,17 +187,23 @@ pub(super) fn no_head(cause: &HeadError) -> Error {
 }
 
 /// Answers a client that did not finish its head in time.
-pub(super) async fn refuse_slow(worker: &Worker, settings: &Settings, responder: Responder<'_>) {
+pub(super) async fn refuse_slow(
+    worker: &Worker,
+    settings: &Settings,
+    peer: &Peer,
+    responder: Responder<'_>,
+) {
     let error = Error::downstream(
         Kind::RequestTimeout,
         "the request's head did not arrive in time",
     );
-    refuse_with(worker, settings, &error, responder).await;
+    refuse_with(worker, settings, peer, &error, responder).await;
 }
 
 async fn refuse_with(
     worker: &Worker,
     settings: &Settings,
+    peer: &Peer,
     error: &Error,
     mut responder: Responder<'_>,
 ) {
@@ -216,6 +223,8 @@ async fn refuse_with(
     if let Some(stands_for) = worker.sampler.wants(log, error.status()) {
         let served = Served {
             request_id: request_id.as_str(),
+            // What a proxy says of its client is in the head, which is none.
+            client: peer.place.ip(),
             status: error.status(),
             problem: Some(error.kind().row().slug),
             ..Served::of_nobody(responder.protocol())

@@ -64,7 +64,7 @@ impl Worker {
                     let request = (parts, Reader::Http2(body), responder);
                     exchange::exchange(&worker, &settings, &peer, request).await;
                 }
-                Err(cause) => exchange::refuse(&worker, &settings, &cause, responder).await,
+                Err(cause) => exchange::refuse(&worker, &settings, &peer, &cause, responder).await,
             }
         });
     }

@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Effective, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
-use crate::net::{Bound, warn_of_sharing};
+use crate::net::{Bound, is_taken, warn_of_sharing};
 use crate::push::Bus;
 use crate::resilience::panics::{Panicked, caught};
 use crate::session::{SessionState, Sessions, ShownToken, Store};
@@ -132,9 +132,12 @@ impl Sidecar {
             None => None,
             Some(place) => Some(Bound::one(place).map_err(listen("outbound", place))?),
         };
-        warn_of_sharing(&config.inbound.listen);
+        let is_shared = is_taken(&config.inbound.listen);
         let listeners = Bound::group(&config.inbound.listen, workers)
             .map_err(listen("inbound", &config.inbound.listen))?;
+        if is_shared {
+            warn_of_sharing(&config.inbound.listen);
+        }
         let inbound = listeners[0].place()?;
         let outbound = outbound_listener.as_ref().map(Bound::place).transpose()?;
         let admin = admin_listener.place()?;

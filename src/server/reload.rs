@@ -20,7 +20,7 @@ use super::pulse::Pulses;
 use super::snapshot::{Shared, Snapshot};
 use crate::clock::Timestamp;
 use crate::config::{Config, Effective, Listen};
-use crate::net::{Bound, warn_of_sharing};
+use crate::net::{Bound, is_taken, warn_of_sharing};
 use crate::push::Bus;
 use crate::resilience::lock;
 use crate::session::SessionState;
@@ -300,11 +300,13 @@ impl Moves {
                     (place, &old.inbound.listen),
                     (Listen::Tcp(new), Listen::Tcp(old)) if new.port() == old.port()
                 );
-                if !is_same_port {
+                let is_shared = !is_same_port && is_taken(place);
+                let bound = Bound::group(place, new.inbound.workers);
+                let bound = bound.map_err(listen("inbound", place))?;
+                if is_shared {
                     warn_of_sharing(place);
                 }
-                let bound = Bound::group(place, new.inbound.workers);
-                Some(bound.map_err(listen("inbound", place))?)
+                Some(bound)
             }
         };
         Ok(Self {

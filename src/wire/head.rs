@@ -573,7 +573,14 @@ fn parse_request_line(bytes: &[u8]) -> Result<(RequestLine<'_>, &[u8]), HeadErro
     if method.is_empty() || target.is_empty() || !is_text {
         return Err(malformed);
     }
-    let (version, rest) = parse_version(rest)?;
+    let (version, rest) =
+        parse_version(rest).map_err(|error| match rest.starts_with(b"HTTP/") {
+            true => error,
+            // Most often a space in the target, which is `%20` in a URL.
+            false => HeadError::Malformed(
+                "the start line is not a method, a target without spaces and a version (HTTP/1.1)",
+            ),
+        })?;
     let rest = rest.strip_prefix(b"\r\n").ok_or(malformed)?;
     let start = RequestLine {
         method,

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::cli::out;
 use crate::cli::source_arg::{Discreet, VARIABLE};
 use crate::config::{Config, Loaded};
 use crate::source::Source;
@@ -62,8 +63,8 @@ pub(super) fn run(args: &PushArgs) -> ExitCode {
     warn(args, &loaded);
     match push(args, &loaded) {
         Ok(version) => {
-            // Nobody may be listening any more; the exit code still tells.
-            let _ = writeln!(io::stdout(), "{}: version {version}", args.znode);
+            // It is written, whoever hears of it.
+            out::tell(&format!("{}: version {version}", args.znode));
             ExitCode::SUCCESS
         }
         Err(NotPushed(why)) => {

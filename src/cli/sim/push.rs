@@ -12,6 +12,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::cli::out;
 use crate::domain::AppId;
 use crate::secret::Secret;
 use crate::sim::push::{
@@ -251,13 +252,11 @@ impl StormArgs {
 }
 
 fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {
-    match json {
-        true => println!(
-            "{}",
-            serde_json::to_string(value).expect("texts and numbers serialise")
-        ),
-        false => println!("{}", text().trim_end()),
-    }
+    let text = match json {
+        true => serde_json::to_string(value).expect("texts and numbers serialise"),
+        false => text(),
+    };
+    out::tell(text.trim_end());
 }
 
 /// All tries, and what to do if none was accepted.

@@ -111,9 +111,26 @@ pub(crate) enum JournalError {
     /// The file is not a journal, or a broken one.
     #[error("{0}")]
     Database(#[source] Box<redb::Error>),
+    /// The same, and where it is.
+    #[error("{}: {cause}", path.display())]
+    At {
+        /// The directory of the configuration.
+        path: PathBuf,
+        #[source]
+        cause: Box<JournalError>,
+    },
     /// It was written by a newer version.
     #[error("a newer wx-sidecar has written this journal (form {0}; this one knows {FORM})")]
     Newer(u64),
+}
+
+impl JournalError {
+    pub(super) fn at(self, path: &Path) -> Self {
+        Self::At {
+            path: path.to_owned(),
+            cause: Box::new(self),
+        }
+    }
 }
 
 impl<E: Into<redb::Error>> From<E> for JournalError
@@ -144,6 +161,10 @@ impl Journal {
         let file = match directory {
             None => None,
             Some(directory) => {
+                if directory.exists() && !directory.is_dir() {
+                    let wanted = "this is a file, and a directory is wanted";
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, wanted).into());
+                }
                 fs::create_dir_all(directory)?;
                 Some(File {
                     path: directory.join(FILE),

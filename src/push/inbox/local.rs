@@ -63,7 +63,9 @@ impl Local {
             bytes: push.max_bytes,
         };
         let began = Instant::now();
-        let (journal, found) = Journal::open(push.journal.as_deref(), push.fsync, bounds)?;
+        let place = push.journal.as_deref();
+        let (journal, found) = Journal::open(place, push.fsync, bounds)
+            .map_err(|error| place.into_iter().fold(error, JournalError::at))?;
         if push.journal.is_some() {
             let (waiting, dead) = (found.len(), journal.dead().count);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -69,7 +69,7 @@ impl Sampler {
 }
 
 impl Served<'_> {
-    /// Of what was not even a request nothing is known.
+    /// Of what was not even a request little is known.
     pub(crate) fn of_nobody(protocol: &'static str) -> Self {
         Self {
             request_id: "",

@@ -377,7 +377,7 @@ test('a request is copied as curl, with a variable for what is masked', async ()
   await page.locator('[data-key="curl"]').click();
   await see(page, '#toast', '$TOKEN');
   const curl = await page.evaluate(() => navigator.clipboard.readText());
-  assert.match(curl, /^curl -i 'http:\/\/127\.0\.0\.1:\d+\/api\/whoami'/);
+  assert.match(curl, /^curl -ig 'http:\/\/127\.0\.0\.1:\d+\/api\/whoami'/);
   assert.match(curl, /-H '[Aa]uthorization: Bearer '"\$TOKEN"/);
   assert.doesNotMatch(curl, /\*\*\*/);
   assert.match(curl, /--data-raw '\{"say":"it'\\''s \\"you\\""\}'/);

@@ -10,8 +10,9 @@ const NOT_COPIED = /^(:|(host|content-length|connection|keep-alive|transfer-enco
 export function curlOf(it, origin) {
   const variables = new Set();
   const word = (text, name) => quoted(text, name, variables);
-  const host = it.phone.fields.find(([name]) => /^(host|:authority)$/i.test(name))?.[1];
-  const lines = [`curl -i ${word((origin ?? `http://${host ?? 'localhost'}`) + it.target, 'SECRET')}`];
+  // What the client called us may be anything: nobody's token is to go there. `-g`, for to curl brackets are lists.
+  const place = origin === undefined ? variable('SIDECAR', variables) + word(it.target, 'SECRET') : word(origin + it.target, 'SECRET');
+  const lines = [`curl -ig ${place}`];
   const { body } = it.phone;
   const file = Boolean(body?.size) && (body.text === null || body.kept < body.size);
   if (it.method !== (body?.size ? 'POST' : 'GET')) lines.push(it.method === 'HEAD' ? '-I' : `-X ${word(it.method, '')}`);

@@ -98,7 +98,8 @@ function drawTop() {
   const link = byId('link');
   const reached = log.reached;
   link.className = `link ${reached === null ? '' : reached ? 'good' : 'bad'}`;
-  const text = t(reached === null ? 'link.connecting' : reached ? 'link.live' : 'link.lost');
+  const lost = log.refused ? 'link.refused' : 'link.lost';
+  const text = t(reached === null ? 'link.connecting' : reached ? 'link.live' : lost, { why: log.refused });
   // It is a live region: the same text must not be said again.
   if (link.textContent !== text) link.textContent = text;
   byId('retry').hidden = reached !== false;

@@ -33,12 +33,13 @@ function build() {
   const latency = chart('chart.latency');
   const cards = h('div', { class: 'cards' });
   const refused = h('div');
+  const again = h('button', { class: 'small', t: 'config.reload', on: { click: () => reload(effective) } });
   const effective = h('details', { class: 'effective' }, h('summary', { t: 'config.effective' }), h('div'));
   effective.addEventListener('toggle', () => effective.open && loadConfig(effective.lastElementChild));
   const line = h('p', { class: 'line' });
   fill(box,
     h('div', { class: 'head' }, h('div', { class: 'title' }, h('h2', { t: 'overview.title' }), line),
-      h('div', { class: 'actions' }, h('button', { class: 'small', t: 'config.reload', on: { click: () => reload(effective) } }))),
+      h('div', { class: 'actions' }, again)),
     refused, h('div', { class: 'charts' }, requests.element, latency.element), cards, effective);
   return {
     traffic(rates) {
@@ -52,6 +53,8 @@ function build() {
     },
     facts(now) {
       line.textContent = [now.appid, now.env, `wx-sidecar ${now.version}`, now.started && t('overview.up', { span: span((now.now - now.started) / 1000) })].filter(Boolean).join(' · ');
+      // What `dev` runs with is in no file.
+      again.hidden = Boolean(now.phone);
       const why = now.config?.refused;
       // Only if it is another: somebody may be copying from it.
       const which = why ? `${why.at}${why.why}` : '';

@@ -330,7 +330,7 @@ export const actions = {
   wxacode: () => act(`fetch('${state.now.phone.outbound}/wxa/getwxacodeunlimit', { method: 'POST', body: '{"scene":"table=7","width":280}' })`, to('/wxa/getwxacodeunlimit', 'call'), async () => {
     const answer = await outbound('/wxa/getwxacodeunlimit', { scene: 'table=7', width: 280 });
     const url = URL.createObjectURL(await answer.blob());
-    return { key: 'said.wxacode', more: h('img', { class: 'picture', src: url, alt: t('wxacode.alt') }) };
+    return { key: 'said.wxacode', more: h('img', { class: 'picture', src: url, alt: t('wxacode.alt'), on: { load: () => URL.revokeObjectURL(url) } }) };
   }),
 
   subscribe: () => act(`fetch('${state.now.phone.outbound}/cgi-bin/message/subscribe/send', { method: 'POST', body })`, to('/cgi-bin/message/subscribe/send', 'call'), async () => {

@@ -50,8 +50,14 @@ function askToken(refused) {
 }
 
 const later = (ms, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, ms);
-  signal?.addEventListener('abort', () => { clearTimeout(timer); resolve(); });
+  const done = () => {
+    clearTimeout(timer);
+    // The signal outlives many a wait.
+    signal?.removeEventListener('abort', done);
+    resolve();
+  };
+  const timer = setTimeout(done, ms);
+  signal?.addEventListener('abort', done);
 });
 
 /**
@@ -62,6 +68,8 @@ class Log extends EventTarget {
   entries = new Map();
   newest = 0;
   reached = null;
+  /** Why the server answers and does not tell, in its own words; null if it does, or is not there. */
+  refused = null;
   #boot = null;
   #seq = 0;
   #woken = new AbortController();
@@ -82,11 +90,11 @@ class Log extends EventTarget {
         this.#wait = this.#apply(page) ? 25 : 0;
         if (this.#wait) await later(100, woken.signal);
         if (woken.signal.aborted) this.#wait = 0;
-      } catch {
+      } catch (failure) {
         this.#wait = 0;
         // Woken on purpose: not a failure.
         if (woken.signal.aborted) continue;
-        this.#tell(false);
+        this.#tell(false, failure instanceof Failed ? failure.message.trim() : null);
         await later(pause, woken.signal);
         pause = Math.min(pause * 1.7, 8000);
       }
@@ -148,9 +156,10 @@ class Log extends EventTarget {
     return page.entries.length < 200;
   }
 
-  #tell(reached) {
-    if (reached === this.reached) return;
+  #tell(reached, refused = null) {
+    if (reached === this.reached && refused === this.refused) return;
     this.reached = reached;
+    this.refused = refused;
     this.dispatchEvent(new CustomEvent('link', { detail: reached }));
   }
 }

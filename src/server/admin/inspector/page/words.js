@@ -48,6 +48,7 @@ const WORDS = {
   'link.connecting': ['connecting…', '连接中…'],
   'link.live': ['live', '实时'],
   'link.lost': ['The sidecar cannot be reached; trying again', '连不上 sidecar，正在重试'],
+  'link.refused': ['The sidecar does not tell: {why}', 'sidecar 拒绝了请求：{why}'],
   'link.retry': ['Try now', '立即重试'],
   'token.title': ['The admin token', '管理端令牌'],
   'token.why': ['The configuration has [admin] token. The page keeps what you type until this tab is closed.', '配置中设置了 [admin] token。令牌只保存在当前标签页，关闭即清除。'],

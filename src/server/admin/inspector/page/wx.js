@@ -7,6 +7,7 @@ import { language } from './words.js';
 export class Device {
   storage = new Map();
   files = new Map();
+  #kept = 0;
   openid = null;
   #frame = null;
   #sockets = new Set();
@@ -68,8 +69,11 @@ export class Device {
 
   /** A file of the phone's, as wx.chooseMedia gives it. */
   keep(blob, name) {
-    const path = `wxfile://tmp_${this.files.size + 1}_${name}`;
+    this.#kept += 1;
+    const path = `wxfile://tmp_${this.#kept}_${name}`;
     this.files.set(path, { blob, name });
+    // A phone throws the oldest away too.
+    if (this.files.size > 20) this.files.delete(this.files.keys().next().value);
     return path;
   }
 
