@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use crate::process::{BINARY, Process};
 
+const ANY: &str = "127.0.0.1:0";
+
 /// It ends when this is dropped.
 pub(crate) struct Dev {
     pub(crate) sidecar: SocketAddr,
@@ -16,25 +18,25 @@ pub(crate) struct Dev {
 impl Dev {
     /// With its sample app.
     pub(crate) fn new() -> Self {
-        Self::with(&[])
+        Self::with(&[], ANY)
     }
 
     /// In front of an app.
     pub(crate) fn before(upstream: &str) -> Self {
-        Self::with(&["--upstream", upstream])
+        Self::with(&["--upstream", upstream], ANY)
     }
 
-    fn with(more: &[&str]) -> Self {
-        let any = "127.0.0.1:0";
+    /// With more arguments, and the outbound side at an address of its own.
+    pub(crate) fn with(more: &[&str], outbound: &str) -> Self {
         let places = [
             "--listen",
-            any,
+            ANY,
             "--sim",
-            any,
+            ANY,
             "--outbound",
-            any,
+            outbound,
             "--admin",
-            any,
+            ANY,
         ];
         let process = Process::start(BINARY, &[&["dev"], &places[..], more].concat());
         let address = |name: &str| {

@@ -57,6 +57,7 @@ mod push_apps;
 mod push_kill;
 #[cfg(feature = "redis")]
 mod push_redis;
+mod readme;
 #[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "redis")]

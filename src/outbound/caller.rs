@@ -6,15 +6,18 @@
 //! that nothing has to be remembered and every replica knows it. Without one, whoever reaches the listener may call.
 //!
 //! A page in a browser on the same machine reaches it too. Browsers say where a request comes from, and servers do not, so
-//! whoever says it is refused.
+//! whoever says it is refused. They do not say it if the page's own name has been pointed here (DNS rebinding), so a name that
+//! anybody can have in the public DNS is refused as well, unless it is one of WeChat's.
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, ORIGIN, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN, PROXY_AUTHORIZATION};
+use http::uri::Authority;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::query::Shown;
+use super::target::HOSTS;
 use crate::answer::Answer;
 use crate::config;
 use crate::crypto::{constant_time_eq, hmac_sha256};
@@ -27,8 +30,13 @@ const LIFE: u64 = 7200;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Names below these are nobody's in the public DNS (RFC 6761, RFC 6762, and ICANN for `internal`).
+const PRIVATE: [&str; 3] = ["localhost", "local", "internal"];
+
 /// Those who may call.
 pub(crate) struct Callers {
+    /// Where the calls go, whose names may lead here.
+    endpoints: Vec<String>,
     appid: AppId,
     /// Newest first; empty if nobody has to show anything.
     known: Vec<Known>,
@@ -50,12 +58,17 @@ pub(crate) struct Asked {
 }
 
 impl Callers {
-    pub(crate) fn new(appid: &AppId, outbound: &config::Outbound) -> Self {
+    pub(crate) fn new(
+        appid: &AppId,
+        outbound: &config::Outbound,
+        endpoints: &[config::Endpoint],
+    ) -> Self {
         let known = outbound.caller_tokens.iter().map(|token| Known {
             virtual_token: virtual_token(appid, token.expose()),
             token: token.clone(),
         });
         Self {
+            endpoints: endpoints.iter().map(|it| it.host.clone()).collect(),
             known: known.collect(),
             open: virtual_token(appid, ""),
             appid: appid.clone(),
@@ -69,7 +82,8 @@ impl Callers {
     /// If it may not.
     pub(crate) fn admit(&self, headers: &HeaderMap, shown: &Shown) -> Result<Option<usize>, Error> {
         if self.known.is_empty() {
-            return from_no_browser(headers).map(|()| None);
+            from_no_browser(headers)?;
+            return self.by_own_name(headers).map(|()| None);
         }
         let in_headers = [AUTHORIZATION, PROXY_AUTHORIZATION]
             .into_iter()
@@ -82,6 +96,30 @@ impl Callers {
         Err(Error::downstream(Kind::CallerUnknown, detail).with_hint(
             "give it to your SDK as its AppSecret, or send `Authorization: Bearer <caller token>`",
         ))
+    }
+
+    /// Refuses a name that a page may have pointed here.
+    fn by_own_name(&self, headers: &HeaderMap) -> Result<(), Error> {
+        let Some(host) = headers.get(HOST) else {
+            return Ok(());
+        };
+        let authority = Authority::try_from(host.as_bytes()).ok();
+        let name = authority.as_ref().map_or("", Authority::host);
+        if is_nobodys(name) || self.is_wechats(name) {
+            return Ok(());
+        }
+        let detail = "the call comes by a name that is neither WeChat's nor of this machine, as a page in a browser might have it";
+        Err(Error::downstream(Kind::CallDenied, detail).with_hint(
+            "call an address such as http://127.0.0.1:8081, or set [outbound] caller_token and show it",
+        ))
+    }
+
+    fn is_wechats(&self, name: &str) -> bool {
+        let known = self.endpoints.iter().map(String::as_str).chain(HOSTS);
+        bare(name).is_some_and(|name| {
+            let mut known = known.filter_map(bare);
+            known.any(|known| known.eq_ignore_ascii_case(name))
+        })
     }
 
     /// The answer of a token endpoint: as WeChat's, with a virtual token.
@@ -161,6 +199,24 @@ fn from_no_browser(headers: &HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether this is an address, or a name that nobody can have in the public DNS.
+fn is_nobodys(name: &str) -> bool {
+    let Some(name) = bare(name) else {
+        return false;
+    };
+    let top = name.rsplit('.').next().unwrap_or_default();
+    !name.contains('.')
+        || name.parse::<std::net::IpAddr>().is_ok()
+        || PRIVATE.iter().any(|it| it.eq_ignore_ascii_case(top))
+}
+
+/// A name without the dot that ends it and without brackets.
+fn bare(name: &str) -> Option<&str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = name.trim_matches(['[', ']']);
+    (!name.is_empty()).then_some(name)
+}
+
 /// The token of `Bearer <token>`, or the password of `Basic`, which is how proxy URLs show one.
 fn credential(value: &str) -> Option<Zeroizing<String>> {
     let (scheme, rest) = value.split_once(' ')?;
@@ -202,7 +258,11 @@ mod tests {
         ));
         let mut config = config.unwrap();
         config.outbound.caller_tokens = tokens.iter().map(|token| Secret::new(*token)).collect();
-        Callers::new(&config.app.appid, &config.outbound)
+        Callers::new(
+            &config.app.appid,
+            &config.outbound,
+            &config.wechat.endpoints,
+        )
     }
 
     fn asked(secret: &str) -> Asked {
@@ -246,6 +306,40 @@ mod tests {
         assert!(!admits(&callers, "sec-fetch-site", "cross-site"));
         let token = granted(&callers, &asked("anything")).unwrap();
         assert_eq!(granted(&callers, &asked("")), Ok(token));
+    }
+
+    #[test]
+    fn without_a_caller_token_nobody_calls_by_a_name_that_a_page_can_have() {
+        let open = callers(&[]);
+        for host in [
+            "127.0.0.1:8081",
+            "[::1]:8081",
+            "10.1.2.3",
+            "localhost:8081",
+            "sidecar:8081",
+            "host.docker.internal:8081",
+            "wx-sidecar.shop.svc.cluster.local",
+            "api.weixin.qq.com",
+            "API2.weixin.qq.com.:80",
+        ] {
+            assert!(admits(&open, "host", host), "{host}");
+        }
+        for host in [
+            "evil.test:8081",
+            "api.weixin.qq.com.evil.test",
+            "127.0.0.1.evil.test",
+            "localhost.evil.test:8081",
+            "a b",
+            "",
+        ] {
+            assert!(!admits(&open, "host", host), "{host}");
+        }
+        let known = callers(&[NEW]);
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("wechat.example.com"));
+        let bearer = HeaderValue::from_str(&format!("Bearer {NEW}")).unwrap();
+        headers.insert(AUTHORIZATION, bearer);
+        assert!(known.admit(&headers, &Shown::default()).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which API of WeChat's a request is for.
 //!
-//! Apps come in three ways: with the sidecar's address in place of WeChat's (origin-form, any `Host`), with the sidecar as
+//! Apps come in three ways: with the sidecar's address in place of WeChat's (origin-form, any `Host` here; see `caller`), with the sidecar as
 //! their proxy (absolute-form, RFC 9112 §3.2.2), and with WeChat's name leading to the sidecar. Where the call goes is
 //! never theirs to say: it is the configured endpoint, and of the target only a path is taken that has one meaning. WeChat's
 //! paths are letters, digits, `_`, `-`, `.` and single slashes, so nothing else is: no escapes, no dot segments, no
@@ -11,7 +11,7 @@ use http::{Method, Uri};
 use crate::error::{Error, Kind};
 
 /// WeChat's own names, which a proxied request may be for beside the configured ones.
-const HOSTS: [&str; 5] = [
+pub(super) const HOSTS: [&str; 5] = [
     "api.weixin.qq.com",
     "api2.weixin.qq.com",
     "sh.api.weixin.qq.com",

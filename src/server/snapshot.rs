@@ -175,7 +175,11 @@ impl Snapshot {
                 Arc::clone(state),
             )),
             gateway,
-            callers: Callers::new(&config.app.appid, &config.outbound),
+            callers: Callers::new(
+                &config.app.appid,
+                &config.outbound,
+                &config.wechat.endpoints,
+            ),
             rules: Rules::new(&config.outbound),
             head_limits: HeadLimits {
                 bytes: config.inbound.header_limit,

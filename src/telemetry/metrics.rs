@@ -94,10 +94,7 @@ impl Metrics {
         let config_source_up = families::CONFIG_SOURCE_UP.gauge(of);
         config_source_up.set(1);
         #[cfg(target_os = "linux")]
-        register(
-            of,
-            prometheus::process_collector::ProcessCollector::for_self(),
-        );
+        register(of, super::process::ProcessFacts::new());
         Self {
             logins: families::LOGINS.counters(of),
             decrypted: families::DECRYPTED.counters(of),

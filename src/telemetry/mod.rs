@@ -8,6 +8,8 @@ pub(crate) mod inspector;
 pub mod logs;
 pub(crate) mod media;
 pub mod metrics;
+#[cfg(target_os = "linux")]
+mod process;
 pub(crate) mod pseudonym;
 pub(crate) mod push;
 pub(crate) mod requests;

@@ -470,6 +470,26 @@ test('an admin token is asked for, once', async () => {
   assert.equal(await page.$eval('#ask-token', (it) => it.open), false);
 });
 
+test('why the server does not tell is said in its own words', async () => {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  await page.setRequestInterception(true);
+  let why = 'this can be reached from other machines; set a token in [admin]';
+  page.on('request', (request) => {
+    const guarded = /\/(exchanges|state)/.test(request.url());
+    if (guarded && why) request.respond({ status: 403, body: `${why}\n` });
+    else request.continue();
+  });
+  await page.goto(URL_OF_PAGE);
+  await see(page, '#link', 'does not tell: this can be reached from other machines; set a token in [admin]');
+  why = 'another reason';
+  await page.click('#retry');
+  await see(page, '#link', 'another reason');
+  why = null;
+  await page.click('#retry');
+  await page.waitForSelector('#link.good', PATIENCE);
+});
+
 test('a refused configuration is told in full', async () => {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
