@@ -264,7 +264,7 @@ fn an_app_without_kustomize_gets_all_that_the_example_with_it_has() {
     assert_eq!(faults(&ours, &VERSIONS), [""; 0]);
     for line in fs::read_to_string(&config).unwrap().lines() {
         assert!(
-            text.contains(&format!("    {line}").trim_end()),
+            text.contains(format!("    {line}").trim_end()),
             "{line} in {text}"
         );
     }
