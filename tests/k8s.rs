@@ -39,6 +39,8 @@ const CONFIGURATION: &str = "/etc/wx-sidecar/sidecar.toml";
 const SECRETS: &str = "/var/run/secrets/wx";
 /// Its key `admin-token`.
 const ADMIN_TOKEN: &str = "ca9a41-admin-token-of-a-pod";
+const PUSH_TOKEN: &str = "ca9a41pushtokenofapod";
+const PUSH_KEY: &str = "ca9a41bcdefghijklmnopqrstuvwxyz0123456789AB";
 /// The user of the image.
 const USER: &str = "65532";
 
@@ -635,9 +637,16 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
         "0.0.0.0:${WX_SIDECAR_PORT}",
         "127.0.0.1:${WX_SIDECAR_PORT}",
     );
-    let text = replaced(&text, "0.0.0.0:9901", "127.0.0.1:0");
+    // The address of all interfaces, which commands in the pod ask at.
+    let admin = format!("0.0.0.0:{}", free_port());
+    let text = replaced(&text, "0.0.0.0:9901", &admin);
     let text = replaced(&text, "drain_delay = \"5s\"", "drain_delay = \"0s\"");
-    let text = format!("{text}\n[wechat]\nendpoints = [\"{}\"]\n", wechat.url());
+    let text = format!(
+        "{text}\n[wechat]\nendpoints = [\"{}\"]\n[push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\n",
+        wechat.url()
+    );
+    canary(PUSH_TOKEN);
+    canary(PUSH_KEY);
     let pod = Pod::new();
     pod.configure(&text, 0);
     pod.assert_nothing_is_writable();
@@ -678,6 +687,14 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
     assert!(found.contains("appid and secret"), "{found}");
     assert!(!found.contains("failed"), "{found}");
     assert_eq!(pod.exec(&["check"], app_port).0, 0);
+    for (order, told) in [
+        (&["push", "list", "--dead"][..], "no dead letters"),
+        (&["push", "list"], "nothing waits"),
+        (&["push", "replay", "--all"], "0 messages"),
+    ] {
+        let (code, said) = pod.exec(order, app_port);
+        assert_eq!((code, said.contains(told)), (0, true), "{order:?}: {said}");
+    }
 
     // The ConfigMap changes, and the kubelet brings it.
     pod.configure(&replaced(&text, "/public/**", "/open/**"), 1);
