@@ -116,6 +116,367 @@ fn the_sample_becomes_what_the_classic_component_renders() {
     }
 }
 
+/// Without the order in which lists with names are, and the hash in the name of a ConfigMap.
+fn unordered(mut object: Value) -> Value {
+    let spec = &mut object["spec"]["template"]["spec"];
+    let by_name = |list: &mut Value| {
+        let list = list.as_array_mut().unwrap();
+        list.sort_by_key(|it| it["name"].to_string());
+    };
+    by_name(&mut spec["volumes"]);
+    by_name(&mut spec["initContainers"][0]["volumeMounts"]);
+    by_name(&mut spec["initContainers"][0]["env"]);
+    for volume in spec["volumes"].as_array_mut().unwrap() {
+        let name = volume["configMap"]["name"].as_str().unwrap_or_default();
+        if name.starts_with("wx-sidecar-hosts-") {
+            volume["configMap"]["name"] = json!("wx-sidecar-hosts");
+        }
+    }
+    normal(object)
+}
+
+#[test]
+fn for_a_cloudrun_app_the_sample_becomes_what_both_components_render() {
+    for kind in ["Deployment", "StatefulSet", "DaemonSet", "Job"] {
+        let manifest = sample_as(kind);
+        let both = "components: [COMPONENT, COMPONENT/../cloudrun]\n";
+        let rendered =
+            objects(&[overlay(both, &manifest, "component").path().to_owned()]).remove(0);
+        let of = |objects: &[Value], kind: &str| {
+            let found = objects.iter().find(|it| it["kind"] == kind);
+            found.unwrap_or_else(|| panic!("no {kind}")).clone()
+        };
+        let ours = read(&injected(&manifest, &["--cloudrun"]));
+        assert_eq!(
+            unordered(of(&ours, kind)),
+            unordered(of(&rendered, kind)),
+            "{kind}"
+        );
+        let hosts = of(&ours, "ConfigMap");
+        assert_eq!(hosts["metadata"]["name"], "wx-sidecar-hosts");
+        assert_eq!(hosts["data"], of(&rendered, "ConfigMap")["data"]);
+        assert_eq!(faults(&ours, &VERSIONS), [""; 0], "{kind}");
+    }
+}
+
+#[test]
+fn a_cloudrun_app_keeps_what_else_its_pods_are_told() {
+    let told = |more: &str| sample().replace("      automountServiceAccountToken: false\n", more);
+    let pod = |manifest: &str| {
+        read(&injected(manifest, &["--cloudrun"])).remove(0)["spec"]["template"]["spec"].take()
+    };
+    let kept = pod(&told(
+        "      hostAliases:\n      - ip: 10.0.0.9\n        hostnames: [db]\n      securityContext:\n        fsGroup: 2000\n",
+    ));
+    assert_eq!(kept["hostAliases"].as_array().unwrap().len(), 2);
+    assert_eq!(kept["hostAliases"][1]["hostnames"], json!(["db"]));
+    assert_eq!(kept["securityContext"]["fsGroup"], 2000);
+    let port = json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "80" }]);
+    assert_eq!(kept["securityContext"]["sysctls"], port);
+    let kept = pod(&told(
+        "      securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: '1'}]}\n",
+    ));
+    assert_eq!(
+        kept["securityContext"]["sysctls"].as_array().unwrap().len(),
+        2
+    );
+    for (more, told_why) in [
+        (
+            "      hostAliases: [{ip: 127.0.0.1, hostnames: [db]}]\n",
+            "one for `127.0.0.1` already",
+        ),
+        (
+            "      securityContext: {sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: '0'}]}\n",
+            "one for `net.ipv4.ip_unprivileged_port_start` already",
+        ),
+    ] {
+        let refused = inject(&told(more), &["--cloudrun"]);
+        assert_eq!((refused.code, refused.text.as_str()), (1, ""));
+        assert!(refused.notes.contains(told_why), "{}", refused.notes);
+    }
+    let at_80 = sample().replace(
+        "        env:\n",
+        "        ports: [{containerPort: 80}]\n        env:\n",
+    );
+    let refused = inject(&at_80, &["--cloudrun"]);
+    assert!(
+        refused
+            .notes
+            .contains("port 80, which the sidecar takes for the app's calls"),
+        "{}",
+        refused.notes
+    );
+}
+
+/// The sample with its Service, as an app without Kustomize has them in one file.
+fn sample_with_service() -> String {
+    let service = fs::read_to_string(manifests("examples/app/service.yaml")).unwrap();
+    format!("{}---\n{service}", sample())
+}
+
+/// What only Kustomize or only we say of an object.
+fn same(mut object: Value) -> Value {
+    fn forget(value: &mut Value) {
+        if let Some(labels) = value["labels"].as_object_mut() {
+            labels.remove("app.kubernetes.io/instance");
+            labels.remove("app.kubernetes.io/managed-by");
+        }
+    }
+    forget(&mut object["metadata"]);
+    if object["kind"] == "Deployment" {
+        forget(&mut object["spec"]["template"]["metadata"]);
+        let spec = &mut object["spec"]["template"]["spec"];
+        for volume in spec["volumes"].as_array_mut().unwrap() {
+            if volume["name"] == "app" {
+                volume["configMap"]["name"] = json!("shop");
+            }
+        }
+        return unordered(object);
+    }
+    object
+}
+
+#[test]
+fn an_app_without_kustomize_gets_all_that_the_example_with_it_has() {
+    let config = manifests("examples/shop/sidecar.toml");
+    let image = concat!(
+        "registry.example.com/wx-sidecar:",
+        env!("CARGO_PKG_VERSION")
+    );
+    let arguments = [
+        "--network-policy",
+        "--image",
+        image,
+        "--config",
+        config.to_str().unwrap(),
+    ];
+    let text = injected(&sample_with_service(), &arguments);
+    let ours = read(&text);
+    let rendered = objects(&[manifests("examples/shop")]).remove(0);
+    for kind in ["Deployment", "Service", "ConfigMap", "NetworkPolicy"] {
+        let of = |objects: &[Value]| {
+            let is_it = |it: &&Value| it["kind"] == kind && it["data"].get("app.py").is_none();
+            same(objects.iter().find(is_it).unwrap().clone())
+        };
+        assert_eq!(of(&ours), of(&rendered), "{kind}");
+    }
+    assert_eq!(ours.len(), 4, "{text}");
+    assert_eq!(faults(&ours, &VERSIONS), [""; 0]);
+    for line in fs::read_to_string(&config).unwrap().lines() {
+        assert!(
+            text.contains(format!("    {line}").trim_end()),
+            "{line} in {text}"
+        );
+    }
+    let again = inject(&text, &arguments);
+    assert_eq!(
+        (again.code, again.text.as_str()),
+        (0, text.as_str()),
+        "{}",
+        again.notes
+    );
+    for part in [
+        "configmap/wx-sidecar: left as it is",
+        "networkpolicy/wx-sidecar: left as it is",
+    ] {
+        assert!(again.notes.contains(part), "{}", again.notes);
+    }
+}
+
+#[test]
+fn what_is_added_is_in_each_namespace_that_has_a_sidecar_with_the_names_and_ports_that_you_say() {
+    let config = manifests("base/sidecar.toml");
+    let arguments = [
+        "--network-policy",
+        "--cloudrun",
+        "--port",
+        "8443",
+        "--config-map",
+        "mine",
+        "--config",
+        config.to_str().unwrap(),
+    ];
+    let of = |namespace: &str| {
+        sample().replacen(
+            "  name: shop\n",
+            &format!("  name: shop\n  namespace: {namespace}\n"),
+            1,
+        )
+    };
+    let unwilling = of("c").replacen("  labels:\n", "  labels:\n    wx-sidecar: none\n", 1);
+    let manifest = [of("a"), of("b"), of("a"), unwilling].join("---\n");
+    let text = injected(&manifest, &arguments);
+    let added: Vec<String> = read(&text)
+        .iter()
+        .skip(4)
+        .map(|it| {
+            let metadata = &it["metadata"];
+            format!(
+                "{} {} {}",
+                metadata["namespace"], it["kind"], metadata["name"]
+            )
+            .replace('"', "")
+        })
+        .collect();
+    let each = [
+        "ConfigMap mine",
+        "ConfigMap wx-sidecar-hosts",
+        "NetworkPolicy wx-sidecar",
+    ];
+    let expected: Vec<String> = ["a", "b"]
+        .iter()
+        .flat_map(|it| each.map(|each| format!("{it} {each}")))
+        .collect();
+    assert_eq!(added, expected);
+    assert_eq!(text.matches("port: 8443").count(), 2, "{text}");
+    assert_eq!(injected(&text, &arguments), text);
+    let windows = injected(&manifest.replace('\n', "\r\n"), &arguments);
+    assert_eq!(windows.replace("\r\n", "\n"), text);
+    let none = inject(&sample(), &["--config", "nowhere.toml"]);
+    assert_eq!((none.code, none.text.as_str()), (1, ""));
+    assert!(none.notes.contains("nowhere.toml: "), "{}", none.notes);
+}
+
+#[test]
+fn a_service_that_led_to_the_app_leads_to_the_sidecar() {
+    let service = |ports: &str| {
+        format!(
+            "{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: shop}}\nspec:\n  selector: {{app.kubernetes.io/name: shop}}\n  ports:\n{ports}",
+            named_port()
+        )
+    };
+    for (before, after) in [
+        (
+            "  - port: 80\n    targetPort: 3000 # the app\n",
+            "  - port: 80\n    targetPort: 8080 # the app\n",
+        ),
+        (
+            "  - {port: 80, targetPort: '3000'}\n",
+            "  - {port: 80, targetPort: 8080}\n",
+        ),
+        (
+            "  - {targetPort: \"web\", port: 80}\n",
+            "  - {targetPort: 8080, port: 80}\n",
+        ),
+        (
+            "  - port: 80\n    targetPort: web\n",
+            "  - port: 80\n    targetPort: 8080\n",
+        ),
+        (
+            "  # why\n  - port: 3000\n",
+            "  # why\n  - targetPort: 8080\n    port: 3000\n",
+        ),
+        // What does not lead to the app.
+        (
+            "  - {port: 9100, targetPort: 9100}\n",
+            "  - {port: 9100, targetPort: 9100}\n",
+        ),
+        (
+            "  - {port: 3000, protocol: UDP}\n",
+            "  - {port: 3000, protocol: UDP}\n",
+        ),
+        (
+            "  - {port: 80, targetPort: 8080}\n",
+            "  - {port: 80, targetPort: 8080}\n",
+        ),
+    ] {
+        let done = inject(&service(before), &[]);
+        assert!(
+            done.text.ends_with(after),
+            "{before}: {}\n{}",
+            done.text,
+            done.notes
+        );
+        assert_eq!(
+            done.notes.contains("service/shop: leads to port 8080 now"),
+            before != after,
+            "{}",
+            done.notes
+        );
+        assert_eq!(injected(&done.text, &[]), done.text);
+        let kept = inject(&service(before), &["--keep-services"]);
+        assert!(kept.text.ends_with(before), "{}", kept.text);
+        assert!(
+            kept.notes.contains("Let Services lead to port 8080"),
+            "{}",
+            kept.notes
+        );
+    }
+}
+
+/// The sample with a port that has a name.
+fn named_port() -> String {
+    let ports = "        ports: [{containerPort: 3000, name: web}]\n        env:\n";
+    sample().replace("        env:\n", ports)
+}
+
+#[test]
+fn a_service_that_may_be_for_others_too_is_left_alone() {
+    let whole = sample_with_service();
+    let (_, service) = whole.split_once("---\n").unwrap();
+    let unwilling = sample()
+        .replacen("  name: shop\n", "  name: other\n", 1)
+        .replacen("  labels:\n", "  labels:\n    wx-sidecar: none\n", 1);
+    let other_namespace = sample().replacen("  name: shop\n", "  name: shop\n  namespace: a\n", 1);
+    let aliased = service.replace("  ports:\n", "  ports: &ports\n") + "x: *ports\n";
+    for (manifest, is_told) in [
+        // One of the pods that it selects has no sidecar.
+        (format!("{whole}---\n{unwilling}"), true),
+        // What an alias repeats would change, too.
+        (format!("{}---\n{}", sample(), aliased), true),
+        // Its pods are others.
+        (format!("{other_namespace}---\n{service}"), false),
+        (
+            format!(
+                "{}---\n{}",
+                sample(),
+                service.replace(
+                    "    app.kubernetes.io/name: shop\n  ports",
+                    "    app: shop\n  ports"
+                )
+            ),
+            false,
+        ),
+        (
+            format!(
+                "{}---\n{}",
+                sample(),
+                service.replace("  selector:\n    app.kubernetes.io/name: shop\n", "")
+            ),
+            false,
+        ),
+    ] {
+        let done = inject(&manifest, &[]);
+        assert_eq!(done.code, 0, "{}", done.notes);
+        assert!(done.text.contains("targetPort: 3000"), "{}", done.text);
+        assert_eq!(
+            done.notes.contains("service/shop: line "),
+            is_told,
+            "{}",
+            done.notes
+        );
+        assert!(
+            done.notes.contains("Let Services lead to port 8080"),
+            "{}",
+            done.notes
+        );
+    }
+}
+
+#[test]
+fn a_service_in_another_file_is_found() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let service = fs::read_to_string(manifests("examples/app/service.yaml")).unwrap();
+    let text = injected("", &[&file("a.yaml", &service), &file("b.yaml", &sample())]);
+    assert!(text.contains("targetPort: 8080\n---\n"), "{text}");
+    assert!(!text.contains("targetPort: 3000"), "{text}");
+}
+
 #[test]
 fn pods_wherever_they_are_described_get_the_same() {
     let deployment = read(&injected(&sample(), &[])).remove(0);

@@ -33,6 +33,14 @@ const OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.83
 const OPERATOR_SUM: &str = "h1:qAKbm+45fqNGcn9sGTa1Ae2TM3KZuYA/uyoD2QKi9+o=";
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
+/// Where the configuration is, which the image says, too.
+const CONFIGURATION: &str = "/etc/wx-sidecar/sidecar.toml";
+/// Where the Secret is mounted.
+const SECRETS: &str = "/var/run/secrets/wx";
+/// Its key `admin-token`.
+const ADMIN_TOKEN: &str = "ca9a41-admin-token-of-a-pod";
+const PUSH_TOKEN: &str = "ca9a41pushtokenofapod";
+const PUSH_KEY: &str = "ca9a41bcdefghijklmnopqrstuvwxyz0123456789AB";
 /// The user of the image.
 const USER: &str = "65532";
 
@@ -103,13 +111,13 @@ fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
     let found = array(list).iter().find(|it| it["name"] == name);
     found.unwrap_or_else(|| panic!("no {name} in {list:#}"))
 }
 
 /// The pods that an object is for.
-fn pods(object: &Value) -> Option<&Value> {
+pub(crate) fn pods(object: &Value) -> Option<&Value> {
     match object["kind"].as_str()? {
         "Deployment" | "StatefulSet" | "DaemonSet" | "Job" => Some(&object["spec"]["template"]),
         "CronJob" => Some(&object["spec"]["jobTemplate"]["spec"]["template"]),
@@ -347,17 +355,31 @@ fn the_sidecar_is_a_native_one_with_the_names_that_others_go_by() {
     }
     let service = &of_kind(&shop, "Service")[0]["spec"];
     assert_eq!(service["ports"][0]["targetPort"], 8080);
-    for object in &shop {
-        let labels = &object["metadata"]["labels"];
-        if object["metadata"]["name"] == "wx-sidecar" {
-            for label in ["name", "component", "part-of", "managed-by"] {
-                assert!(
-                    labels[format!("app.kubernetes.io/{label}")].is_string(),
-                    "{object:#}"
-                );
+}
+
+#[test]
+fn what_is_ours_has_the_six_labels_that_kubernetes_recommends() {
+    let mut ours = BTreeSet::new();
+    for directory in kustomizations() {
+        // The base alone is an instance of nothing yet.
+        let is_whole = directory != manifests("base");
+        for object in objects(&[directory]).remove(0) {
+            let (kind, metadata) = (object["kind"].as_str().unwrap(), &object["metadata"]);
+            let name = metadata["name"].as_str().unwrap();
+            if !name.starts_with("wx-sidecar") {
+                continue;
             }
+            ours.insert(format!("{kind}/{name}"));
+            let label = |name: &str| &metadata["labels"][format!("app.kubernetes.io/{name}")];
+            assert_eq!(label("name"), "wx-sidecar", "{kind}/{name}");
+            assert_eq!(label("version"), env!("CARGO_PKG_VERSION"), "{kind}/{name}");
+            for other in ["component", "part-of", "managed-by"] {
+                assert!(label(other).is_string(), "{kind}/{name}: {other}");
+            }
+            assert_eq!(label("instance").is_string(), is_whole, "{kind}/{name}");
         }
     }
+    assert!(ours.len() >= 6, "{ours:?}");
 }
 
 #[test]
@@ -494,6 +516,34 @@ fn prometheus_finds_the_sidecar_by_its_pods_label_and_its_ports_name() {
 }
 
 #[test]
+fn the_tenant_of_alerts_is_a_label_that_every_example_sets_on_its_pods_and_on_no_selector() {
+    let monitoring = rendered("monitoring");
+    let monitor = &of_kind(&monitoring, "PodMonitor")[0]["spec"];
+    let relabelings = array(&monitor["podMetricsEndpoints"][0]["relabelings"]);
+    let last = relabelings.last().unwrap();
+    assert_eq!(last["targetLabel"], "tenant");
+    let instance = "app.kubernetes.io/instance";
+    let discovered: String = instance
+        .chars()
+        .map(|it| if it.is_ascii_alphanumeric() { it } else { '_' })
+        .collect();
+    let expected = format!("__meta_kubernetes_pod_label_{discovered}");
+    assert_eq!(last["sourceLabels"], json!([expected]));
+    let all: Vec<Value> = objects(&kustomizations()).concat();
+    let mut tenants = BTreeSet::new();
+    for object in &all {
+        let labels = pods(object).map(|it| &it["metadata"]["labels"]);
+        if let Some(labels) = labels.filter(|it| it["wx-sidecar"] == "enabled") {
+            tenants.insert(labels[instance].as_str().expect("it is set").to_owned());
+        }
+        // One that is there already could not be changed.
+        assert!(!object["spec"]["selector"].to_string().contains(instance));
+        assert!(!object["spec"]["podSelector"].to_string().contains(instance));
+    }
+    assert_eq!(Vec::from_iter(tenants), ["bakery", "florist", "shop"]);
+}
+
+#[test]
 fn two_tenants_share_an_app_and_nothing_else() {
     let objects = rendered("examples/two-tenants");
     let tenants: BTreeSet<&str> = objects
@@ -540,13 +590,14 @@ fn each_configuration_in_the_manifests_is_valid_without_a_warning() {
     assert!(configurations.len() >= 4, "{configurations:#?}");
     let pod = Pod::new();
     for text in configurations {
+        // Without a token, an admin side that other machines reach has nothing but health and metrics for anybody.
+        assert!(
+            text.contains(&format!("token_file = \"{SECRETS}/admin-token\"")),
+            "{text}"
+        );
         let path = pod.root.path().join("checked.toml");
         let here = pod.root.path().join("var/run/secrets/wx");
-        fs::write(
-            &path,
-            text.replace("/var/run/secrets/wx", here.to_str().unwrap()),
-        )
-        .unwrap();
+        fs::write(&path, text.replace(SECRETS, here.to_str().unwrap())).unwrap();
         let environment = [
             ("WX_SIDECAR_PORT", "8080"),
             ("WX_APP_PORT", "3000"),
@@ -586,9 +637,16 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
         "0.0.0.0:${WX_SIDECAR_PORT}",
         "127.0.0.1:${WX_SIDECAR_PORT}",
     );
-    let text = replaced(&text, "0.0.0.0:9901", "127.0.0.1:0");
+    // The address of all interfaces, which commands in the pod ask at.
+    let admin = format!("0.0.0.0:{}", free_port());
+    let text = replaced(&text, "0.0.0.0:9901", &admin);
     let text = replaced(&text, "drain_delay = \"5s\"", "drain_delay = \"0s\"");
-    let text = format!("{text}\n[wechat]\nendpoints = [\"{}\"]\n", wechat.url());
+    let text = format!(
+        "{text}\n[wechat]\nendpoints = [\"{}\"]\n[push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\n",
+        wechat.url()
+    );
+    canary(PUSH_TOKEN);
+    canary(PUSH_KEY);
     let pod = Pod::new();
     pod.configure(&text, 0);
     pod.assert_nothing_is_writable();
@@ -618,6 +676,25 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
             .text()
             .contains("wx_sidecar_http_requests_total")
     );
+    assert_eq!(admin("/config").status, 401);
+    let shown = format!("Bearer {ADMIN_TOKEN}");
+    let shown = [("Authorization", shown.as_str())];
+    let config = Client::connect(run.admin).request("GET", "/config", &shown, b"");
+    assert_eq!(config.status, 200, "{}", config.text());
+
+    // What the runbook has operators do in it.
+    let (_, found) = pod.exec(&["doctor"], app_port);
+    assert!(found.contains("appid and secret"), "{found}");
+    assert!(!found.contains("failed"), "{found}");
+    assert_eq!(pod.exec(&["check"], app_port).0, 0);
+    for (order, told) in [
+        (&["push", "list", "--dead"][..], "no dead letters"),
+        (&["push", "list"], "nothing waits"),
+        (&["push", "replay", "--all"], "0 messages"),
+    ] {
+        let (code, said) = pod.exec(order, app_port);
+        assert_eq!((code, said.contains(told)), (0, true), "{order:?}: {said}");
+    }
 
     // The ConfigMap changes, and the kubelet brings it.
     pod.configure(&replaced(&text, "/public/**", "/open/**"), 1);
@@ -643,7 +720,10 @@ impl Pod {
             fs::set_permissions(place, fs::Permissions::from_mode(0o555)).unwrap();
         }
         let pod = Self { root };
-        pod.mount("var/run/secrets/wx", "secret", SECRET, 0);
+        canary(ADMIN_TOKEN);
+        let volume = SECRETS.strip_prefix('/').unwrap();
+        pod.mount(volume, "secret", SECRET, 0);
+        pod.mount(volume, "admin-token", ADMIN_TOKEN, 0);
         pod
     }
 
@@ -677,14 +757,36 @@ impl Pod {
     fn run(&self, app_port: u16) -> Run {
         let root = self.root.path();
         fs::set_permissions(root, fs::Permissions::from_mode(0o555)).unwrap();
-        let app_port = format!("WX_APP_PORT={app_port}");
-        let who = format!("--userspec={USER}:0");
-        let mut wrapper = vec!["env", "WX_SIDECAR_PORT=0", "WX_OUTBOUND_PORT=0", &app_port];
+        let inside = self.inside(app_port);
+        let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
+        Run::under(&inside, Path::new(CONFIGURATION))
+    }
+
+    /// Runs the binary beside it, as `kubectl exec` does: in the same root, with the image's environment. Its exit code, and
+    /// what it says.
+    fn exec(&self, arguments: &[&str], app_port: u16) -> (i32, String) {
+        let inside = self.inside(app_port);
+        let mut command = Command::new(&inside[0]);
+        command.args(&inside[1..]).arg(BINARY).args(arguments);
+        let output = command.output().expect("run the binary");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        (output.status.code().unwrap(), said)
+    }
+
+    /// What runs another program in it.
+    fn inside(&self, app_port: u16) -> Vec<String> {
+        let mut words = Vec::new();
         if !rustix::process::geteuid().is_root() {
-            wrapper.splice(0..0, ["sudo", "-n"]);
+            words.extend(["sudo", "-n"].map(str::to_owned));
         }
-        wrapper.extend(["chroot", "--groups=", &who, root.to_str().unwrap()]);
-        Run::under(&wrapper, Path::new("/etc/wx-sidecar/sidecar.toml"))
+        words.extend(["env", "WX_SIDECAR_PORT=0", "WX_OUTBOUND_PORT=0"].map(str::to_owned));
+        words.push(format!("WX_SIDECAR_CONFIG={CONFIGURATION}"));
+        words.push(format!("WX_APP_PORT={app_port}"));
+        words.extend(["chroot", "--groups="].map(str::to_owned));
+        words.push(format!("--userspec={USER}:0"));
+        words.push(self.root.path().to_str().unwrap().to_owned());
+        words
     }
 
     fn assert_nothing_is_writable(&self) {
@@ -738,6 +840,9 @@ fn the_image_is_the_binary_alone_with_the_numeric_user_of_the_manifests() {
         "{image}"
     );
     assert!(steps.contains(&"ENTRYPOINT [\"/wx-sidecar\"]"), "{image}");
+    // Without a PATH, `kubectl exec ... -- wx-sidecar` finds nothing.
+    let environment = format!("\nENV PATH=/ \\\n    WX_SIDECAR_CONFIG={CONFIGURATION}\n");
+    assert!(image.contains(&environment), "{image}");
     let version = env!("CARGO_PKG_VERSION");
     assert!(
         image.contains(&format!("image.version=\"{version}\"")),

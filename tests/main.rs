@@ -65,6 +65,7 @@ mod redis_store;
 mod reload;
 mod rig;
 mod rotation;
+mod runbook;
 mod sdks;
 mod sessions;
 mod sim_push;

@@ -1,18 +1,23 @@
 //! `wx-sidecar inject`: puts the sidecar into the workloads of Kubernetes manifests, for those without Kustomize.
 //!
-//! It does what the component in `k8s/component` does, from the same files. Manifests go through as text: what is not put in
-//! stays as it is, with its comments and its formatting. Either all of them can be changed or nothing is printed.
+//! It does what the components in `k8s/` do, from the same files. Manifests go through as text: what is not put in stays as it
+//! is, with its comments and its formatting; only where a Service led to the app, another number stands. Either all of them can be
+//! changed or nothing is printed.
 
+mod beside;
+mod service;
 mod sidecar;
 mod workload;
 mod yaml;
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use workload::Change;
+use service::Pointed;
+use workload::{Change, Pods};
+use yaml::{Document, Insertion};
 
 /// The name of the sidecar's container, and of the label of pods that have one.
 const NAME: &str = "wx-sidecar";
@@ -31,7 +36,10 @@ pub struct InjectArgs {
     /// The ConfigMap with the configuration, as `sidecar.toml`.
     #[arg(long, default_value = NAME)]
     config_map: String,
-    /// The Secret with the AppSecret, as `secret`.
+    /// A configuration to make that ConfigMap of; if left out, you make it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The Secret with the AppSecret, as `secret`, and the token of the admin side, as `admin-token`.
     #[arg(long, default_value = NAME)]
     secret: String,
     /// The sidecar's image.
@@ -40,15 +48,24 @@ pub struct InjectArgs {
     /// An ordinary container instead of a native sidecar, for clusters older than Kubernetes 1.29.
     #[arg(long)]
     classic: bool,
+    /// `http://api.weixin.qq.com` is the sidecar, for an app that was written for WeChat CloudRun.
+    #[arg(long)]
+    cloudrun: bool,
+    /// Add a NetworkPolicy: nobody but the sidecar reaches the app, nobody but Prometheus the admin side.
+    #[arg(long)]
+    network_policy: bool,
+    /// Leave Services as they are; if left out, one that leads to the app leads to the sidecar.
+    #[arg(long)]
+    keep_services: bool,
 }
 
 /// Prints the manifests with the sidecar; exits with 1 and prints nothing if one cannot have it.
 pub fn run(args: &InjectArgs) -> ExitCode {
     match injected(args) {
-        Ok((manifests, changes)) => {
-            report(&changes, args);
+        Ok(injected) => {
+            report(&injected, args);
             // Nobody may be listening any more.
-            let _ = io::stdout().write_all(manifests.as_bytes());
+            let _ = io::stdout().write_all(injected.manifests.as_bytes());
             ExitCode::SUCCESS
         }
         Err(faults) => {
@@ -60,38 +77,134 @@ pub fn run(args: &InjectArgs) -> ExitCode {
     }
 }
 
-fn injected(args: &InjectArgs) -> Result<(String, Vec<Change>), Vec<String>> {
-    let standard_input = [PathBuf::from("-")];
-    let files = match args.files.as_slice() {
-        [] => &standard_input,
-        files => files,
-    };
-    let mut manifests = String::new();
-    let (mut changes, mut faults) = (Vec::new(), Vec::new());
-    for file in files {
-        let name = file.display();
-        let made = read(file).and_then(|source| inject(&source, args));
-        match made {
-            Ok((text, made)) => {
-                append(&mut manifests, &text);
-                changes.extend(made);
-            }
-            Err(found) => faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}"))),
+/// What came of it.
+struct Injected {
+    manifests: String,
+    changes: Vec<Change>,
+    services: Vec<Pointed>,
+    /// What was added beside them, for people.
+    beside: Vec<String>,
+}
+
+/// A file of manifests.
+struct Manifest {
+    name: String,
+    source: String,
+    documents: Vec<Document>,
+    /// What is to become of it.
+    insertions: Vec<Insertion>,
+}
+
+fn injected(args: &InjectArgs) -> Result<Injected, Vec<String>> {
+    let (mut manifests, mut faults) = (Vec::new(), Vec::new());
+    for file in files(args) {
+        match Manifest::read(file) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(fault) => faults.push(format!("{}: {fault}", file.display())),
         }
     }
-    match faults.is_empty() {
-        true => Ok((manifests, changes)),
-        false => Err(faults),
+    let configuration = args.config.as_ref().map(fs::read_to_string).transpose();
+    let configuration = configuration.unwrap_or_else(|error| {
+        let file = args.config.iter().map(|it| it.display());
+        faults.extend(file.map(|file| format!("{file}: {error}")));
+        None
+    });
+    let mut changes = Vec::new();
+    for manifest in &mut manifests {
+        match manifest.inject(args) {
+            Ok(made) => changes.extend(made),
+            Err(found) => faults.extend(found),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    // A Service may be in another file than its pods.
+    let pods: Vec<&Pods> = changes.iter().map(|change| &change.pods).collect();
+    let mut services = Vec::new();
+    if !args.keep_services {
+        for manifest in &mut manifests {
+            services.extend(manifest.point_services(&pods));
+        }
+    }
+    let documents: Vec<&Document> = manifests.iter().flat_map(|it| &it.documents).collect();
+    let (added, beside) = beside::beside(args, configuration.as_deref(), &pods, &documents);
+    let mut text = String::new();
+    for manifest in manifests {
+        append(
+            &mut text,
+            &yaml::apply(&manifest.source, manifest.insertions),
+        );
+    }
+    if !added.is_empty() {
+        match text.contains("\r\n") {
+            true => append(&mut text, &added.replace('\n', "\r\n")),
+            false => append(&mut text, &added),
+        }
+    }
+    Ok(Injected {
+        manifests: text,
+        changes,
+        services,
+        beside,
+    })
+}
+
+fn files(args: &InjectArgs) -> Vec<&Path> {
+    match args.files.as_slice() {
+        [] => vec![Path::new("-")],
+        files => files.iter().map(PathBuf::as_path).collect(),
     }
 }
 
-fn read(file: &PathBuf) -> Result<String, Vec<String>> {
-    let mut text = String::new();
-    let read = match file.as_os_str() == "-" {
-        true => io::stdin().read_to_string(&mut text).map(|_| text),
-        false => fs::read_to_string(file),
-    };
-    read.map_err(|error| vec![error.to_string()])
+impl Manifest {
+    fn read(file: &Path) -> Result<Self, String> {
+        let mut text = String::new();
+        let read = match file.as_os_str() == "-" {
+            true => io::stdin().read_to_string(&mut text).map(|_| text),
+            false => fs::read_to_string(file),
+        };
+        let source = read.map_err(|error| error.to_string())?;
+        Ok(Self {
+            name: file.display().to_string(),
+            documents: yaml::parse(&source)?,
+            source,
+            insertions: Vec::new(),
+        })
+    }
+
+    /// Has the sidecar put into all its workloads; what is done to each, or all that speaks against it.
+    fn inject(&mut self, args: &InjectArgs) -> Result<Vec<Change>, Vec<String>> {
+        let (mut changes, mut faults) = (Vec::new(), Vec::new());
+        for document in &self.documents {
+            for workload in workload::workloads(document, &self.source) {
+                match workload.change(args) {
+                    Ok(mut change) => {
+                        self.insertions.append(&mut change.insertions);
+                        changes.push(change);
+                    }
+                    Err(fault) => {
+                        faults.push(format!("{}: {}: {fault}", self.name, workload.name()));
+                    }
+                }
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(changes),
+            false => Err(faults),
+        }
+    }
+
+    /// Has its Services lead to the sidecars of these pods.
+    fn point_services(&mut self, pods: &[&Pods]) -> Vec<Pointed> {
+        let documents = self.documents.iter();
+        let pointed = documents.flat_map(|it| service::point(it, &self.source, pods));
+        let mut pointed: Vec<_> = pointed.collect();
+        for service in &mut pointed {
+            self.insertions.append(&mut service.insertions);
+        }
+        pointed
+    }
 }
 
 /// A file is a document at least, whether it says so or not.
@@ -107,34 +220,18 @@ fn append(manifests: &mut String, text: &str) {
     manifests.push_str(text);
 }
 
-/// A text with the sidecar in all its workloads, and what was done to each; or all that speaks against it.
-fn inject(source: &str, args: &InjectArgs) -> Result<(String, Vec<Change>), Vec<String>> {
-    let documents = yaml::parse(source).map_err(|fault| vec![fault])?;
-    let (mut changes, mut faults, mut insertions) = (Vec::new(), Vec::new(), Vec::new());
-    for document in &documents {
-        for workload in workload::workloads(document, source) {
-            match workload.change(args) {
-                Ok(mut change) => {
-                    insertions.append(&mut change.insertions);
-                    changes.push(change);
-                }
-                Err(fault) => faults.push(format!("{}: {fault}", workload.name())),
-            }
+fn report(injected: &Injected, args: &InjectArgs) {
+    let changes = injected.changes.iter().map(|it| (&it.name, &it.notes));
+    let services = injected.services.iter().map(|it| (&it.name, &it.notes));
+    for (name, notes) in changes.chain(services) {
+        for note in notes {
+            eprintln!("{name}: {note}");
         }
     }
-    match faults.is_empty() {
-        true => Ok((yaml::apply(source, insertions), changes)),
-        false => Err(faults),
+    for note in &injected.beside {
+        eprintln!("{note}");
     }
-}
-
-fn report(changes: &[Change], args: &InjectArgs) {
-    for change in changes {
-        for note in &change.notes {
-            eprintln!("{}: {note}", change.name);
-        }
-    }
-    if changes.is_empty() {
+    if injected.changes.is_empty() {
         eprintln!(
             "nothing here has pods: no Deployment, StatefulSet, DaemonSet, Job, CronJob or Pod"
         );
@@ -146,7 +243,15 @@ fn report(changes: &[Change], args: &InjectArgs) {
         port,
         ..
     } = args;
+    if args.config.is_none() {
+        eprintln!(
+            "It needs the ConfigMap `{config_map}` with `sidecar.toml` (k8s/base has one; --config FILE adds it)."
+        );
+    }
     eprintln!(
-        "It needs the ConfigMap `{config_map}` with `sidecar.toml` (k8s/base has one) and the Secret `{secret}` with `secret`. Let Services lead to port {port}."
+        "It needs the Secret `{secret}`: kubectl create secret generic {secret} --from-literal=secret=... --from-literal=admin-token=\"$(openssl rand -hex 24)\""
     );
+    if !injected.services.iter().any(|it| it.leads_to_sidecar) {
+        eprintln!("Let Services lead to port {port}.");
+    }
 }

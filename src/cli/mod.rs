@@ -101,7 +101,7 @@ pub enum Command {
     },
     /// List, replay or drop messages of WeChat's that are not delivered.
     Push(push::PushArgs),
-    /// Add the sidecar to the workloads in Kubernetes manifests, and change nothing else of them.
+    /// Add the sidecar to the workloads in Kubernetes manifests, have Services lead to it, and change nothing else of them.
     Inject(inject::InjectArgs),
     /// Wait; for hooks in an image that has no other program.
     #[command(hide = true)]

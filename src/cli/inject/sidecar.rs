@@ -1,10 +1,13 @@
-//! What is put into a workload: that which the Kustomize component in `k8s/component` adds, from its own files.
+//! What is put into a workload: that which the Kustomize components in `k8s/component` and `k8s/cloudrun` add, from their own
+//! files.
 
 use super::yaml::{self, Node};
 use super::{InjectArgs, NAME};
 
 const PATCH: &str = include_str!("../../../k8s/component/sidecar.yaml");
 const ENV: &str = include_str!("../../../k8s/component/env/source.yaml");
+const CLOUDRUN: &str = include_str!("../../../k8s/cloudrun/cloudrun.yaml");
+const CLOUDRUN_ENV: &str = include_str!("../../../k8s/cloudrun/source.yaml");
 
 /// The variable that tells the app where it can call WeChat.
 pub(super) const OUTBOUND_URL: &str = "WX_OUTBOUND_URL";
@@ -19,6 +22,10 @@ pub(super) struct Sidecar {
     pub(super) volumes: Vec<Node>,
     pub(super) label: String,
     pub(super) outbound_url: String,
+    /// What the app takes for WeChat, if that is the sidecar.
+    pub(super) host_aliases: Vec<Node>,
+    /// What the pod's kernel is told for it.
+    pub(super) sysctls: Vec<Node>,
 }
 
 impl Sidecar {
@@ -33,15 +40,38 @@ impl Sidecar {
             set(volume, &["secret", "secretName"], &args.secret);
         }
         let label = template.text_at(&["metadata", "labels", NAME]);
-        Self {
+        let mut sidecar = Self {
             container: container(list("initContainers").items()[0].clone(), args, app_port),
             volumes,
             label: label.expect("it has a label").to_owned(),
-            outbound_url: read(ENV)
-                .text_at(&["data", OUTBOUND_URL])
-                .expect("it has the URL")
-                .to_owned(),
+            outbound_url: outbound_url(ENV),
+            host_aliases: Vec::new(),
+            sysctls: Vec::new(),
+        };
+        if args.cloudrun {
+            sidecar.become_wechat();
         }
+        sidecar
+    }
+
+    /// As on CloudRun, where the app finds WeChat by its own name.
+    fn become_wechat(&mut self) {
+        let patch = read(CLOUDRUN);
+        let spec = patch.at(&["spec", "template", "spec"]);
+        let spec = spec.expect("it has a pod");
+        let items = |path: &[&str]| spec.at(path).expect("it has the list").items().to_vec();
+        self.host_aliases = items(&["hostAliases"]);
+        self.sysctls = items(&["securityContext", "sysctls"]);
+        self.volumes.extend(items(&["volumes"]));
+        let port = ["env", "WX_OUTBOUND_PORT", "value"];
+        let theirs = spec.text_at(&[&["initContainers", NAME][..], &port].concat());
+        set(&mut self.container, &port, theirs.expect("it has a port"));
+        let mounts = self.container.at_mut(&["volumeMounts"]);
+        let mounts = mounts.expect("it has mounts");
+        for mount in items(&["initContainers", NAME, "volumeMounts"]) {
+            mounts.push(mount);
+        }
+        self.outbound_url = outbound_url(CLOUDRUN_ENV);
     }
 
     /// The ports at which it listens, with what they are for.
@@ -89,7 +119,7 @@ fn container(mut container: Node, args: &InjectArgs, app_port: u16) -> Node {
     container
 }
 
-fn set(node: &mut Node, path: &[&str], text: &str) {
+pub(super) fn set(node: &mut Node, path: &[&str], text: &str) {
     if let Some(node) = node.at_mut(path) {
         *node = Node::string(text);
     }
@@ -103,7 +133,15 @@ fn set_number(node: &mut Node, path: &[&str], number: u16) {
     }
 }
 
-fn read(text: &str) -> Node {
+fn outbound_url(source: &str) -> String {
+    let url = read(source)
+        .text_at(&["data", OUTBOUND_URL])
+        .map(str::to_owned);
+    url.expect("it has the URL")
+}
+
+/// The document in one of our own files.
+pub(super) fn read(text: &str) -> Node {
     let mut documents = yaml::parse(text).expect("our own file is YAML");
     documents.remove(0).root
 }

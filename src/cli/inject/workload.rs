@@ -17,17 +17,40 @@ pub(super) struct Change {
     pub(super) insertions: Vec<Insertion>,
     /// What was done or not done, for people.
     pub(super) notes: Vec<String>,
+    pub(super) pods: Pods,
 }
 
-/// The workloads of a document, with where their pods are described; a `List` has several.
-pub(super) fn workloads<'a>(document: &'a Document, source: &'a str) -> Vec<Workload<'a>> {
+/// Pods as others see them: a Service, and what is in their namespace for them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pods {
+    pub(super) namespace: Option<String>,
+    pub(super) labels: Vec<(String, String)>,
+    /// Of those that have the sidecar.
+    pub(super) ports: Option<Ports>,
+}
+
+/// Where pods with a sidecar listen.
+#[derive(Clone, Debug)]
+pub(super) struct Ports {
+    pub(super) app: u16,
+    /// What the app's containers call it.
+    pub(super) app_names: Vec<String>,
+    pub(super) sidecar: u16,
+}
+
+/// The objects of a document; a `List` has several.
+pub(super) fn objects(document: &Document) -> &[Node] {
     let root = &document.root;
-    let roots = match root.text_at(&["kind"]) {
+    match root.text_at(&["kind"]) {
         Some(kind) if kind.ends_with("List") => root.get("items").map_or(&[][..], Node::items),
         _ => std::slice::from_ref(root),
-    };
-    roots
-        .iter()
+    }
+}
+
+/// The workloads of a document, with where their pods are described.
+pub(super) fn workloads<'a>(document: &'a Document, source: &'a str) -> Vec<Workload<'a>> {
+    let objects = objects(document).iter();
+    objects
         .filter_map(|root| Workload::of(root, document, source))
         .collect()
 }
@@ -75,6 +98,7 @@ impl<'a> Workload<'a> {
             name: self.name(),
             insertions: Vec::new(),
             notes: Vec::new(),
+            pods: self.pods(),
         };
         if self.root.text_at(&["metadata", "labels", NAME]) == Some("none") {
             let note = "left as it is: it has the label `wx-sidecar: none`";
@@ -83,7 +107,8 @@ impl<'a> Workload<'a> {
         }
         let template = self.template()?;
         let spec = self.mapping_in(template, "spec")?;
-        if self.has_sidecar(spec, args.classic)? {
+        if let Some(sidecar) = self.sidecar_in(spec, args.classic)? {
+            change.pods.ports = ports_of(sidecar, spec);
             let note =
                 "left as it is: it has the sidecar already (delete that to have it put in anew)";
             change.notes.push(note.to_owned());
@@ -94,9 +119,15 @@ impl<'a> Workload<'a> {
         let (port, doubt) = app_port(containers, args)?;
         let sidecar = Sidecar::new(args, port);
         refuse_clashes(spec, containers, &sidecar, port)?;
+        change.pods.ports = Some(Ports {
+            app: port,
+            app_names: names_of(port, containers),
+            sidecar: args.port,
+        });
 
         self.label(template, &sidecar, &mut change)?;
         self.place(spec, &sidecar, args.classic, &mut change)?;
+        self.alias(spec, &sidecar, &mut change)?;
         for container in containers {
             self.tell_where_outbound_is(container, &sidecar, &mut change)?;
         }
@@ -156,7 +187,7 @@ impl<'a> Workload<'a> {
         Ok(node)
     }
 
-    fn has_sidecar(&self, spec: &Node, classic: bool) -> Result<bool, String> {
+    fn sidecar_in<'s>(&self, spec: &'s Node, classic: bool) -> Result<Option<&'s Node>, String> {
         for (list, is_wanted) in [("initContainers", !classic), ("containers", classic)] {
             let mut items = spec.get(list).map_or(&[][..], Node::items).iter();
             let named = |item: &&Node| item.text_at(&["name"]) == Some(NAME);
@@ -178,9 +209,24 @@ impl<'a> Workload<'a> {
                     "line {line}: the sidecar is there already, in the other form (in `{list}`); delete it there"
                 ));
             }
-            return Ok(true);
+            return Ok(Some(container));
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    fn pods(&self) -> Pods {
+        let labels = [self.path, &["metadata", "labels"]].concat();
+        let labels = self.root.at(&labels).map_or(&[][..], Node::entries);
+        let text = |node: &Node| node.text().map(str::to_owned);
+        let namespace = self.root.text_at(&["metadata", "namespace"]);
+        Pods {
+            namespace: namespace.map(str::to_owned),
+            labels: labels
+                .iter()
+                .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
+                .collect(),
+            ports: None,
+        }
     }
 
     fn containers(&self, spec: &'a Node) -> Result<&'a [Node], String> {
@@ -264,6 +310,26 @@ impl<'a> Workload<'a> {
         self.items(spec, "volumes", &sidecar.volumes, change)
     }
 
+    /// Has the app take the sidecar for WeChat, if it is to.
+    fn alias(&self, spec: &'a Node, sidecar: &Sidecar, change: &mut Change) -> Result<(), String> {
+        if !sidecar.host_aliases.is_empty() {
+            refuse_a_second(spec.get("hostAliases"), "ip", &sidecar.host_aliases)?;
+            self.items(spec, "hostAliases", &sidecar.host_aliases, change)?;
+        }
+        if sidecar.sysctls.is_empty() {
+            return Ok(());
+        }
+        if spec.get("securityContext").is_none() {
+            let sysctls = Node::sequence(sidecar.sysctls.clone());
+            let context = Node::mapping(vec![("sysctls", sysctls)]);
+            let before = place_of(spec, "containers");
+            return self.entry(spec, before, "securityContext", &context, change);
+        }
+        let context = self.mapping_in(spec, "securityContext")?;
+        refuse_a_second(context.get("sysctls"), "name", &sidecar.sysctls)?;
+        self.items(context, "sysctls", &sidecar.sysctls, change)
+    }
+
     fn tell_where_outbound_is(
         &self,
         container: &'a Node,
@@ -343,6 +409,22 @@ impl<'a> Workload<'a> {
     }
 }
 
+/// Refuses a list that has one of these already, by the key that Kubernetes tells its items apart with.
+fn refuse_a_second(list: Option<&Node>, key: &str, new: &[Node]) -> Result<(), String> {
+    let there = list.map_or(&[][..], Node::items);
+    for item in new {
+        let own = item.text_at(&[key]);
+        if let Some(other) = there.iter().find(|it| it.text_at(&[key]) == own) {
+            return Err(format!(
+                "line {}: there is one for `{}` already, and there can be no second; put in by hand what k8s/cloudrun has",
+                other.line,
+                own.unwrap_or("?")
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Where a key stands in a mapping; the first place if it does not.
 fn place_of(mapping: &Node, key: &str) -> usize {
     let mut entries = mapping.entries().iter();
@@ -372,6 +454,26 @@ fn app_port(containers: &[Node], args: &InjectArgs) -> Result<(u16, &'static str
             first.line
         )),
     }
+}
+
+/// What a sidecar that was there already says of the ports.
+fn ports_of(sidecar: &Node, spec: &Node) -> Option<Ports> {
+    let number = |path: &[&str]| sidecar.text_at(path)?.parse().ok();
+    let app = number(&["env", "WX_APP_PORT", "value"])?;
+    Some(Ports {
+        app,
+        app_names: names_of(app, spec.get("containers").map_or(&[][..], Node::items)),
+        sidecar: number(&["ports", "http-wx", "containerPort"])?,
+    })
+}
+
+fn names_of(app: u16, containers: &[Node]) -> Vec<String> {
+    let of_app = containers
+        .iter()
+        .flat_map(ports)
+        .filter(|(_, it)| *it == app);
+    let names = of_app.filter_map(|(port, _)| port.text_at(&["name"]));
+    names.map(str::to_owned).collect()
 }
 
 /// The TCP ports that a container names.

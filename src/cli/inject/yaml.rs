@@ -54,6 +54,8 @@ pub(super) struct Document {
 #[derive(Debug)]
 pub(super) struct Insertion {
     at: usize,
+    /// How many bytes that are there it takes the place of.
+    instead: usize,
     text: String,
 }
 
@@ -63,6 +65,14 @@ impl Node {
         Self::new(Content::Scalar {
             text: text.to_owned(),
             quoted: !is_plain(text),
+        })
+    }
+
+    /// A number that is new.
+    pub(super) fn number(number: u16) -> Self {
+        Self::new(Content::Scalar {
+            text: number.to_string(),
+            quoted: false,
         })
     }
 
@@ -151,6 +161,13 @@ impl Node {
         self.at(path)?.text()
     }
 
+    /// Adds an item to a sequence.
+    pub(super) fn push(&mut self, item: Node) {
+        if let Content::Sequence { items, .. } = &mut self.content {
+            items.push(item);
+        }
+    }
+
     /// Removes a key from a mapping.
     pub(super) fn remove(&mut self, key: &str) {
         if let Content::Mapping { entries, .. } = &mut self.content {
@@ -219,6 +236,29 @@ impl Node {
         before_place(source, dash, text)
     }
 
+    /// Puts a number in the place of this scalar; `None` where it is written in another way than as itself, with or without
+    /// quotes.
+    pub(super) fn replace(&self, source: &str, number: u16) -> Option<Insertion> {
+        let text = self.text()?;
+        let written = [text.to_owned(), format!("\"{text}\""), format!("'{text}'")];
+        let there = &source[self.start..];
+        let written = written.iter().find(|it| there.starts_with(it.as_str()))?;
+        Some(Insertion {
+            at: self.start,
+            instead: written.len(),
+            text: number.to_string(),
+        })
+    }
+
+    /// As a document of its own.
+    pub(super) fn document(&self) -> String {
+        let mut out = "---\n".to_owned();
+        for (key, value) in self.entries() {
+            write_entry(key, value, 0, &mut out);
+        }
+        out
+    }
+
     fn write_flow(&self, out: &mut String) {
         match &self.content {
             Content::Scalar {
@@ -254,6 +294,16 @@ impl Node {
                 out.push(' ');
                 out.push_str(text);
                 out.push('\n');
+            }
+            Content::Scalar { text, .. } if is_literal(text) => {
+                out.push_str(" |\n");
+                for line in text.lines() {
+                    if !line.is_empty() {
+                        out.push_str(&" ".repeat(column + 2));
+                        out.push_str(line);
+                    }
+                    out.push('\n');
+                }
             }
             Content::Mapping { entries, .. } if !entries.is_empty() => {
                 let mut own = String::new();
@@ -312,13 +362,13 @@ pub(super) fn apply(source: &str, mut insertions: Vec<Insertion>) -> String {
     let crlf = source.contains("\r\n");
     let mut result = String::with_capacity(source.len() + 4096);
     let mut done = 0;
-    for Insertion { at, text } in insertions {
+    for Insertion { at, instead, text } in insertions {
         result.push_str(&source[done..at]);
         match crlf {
             true => result.push_str(&text.replace('\n', "\r\n")),
             false => result.push_str(&text),
         }
-        done = at;
+        done = at + instead;
     }
     result.push_str(&source[done..]);
     result
@@ -430,7 +480,11 @@ fn in_brackets(at: usize, mut text: String, only: bool) -> Insertion {
     if !only {
         text.push_str(", ");
     }
-    Insertion { at, text }
+    Insertion {
+        at,
+        instead: 0,
+        text,
+    }
 }
 
 /// Puts whole lines before what stands there, and before the comment that belongs to it; or between a dash and that.
@@ -439,7 +493,11 @@ fn before_place(source: &str, place: usize, mut text: String) -> Option<Insertio
     let before = &source[start..place];
     if before.bytes().all(|byte| byte == b' ') {
         let at = above_comments(source, start, before);
-        return Some(Insertion { at, text });
+        return Some(Insertion {
+            at,
+            instead: 0,
+            text,
+        });
     }
     if !before.bytes().all(|byte| matches!(byte, b' ' | b'-')) {
         return None;
@@ -447,7 +505,11 @@ fn before_place(source: &str, place: usize, mut text: String) -> Option<Insertio
     let indent = " ".repeat(column(source, place));
     text.replace_range(..indent.len(), "");
     text.push_str(&indent);
-    Some(Insertion { at: place, text })
+    Some(Insertion {
+        at: place,
+        instead: 0,
+        text,
+    })
 }
 
 /// The start of the first of the comment lines right above, which are indented as what they are about.
@@ -511,6 +573,16 @@ fn is_plain(text: &str) -> bool {
             word(byte) || (byte == b':' && next.is_some_and(|next| word(*next)))
         })
         && !ambiguous.contains(&text.to_ascii_lowercase().as_str())
+}
+
+/// Whether a string can be written as lines (`|`), and be read as the same.
+fn is_literal(text: &str) -> bool {
+    let is_printed = |c: char| {
+        c == '\n' || !c.is_control() && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}')
+    };
+    text.trim_end_matches('\n').len() + 1 == text.len()
+        && !text.starts_with([' ', '\n'])
+        && text.chars().all(is_printed)
 }
 
 /// Whether a plain scalar is no string.
@@ -648,6 +720,12 @@ mod tests {
             "é",
             "\"'",
             "a\nb",
+            "# a\n\n  b: 1 \n\u{5e97}\n",
+            "a\n\n",
+            " a\nb\n",
+            "\na\n",
+            "a\r\nb\n",
+            "\n",
             "registry:5000/x@sha256:1",
             "/a/b.toml",
             "trailing:",
