@@ -113,7 +113,7 @@ fn an_app_may_call_wechats_name_through_a_proxy_or_by_a_hosts_entry() {
             "api.weixin.qq.com",
         ),
         (PHONE.to_owned(), "api.weixin.qq.com"),
-        (PHONE.to_owned(), "anything.test:81"),
+        (PHONE.to_owned(), "anything:81"),
     ] {
         let body = body(&code(&rig, "alice"));
         let mut app = rig.app();
@@ -127,6 +127,11 @@ fn an_app_may_call_wechats_name_through_a_proxy_or_by_a_hosts_entry() {
         let answer = app.read_response(false);
         assert_eq!(answer.json()["errcode"], 0, "{target} {host}");
     }
+    // As a page's own name does that was pointed here.
+    let mut page = rig.app();
+    page.send(b"GET /cgi-bin/getcallbackip HTTP/1.1\r\nHost: evil.test:8081\r\n\r\n");
+    let problem = page.read_response(false).problem(403, "call-denied");
+    assert!(problem["hint"].as_str().unwrap().contains("caller_token"));
 }
 
 #[test]

@@ -11,10 +11,11 @@ mod workload;
 mod yaml;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::out;
 use service::Pointed;
 use workload::{Change, Pods};
 use yaml::{Document, Insertion};
@@ -64,9 +65,7 @@ pub fn run(args: &InjectArgs) -> ExitCode {
     match injected(args) {
         Ok(injected) => {
             report(&injected, args);
-            // Nobody may be listening any more.
-            let _ = io::stdout().write_all(injected.manifests.as_bytes());
-            ExitCode::SUCCESS
+            out::print(injected.manifests)
         }
         Err(faults) => {
             for fault in faults {

@@ -1079,7 +1079,14 @@ impl Check<'_> {
         self.listeners(&listeners);
         let upstreams = raw.routes.iter().map(|route| &route.upstream);
         for field in std::iter::once(&raw.inbound.upstream).chain(upstreams) {
-            self.upstream_loop(field, &listeners);
+            if let Field::Given(text) = field {
+                self.upstream_loop(text, &listeners);
+            }
+        }
+        if let Field::Given(endpoints) = &raw.wechat.endpoints {
+            for text in endpoints.get_ref() {
+                self.endpoint_loop(text, &listeners);
+            }
         }
         self.unreachable_routes(raw);
         self.unused_journal(raw);
@@ -1175,29 +1182,52 @@ impl Check<'_> {
         }
     }
 
-    fn upstream_loop(&mut self, field: &Field<Text>, listeners: &[Listener]) {
-        let Field::Given(text) = field else {
-            return;
-        };
+    fn upstream_loop(&mut self, text: &Spanned<Text>, listeners: &[Listener]) {
         let Ok(upstream) = values::upstream(&text.get_ref().value) else {
             return;
         };
-        for Listener { name, place, span } in listeners {
-            let is_ours = match (place, &upstream) {
+        self.no_loop(
+            text,
+            listeners,
+            "an upstream is where the app listens",
+            |place| match (place, &upstream) {
                 (
-                    Some(Listen::Tcp(addr)),
+                    Listen::Tcp(addr),
                     Upstream::Tcp { host, port } | Upstream::H2c { host, port },
                 ) => addr.port() == *port && reaches(host, addr.ip()),
-                (Some(Listen::Unix(path)), Upstream::Unix(upstream)) => path == upstream,
+                (Listen::Unix(path), Upstream::Unix(upstream)) => path == upstream,
                 _ => false,
-            };
-            if is_ours {
+            },
+        );
+    }
+
+    fn endpoint_loop(&mut self, text: &Spanned<Text>, listeners: &[Listener]) {
+        let Ok(endpoint) = values::endpoint(&text.get_ref().value) else {
+            return;
+        };
+        let advice = "an endpoint is WeChat, and `[outbound] listen` is what the app takes for it";
+        self.no_loop(text, listeners, advice, |place| match place {
+            Listen::Tcp(addr) => addr.port() == endpoint.port && reaches(&endpoint.host, addr.ip()),
+            Listen::Unix(_) => false,
+        });
+    }
+
+    /// Says of where requests go that it is one of our own listeners, if it is.
+    fn no_loop(
+        &mut self,
+        text: &Spanned<Text>,
+        listeners: &[Listener],
+        advice: &str,
+        is_ours: impl Fn(&Listen) -> bool,
+    ) {
+        for Listener { name, place, span } in listeners {
+            if place.as_ref().is_some_and(&is_ours) {
                 let fault = Fault::new(format!(
                     "this is `{name}`: the sidecar would send requests to itself"
                 ))
-                .help("an upstream is where the app listens")
+                .help(advice)
                 .also(span.clone(), "the sidecar listens here");
-                self.sink.error(field.span(), fault);
+                self.sink.error(Some(text.span()), fault);
             }
         }
     }
