@@ -333,6 +333,82 @@ fn the_access_log_names_the_route_and_the_user_by_a_pseudonym() {
 }
 
 #[test]
+fn a_call_of_the_apps_has_the_figures_of_a_request_and_is_joined_to_it_by_its_trace() {
+    let app = FakeApp::agreeable();
+    let real = Real::start(&app, "auth = \"none\"", "[log]\naccess = \"all\"\n");
+    assert_eq!(real.client().request("GET", "/a", &[], b"").status, 200);
+    let request = real.access();
+    let given = app.only_request();
+    let parent = given.header("traceparent").expect("the app has one");
+    let call = |target: &str, body: &[u8]| {
+        let mut client = Client::connect(real.run.outbound.expect("it takes calls"));
+        let headers = [("traceparent", parent)];
+        let answer = client.request("POST", target, &headers, body);
+        (answer, real.run.process.line_with(ACCESS))
+    };
+
+    let code = real.sim.issue_phone_code("alice");
+    canary(&code);
+    canary(&real.sim.phone_number("alice"));
+    let body = serde_json::json!({ "code": code }).to_string();
+    let path = "/wxa/business/getuserphonenumber";
+    let (answer, text) = call(&format!("{path}?scene=4711"), body.as_bytes());
+    assert_eq!(answer.status, 200);
+    assert!(!text.contains("4711"), "{text}");
+    let line: Value = serde_json::from_str(&text).unwrap();
+    for (name, value) in [
+        ("level", Value::from("INFO")),
+        ("side", "outbound".into()),
+        ("request_id", answer.header("x-request-id").into()),
+        ("trace_id", request["trace_id"].clone()),
+        ("protocol", "HTTP/1.1".into()),
+        ("method", "POST".into()),
+        ("api", path.into()),
+        ("path", Value::Null),
+        ("route", Value::Null),
+        ("status", 200.into()),
+        ("result", "ok".into()),
+        ("problem", Value::Null),
+        ("bytes_in", body.len().into()),
+        ("bytes_out", answer.body.len().into()),
+        ("verified", Value::Null),
+        ("upstream_micros", Value::Null),
+    ] {
+        assert_eq!(line[name], value, "{name} in {text}");
+    }
+    let micros = |name: &str| line[name].as_u64().expect("a duration");
+    assert!(micros("wechat_micros") > 0 && micros("wechat_micros") <= micros("micros"));
+
+    // What no API is called, the app may have put together of anything.
+    let (answer, text) = call("/wxa/of-13800138000", b"{}");
+    assert!(!text.contains("13800138000"), "{text}");
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["api"], "other", "{text}");
+    assert_eq!(line["status"], answer.status, "{text}");
+
+    // Refused here: WeChat was not waited for.
+    let (answer, text) = call("/a//b", b"");
+    assert_eq!(answer.status, 400);
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["problem"], "ambiguous-path", "{text}");
+    assert_eq!(line["wechat_micros"], Value::Null, "{text}");
+}
+
+#[test]
+fn a_calls_line_says_the_path_where_those_of_requests_do_and_counts_what_streams() {
+    const LARGE: usize = 300 * 1024;
+    let app = FakeApp::agreeable();
+    let sections = "[log]\naccess = \"all\"\naccess_path = true\n\
+                    [outbound]\nlisten = \"127.0.0.1:0\"\nreplay_limit = \"64KiB\"\n";
+    let real = Real::start(&app, "auth = \"none\"", sections);
+    let mut client = Client::connect(real.run.outbound.expect("it takes calls"));
+    client.request("POST", "/wxa/new_one?secret=1", &[], &[b'x'; LARGE]);
+    let line = real.access();
+    assert_eq!(line["path"], "/wxa/new_one", "{line}");
+    assert_eq!(line["bytes_in"], LARGE, "{line}");
+}
+
+#[test]
 fn a_pseudonym_outlives_a_restart_and_comes_of_each_secret() {
     let app = FakeApp::agreeable();
     let text = rig::configuration("https://127.0.0.1:1", &app.url(), "", "");

@@ -86,10 +86,23 @@ impl Process {
 
     /// Waits for a line with this text and returns it.
     pub(crate) fn line_with(&self, text: &str) -> String {
+        self.lines_to(text)
+            .pop()
+            .expect("the line ends what was read")
+    }
+
+    /// All that it prints from now on up to a line with `text`, which is the last of it.
+    pub(crate) fn lines_to(&self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(_) => {}
+                Ok(line) => {
+                    let is_it = line.contains(text);
+                    lines.push(line);
+                    if is_it {
+                        return lines;
+                    }
+                }
                 Err(error) => panic!("no line with {text:?} ({error}); stderr: {}", self.stderr()),
             }
         }
@@ -133,6 +146,9 @@ pub(crate) struct Run {
     pub(crate) process: Process,
     pub(crate) inbound: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) outbound: Option<SocketAddr>,
+    /// What it said before it served.
+    pub(crate) started: Vec<String>,
 }
 
 impl Run {
@@ -154,7 +170,8 @@ impl Run {
         let config = config.to_str().expect("a path in UTF-8");
         let words = [wrapper, &[BINARY, "run", "-c", config], more].concat();
         let process = Process::start(words[0], &words[1..]);
-        let line = process.line_with("serving");
+        let mut started = process.lines_to("serving");
+        let line = started.pop().expect("it is the last line");
         let event: Value = serde_json::from_str(&line).expect("log lines are JSON");
         let addr = |name: &str| {
             event[name]
@@ -165,6 +182,8 @@ impl Run {
         Self {
             inbound: addr("inbound"),
             admin: addr("admin"),
+            outbound: event["outbound"].as_str().and_then(|it| it.parse().ok()),
+            started,
             process,
         }
     }

@@ -30,6 +30,7 @@ use super::{
     Inbound, Listen, Log, OpenData, Outbound, Redis, RedisMode, RedisNode, Route, Session, Store,
     Tls, Trace, TrustedProxies, Upstream, VirtualPayment, Wechat,
 };
+use crate::clock::Clock;
 use crate::crypto::gcm::Gcm;
 use crate::crypto::signature::{PrivateKey, PublicKey};
 use crate::domain::AppId;
@@ -272,7 +273,14 @@ impl Check<'_> {
             client_ca: client_ca.as_deref().map(Vec::as_slice),
         };
         match Tls::new(&material, handshake_timeout?) {
-            Ok(tls) => Some(tls),
+            Ok(tls) => {
+                if let Some(said) = tls.out_of_date(Clock::System.now()) {
+                    let help = "clients refuse it; put another into `cert_file`, with its key: that takes no restart";
+                    self.sink
+                        .warn(raw.cert_file.span(), Fault::new(said).help(help));
+                }
+                Some(tls)
+            }
             Err((part, fault)) => {
                 let span = match part {
                     Part::Certificates => raw.cert_file.span(),

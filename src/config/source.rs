@@ -258,6 +258,7 @@ mod tests {
     use super::super::reference::{self, KeyEntry, Usual};
     use super::super::{TextCheck, Verdict};
     use super::*;
+    use crate::clock::Timestamp;
     use crate::wechat::content_check::Scene;
 
     const SECRET: &str = "5ec3e75ec3e75ec3e75ec3e75ec3e75e";
@@ -456,6 +457,53 @@ mod tests {
         let key = write("key", pair.signing_key.serialize_pem());
         let lines = format!("cert_file = \"{cert}\"\nkey_file = \"{key}\"");
         (directory, lines)
+    }
+
+    #[test]
+    fn what_of_a_chain_is_not_good_now_is_warned_of_to_the_second() {
+        const YEAR_2024: u64 = 1_704_067_200;
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().display().to_string();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = |from, until| {
+            let mut params = rcgen::CertificateParams::new(["a".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+            params.self_signed(&key).unwrap().pem()
+        };
+        let key_file = directory.path().join("key");
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(key_file, Permissions::from_mode(0o600)).unwrap();
+        let warned = |chain: &[String]| {
+            std::fs::write(directory.path().join("cert"), chain.concat()).unwrap();
+            let tls = format!("[inbound.tls]\ncert_file = \"{at}/cert\"\nkey_file = \"{at}/key\"");
+            let loaded = loaded(&good("", "", &tls));
+            (loaded.config.inbound.tls.unwrap(), lines(&loaded.warnings))
+        };
+        let (good, expired, early) = (
+            certificate(2001, 2090),
+            certificate(2001, 2024),
+            certificate(2090, 2091),
+        );
+        assert!(warned(&[good.clone(), good.clone()]).1.is_empty());
+        let (tls, warnings) = warned(&[expired.clone(), good.clone()]);
+        let said = "warning: the certificate expired at 2024-01-01T00:00:00Z";
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(said),
+            "{warnings:?}"
+        );
+        assert!(!warnings[0].starts_with('-'), "{warnings:?}");
+        assert_eq!(tls.expires(), Some(YEAR_2024 as i64));
+        let then = |seconds: u64| tls.out_of_date(Timestamp::from_millis(seconds * 1_000));
+        assert_eq!(then(YEAR_2024), None);
+        assert!(then(YEAR_2024 + 1).is_some());
+
+        let (_, warnings) = warned(&[good.clone(), early]);
+        let said = "certificate 2 of the chain is not valid before 2090-01-01T00:00:00Z";
+        assert!(warnings[0].contains(said), "{warnings:?}");
+        let (_, warnings) = warned(&[good, expired]);
+        let said = "certificate 2 of the chain expired at 2024-01-01T00:00:00Z";
+        assert!(warnings[0].contains(said), "{warnings:?}");
     }
 
     #[test]

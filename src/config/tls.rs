@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
@@ -15,7 +15,8 @@ use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClien
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::diagnostic::Fault;
-use crate::crypto::x509;
+use crate::clock::Timestamp;
+use crate::crypto::x509::{self, Validity};
 
 /// What is spoken inside TLS, best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -31,8 +32,8 @@ pub struct Tls {
     /// Certificate, key and who is let in, ready for use. Sessions can be resumed as long as this lives: a ticket must
     /// not outlive the client certificates that were asked for when it was given.
     pub(crate) server: Arc<ServerConfig>,
-    /// When the first certificate of the chain expires that does, in Unix time, as far as that can be read.
-    pub(crate) expires: Option<i64>,
+    /// When each certificate of the chain is good, as far as that can be read.
+    dates: Vec<Option<Validity>>,
 }
 
 /// Who vouches for the servers that we call.
@@ -62,8 +63,7 @@ impl Tls {
     ) -> Result<Self, (Part, Fault)> {
         let certificates =
             certificates(material.certificates).map_err(|fault| (Part::Certificates, fault))?;
-        let dates = certificates.iter().filter_map(|der| x509::not_after(der));
-        let expires = dates.min();
+        let dates = certificates.iter().map(|der| x509::validity(der)).collect();
         let key = private_key(material.key).map_err(|fault| (Part::Key, fault))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = match material.client_ca {
@@ -87,9 +87,42 @@ impl Tls {
         Ok(Self {
             handshake_timeout,
             server: Arc::new(server),
-            expires,
+            dates,
         })
     }
+
+    /// When the first certificate of the chain expires that does, in Unix time, as far as that can be read.
+    pub(crate) fn expires(&self) -> Option<i64> {
+        let dates = self.dates.iter().flatten();
+        dates.map(|dates| dates.not_after).min()
+    }
+
+    /// What of the chain is not good at `now`, for people. It is served nevertheless: a client that does not look at dates,
+    /// or whose clock is another, gets an answer, and a sidecar that does not start serves nobody.
+    pub(crate) fn out_of_date(&self, now: Timestamp) -> Option<String> {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.dates.iter().enumerate().find_map(|(index, dates)| {
+            let dates = (*dates)?;
+            let said = match () {
+                () if dates.not_after < now => format!("expired at {}", date(dates.not_after)),
+                () if now < dates.not_before => {
+                    format!("is not valid before {}", date(dates.not_before))
+                }
+                () => return None,
+            };
+            Some(match index {
+                0 => format!("the certificate {said}"),
+                _ => format!("certificate {} of the chain {said}", index + 1),
+            })
+        })
+    }
+}
+
+/// Of what no clock of ours can show, the nearest that it can.
+fn date(seconds: i64) -> String {
+    const LAST: u64 = 253_402_300_799;
+    let seconds = u64::try_from(seconds).unwrap_or(0).min(LAST);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 /// Nothing of the key.

@@ -1,13 +1,22 @@
-//! The one thing that we want to know of a certificate ourselves: until when it is good (RFC 5280 §4.1.2.5).
+//! The one thing that we want to know of a certificate ourselves: from when and until when it is good (RFC 5280 §4.1.2.5).
 //!
-//! Whether it is good at all is for TLS to say; here a certificate is followed only as far as to that date, and whatever
+//! Whether it is good at all is for TLS to say; here a certificate is followed only as far as to those dates, and whatever
 //! is not as it should be has none.
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
-/// When the certificate (DER) expires, in Unix time. `None` if that cannot be read.
-pub fn not_after(certificate: &[u8]) -> Option<i64> {
+/// When a certificate is good, in Unix time; both moments are part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last one.
+    pub not_after: i64,
+}
+
+/// When the certificate (DER) is good. `None` if that cannot be read.
+pub fn validity(certificate: &[u8]) -> Option<Validity> {
     let mut signed = Der(Der(certificate).expect(SEQUENCE)?);
     let mut fields = Der(signed.expect(SEQUENCE)?);
     let mut first = fields.next()?;
@@ -20,8 +29,14 @@ pub fn not_after(certificate: &[u8]) -> Option<i64> {
     let _algorithm = fields.expect(SEQUENCE)?;
     let _issuer = fields.expect(SEQUENCE)?;
     let mut validity = Der(fields.expect(SEQUENCE)?);
-    let _not_before = validity.next()?;
-    match validity.next()? {
+    Some(Validity {
+        not_before: date(validity.next()?)?,
+        not_after: date(validity.next()?)?,
+    })
+}
+
+fn date(element: (u8, &[u8])) -> Option<i64> {
+    match element {
         (UTC_TIME, text) => {
             let (year, rest) = digits(text, 2)?;
             time(if year < 50 { 2000 + year } else { 1900 + year }, rest)
@@ -107,13 +122,14 @@ mod tests {
 
     fn certificate(year: i32, month: u8, day: u8) -> Vec<u8> {
         let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2001, 9, 9);
         params.not_after = date_time_ymd(year, month, day);
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
     }
 
     #[test]
-    fn the_date_is_read_in_both_forms() {
+    fn the_dates_are_read_in_both_forms() {
         for (date, expected) in [
             ((2024, 2, 29), 1_709_164_800),
             ((2026, 12, 31), 1_798_675_200),
@@ -122,7 +138,11 @@ mod tests {
             ((2100, 3, 1), 4_107_542_400),
         ] {
             let der = certificate(date.0, date.1, date.2);
-            assert_eq!(not_after(&der), Some(expected), "{date:?}");
+            let expected = Validity {
+                not_before: 999_993_600,
+                not_after: expected,
+            };
+            assert_eq!(validity(&der), Some(expected), "{date:?}");
         }
     }
 
@@ -130,13 +150,13 @@ mod tests {
     fn what_is_cut_or_something_else_has_no_date() {
         let der = certificate(2030, 1, 1);
         for end in 0..der.len() {
-            assert_eq!(not_after(&der[..end]), None);
+            assert_eq!(validity(&der[..end]), None);
         }
         for at in 0..200 {
             let mut broken = der.clone();
             broken[at] ^= 0x80;
-            let _anything_but_a_panic = not_after(&broken);
+            let _anything_but_a_panic = validity(&broken);
         }
-        assert_eq!(not_after(b"\x30\x84\xff\xff\xff\xff"), None);
+        assert_eq!(validity(b"\x30\x84\xff\xff\xff\xff"), None);
     }
 }

@@ -36,11 +36,17 @@ const IDENTITY: &[(&str, &str)] = &[
 const APP_LINES: &[u8] = b"X-WX-APPID: wx0123456789abcdef\r\nX-WX-SOURCE: wx-sidecar\r\n";
 /// Names that apps believe to be a proxy's; some are set by us, the others must not be there.
 const PROXY_NAMES: &[&str] = &[
+    "CLIENT_CERT",
+    "CLIENT_CERT_CHAIN",
     "CLIENT_IP",
     "PROXY",
     "PROXY_AUTHORIZATION",
     "PROXY_CONNECTION",
+    "SSL_CLIENT_CERT",
+    "SSL_CLIENT_VERIFY",
     "TRUE_CLIENT_IP",
+    "X_ARR_CLIENTCERT",
+    "X_CLIENT_CERT",
     "X_CLIENT_IP",
     "X_CLUSTER_CLIENT_IP",
     "X_HTTP_METHOD",
@@ -50,6 +56,8 @@ const PROXY_NAMES: &[&str] = &[
     "X_ORIGINAL_URI",
     "X_ORIGINAL_URL",
     "X_REWRITE_URL",
+    "X_SSL_CLIENT_CERT",
+    "X_SSL_CLIENT_VERIFY",
 ];
 /// Fields of one connection; ours to the app has only what `check` lets pass.
 const HOP_BY_HOP: &[&str] = &[

@@ -68,6 +68,17 @@ const PROXY_NAMES: &[&[u8]] = &[
     b"baggage",
 ];
 
+/// Beginnings of names by which proxies tell an app of a client's certificate, in folded form (RFC 9440 §2.4 has who does not
+/// set them drop them). Ours are looked at by nobody but TLS, so whoever sends such a line has made it up.
+const CERTIFICATE_NAMES: &[&[u8]] = &[
+    b"client-cert",
+    b"x-client-cert",
+    b"ssl-client",
+    b"x-ssl-client",
+    b"x-arr-clientcert",
+    b"x-amzn-mtls-clientcert",
+];
+
 /// What a trailer must not say, besides all that a header must not: how the message is framed, routed, authenticated or
 /// understood, which the reader of a trailer has long decided (RFC 9110 §6.5.1).
 const NOT_IN_TRAILERS: &[&[u8]] = &[
@@ -353,13 +364,28 @@ fn is_claimed(name: &[u8]) -> bool {
     in_namespace(folded, b"x-wx")
         || in_namespace(folded, b"x-forwarded")
         || PROXY_NAMES.contains(&folded)
+        || CERTIFICATE_NAMES.iter().any(|it| in_namespace(folded, it))
 }
 
-/// A quick no for nearly all names: ours begin with B, C, F, P, T or X once leading separators are skipped.
+/// A quick no for nearly all names: ours begin with B, C, F, P, S, T or X once leading separators are skipped.
 fn may_be_ours(name: &[u8]) -> bool {
     matches!(
         first_of(name),
-        Some(b'b' | b'B' | b'c' | b'C' | b'f' | b'F' | b'p' | b'P' | b't' | b'T' | b'x' | b'X')
+        Some(
+            b'b' | b'B'
+                | b'c'
+                | b'C'
+                | b'f'
+                | b'F'
+                | b'p'
+                | b'P'
+                | b's'
+                | b'S'
+                | b't'
+                | b'T'
+                | b'x'
+                | b'X'
+        )
     )
 }
 

@@ -37,7 +37,7 @@ use crate::resilience::{Buffered, RateLimiter, Slot, Whose};
 use crate::session::{Claims, Granted, ShownToken};
 use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
 use crate::telemetry::inspector;
-use crate::telemetry::logs::access::Served;
+use crate::telemetry::logs::access::{Asked, Served};
 use crate::telemetry::requests::{UpstreamResult, WorkerCells};
 use crate::telemetry::timings::Timings;
 use crate::telemetry::trace::{self, Tracing};
@@ -720,7 +720,7 @@ impl<'a> Exchange<'a> {
             client: self.origin.client_ip(&self.head.fields),
             protocol,
             method: Some(self.head.method.as_str()),
-            route: self.settings.route(counted),
+            asked: Asked::Route(self.settings.route(counted)),
             path: tells_path.then(|| without_query(self.head.target())),
             status,
             problem: outcome.as_ref().err().map(|error| error.kind().row().slug),

@@ -34,7 +34,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Effective, Listen};
 use crate::domain::{OpenId, User};
 use crate::error::Error;
@@ -181,6 +181,7 @@ impl Sidecar {
         if let Some(bus) = bus {
             shared.open_bus(bus);
         }
+        warn_of_certificate(out_of_date(&config, since));
         let snapshot = Arc::new(Snapshot::build(config, &state, &metrics, &shared));
         let current = Arc::new(ArcSwap::new(Arc::clone(&snapshot)));
         let _it_waits = first_snapshot.send(Arc::clone(&current));
@@ -288,7 +289,10 @@ impl Sidecar {
     /// # Errors
     /// If something changes that cannot, or a new listener cannot be bound. Then nothing has changed.
     pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
-        self.assembly.reload(config, None)
+        let out_of_date = out_of_date(&config, self.assembly.state.clock.now());
+        self.assembly.reload(config, None)?;
+        warn_of_certificate(out_of_date);
+        Ok(())
     }
 
     /// What the configuration that it was started with comes to, for `GET /config` and the metrics. A reload from a source
@@ -421,6 +425,18 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         let _stopped = self.orders.send(Order::Stop);
         join(self.control.take());
+    }
+}
+
+/// What is wrong with the dates of what clients will be shown, if something is.
+fn out_of_date(config: &Config, now: Timestamp) -> Option<String> {
+    config.inbound.tls.as_ref()?.out_of_date(now)
+}
+
+/// Of a reload from a source the log says it with all that the configuration was warned of.
+fn warn_of_certificate(out_of_date: Option<String>) {
+    if let Some(said) = out_of_date {
+        tracing::warn!("[inbound.tls] {said}; it is served, and clients refuse it");
     }
 }
 

@@ -9,24 +9,24 @@
 
 mod body;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode, request};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
 
 use super::connections::ACCEPT_PAUSE;
 use super::drain::Phase;
@@ -45,6 +45,7 @@ use crate::telemetry::ids::{IdSource, RequestId, TraceContext, Traced};
 use crate::telemetry::inspector::{self, Began, Ended, Watched};
 use crate::telemetry::logs::access::{Called, Sampler};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::timings::Timings;
 use crate::telemetry::trace::{self, Span, Tracing};
 use crate::wechat::{access_token, answer, endpoints, login, session_key};
 use body::AnswerBody;
@@ -94,6 +95,9 @@ struct Call<'a> {
     head: &'a request::Parts,
     request_id: RequestId,
     trace: Traced,
+    timings: Timings,
+    /// How much of the body has been passed on, if it is not taken as a whole.
+    streamed: OnceCell<Arc<AtomicU64>>,
 }
 
 /// A call's place among those that are dealt with at once; given back when its answer has been sent.
@@ -265,7 +269,6 @@ impl OutboundSide {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        let began = Instant::now();
         let snapshot = self.current.load_full();
         let (head, body) = request.into_parts();
         let call = Call {
@@ -274,12 +277,14 @@ impl OutboundSide {
             head: &head,
             request_id: self.ids.request_id(self.state.clock.now()),
             trace: self.trace(&head.headers, snapshot.tracing()),
+            timings: Timings::begin(),
+            streamed: OnceCell::new(),
         };
         let watched = call.watch();
         // An app that waits no longer drops this.
         let _ending = watched
             .clone()
-            .map(|watched| inspector::Ending(watched, began.into_std()));
+            .map(|watched| inspector::Ending(watched, call.timings.began().into_std()));
         let making = trace::within(call.trace.here, call.make(body));
         let made = caught(inspector::within(watched.clone(), making)).await;
         let outcome = made.unwrap_or_else(|panicked| {
@@ -302,10 +307,14 @@ impl OutboundSide {
         // As CloudRun's gateway calls it.
         headers.insert(HeaderName::from_static("x-openapi-seqid"), id);
         self.metrics.outbound_request(result);
-        call.record_span(response.status(), result, began.elapsed());
-        call.log_access(response.status(), result, began.elapsed());
+        let took = call.timings.took();
+        call.record_span(response.status(), result, took);
         if let Some(watched) = watched {
-            show(&watched, &mut response, failure.as_ref(), began.elapsed());
+            show(&watched, &mut response, failure.as_ref(), took);
+        }
+        let problem = failure.map(|error| error.kind().row().slug);
+        if let Some(line) = call.line(response.status(), result, problem) {
+            response.body_mut().log_as(line);
         }
         response
     }
@@ -389,7 +398,8 @@ impl Call<'_> {
             shows,
             patience: config.outbound.timeout,
         };
-        let answer = self.snapshot.gateway.relay(&call).await?;
+        let relaying = self.snapshot.gateway.relay(&call);
+        let answer = self.timings.wechat(relaying).await?;
         let user = signing.and_then(|signing| signing.user);
         self.learn(&call.path, user.as_ref(), &answer).await;
         self.pass_on(answer, place)
@@ -476,6 +486,12 @@ impl Call<'_> {
             Some(length) if length > outbound.body_limit => Err(too_large(outbound.body_limit)),
             Some(length) if length > outbound.replay_limit && !whole => {
                 inspector::note(|record| record.streams(length));
+                let passed = Arc::clone(self.streamed.get_or_init(Arc::default));
+                let body = body.map_frame(move |frame| {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    passed.fetch_add(length as u64, Ordering::Relaxed);
+                    frame
+                });
                 let body = body.map_err(|error| Box::new(error) as _);
                 Ok(Payload::stream(body.boxed_unsync(), length))
             }
@@ -508,6 +524,7 @@ impl Call<'_> {
             }
             inspector::note(|record| record.received(held.len() as u64, &data));
             held.push(&data)?;
+            self.timings.received(held.len() as u64);
         }
     }
 
@@ -592,19 +609,34 @@ impl Call<'_> {
         });
     }
 
-    fn log_access(&self, status: StatusCode, result: &str, took: Duration) {
+    /// Its line of the access log, if it gets one. An API is named as metrics name it, for the app might put anything there.
+    fn line(
+        self,
+        status: StatusCode,
+        result: &'static str,
+        problem: Option<&'static str>,
+    ) -> Option<Called> {
         let log = &self.snapshot.config.log;
-        if let Some(stands_for) = self.side.sampler.wants(log, status.as_u16()) {
-            let called = Called {
-                request_id: self.request_id.as_str(),
-                method: self.head.method.as_str(),
-                api: self.head.uri.path(),
-                status: status.as_u16(),
-                result,
-                took,
-            };
-            called.log(stands_for);
-        }
+        let stands_for = self.side.sampler.wants(log, status.as_u16())?;
+        let path = self.head.uri.path();
+        Some(Called {
+            request_id: self.request_id,
+            trace: self.trace.here.trace_id(),
+            protocol: match self.head.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            method: trace::method(self.head.method.as_str()),
+            api: endpoints::label(path),
+            path: log.access_path.then(|| path.to_owned()),
+            status: status.as_u16(),
+            result,
+            problem,
+            timings: self.timings,
+            streamed: self.streamed.into_inner(),
+            returned: 0,
+            stands_for,
+        })
     }
 }
 

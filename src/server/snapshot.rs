@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::exchange::watched;
 use super::router::Router;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Tls};
 use crate::content_check::{ContentCheck, Traces};
 use crate::error::Kind;
 use crate::gateway::{Gateway, Memory};
@@ -137,7 +137,7 @@ impl Snapshot {
         ));
         let app_lines = app_lines(&config.app);
         let tls = config.inbound.tls.as_ref();
-        metrics.certificate_expires(tls.and_then(|tls| tls.expires));
+        metrics.certificate_expires(tls.and_then(Tls::expires));
         let bus = match (&config.push, shared.bus.get()) {
             (Some(push), Some(bus)) => {
                 bus.configure(push, &config);

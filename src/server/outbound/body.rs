@@ -15,11 +15,14 @@ use super::Place;
 use crate::config::Outbound;
 use crate::gateway::{AppAnswer, Cause};
 use crate::telemetry::inspector::Watched;
+use crate::telemetry::logs::access::Called;
 
 pub(super) struct AnswerBody {
     start: Bytes,
     rest: Option<Rest>,
     watched: Option<Watched>,
+    /// Its line of the access log, which is written when this ends.
+    line: Option<Called>,
 }
 
 struct Rest {
@@ -45,6 +48,7 @@ impl AnswerBody {
             start: bytes,
             rest: None,
             watched: None,
+            line: None,
         }
     }
 
@@ -66,6 +70,7 @@ impl AnswerBody {
             start: answer.start,
             rest,
             watched: None,
+            line: None,
         })
     }
 }
@@ -74,6 +79,11 @@ impl AnswerBody {
     /// Shows what goes through it.
     pub(super) fn show_to(&mut self, watched: Watched) {
         self.watched = Some(watched);
+    }
+
+    /// Has the access log tell of it when it has ended.
+    pub(super) fn log_as(&mut self, line: Called) {
+        self.line = Some(line);
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
@@ -113,6 +123,9 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let polled = self.poll_next(cx);
+        if let (Some(line), Poll::Ready(Some(Ok(frame)))) = (&mut self.line, &polled) {
+            line.returned += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
         if let (Some(watched), Poll::Ready(next)) = (&self.watched, &polled) {
             if let Some(Ok(frame)) = next
                 && let Some(data) = frame.data_ref()

@@ -2,19 +2,38 @@
 //!
 //! It names routes, not paths, unless the configuration says otherwise, and never a query, where apps put what nobody else
 //! is to see. A user is a pseudonym. What is asked of the admin side, by probes and Prometheus, is not in it.
+//!
+//! Both kinds of lines are written here at one place, so that what is the same has one name, and a call of the app's is found by
+//! the trace_id of the request that it was made for.
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::{AccessLog, Log};
-use crate::telemetry::ids::TraceId;
+use crate::telemetry::ids::{RequestId, TraceId};
 use crate::telemetry::pseudonym::Pseudonym;
 use crate::telemetry::timings::Timings;
 
 /// Counts requests that went well, because one of so many gets a line. One per thread that serves.
 #[derive(Default)]
 pub(crate) struct Sampler(Cell<usize>);
+
+/// What was asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked<'a> {
+    /// Something by a client, of the app or of us: its route.
+    Route(&'a str),
+    /// Something by the app, of WeChat.
+    Api {
+        /// One that is known or "other", as it is counted.
+        name: &'static str,
+        /// What came of it, as it is counted.
+        result: &'static str,
+    },
+}
 
 /// A request, as its line tells it.
 pub(crate) struct Served<'a> {
@@ -26,7 +45,7 @@ pub(crate) struct Served<'a> {
     pub(crate) protocol: &'static str,
     /// `None` for what was not even a request.
     pub(crate) method: Option<&'static str>,
-    pub(crate) route: &'a str,
+    pub(crate) asked: Asked<'a>,
     /// Without the query; if it is told.
     pub(crate) path: Option<&'a [u8]>,
     pub(crate) status: u16,
@@ -39,16 +58,29 @@ pub(crate) struct Served<'a> {
     pub(crate) user: Option<Pseudonym>,
 }
 
-/// A call of the app's to WeChat.
-pub(crate) struct Called<'a> {
-    pub(crate) request_id: &'a str,
-    pub(crate) method: &'a str,
-    /// The path of the API.
-    pub(crate) api: &'a str,
+/// A call of the app's to WeChat. Its line is written when this is dropped, with its answer's last byte or when the app has
+/// gone.
+pub(crate) struct Called {
+    pub(crate) request_id: RequestId,
+    pub(crate) trace: TraceId,
+    pub(crate) protocol: &'static str,
+    pub(crate) method: &'static str,
+    /// One that is known or "other", as it is counted.
+    pub(crate) api: &'static str,
+    /// Without the query; if it is told.
+    pub(crate) path: Option<String>,
     pub(crate) status: u16,
     /// What came of it, as it is counted.
-    pub(crate) result: &'a str,
-    pub(crate) took: Duration,
+    pub(crate) result: &'static str,
+    /// The slug of the problem, if one was told.
+    pub(crate) problem: Option<&'static str>,
+    pub(crate) timings: Timings,
+    /// How much of the body has been passed on, if it is on its way.
+    pub(crate) streamed: Option<Arc<AtomicU64>>,
+    /// How much of the answer's body the app has been sent.
+    pub(crate) returned: u64,
+    /// For how many calls the line stands.
+    pub(crate) stands_for: usize,
 }
 
 impl Sampler {
@@ -77,7 +109,7 @@ impl Served<'_> {
             client: None,
             protocol,
             method: None,
-            route: "none",
+            asked: Asked::Route("none"),
             path: None,
             status: 0,
             problem: None,
@@ -90,16 +122,23 @@ impl Served<'_> {
     /// Writes the line, which stands for so many requests.
     pub(crate) fn log(&self, stands_for: usize) {
         let path = self.path.map(String::from_utf8_lossy);
+        let (side, route, api, result) = match self.asked {
+            Asked::Route(route) => (None, Some(route), None, None),
+            Asked::Api { name, result } => (Some("outbound"), None, Some(name), Some(result)),
+        };
         tracing::info!(
             target: "access",
+            side,
             request_id = self.request_id,
             trace_id = self.trace.as_ref().map(TraceId::as_str),
             client = self.client.map(tracing::field::display),
             protocol = self.protocol,
             method = self.method,
-            route = self.route,
+            route,
+            api,
             path = path.as_deref(),
             status = self.status,
+            result,
             problem = self.problem,
             bytes_in = self.timings.map(Timings::bytes_received),
             bytes_out = self.timings.map(Timings::bytes_returned),
@@ -107,27 +146,37 @@ impl Served<'_> {
             upstream_micros = self.timings.and_then(Timings::upstream).map(micros),
             upstream_whole_micros = self.timings.and_then(upstream_whole),
             wechat_micros = self.timings.and_then(wechat),
-            verified = self.verified,
+            verified = route.map(|_| self.verified),
             user = self.user.as_ref().map(Pseudonym::as_str),
             sample = sample(stands_for),
         );
     }
 }
 
-impl Called<'_> {
-    /// Writes the line, which stands for so many calls.
-    pub(crate) fn log(&self, stands_for: usize) {
-        tracing::info!(
-            target: "access",
-            side = "outbound",
-            request_id = self.request_id,
-            method = self.method,
-            api = self.api,
-            status = self.status,
-            result = self.result,
-            micros = micros(self.took),
-            sample = sample(stands_for),
-        );
+impl Drop for Called {
+    fn drop(&mut self) {
+        if let Some(streamed) = &self.streamed {
+            self.timings.received(streamed.load(Ordering::Relaxed));
+        }
+        self.timings.end(self.returned);
+        let served = Served {
+            request_id: self.request_id.as_str(),
+            trace: Some(self.trace),
+            client: None,
+            protocol: self.protocol,
+            method: Some(self.method),
+            asked: Asked::Api {
+                name: self.api,
+                result: self.result,
+            },
+            path: self.path.as_deref().map(str::as_bytes),
+            status: self.status,
+            problem: self.problem,
+            timings: Some(&self.timings),
+            verified: false,
+            user: None,
+        };
+        served.log(self.stands_for);
     }
 }
 
