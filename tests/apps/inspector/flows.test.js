@@ -74,8 +74,16 @@ async function inspector({ language = 'en-US', theme = 'light', width = 1280, he
   return page;
 }
 
+/** Keeps what is on the screen; what is light is kept as it is at night, too. */
 async function picture(page, name) {
-  if (PICTURES) await page.screenshot({ path: path.join(PICTURES, `${name}.png`) });
+  if (!PICTURES) return;
+  const take = (as) => page.screenshot({ path: path.join(PICTURES, `${as}.png`) });
+  await take(name);
+  if (!name.includes('-light-')) return;
+  const set = (theme) => page.evaluate((it) => { document.documentElement.dataset.theme = it; }, theme);
+  await set('dark');
+  await take(name.replace('-light-', '-dark-'));
+  await set('light');
 }
 
 /** Presses a button on the phone. */
@@ -509,24 +517,29 @@ test('a refused configuration is told in full', async () => {
   await picture(page, 'production-light-en');
 });
 
-test('the tour goes to its end', async () => {
-  const page = await inspector({ hash: '#tour' });
-  const steps = 7;
-  for (let step = 1; step <= steps; step += 1) {
-    await see(page, '#tour', `Step ${step} of ${steps}`);
-    // By keyboard: the button is where Tab leads to.
-    await page.focus('#tour-do');
-    await page.keyboard.press('Enter');
-    await page.waitForSelector('#tour-next', PATIENCE);
-    await page.waitForSelector('#detail .spot', PATIENCE);
-    await picture(page, `tour-${step}-light-en`);
-    await page.keyboard.press('Enter');
-  }
-  await see(page, '#tour', 'That is all there is to it');
-  await page.keyboard.press('Escape');
-  await page.waitForFunction(() => document.getElementById('tour').hidden, PATIENCE);
-  assert.equal(await page.$('#fault-none').then((it) => it.evaluate((radio) => radio.checked)), true);
-});
+for (const [language, step, end] of [
+  ['en-US', (n, all) => `Step ${n} of ${all}`, 'That is all there is to it'],
+  ['zh-CN', (n, all) => `第 ${n} 步，共 ${all} 步`, '就是这些'],
+]) {
+  test(`the tour goes to its end (${language})`, async () => {
+    const page = await inspector({ hash: '#tour', language });
+    const steps = 7;
+    for (let n = 1; n <= steps; n += 1) {
+      await see(page, '#tour', step(n, steps));
+      // By keyboard: the button is where Tab leads to.
+      await page.focus('#tour-do');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector('#tour-next', PATIENCE);
+      await page.waitForSelector('#detail .spot', PATIENCE);
+      await picture(page, `tour-${n}-light-${language.slice(0, 2)}`);
+      await page.keyboard.press('Enter');
+    }
+    await see(page, '#tour', end);
+    await page.keyboard.press('Escape');
+    await page.waitForFunction(() => document.getElementById('tour').hidden, PATIENCE);
+    assert.equal(await page.$('#fault-none').then((it) => it.evaluate((radio) => radio.checked)), true);
+  });
+}
 
 test('everything is there in Chinese, and at night', async () => {
   const page = await inspector({ language: 'zh-CN', theme: 'dark' });
