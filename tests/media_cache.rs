@@ -34,6 +34,13 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
+/// Waits until there are so many files: what is given up is removed when the disk gets round to it.
+fn comes_to(directory: &Path, files: usize) {
+    eventually("there are as many files as wanted", || {
+        files_in(directory).len() == files
+    });
+}
+
 /// A WeChat that has this one medium, gives half of it, and the other half once that is let go.
 fn in_halves(whole: &[u8], go: &Signal) -> FakeApp {
     let (whole, go) = (whole.to_vec(), go.clone());
@@ -205,7 +212,7 @@ fn what_breaks_off_is_not_kept_and_the_next_gets_all_of_it() {
             eventually("something is left", || {
                 unfinished(directory.path()).is_empty()
             });
-            assert_eq!(files_in(directory.path()).len(), 1);
+            comes_to(directory.path(), 1);
         }
     }
 }
@@ -743,7 +750,7 @@ fn two_sidecars_share_a_directory() {
             shared.push((id, whole));
         }
     }
-    assert_eq!(files_in(directory.path()).len(), shared.len());
+    comes_to(directory.path(), shared.len());
     // Somebody else removes the files. Who has them open serves them still; who has not has them anew, for all.
     for path in files_in(directory.path()) {
         fs::remove_file(path).unwrap();
@@ -761,7 +768,7 @@ fn two_sidecars_share_a_directory() {
         is_kept(|| at(third, id));
     }
     assert_eq!(stage.calls() - before, shared.len() as u64);
-    assert_eq!(files_in(directory.path()).len(), shared.len());
+    comes_to(directory.path(), shared.len());
 }
 
 #[test]
@@ -784,9 +791,7 @@ fn a_reload_with_less_room_gives_up_the_oldest() {
     stage
         .rig
         .reload("cache_size = \"1MiB\"", "cache_size = \"250KiB\"");
-    eventually("nothing is given up", || {
-        files_in(directory.path()).len() == 2
-    });
+    comes_to(directory.path(), 2);
     eventually("it is not counted", || {
         let bytes = stage.metric("wx_sidecar_media_cache_bytes{tier=\"disk\"}");
         bytes == 200_003.0 + 2.0 * 4096.0
@@ -839,10 +844,7 @@ fn what_is_on_its_way_during_a_reload_is_served_and_kept_as_is_wanted_then() {
     go.give();
     assert!(client.read_exact(whole.len()) == whole);
     stage.is_kept("coming");
-    // What was given up is removed when the disk gets round to it.
-    eventually("something else is there", || {
-        files_in(directory.path()).len() == 1
-    });
+    comes_to(directory.path(), 1);
     assert_eq!(asked(&wechat, GET), 1);
 }
 
