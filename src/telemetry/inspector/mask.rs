@@ -63,8 +63,9 @@ const LONGEST_SCHEME: usize = 20;
 const LONGEST_PROTOCOL: usize = 23;
 /// In how many texts within texts is looked.
 const DEEPEST: usize = 15;
-/// The longest name that is looked at.
+/// The longest name that is looked at, and the same with what ends it.
 const LONGEST_NAME: usize = 64;
+const LONGEST_MEMBER: usize = LONGEST_NAME + 3 * (DEEPEST + 1);
 /// How far behind the name of a form's part its content may begin.
 const LONGEST_PART_HEAD: usize = 512;
 
@@ -110,15 +111,16 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut reading = Reading::new(text);
     let (mut told, mut at) = (0, 0);
-    while let Some(found) = text[at..].find(['"', '=', '%', 'w']) {
+    while let Some(found) = text[at..].find(['"', '=', '%', '\\', 'w']) {
         let place = at + found;
         let rest = &text[place..];
         let hidden = match text.as_bytes()[place] {
             b'=' => reading.parameter(place, 1),
             b'w' if rest.starts_with(TOKENS) => token(text, place),
-            b'"' => reading.member(place),
-            b'%' if rest.starts_with("%22") => reading.member(place),
+            b'"' => reading.member(place, &PLAIN),
+            b'%' if rest.starts_with(ESCAPED.quote) => reading.member(place, &ESCAPED),
             b'%' if starts_with(rest, "%3d") => reading.parameter(place, 3),
+            b'\\' if starts_with(rest, "\\u003d") => reading.parameter(place, 6),
             _ => None,
         };
         match hidden {
@@ -151,9 +153,92 @@ fn token(text: &str, place: usize) -> Option<Hidden> {
     })
 }
 
+/// How JSON is written: as it is, or escaped in a query.
+struct Writing {
+    quote: &'static str,
+    /// Compared without case, as what follows.
+    backslash: &'static str,
+    colons: &'static [&'static str],
+    spaces: &'static [&'static str],
+    /// How what is neither a text nor a number begins.
+    trees: &'static [&'static str],
+}
+
+const PLAIN: Writing = Writing {
+    quote: "\"",
+    backslash: "\\",
+    colons: &[":"],
+    spaces: &[" ", "\t", "\r", "\n"],
+    trees: &["[", "{"],
+};
+const ESCAPED: Writing = Writing {
+    quote: "%22",
+    backslash: "%5c",
+    colons: &[":", "%3a"],
+    spaces: &["+", "%20", "%09", "%0a", "%0d"],
+    trees: &["[", "{", "%5b", "%7b"],
+};
+
+impl Writing {
+    /// How many backslashes stand before this.
+    fn depth(&self, before: &str) -> usize {
+        let backslash = self.backslash.len();
+        let is_one = |from: usize| starts_with(&before[from..], self.backslash);
+        let starts = (1..=DEEPEST).map_while(|count| before.len().checked_sub(count * backslash));
+        let starts = starts.take_while(|from| before.is_char_boundary(*from) && is_one(*from));
+        starts.count()
+    }
+
+    /// Where a text ends whose quotation marks have `depth` backslashes, and what is behind the mark that ends it. A mark with
+    /// others before it is one within the text, or within a text around it.
+    fn end_of_text(&self, value: &str, depth: usize) -> Option<(usize, usize)> {
+        let (mut at, mut backslashes) = (0, 0);
+        while at < value.len() {
+            let rest = &value.as_bytes()[at..];
+            if begins(rest, self.backslash) {
+                backslashes += 1;
+                at += self.backslash.len();
+            } else if begins(rest, self.quote) {
+                if backslashes % (2 * (depth + 1)) == depth {
+                    return Some((at - depth * self.backslash.len(), at + self.quote.len()));
+                }
+                backslashes = 0;
+                at += self.quote.len();
+            } else {
+                backslashes = 0;
+                at += 1;
+            }
+        }
+        None
+    }
+
+    /// What is behind any of these, if one of them begins a text.
+    fn behind<'t>(text: &'t str, any: &[&str]) -> Option<&'t str> {
+        let found = any.iter().find(|it| starts_with(text, it))?;
+        Some(&text[found.len()..])
+    }
+
+    fn skip_spaces<'t>(&self, mut text: &'t str) -> &'t str {
+        while let Some(rest) = Self::behind(text, self.spaces) {
+            text = rest;
+        }
+        text
+    }
+
+    /// What is behind a mark with `depth` backslashes, if that begins a text.
+    fn behind_mark<'t>(&self, mut text: &'t str, depth: usize) -> Option<&'t str> {
+        for _ in 0..depth {
+            text = Self::behind(text, &[self.backslash])?;
+        }
+        text.strip_prefix(self.quote)
+    }
+}
+
 /// A text that is looked through from its beginning to its end.
 struct Reading<'t> {
     text: &'t str,
+    /// Whether it is JSON as a whole: then a quotation mark ends whatever stands in a text.
+    is_json: bool,
     /// The ends of the last parameter, and of the last part of a form, that were looked for: what is within is not looked through
     /// once more.
     parameter_end: usize,
@@ -164,6 +249,7 @@ impl<'t> Reading<'t> {
     fn new(text: &'t str) -> Self {
         Self {
             text,
+            is_json: text.trim_ascii_start().starts_with(['{', '[', '"']),
             parameter_end: 0,
             part_end: 0,
         }
@@ -184,17 +270,21 @@ impl<'t> Reading<'t> {
             SIGNATURE => Named::Signature,
             name => named(name)?,
         };
-        if text[from..].starts_with('"') {
-            let to = text[from + 1..]
-                .find('"')
-                .map_or(text.len(), |end| from + 1 + end);
-            return hidden(named, text, from + 1, to);
+        let value = &text[from..];
+        let depth = value.bytes().take_while(|b| *b == b'\\').count();
+        let is_quoted = value[depth..].starts_with('"') && depth <= DEEPEST;
+        if is_quoted && (depth > 0 || !self.is_json) {
+            let from = from + depth + 1;
+            let end = PLAIN.end_of_text(&text[from..], depth);
+            return hidden(
+                named,
+                text,
+                from,
+                end.map_or(text.len(), |(end, _)| from + end),
+            );
         }
         if self.parameter_end < from {
-            let is_end = |c: char| matches!(c, '&' | '#' | '"' | '\\') || c.is_whitespace();
-            self.parameter_end = text[from..]
-                .find(is_end)
-                .map_or(text.len(), |end| from + end);
+            self.parameter_end = from + self.end_of_parameter(value);
         }
         let value = &text[from..self.parameter_end];
         let length = match (length, named) {
@@ -227,47 +317,66 @@ impl<'t> Reading<'t> {
         hidden(named, text, begin, self.part_end)
     }
 
+    /// Where a parameter ends whose value begins here.
+    fn end_of_parameter(&self, value: &str) -> usize {
+        let bytes = value.as_bytes();
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b'&' | b'#' => break,
+                _ if byte.is_ascii_whitespace() => break,
+                b'"' if self.is_json => break,
+                b'\\' if self.is_json => {
+                    let escaped = &bytes[at + 1..];
+                    let is_end = [r#"""#, "n", "r", "t", "u0026", "u0023"];
+                    if is_end.iter().any(|end| begins(escaped, end)) {
+                        break;
+                    }
+                    at += 2;
+                }
+                _ => at += 1,
+            }
+        }
+        // A cut may leave half an escape, and an escape may stand before a character of several bytes.
+        (at.min(value.len())..=value.len())
+            .find(|at| value.is_char_boundary(*at))
+            .unwrap_or(value.len())
+    }
+
     /// What is hidden of the member whose name begins with the quotation mark at `quote`, which may be one within a text, or within
     /// a query. What is cut off is hidden up to its end.
-    fn member(&self, quote: usize) -> Option<Hidden> {
+    fn member(&self, quote: usize, writing: &Writing) -> Option<Hidden> {
         let text = self.text;
-        let escapes = text[..quote].bytes().rev().take(DEEPEST);
-        let depth = escapes.take_while(|b| *b == b'\\').count();
-        let (mark, colon, space): (&str, &str, &[char]) = match text.as_bytes()[quote] {
-            b'%' => (&text[quote..quote + 3], "%3a", &['+']),
-            _ => (&text[quote - depth..=quote], ":", &[' ', '\t', '\r', '\n']),
-        };
-        // The mark ends where the quotation mark does.
-        let rest = match text.as_bytes()[quote] {
-            b'%' => &text[quote + 3..],
-            _ => &text[quote + 1..],
-        };
-        let name = &rest[..within(rest, LONGEST_NAME).find(mark)?];
-        let named = named(name)?;
-        let behind = rest[name.len() + mark.len()..].trim_start_matches(space);
-        let value = match starts_with(behind, colon) {
-            true => behind[colon.len()..].trim_start_matches(space),
-            false => behind.strip_prefix(':')?.trim_start_matches(space),
-        };
+        let depth = writing.depth(&text[..quote]);
+        let rest = &text[quote + writing.quote.len()..];
+        let (end, behind) = writing.end_of_text(within(rest, LONGEST_MEMBER), depth)?;
+        let named = named(&rest[..end])?;
+        let behind = writing.skip_spaces(&rest[behind..]);
+        let value = writing.skip_spaces(Writing::behind(behind, writing.colons)?);
         let at = text.len() - value.len();
-        if let Some(value) = value.strip_prefix(mark) {
+        if let Some(value) = writing.behind_mark(value, depth) {
             let from = text.len() - value.len();
-            let end = match mark.len() {
-                1 => end_of_text(value),
-                _ => value.find(mark),
-            };
-            return hidden(named, text, from, end.map_or(text.len(), |end| from + end));
+            let end = writing.end_of_text(value, depth);
+            return hidden(
+                named,
+                text,
+                from,
+                end.map_or(text.len(), |(end, _)| from + end),
+            );
         }
         let Named::Secret { numbers } = named else {
             return None;
         };
-        let to = match value.bytes().next()? {
-            b'[' | b'{' => at + end_of_tree(value),
-            b'0'..=b'9' | b'-' if numbers => {
+        let is_number = |b: &u8| b.is_ascii_digit() || *b == b'-';
+        let to = match Writing::behind(value, writing.trees) {
+            Some(_) if writing.quote == PLAIN.quote => at + end_of_tree(value, depth),
+            // Where it ends is not worth finding out.
+            Some(_) => at + self.end_of_parameter(value),
+            None if numbers && value.as_bytes().first().is_some_and(is_number) => {
                 let end = value.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
                 end.map_or(text.len(), |end| at + end)
             }
-            _ => return None,
+            None => return None,
         };
         Some(Hidden {
             from: at,
@@ -285,29 +394,24 @@ fn end_of_escaped(value: &str) -> usize {
     end.map_or(value.len(), |(at, _)| at)
 }
 
-/// Where a text of JSON ends.
-fn end_of_text(value: &str) -> Option<usize> {
-    let mut escaped = false;
-    value.find(|c| {
-        let is_end = c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        is_end
-    })
-}
-
-/// Behind where an array or an object ends.
-fn end_of_tree(value: &str) -> usize {
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+/// Behind where an array or an object ends in which quotation marks have `depth` backslashes; at the latest where the text around
+/// it does.
+fn end_of_tree(value: &str, depth: usize) -> usize {
+    let (mut nested, mut in_text, mut backslashes) = (0_usize, false, 0);
     for (at, byte) in value.bytes().enumerate() {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_text,
-            b'"' => in_text = !in_text,
-            b'[' | b'{' if !in_text => depth += 1,
-            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            b'\\' => {
+                backslashes += 1;
+                continue;
+            }
+            b'"' if backslashes % (2 * (depth + 1)) == depth => in_text = !in_text,
+            b'"' if backslashes < depth => return at - backslashes,
+            b'[' | b'{' if !in_text => nested += 1,
+            b']' | b'}' if !in_text => nested = nested.saturating_sub(1),
             _ => {}
         }
-        if depth == 0 {
+        backslashes = 0;
+        if nested == 0 {
             return at + 1;
         }
     }
@@ -357,7 +461,11 @@ fn own_name(name: &str) -> &str {
 
 /// Whether a text begins so, without case.
 fn starts_with(text: &str, lower: &str) -> bool {
-    let begin = text.as_bytes().get(..lower.len());
+    begins(text.as_bytes(), lower)
+}
+
+fn begins(bytes: &[u8], lower: &str) -> bool {
+    let begin = bytes.get(..lower.len());
     begin.is_some_and(|begin| begin.eq_ignore_ascii_case(lower.as_bytes()))
 }
 
@@ -483,6 +591,30 @@ mod tests {
                 r#"{"a":"{\"b\":\"{\\\"token\\\":\\\"***\\\",\\\"n\\\":1}\"}"}"#,
             ),
             (
+                r#"{"say":"{\"token\":\"a\\\"bc\",\"n\":1}"}"#,
+                r#"{"say":"{\"token\":\"***\",\"n\":1}"}"#,
+            ),
+            (
+                r#"{"say":"{\"tokens\":[\"a\"],\"n\":1}","m":2}"#,
+                r#"{"say":"{\"tokens\":"***",\"n\":1}","m":2}"#,
+            ),
+            (
+                r#"{"say":"{\"tokens\":[\"a","m":2}"#,
+                r#"{"say":"{\"tokens\":"***"","m":2}"#,
+            ),
+            (
+                r#"{"url":"/x?token\u003dabc\u0026b\u003d2"}"#,
+                r#"{"url":"/x?token\u003d***\u0026b\u003d2"}"#,
+            ),
+            (
+                r#"{"log":"token=\"a b\" c","u":"?token=","b":"c"}"#,
+                r#"{"log":"token=\"***\" c","u":"?token=","b":"c"}"#,
+            ),
+            (
+                r#"{"log":"password=a\\b\n"}"#,
+                r#"{"log":"password=***\n"}"#,
+            ),
+            (
                 r#"{"url":"/x?a=1\u0026token=abc\u0026b=2"}"#,
                 r#"{"url":"/x?a=1\u0026token=***\u0026b=2"}"#,
             ),
@@ -531,6 +663,20 @@ mod tests {
                 "redirect=https%3A%2F%2Fa%2F%3Ftoken%3D***%26x%3D1&y=2",
             ),
             ("password=ab'c;d&x=1", "password=***&x=1"),
+            ("password=ab\"c\\d&x=1", "password=***&x=1"),
+            ("token=\"a\\\"b\" c", "token=\"***\" c"),
+            (
+                "data=%7B%22token%22%3A%20%22a%5C%22b%22%2C%22n%22%3A1%7D&x=1",
+                "data=%7B%22token%22%3A%20%22***%22%2C%22n%22%3A1%7D&x=1",
+            ),
+            (
+                "data=%7B%22secrets%22%3A+%5B%22a%22%5D%7D&x=1",
+                "data=%7B%22secrets%22%3A+\"***\"&x=1",
+            ),
+            (
+                "data=%7B%22a%22%3A%22%7B%5C%22token%5C%22%3A%5c%22b%5c%22%7D%22%7D",
+                "data=%7B%22a%22%3A%22%7B%5C%22token%5C%22%3A%5c%22***%5c%22%7D%22%7D",
+            ),
             (
                 "Content-Disposition: form-data; name=password\r\n\r\na\r\n--b--",
                 "Content-Disposition: form-data; name=password\r\n\r\n***\r\n--b--",
@@ -565,12 +711,36 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_secret_is_none_of_it_is_told_however_deep_it_stands(
+            before in "[ab\"\\\\=&%{}\\[\\]:, \n微]{0,12}",
+            after in "[ab\"\\\\=&%{}\\[\\]:, \n微]{0,12}",
+            depth in 0..4,
+        ) {
+            let secret = format!("{before}S3CR3T{after}T4IL");
+            let mut json = serde_json::json!({ "a": 1, "token": secret, "n": [secret.len()] }).to_string();
+            for _ in 0..depth {
+                json = serde_json::json!({ "say": json, "m": 2 }).to_string();
+            }
+            let told = text(&json);
+            proptest::prop_assert!(!told.contains("S3CR3T") && !told.contains("T4IL"), "{told}");
+            let whole: Result<serde_json::Value, _> = serde_json::from_str(&told);
+            proptest::prop_assert!(whole.is_ok(), "{told}");
+            let escaped = percent_encoding::utf8_percent_encode(&json, percent_encoding::NON_ALPHANUMERIC);
+            let query = format!("data={escaped}&x=1");
+            let told = text(&query);
+            proptest::prop_assert!(!told.contains("S3CR3T") && !told.contains("T4IL"), "{told}");
+            proptest::prop_assert!(told.ends_with("&x=1"), "{told}");
+        }
+    }
+
     #[test]
     fn what_is_made_to_take_long_takes_as_long_as_it_is() {
         let work = |unit: &str, bytes: usize| {
             let hostile = unit.repeat(bytes / unit.len());
             let began = std::time::Instant::now();
-            assert!(text(&hostile).len() <= hostile.len());
+            assert!(!text(&hostile).is_empty());
             began.elapsed()
         };
         for unit in [
@@ -586,6 +756,15 @@ mod tests {
             "token%3D",
             "code%3D%",
             "%22code%22%3A%22",
+            "%5c%22code%5c%22%3A%5c%22",
+            "%22token%22%3a%5b",
+            "\"tokens\":[",
+            "\\\"tokens\\\":[",
+            "\\u003d",
+            "token\\u003d\\",
+            "{\"token=\\",
+            "\\",
+            "%5c",
             "wxat_",
             "\\\\\\\"token",
         ] {

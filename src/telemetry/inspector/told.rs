@@ -17,7 +17,7 @@ const LONGEST_TARGET: usize = 300;
 const OF_A_TARGET: usize = 1024;
 /// How long an openid and a unionid are at WeChat.
 const OPENID_LENGTH: usize = 28;
-/// Of what is longer than this, an openid is not a part: a token, or bytes in base64.
+/// What is longer than this is mostly a token, or bytes in base64, in which an openid stands apart or not at all.
 const LONGEST_WORD: usize = 48;
 /// What an escape may leave before it.
 const LONGEST_ESCAPE: usize = 2;
@@ -70,12 +70,13 @@ impl Names<'_> {
         }
     }
 
-    /// What may hold the openid of this one as well, whatever that looks like.
+    /// What may hold the openid of this one as well, whatever that looks like and wherever it stands.
     fn about(&self, record: &Record, text: &str) -> String {
-        let told = self.text(text);
         match (self, &record.openid) {
-            (Self::Pseudonyms(_), Some(openid)) => told.replace(openid, &self.user(openid)),
-            _ => told,
+            (Self::Pseudonyms(_), Some(openid)) => {
+                self.text(&text.replace(openid, &self.user(openid)))
+            }
+            _ => self.text(text),
         }
     }
 
@@ -92,8 +93,17 @@ fn is_of_id(c: char) -> bool {
 /// room or a lock, and of the one in a short word, whatever an escape or an app has put before it (`n` of `\n`, `22` of `%22`).
 fn push_word(word: &str, pseudonyms: &Pseudonyms, out: &mut String) {
     let mut rest = word;
-    while let Some(start) = apart(rest) {
-        rest = push_openid(rest, start, pseudonyms, out);
+    while let Some(start) = apart(rest, 0) {
+        let end = start + OPENID_LENGTH;
+        rest = match apart(rest, start + 1).filter(|other| *other < end) {
+            // It may be either.
+            Some(other) => {
+                out.push_str(&rest[..start]);
+                out.push_str("***");
+                &rest[other + OPENID_LENGTH..]
+            }
+            None => push_openid(rest, start, pseudonyms, out),
+        };
     }
     let is_untouched = rest.len() == word.len();
     let is_short = (OPENID_LENGTH..=LONGEST_WORD).contains(&word.len());
@@ -106,11 +116,12 @@ fn push_word(word: &str, pseudonyms: &Pseudonyms, out: &mut String) {
     }
 }
 
-/// Where an openid begins that stands apart from the rest of a word.
-fn apart(word: &str) -> Option<usize> {
+/// Where the first openid from `least` on begins that stands apart from the rest of a word.
+fn apart(word: &str, least: usize) -> Option<usize> {
     let bytes = word.as_bytes();
     let is_divider = |at: usize| bytes.get(at).is_none_or(|b| matches!(b, b'-' | b'_'));
-    let mut starts = word.match_indices('o').map(|(start, _)| start);
+    let starts = word.match_indices('o').map(|(start, _)| start);
+    let mut starts = starts.skip_while(|start| *start < least);
     starts.find(|start| {
         let begins = *start <= LONGEST_ESCAPE || is_divider(start - 1);
         begins && start + OPENID_LENGTH <= word.len() && is_divider(start + OPENID_LENGTH)
@@ -415,6 +426,9 @@ mod tests {
         ] {
             assert_eq!(names.text(&text), told);
         }
+        // The word before it could be the beginning of one.
+        let told = names.text("session-20240101120000-orders-oAlice0123456789abcde_ABCDEF");
+        assert_eq!(told, "session-20240101120000-***");
         let detail = detail(
             &record("application/json", format!("\"\\n{BOB}\"").as_bytes()),
             &names,

@@ -25,7 +25,10 @@ export function curlOf(it, origin) {
 }
 
 function variableOf(header) {
-  return /^authorization$/i.test(header) ? 'TOKEN' : header.replace(/^x-wx-/i, '').replace(/[^a-z0-9]+/gi, '_').toUpperCase() || 'SECRET';
+  if (/^authorization$/i.test(header)) return 'TOKEN';
+  const name = header.replace(/^x-wx-/i, '').replace(/[^a-z0-9]+/gi, '_').toUpperCase() || 'SECRET';
+  // `$3RD` is the third argument and `RD`.
+  return /^\d/.test(name) ? `_${name}` : name;
 }
 
 /** JSON whose masked members become variables of their names; `&name=***` likewise. */
