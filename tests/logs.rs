@@ -471,6 +471,31 @@ fn what_the_access_log_chooses_can_be_changed_and_probes_are_not_in_it() {
     assert_eq!(real.access()["path"], Value::Null);
 }
 
+#[test]
+fn a_message_can_be_followed_at_level_debug() {
+    const TOKEN: &str = "logsPushTokenCanary0000000001";
+    const KEY: &str = "canary9PushKey9aaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    canary(TOKEN);
+    canary(KEY);
+    let app = FakeApp::agreeable();
+    let push = format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\n");
+    let real = Real::start(
+        &app,
+        "",
+        &format!("{push}[log]\nlevels = [\"push=debug\"]\n"),
+    );
+    let to = format!("http://{}/wx/push", real.run.inbound);
+    let order = ["sim", "push", "text", "--to", &to, "--token", TOKEN];
+    let (code, _, stderr) = finished(&[&order[..], &["--aes-key", KEY]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let came = real.run.process.line_with("a message came and is kept");
+    let brought = real.run.process.line_with("was brought to the app");
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].clone();
+    assert!(id(&came).is_string(), "{came}");
+    assert_eq!(id(&came), id(&brought));
+    assert!(brought.contains("\"result\":\"accepted\""), "{brought}");
+}
+
 /// What a terminal would obey, or what would end a line.
 fn is_wild(byte: &u8) -> bool {
     matches!(byte, 0..0x20 | 0x7f)

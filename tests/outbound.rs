@@ -129,7 +129,7 @@ fn an_app_may_call_wechats_name_through_a_proxy_or_by_a_hosts_entry() {
     }
     // As a page's own name does that was pointed here.
     let mut page = rig.app();
-    page.send(b"GET /cgi-bin/getcallbackip HTTP/1.1\r\nHost: evil.test:8081\r\n\r\n");
+    page.send(b"GET /cgi-bin/getcallbackip HTTP/1.1\r\nHost: evil.example.com:8081\r\n\r\n");
     let problem = page.read_response(false).problem(403, "call-denied");
     assert!(problem["hint"].as_str().unwrap().contains("caller_token"));
 }

@@ -758,6 +758,23 @@ fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
     assert_eq!((ended.code(), &*said), (Some(0), ""));
 }
 
+#[test]
+fn a_hangup_that_is_to_be_ignored_is() {
+    let any = "127.0.0.1:0";
+    let line = format!(
+        "trap '' HUP; exec {BINARY} dev --listen {any} --sim {any} --outbound {any} --admin {any}"
+    );
+    let dev = Process::start("sh", &["-c", &line]);
+    let admin = dev.line_with("  admin  ");
+    let admin = admin.split("http://").nth(1).unwrap();
+    let admin = admin.split_whitespace().next().unwrap();
+    dev.signal("HUP");
+    let ready = Client::connect(admin).request("GET", "/readyz", &[], b"");
+    assert_eq!(ready.status, 200);
+    dev.signal("INT");
+    assert_eq!(dev.end(), (0, String::new()));
+}
+
 /// How many sockets a process has that listen.
 fn listens(pid: &str) -> usize {
     let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();

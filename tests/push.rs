@@ -814,6 +814,11 @@ fn the_command_asks_a_running_sidecar_by_whatever_way_it_is_to_be_asked() {
         let dropped = push(&["drop", letter["id"].as_str().unwrap()], &place);
         assert_eq!(dropped, (0, "1 message thrown away\n".into(), "".into()));
     }
+    for order in ["replay", "drop"] {
+        let (code, stdout, stderr) = push(&[order, "unknown"], &format!("\"{socket}\""));
+        assert_eq!((code, &*stdout), (1, ""));
+        assert!(stderr.contains("\"unknown\""), "{stderr}");
+    }
     let (code, replayed, _) = push(&["replay", "--all"], &format!("\"{socket}\""));
     assert_eq!(
         (code, &*replayed),
@@ -1010,12 +1015,27 @@ fn the_app_answers_wechat_itself_if_it_is_waited_for() {
 
 #[test]
 fn an_app_that_has_nothing_to_say_or_says_nonsense_costs_no_message() {
-    for said in ["success", "", "{}", "<html>500</html>", "[1]"] {
+    for said in [
+        "success",
+        "",
+        "{}",
+        "<html>500</html>",
+        "[1]",
+        "{\"ok\":true}",
+        "{\"MsgType\":\"text\",\"Content\":\"hello\"}",
+        "<xml><MsgType>text</MsgType></xml>",
+    ] {
         let app = FakeApp::answering(answer(said));
         let rig = rig(&app, "reply = \"wait\"");
         is_success(&Sent::json(&text(OPENID, 1)).to(&rig));
         nothing_waits(&rig);
         assert_eq!(app.requests(1).len(), 1);
+        let is_nonsense = !matches!(said, "success" | "" | "{}");
+        assert_eq!(
+            rig.metric("wx_sidecar_push_replies_total{result=\"invalid\"}"),
+            f64::from(u8::from(is_nonsense)),
+            "{said}"
+        );
     }
 }
 

@@ -15,13 +15,33 @@ use wx_sidecar::sim::{Effect, Fault};
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
 use crate::patience::{comes_true_within, eventually};
+use crate::process::{Run, write_configuration};
 use crate::redis_server::{Manner, Proxy, Server};
-use crate::rig::{APPID, Rig, Session, canary};
+use crate::rig::{self, APPID, Rig, Session, canary};
 use crate::tls::Authority;
 
 const LOGIN: &str = "/sns/jscode2session";
 /// Found in an output, it is an incident.
 const PASSWORD: &str = "canary-redis-pa55w0rd-41";
+
+#[test]
+fn a_start_with_a_redis_that_is_well_gives_no_alarm() {
+    let server = Server::start(&[]);
+    let app = FakeApp::agreeable();
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
+    let text = rig::configuration("https://127.0.0.1:1", &app.url(), "", &store);
+    let run = Run::under(&[], &write_configuration(&text));
+    eventually("it is ready", || {
+        Client::connect(run.admin)
+            .request("GET", "/readyz", &[], b"")
+            .status
+            == 200
+    });
+    run.process.signal("TERM");
+    let lines = run.process.lines_to("stopped");
+    let alarms = lines.iter().filter(|line| line.contains("\"WARN\""));
+    assert_eq!(alarms.collect::<Vec<_>>(), Vec::<&String>::new());
+}
 
 /// An app and a rig whose store is in Redis.
 struct Shared {

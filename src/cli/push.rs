@@ -51,7 +51,7 @@ enum Order {
     },
     /// Have dead letters delivered again.
     Replay {
-        /// The id of one (X-WX-Msg-Id).
+        /// The id of one (X-WX-Msg-Id); or --all.
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         id: Option<String>,
         /// All of them.
@@ -60,7 +60,7 @@ enum Order {
     },
     /// Throw dead letters away; or the messages with an id, dead or waiting.
     Drop {
-        /// The id (X-WX-Msg-Id).
+        /// The id (X-WX-Msg-Id); or --all-dead.
         #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead")]
         id: Option<String>,
         /// All dead letters.
@@ -119,6 +119,11 @@ fn done(order: &Order, config: &Config) -> Result<String, String> {
                 None => "/push/dead-letters/replay".to_owned(),
             };
             let answer = change(admin, "POST", &target)?;
+            if let (Some(id), Some(0)) = (id, answer["replayed"].as_u64()) {
+                return Err(format!(
+                    "there is no dead letter {id:?}; `push list --dead` shows those there are"
+                ));
+            }
             Ok(format!(
                 "{} will be delivered again\n",
                 counted(&answer["replayed"])
@@ -130,6 +135,11 @@ fn done(order: &Order, config: &Config) -> Result<String, String> {
                 None => "/push/dead-letters".to_owned(),
             };
             let answer = change(admin, "DELETE", &target)?;
+            if let (Some(id), Some(0)) = (id, answer["dropped"].as_u64()) {
+                return Err(format!(
+                    "there is no message {id:?}; `push list` and `push list --dead` show those there are"
+                ));
+            }
             Ok(format!("{} thrown away\n", counted(&answer["dropped"])))
         }
     }

@@ -8,7 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    /// `None` if whoever started us wants it ignored (`nohup`).
+    hangup: Option<Signal>,
 }
 
 /// What the operator wants.
@@ -26,7 +27,10 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: match is_ignored(SIGHUP) {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
         })
     }
 
@@ -35,7 +39,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = heard(&mut self.hangup) => Wish::Reload,
         }
     }
 
@@ -43,4 +47,23 @@ impl Signals {
     pub(super) async fn end(&mut self) {
         while self.next().await != Wish::End {}
     }
+}
+
+const SIGHUP: u32 = 1;
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            let _never_closed = signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a signal is ignored: the mask of those that are is in `SigIgn` (proc(5)). Where there is no such file, none is.
+fn is_ignored(signal: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0) & (1 << (signal - 1)) != 0
 }

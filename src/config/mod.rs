@@ -706,7 +706,6 @@ impl Wechat {
     }
 }
 
-/// As it is configured.
 impl FromStr for Listen {
     type Err = String;
 
@@ -725,6 +724,7 @@ impl FromStr for Upstream {
     }
 }
 
+/// As it is configured.
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -31,12 +31,21 @@ const LIFE: u64 = 7200;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Names below these are nobody's in the public DNS (RFC 6761, RFC 6762, and ICANN for `internal`).
-const PRIVATE: [&str; 3] = ["localhost", "local", "internal"];
+const PRIVATE: [&str; 6] = [
+    "localhost",
+    "local",
+    "internal",
+    "test",
+    "example",
+    "invalid",
+];
 
 /// Those who may call.
 pub(crate) struct Callers {
     /// Where the calls go, whose names may lead here.
     endpoints: Vec<String>,
+    /// Whether a page in a browser could ask at all.
+    has_port: bool,
     appid: AppId,
     /// Newest first; empty if nobody has to show anything.
     known: Vec<Known>,
@@ -69,6 +78,7 @@ impl Callers {
         });
         Self {
             endpoints: endpoints.iter().map(|it| it.host.clone()).collect(),
+            has_port: !matches!(outbound.listen, Some(config::Listen::Unix(_))),
             known: known.collect(),
             open: virtual_token(appid, ""),
             appid: appid.clone(),
@@ -105,7 +115,8 @@ impl Callers {
         };
         let authority = Authority::try_from(host.as_bytes()).ok();
         let name = authority.as_ref().map_or("", Authority::host);
-        if is_nobodys(name) || self.is_wechats(name) {
+        let is_said = !host.is_empty() && self.has_port;
+        if !is_said || is_nobodys(name) || self.is_wechats(name) {
             return Ok(());
         }
         let detail = "the call comes by a name that is neither WeChat's nor of this machine, as a page in a browser might have it";
@@ -319,18 +330,19 @@ mod tests {
             "sidecar:8081",
             "host.docker.internal:8081",
             "wx-sidecar.shop.svc.cluster.local",
+            "wx.test:8081",
+            "",
             "api.weixin.qq.com",
             "API2.weixin.qq.com.:80",
         ] {
             assert!(admits(&open, "host", host), "{host}");
         }
         for host in [
-            "evil.test:8081",
-            "api.weixin.qq.com.evil.test",
-            "127.0.0.1.evil.test",
-            "localhost.evil.test:8081",
+            "evil.example.com:8081",
+            "api.weixin.qq.com.evil.cn",
+            "127.0.0.1.evil.cn",
+            "localhost.evil.cn:8081",
             "a b",
-            "",
         ] {
             assert!(!admits(&open, "host", host), "{host}");
         }

@@ -168,6 +168,12 @@ impl Delivery {
         let settings = self.bus.settings.load_full();
         let cap = settings.retry_cap;
         let tries = waiting.attempts;
+        tracing::debug!(
+            id = head.as_ref().map(|head| head.id.as_str()),
+            attempt = tries,
+            result = outcome.label(),
+            "push: a message was brought to the app"
+        );
         self.bus.metrics.attempted(outcome.label());
         let (reason, end) = match outcome {
             Outcome::Taken(answer) => {

@@ -278,6 +278,11 @@ impl Bus {
         let reply = match result {
             Ok(Accepted::New(_)) => {
                 self.metrics.received(&msg_type, PushResult::Stored);
+                tracing::debug!(
+                    id = entry.head.id,
+                    request_id = brought.request_id,
+                    "push: a message came and is kept"
+                );
                 self.show(&entry, |_| {});
                 if waits {
                     self.replies.insert(identity, reply.clone());
@@ -286,6 +291,11 @@ impl Bus {
             }
             Ok(Accepted::Duplicate) => {
                 self.metrics.received(&msg_type, PushResult::Duplicate);
+                tracing::debug!(
+                    id = entry.head.id,
+                    request_id = brought.request_id,
+                    "push: a message came once more"
+                );
                 // It may have come to another replica, which waits too.
                 let elsewhere = || waits.then_some(reply);
                 self.replies.get(&identity).or_else(elsewhere)

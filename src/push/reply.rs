@@ -43,11 +43,26 @@ pub(super) fn document(
         Err(_) => None,
     };
     let said = completed.as_deref().unwrap_or(said);
-    match passive_reply(format, said) {
+    let of = |format| match passive_reply(format, said) {
         Ok(Reply::Nothing) => Ok(None),
         Ok(Reply::Document(document)) => Ok(Some(document)),
         Err(flaw) => Err(format!("the app's reply is no document: {flaw}")),
+    };
+    let document = of(format)?;
+    if document.is_some()
+        && about.is_of_user
+        && !of(Format::Json)?.is_some_and(|json| is_transfer(&json))
+    {
+        return Err(format!(
+            "to a user's message WeChat takes `{{\"MsgType\":\"{TRANSFER}\"}}` and no other document"
+        ));
     }
+    Ok(document)
+}
+
+fn is_transfer(json: &[u8]) -> bool {
+    let members = serde_json::from_slice::<Map<String, Value>>(json);
+    members.is_ok_and(|it| it.get("MsgType").and_then(Value::as_str) == Some(TRANSFER))
 }
 
 /// A transfer with what the app has left out of it, if it has.

@@ -634,7 +634,12 @@ fn parse_lines(bytes: &[u8], rest: &[u8], lines: &mut Lines) -> Result<usize, He
         if rest.starts_with(b"\r\n") {
             return Ok(start + 2);
         }
-        let name = name_len(rest).ok_or(HeadError::Malformed("a header name is not a token"))?;
+        let name = name_len(rest).ok_or(HeadError::Malformed(match rest.first() {
+            Some(b' ' | b'\t') => {
+                "a header line begins with white space: folded lines are not taken (RFC 9112 §5.2)"
+            }
+            _ => "a header name is not a token",
+        }))?;
         let (name, behind) = rest.split_at(name);
         let (value, behind) = behind[1..].split_at(value_len(&behind[1..]));
         rest = behind.strip_prefix(b"\r\n").ok_or(HeadError::Malformed(

@@ -57,10 +57,13 @@ struct EntryId(u64, u64);
 /// As Redis has it: an id, and names and values in turn.
 type Entries = Vec<(String, Vec<Vec<u8>>)>;
 
+/// Why nothing can be had before anything has been tried.
+pub(super) const NOT_YET: &str = "revocations are not loaded yet";
+
 impl Follower {
     pub(super) fn new() -> Self {
         Self {
-            why: Mutex::new(Some("revocations are not loaded yet".into())),
+            why: Mutex::new(Some(NOT_YET.into())),
         }
     }
 

@@ -374,6 +374,8 @@ impl RedisStore {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match &failure {
             None if told.is_some() => tracing::info!("the store is back"),
+            // At the start this is so for a moment, and is nobody's trouble.
+            Some(why) if why == follower::NOT_YET => return,
             Some(why) if *told != failure => {
                 tracing::warn!(
                     %why,
