@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::query::Shown;
-use super::target::HOSTS;
+use super::target::{bare, is_wechats};
 use crate::answer::Answer;
 use crate::config;
 use crate::crypto::{constant_time_eq, hmac_sha256};
@@ -116,21 +116,14 @@ impl Callers {
         let authority = Authority::try_from(host.as_bytes()).ok();
         let name = authority.as_ref().map_or("", Authority::host);
         let is_said = !host.is_empty() && self.has_port;
-        if !is_said || is_nobodys(name) || self.is_wechats(name) {
+        let endpoints = self.endpoints.iter().map(String::as_str);
+        if !is_said || is_nobodys(name) || is_wechats(name, endpoints) {
             return Ok(());
         }
         let detail = "the call comes by a name that is neither WeChat's nor of this machine, as a page in a browser might have it";
         Err(Error::downstream(Kind::CallDenied, detail).with_hint(
             "call an address such as http://127.0.0.1:8081, or set [outbound] caller_token and show it",
         ))
-    }
-
-    fn is_wechats(&self, name: &str) -> bool {
-        let known = self.endpoints.iter().map(String::as_str).chain(HOSTS);
-        bare(name).is_some_and(|name| {
-            let mut known = known.filter_map(bare);
-            known.any(|known| known.eq_ignore_ascii_case(name))
-        })
     }
 
     /// The answer of a token endpoint: as WeChat's, with a virtual token.
@@ -212,20 +205,13 @@ fn from_no_browser(headers: &HeaderMap) -> Result<(), Error> {
 
 /// Whether this is an address, or a name that nobody can have in the public DNS.
 fn is_nobodys(name: &str) -> bool {
-    let Some(name) = bare(name) else {
-        return false;
-    };
+    let name = bare(name);
     let top = name.rsplit('.').next().unwrap_or_default();
-    !name.contains('.')
-        || name.parse::<std::net::IpAddr>().is_ok()
-        || PRIVATE.iter().any(|it| it.eq_ignore_ascii_case(top))
-}
-
-/// A name without the dot that ends it and without brackets.
-fn bare(name: &str) -> Option<&str> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let name = name.trim_matches(['[', ']']);
-    (!name.is_empty()).then_some(name)
+    let is_name = !name.is_empty();
+    is_name
+        && (!name.contains('.')
+            || name.parse::<std::net::IpAddr>().is_ok()
+            || PRIVATE.iter().any(|it| it.eq_ignore_ascii_case(top)))
 }
 
 /// The token of `Bearer <token>`, or the password of `Basic`, which is how proxy URLs show one.

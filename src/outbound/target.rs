@@ -11,7 +11,7 @@ use http::{Method, Uri};
 use crate::error::{Error, Kind};
 
 /// WeChat's own names, which a proxied request may be for beside the configured ones.
-pub(super) const HOSTS: [&str; 5] = [
+const HOSTS: [&str; 5] = [
     "api.weixin.qq.com",
     "api2.weixin.qq.com",
     "sh.api.weixin.qq.com",
@@ -51,10 +51,7 @@ impl Target {
                 let detail = "an address with `@` in it can be read in two ways";
                 return Err(Error::downstream(Kind::AmbiguousPath, detail));
             }
-            let known = hosts.into_iter().chain(HOSTS);
-            let mut known = known.map(|host| host.trim_matches(['[', ']']));
-            let host = authority.host().trim_matches(['[', ']']);
-            if !known.any(|known| known.eq_ignore_ascii_case(host)) {
+            if !is_wechats(authority.host(), hosts) {
                 return Err(elsewhere());
             }
         }
@@ -67,6 +64,18 @@ impl Target {
             query: uri.query().unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// Whether a name is one of WeChat's own or of the `configured` endpoints.
+pub(super) fn is_wechats<'a>(name: &str, configured: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut known = configured.into_iter().chain(HOSTS);
+    known.any(|known| bare(known).eq_ignore_ascii_case(bare(name)))
+}
+
+/// A name without the dot that ends it and without brackets.
+pub(super) fn bare(name: &str) -> &str {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.trim_matches(['[', ']'])
 }
 
 fn ambiguous(path: &str) -> Option<&'static str> {

@@ -16,6 +16,7 @@ pub(super) struct Budget(AtomicUsize);
 pub(super) struct Share {
     budget: Arc<Budget>,
     taken: usize,
+    has_ended: bool,
 }
 
 /// The beginning of a body, and how long it was.
@@ -42,17 +43,26 @@ impl Share {
         Self {
             budget: Arc::clone(budget),
             taken: 0,
+            has_ended: false,
         }
     }
 
-    /// Takes nothing.
-    pub(super) fn none() -> Self {
-        let spent = Budget(AtomicUsize::new(BUDGET));
-        Self::new(&Arc::new(spent))
+    /// Gives back what was taken, and takes nothing any more.
+    pub(super) fn end(&mut self) {
+        self.give_back();
+        self.has_ended = true;
+    }
+
+    fn give_back(&mut self) {
+        self.budget.0.fetch_sub(self.taken, Ordering::Relaxed);
+        self.taken = 0;
     }
 
     /// Takes so many bytes; false if there are not so many left.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
+        if self.has_ended {
+            return false;
+        }
         let used = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
         if used + bytes > BUDGET {
             self.budget.0.fetch_sub(bytes, Ordering::Relaxed);
@@ -72,7 +82,7 @@ impl Clone for Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.taken, Ordering::Relaxed);
+        self.give_back();
     }
 }
 

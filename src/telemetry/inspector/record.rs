@@ -262,7 +262,7 @@ impl Record {
 
     /// Nobody asks for it any more, though it may still go on: what is kept is given back, and no more is.
     pub(super) fn forget(&mut self) {
-        self.share = Share::none();
+        self.share.end();
         self.target = String::new();
         self.fields = Fields::new();
         self.body = Kept::default();
