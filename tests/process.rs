@@ -737,9 +737,20 @@ fn what_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
 
 #[test]
 fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
-    let mut dev = Command::new(BINARY);
+    // Whoever runs the tests may have it ignored, which is handed down.
+    let mut dev = Command::new("env");
     let any = "127.0.0.1:0";
-    dev.args(["dev", "--listen", any, "--sim", any, "--outbound", any]);
+    dev.args([
+        "--default-signal=HUP",
+        BINARY,
+        "dev",
+        "--listen",
+        any,
+        "--sim",
+        any,
+        "--outbound",
+        any,
+    ]);
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -93,8 +93,10 @@ async fn until_told_to_end(sidecar: &Sidecar, signals: &mut Signals, systemd: &S
         tokio::select! {
             outcome = sidecar.reload_from_source() => {
                 if let Err(NotReloaded::NotFollowed) = outcome {
-                    // There is nothing to read again, so it means what it means to any program: its terminal is gone.
-                    return true;
+                    if signals.hangup_ends() {
+                        return true;
+                    }
+                    tracing::info!("nothing to reload: no file is followed");
                 }
             }
             // A file system that hangs keeps nobody from ending.

@@ -8,8 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` if whoever started us wants it ignored (`nohup`).
-    hangup: Option<Signal>,
+    hangup: Signal,
+    /// Whether whoever started us had it ignored (`nohup`).
+    hangup_was_ignored: bool,
 }
 
 /// What the operator wants.
@@ -27,11 +28,16 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: match is_ignored(SIGHUP) {
-                true => None,
-                false => Some(signal(SignalKind::hangup())?),
-            },
+            // Before it is registered, which ends that.
+            hangup_was_ignored: is_ignored(SIGHUP),
+            hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Whether a hangup, where there is nothing to read again, is to end the process: its terminal is gone, and whoever started it has
+    /// not said that it should live on.
+    pub(super) fn hangup_ends(&self) -> bool {
+        !self.hangup_was_ignored
     }
 
     /// Waits for the next one.
@@ -39,7 +45,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
-            _ = heard(&mut self.hangup) => Wish::Reload,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
 
@@ -50,15 +56,6 @@ impl Signals {
 }
 
 const SIGHUP: u32 = 1;
-
-async fn heard(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            let _never_closed = signal.recv().await;
-        }
-        None => std::future::pending().await,
-    }
-}
 
 /// Whether a signal is ignored: the mask of those that are is in `SigIgn` (proc(5)). Where there is no such file, none is.
 fn is_ignored(signal: u32) -> bool {

@@ -89,7 +89,14 @@ async function picture(page, name) {
 /** Presses a button on the phone. */
 async function press(page, tab, act) {
   await page.click(`#tab-${tab}`);
-  await page.click(`[data-act="act.${act}"]`);
+  // In one go: what the phone says of the last button may move this one while a pointer is on its way to it.
+  await page.$eval(`[data-act="act.${act}"]`, (button) => {
+    button.scrollIntoView({ block: 'center' });
+    const { left, top, width, height } = button.getBoundingClientRect();
+    const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+    if (!button.contains(hit)) throw new Error(`something else is there: ${hit?.outerHTML.slice(0, 200)}`);
+    button.click();
+  });
 }
 
 /** Waits until `selector` holds an element that has `text`; gives the text of that element. */
