@@ -502,6 +502,32 @@ fn a_configuration_is_judged_by_the_sidecars_that_read_it() {
 }
 
 #[test]
+fn the_network_policy_opens_the_ports_of_all_sidecars_of_its_namespace() {
+    let of = |name: &str, namespace: &str| {
+        let metadata = format!("  name: {name}\n  namespace: {namespace}\n");
+        sample().replacen("  name: shop\n", &metadata, 1)
+    };
+    let at_9000 = injected(&of("first", "a"), &["--port", "9000"]);
+    let elsewhere = injected(&of("third", "b"), &["--port", "9001"]);
+    let manifest = [at_9000, of("second", "a"), elsewhere].join("---\n");
+    let objects = read(&injected(&manifest, &["--network-policy"]));
+    let policies: Vec<&Value> = objects
+        .iter()
+        .filter(|it| it["kind"] == "NetworkPolicy")
+        .collect();
+    let ports: Vec<Value> = policies
+        .iter()
+        .map(|it| it["spec"]["ingress"][0]["ports"].clone())
+        .collect();
+    let tcp = |port: u16| json!({ "protocol": "TCP", "port": port });
+    assert_eq!(ports, [json!([tcp(8080), tcp(9000)]), json!([tcp(9001)])]);
+    for policy in policies {
+        let admin = &policy["spec"]["ingress"][1]["ports"];
+        assert_eq!(*admin, json!([tcp(9901)]));
+    }
+}
+
+#[test]
 fn a_service_that_led_to_the_app_leads_to_the_sidecar() {
     let service = |ports: &str| {
         format!(
