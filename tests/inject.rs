@@ -654,6 +654,26 @@ fn a_service_that_may_be_for_others_too_is_left_alone() {
 }
 
 #[test]
+fn a_headless_service_is_left_alone_and_its_callers_are_told_the_port() {
+    let headless = sample_with_service().replacen(
+        "  selector:\n    app.kubernetes.io/name: shop\n  ports",
+        "  clusterIP: None\n  selector:\n    app.kubernetes.io/name: shop\n  ports",
+        1,
+    );
+    assert!(headless.contains("clusterIP"), "{headless}");
+    let done = inject(&headless, &["--port", "9000"]);
+    assert!(done.text.contains("targetPort: 3000"), "{}", done.text);
+    for told in [
+        "service/shop: line ",
+        "left as it is: with `clusterIP: None`",
+        "have them use port 9000, the sidecar's",
+        "Let Services lead to port 9000",
+    ] {
+        assert!(done.notes.contains(told), "{told} in {}", done.notes);
+    }
+}
+
+#[test]
 fn a_service_in_another_file_is_found() {
     let directory = TempDir::new().unwrap();
     let file = |name: &str, text: &str| {
