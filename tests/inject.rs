@@ -411,6 +411,18 @@ fn a_configuration_that_cannot_run_in_the_pod_is_refused_with_its_place() {
 }
 
 #[test]
+fn of_what_is_no_toml_nothing_else_is_said() {
+    let refused = with_configuration("[admin]", "admin: {", &sample(), &[]);
+    assert_eq!((refused.code, refused.text.as_str()), (1, ""));
+    assert!(
+        refused.notes.contains("this is not TOML"),
+        "{}",
+        refused.notes
+    );
+    assert!(!refused.notes.contains("on loopback"), "{}", refused.notes);
+}
+
+#[test]
 fn what_is_of_no_use_in_the_pod_is_warned_of() {
     let ca = "[wechat]\nca_file = \"/etc/ca.pem\"\n[app]";
     let push = "[push]\nmode = \"plaintext\"\ntoken_file = \"/var/run/secrets/wx/token\"\njournal = \"/var/lib/wx\"\n[app]";

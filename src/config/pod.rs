@@ -79,8 +79,11 @@ impl Pod {
     }
 }
 
-/// The rules of a pod.
+/// The rules of a pod. They are about defaults too, so nothing is said of a file that could be read only in part.
 pub(super) fn judge(raw: &Raw, pod: &Pod, sink: &mut Sink) {
+    if sink.partial {
+        return;
+    }
     admin(&raw.admin.listen, pod, sink);
     inbound(&raw.inbound.listen, pod, sink);
     directories(raw, pod, sink);
