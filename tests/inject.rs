@@ -337,6 +337,208 @@ fn what_is_added_is_in_each_namespace_that_has_a_sidecar_with_the_names_and_port
     assert!(none.notes.contains("nowhere.toml: "), "{}", none.notes);
 }
 
+/// What comes of a configuration that is k8s/base/sidecar.toml with something else in a place.
+fn with_configuration(was: &str, is: &str, manifest: &str, arguments: &[&str]) -> Injected {
+    let base = fs::read_to_string(manifests("base/sidecar.toml")).unwrap();
+    assert!(base.contains(was), "{was}");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("mine.toml");
+    fs::write(&file, base.replacen(was, is, 1)).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    inject(manifest, &[arguments, &config].concat())
+}
+
+const SECRET: &str = "secret_file = \"/var/run/secrets/wx/secret\"";
+const ADMIN: &str = "listen = \"0.0.0.0:9901\"";
+const INBOUND: &str = "listen = \"0.0.0.0:${WX_SIDECAR_PORT}\"";
+const DELAY: &str = "drain_delay = \"5s\"";
+
+#[test]
+fn a_configuration_that_cannot_run_in_the_pod_is_refused_with_its_place() {
+    for (was, is, told) in [
+        (SECRET, "secret_file = ", "mine.toml:7"),
+        (SECRET, "secret_fil = \"a\"", "did you mean `secret_file`?"),
+        (DELAY, "drain_delay = 5", "takes a duration"),
+        (DELAY, "auth = \"requierd\"", "did you mean \"required\"?"),
+        ("appid = \"wx", "appid = \"gh", "an appid begins with `wx`"),
+        (SECRET, "", "`[app] secret` is missing"),
+        (
+            SECRET,
+            "secret = \"${SHOP_SECRET}\"",
+            "the sidecar's container has no variable `SHOP_SECRET`",
+        ),
+        (
+            SECRET,
+            "secret = \"${SHOP_SECRET}\"",
+            "write secret_file = \"/var/run/secrets/wx/secret\"",
+        ),
+        (
+            SECRET,
+            "secret_file = \"/home/me/secret\"",
+            "the file `/home/me/secret` is not in the pod",
+        ),
+        (
+            SECRET,
+            "secret_file = \"secret\"",
+            "the file `secret` would be beside the configuration",
+        ),
+        (ADMIN, "", "`[admin] listen` is on loopback"),
+        (
+            ADMIN,
+            "listen = \"[::1]:9901\"",
+            "`[admin] listen` is on loopback",
+        ),
+        (
+            ADMIN,
+            "listen = \"0.0.0.0:9902\"",
+            "`[admin] listen` is at port 9902",
+        ),
+        (
+            ADMIN,
+            "listen = \"unix:/tmp/a\"",
+            "`[admin] listen` is a Unix socket",
+        ),
+    ] {
+        let refused = with_configuration(was, is, &sample(), &[]);
+        assert_eq!((refused.code, refused.text.as_str()), (1, ""), "{is}");
+        assert!(refused.notes.contains(told), "{told} in {}", refused.notes);
+        assert!(
+            refused.notes.contains("begin with k8s/base/sidecar.toml"),
+            "{}",
+            refused.notes
+        );
+    }
+}
+
+#[test]
+fn of_what_is_no_toml_nothing_else_is_said() {
+    let refused = with_configuration("[admin]", "admin: {", &sample(), &[]);
+    assert_eq!((refused.code, refused.text.as_str()), (1, ""));
+    assert!(
+        refused.notes.contains("this is not TOML"),
+        "{}",
+        refused.notes
+    );
+    assert!(!refused.notes.contains("on loopback"), "{}", refused.notes);
+}
+
+#[test]
+fn what_is_of_no_use_in_the_pod_is_warned_of() {
+    let ca = "[wechat]\nca_file = \"/etc/ca.pem\"\n[app]";
+    let push = "[push]\nmode = \"plaintext\"\ntoken_file = \"/var/run/secrets/wx/token\"\njournal = \"/var/lib/wx\"\n[app]";
+    let cache = "[media]\ncache_dir = \"/var/cache/wx\"\n[app]";
+    for (was, is, told) in [
+        (
+            INBOUND,
+            "listen = \"127.0.0.1:8080\"",
+            "`[inbound] listen` is on loopback",
+        ),
+        (
+            INBOUND,
+            "listen = \"0.0.0.0:9000\"",
+            "`[inbound] listen` is at port 9000",
+        ),
+        (
+            DELAY,
+            "drain_delay = \"15s\"",
+            "30 s together, and Kubernetes kills the sidecar after 30 s",
+        ),
+        ("[app]", ca, "the file `/etc/ca.pem` is not in the pod"),
+        ("[app]", push, "this directory cannot be made"),
+        ("[app]", cache, "this directory cannot be made"),
+    ] {
+        let done = with_configuration(was, is, &sample(), &[]);
+        assert_eq!(done.code, 0, "{is}: {}", done.notes);
+        assert_eq!(read(&done.text).len(), 2, "{is}");
+        assert_eq!(done.notes.matches("warning: ").count(), 1, "{}", done.notes);
+        assert!(done.notes.contains(told), "{told} in {}", done.notes);
+        assert!(
+            done.notes
+                .contains("k8s/base/sidecar.toml shows how it is in a pod"),
+            "{}",
+            done.notes
+        );
+    }
+}
+
+#[test]
+fn what_only_the_pod_has_is_not_judged() {
+    let push = "[push]\ntoken_file = \"/var/run/secrets/wx/token\"\naes_key_file = \"/var/run/secrets/wx/aes\"\njournal = \"/tmp/j\"\n\
+                [inbound.tls]\ncert_file = \"/var/run/secrets/wx/tls.crt\"\nkey_file = \"/var/run/secrets/wx/tls.key\"\n[app]";
+    for arguments in [
+        &[][..],
+        &["--classic"],
+        &["--cloudrun"],
+        &["--port", "9000"],
+    ] {
+        for (was, is) in [("[app]", "[app]"), ("[app]", push)] {
+            let done = with_configuration(was, is, &sample(), arguments);
+            assert_eq!(done.code, 0, "{}", done.notes);
+            let quiet =
+                !done.notes.contains("warning") && !done.notes.contains("base/sidecar.toml");
+            assert!(quiet, "{}", done.notes);
+        }
+    }
+}
+
+#[test]
+fn a_configuration_is_judged_by_the_sidecars_that_read_it() {
+    let once = injected(&sample(), &[]);
+    let secret = "secret = \"${SHOP_SECRET}\"";
+    let env = "        - name: WX_SIDECAR_PORT\n";
+    assert!(once.contains(env), "{once}");
+    let of_secret =
+        "        - name: SHOP_SECRET\n          valueFrom: {secretKeyRef: {name: a, key: b}}\n";
+    let known = once.replacen(env, &format!("{of_secret}{env}"), 1);
+    assert_eq!(with_configuration(SECRET, secret, &once, &[]).code, 1);
+    assert_eq!(with_configuration(SECRET, secret, &known, &[]).code, 0);
+    // One that has its configuration from elsewhere reads no ConfigMap.
+    let elsewhere = once.replacen("- /etc/wx-sidecar/sidecar.toml", "- zookeeper://zk/wx", 1);
+    assert_ne!(elsewhere, once);
+    assert_eq!(with_configuration(SECRET, secret, &elsewhere, &[]).code, 0);
+    let slow = "drain_delay = \"40s\"";
+    let patient = sample().replacen(
+        "      automountServiceAccountToken: false\n",
+        "      terminationGracePeriodSeconds: 60\n",
+        1,
+    );
+    for (manifest, arguments, is_told) in [
+        (&patient, &[][..], false),
+        (&patient, &["--classic"], true),
+        (&sample(), &[], true),
+    ] {
+        let done = with_configuration(DELAY, slow, manifest, arguments);
+        let told = done.notes.contains("Kubernetes kills the sidecar after");
+        assert_eq!((done.code, told), (0, is_told), "{}", done.notes);
+    }
+}
+
+#[test]
+fn the_network_policy_opens_the_ports_of_all_sidecars_of_its_namespace() {
+    let of = |name: &str, namespace: &str| {
+        let metadata = format!("  name: {name}\n  namespace: {namespace}\n");
+        sample().replacen("  name: shop\n", &metadata, 1)
+    };
+    let at_9000 = injected(&of("first", "a"), &["--port", "9000"]);
+    let elsewhere = injected(&of("third", "b"), &["--port", "9001"]);
+    let manifest = [at_9000, of("second", "a"), elsewhere].join("---\n");
+    let objects = read(&injected(&manifest, &["--network-policy"]));
+    let policies: Vec<&Value> = objects
+        .iter()
+        .filter(|it| it["kind"] == "NetworkPolicy")
+        .collect();
+    let ports: Vec<Value> = policies
+        .iter()
+        .map(|it| it["spec"]["ingress"][0]["ports"].clone())
+        .collect();
+    let tcp = |port: u16| json!({ "protocol": "TCP", "port": port });
+    assert_eq!(ports, [json!([tcp(8080), tcp(9000)]), json!([tcp(9001)])]);
+    for policy in policies {
+        let admin = &policy["spec"]["ingress"][1]["ports"];
+        assert_eq!(*admin, json!([tcp(9901)]));
+    }
+}
+
 #[test]
 fn a_service_that_led_to_the_app_leads_to_the_sidecar() {
     let service = |ports: &str| {
@@ -460,6 +662,26 @@ fn a_service_that_may_be_for_others_too_is_left_alone() {
             "{}",
             done.notes
         );
+    }
+}
+
+#[test]
+fn a_headless_service_is_left_alone_and_its_callers_are_told_the_port() {
+    let headless = sample_with_service().replacen(
+        "  selector:\n    app.kubernetes.io/name: shop\n  ports",
+        "  clusterIP: None\n  selector:\n    app.kubernetes.io/name: shop\n  ports",
+        1,
+    );
+    assert!(headless.contains("clusterIP"), "{headless}");
+    let done = inject(&headless, &["--port", "9000"]);
+    assert!(done.text.contains("targetPort: 3000"), "{}", done.text);
+    for told in [
+        "service/shop: line ",
+        "left as it is: with `clusterIP: None`",
+        "have them use port 9000, the sidecar's",
+        "Let Services lead to port 9000",
+    ] {
+        assert!(done.notes.contains(told), "{told} in {}", done.notes);
     }
 }
 

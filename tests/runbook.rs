@@ -197,6 +197,17 @@ fn every_name_in_code_is_a_key_or_a_metric() {
 }
 
 #[test]
+fn the_runbook_says_which_configuration_the_image_means_and_what_to_do_if_the_pod_has_another() {
+    let image = document("Dockerfile");
+    let (_, meant) = image.split_once("WX_SIDECAR_CONFIG=").unwrap();
+    let meant = meant.lines().next().unwrap();
+    let (_, code) = prose_and_code(&document("monitoring/RUNBOOK.md"));
+    for said in [meant, "WX_SIDECAR_CONFIG", "run -c zookeeper://...", "-c"] {
+        assert!(code.iter().any(|it| it == said), "{said}");
+    }
+}
+
+#[test]
 fn every_panel_that_the_runbook_points_at_is_on_the_dashboard() {
     let (prose, _) = prose_and_code(&document("monitoring/RUNBOOK.md"));
     let dashboard = document("monitoring/grafana-dashboard.json");

@@ -5,6 +5,7 @@
 //! changed or nothing is printed.
 
 mod beside;
+mod configuration;
 mod service;
 mod sidecar;
 mod workload;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::out;
+use configuration::Judged;
 use service::Pointed;
 use workload::{Change, Pods};
 use yaml::{Document, Insertion};
@@ -37,7 +39,7 @@ pub struct InjectArgs {
     /// The ConfigMap with the configuration, as `sidecar.toml`.
     #[arg(long, default_value = NAME)]
     config_map: String,
-    /// A configuration to make that ConfigMap of; if left out, you make it.
+    /// A configuration to make that ConfigMap of, begun with k8s/base/sidecar.toml; if left out, you make it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The Secret with the AppSecret, as `secret`, and the token of the admin side, as `admin-token`.
@@ -83,6 +85,8 @@ struct Injected {
     services: Vec<Pointed>,
     /// What was added beside them, for people.
     beside: Vec<String>,
+    /// What should be looked at in the configuration.
+    doubts: Vec<String>,
 }
 
 /// A file of manifests.
@@ -115,11 +119,16 @@ fn injected(args: &InjectArgs) -> Result<Injected, Vec<String>> {
             Err(found) => faults.extend(found),
         }
     }
+    let pods: Vec<&Pods> = changes.iter().map(|change| &change.pods).collect();
+    let judged = match (&args.config, &configuration) {
+        (Some(file), Some(text)) => configuration::judge(file, text, &pods),
+        _ => Judged::default(),
+    };
+    faults.extend(judged.faults);
     if !faults.is_empty() {
         return Err(faults);
     }
     // A Service may be in another file than its pods.
-    let pods: Vec<&Pods> = changes.iter().map(|change| &change.pods).collect();
     let mut services = Vec::new();
     if !args.keep_services {
         for manifest in &mut manifests {
@@ -146,6 +155,7 @@ fn injected(args: &InjectArgs) -> Result<Injected, Vec<String>> {
         changes,
         services,
         beside,
+        doubts: judged.doubts,
     })
 }
 
@@ -229,6 +239,9 @@ fn report(injected: &Injected, args: &InjectArgs) {
     }
     for note in &injected.beside {
         eprintln!("{note}");
+    }
+    for doubt in &injected.doubts {
+        eprintln!("{doubt}");
     }
     if injected.changes.is_empty() {
         eprintln!(

@@ -37,9 +37,11 @@ use crate::domain::AppId;
 use crate::secret::Secret;
 use crate::wechat::api_security::{KeyNumber, Numbered, Paths};
 
-const INBOUND_LISTEN: &str = "0.0.0.0:8080";
+pub(super) const INBOUND_LISTEN: &str = "0.0.0.0:8080";
 const OUTBOUND_LISTEN: &str = "127.0.0.1:8081";
-const ADMIN_LISTEN: &str = "127.0.0.1:9901";
+pub(super) const ADMIN_LISTEN: &str = "127.0.0.1:9901";
+pub(super) const DRAIN_DELAY: &str = "5s";
+pub(super) const DRAIN_TIMEOUT: &str = "25s";
 const PREFIX: &str = "/wx";
 const MIN_PAUSE: &str = "1s";
 const MAX_PAUSE: &str = "60s";
@@ -214,8 +216,8 @@ impl Check<'_> {
         let rate_limit = self.text(&raw.rate_limit, "none", values::rate_limit);
         let login_rate_limit =
             self.text(&raw.login_rate_limit, "50/s burst 200", values::rate_limit);
-        let drain_delay = self.text(&raw.drain_delay, "5s", values::duration_or_zero);
-        let drain_timeout = self.text(&raw.drain_timeout, "25s", values::duration);
+        let drain_delay = self.text(&raw.drain_delay, DRAIN_DELAY, values::duration_or_zero);
+        let drain_timeout = self.text(&raw.drain_timeout, DRAIN_TIMEOUT, values::duration);
         let escaped_slashes = self.text(&raw.escaped_slashes, "reject", |text| {
             one_of(text, words::ESCAPED_SLASHES)
         });
@@ -1426,7 +1428,7 @@ impl Check<'_> {
 }
 
 /// A value as the rules between keys see it: no report, as that has been made.
-fn peek<T>(
+pub(super) fn peek<T>(
     field: &Field<Text>,
     default: &str,
     parse: impl Fn(&str) -> Result<T, Fault>,

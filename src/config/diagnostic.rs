@@ -87,6 +87,18 @@ pub(super) struct Fault {
     pub(super) message: String,
     pub(super) help: Option<String>,
     pub(super) related: Vec<(Range<usize>, &'static str)>,
+    pub(super) weight: Weight,
+}
+
+/// How much a fault counts, whoever tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// As much as it is told to.
+    Usual,
+    /// A warning at the most.
+    Doubt,
+    /// Nothing: this cannot be judged here.
+    Unknown,
 }
 
 impl Report {
@@ -328,6 +340,11 @@ impl Sink {
     }
 
     fn push(&mut self, level: Level, span: Option<Range<usize>>, fault: Fault) {
+        let level = match fault.weight {
+            Weight::Usual => level,
+            Weight::Doubt => Level::Warning,
+            Weight::Unknown => return,
+        };
         self.diagnostics.push(Diagnostic {
             level,
             message: fault.message,
@@ -345,7 +362,18 @@ impl Fault {
             message: message.into(),
             help: None,
             related: Vec::new(),
+            weight: Weight::Usual,
         }
+    }
+
+    /// Says how much it counts.
+    pub(super) fn weighing(self, weight: Weight) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// That something cannot be judged here, which is not told.
+    pub(super) fn unknown() -> Self {
+        Self::new("this cannot be judged here").weighing(Weight::Unknown)
     }
 
     /// Adds another place that it is about, if that is written at all.

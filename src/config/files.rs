@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::diagnostic::Fault;
+use super::pod::Pod;
 use crate::crypto::sha256;
 
 /// Larger than any configuration, and small enough to read at once.
@@ -28,6 +29,8 @@ const SECRET_LIMIT: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Files {
     read: RefCell<BTreeMap<PathBuf, Content>>,
+    /// Where they are, if that is not here.
+    pod: Option<Pod>,
 }
 
 type Content = Result<Text, Unread>;
@@ -78,11 +81,23 @@ impl Files {
         });
         Self {
             read: RefCell::new(streams.collect()),
+            pod: None,
+        }
+    }
+
+    /// Those of a pod, none of which is read.
+    pub(super) fn of(pod: &Pod) -> Self {
+        Self {
+            pod: Some(pod.clone()),
+            ..Self::default()
         }
     }
 
     /// Reads a file that is no secret: certificates, or the configuration itself. A fault calls it `shown`.
     pub(super) fn open(&self, path: &Path, shown: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        if let Some(pod) = &self.pod {
+            return Err(pod.public_file(path, shown));
+        }
         self.content(path)
             .map_err(|unread| unread.fault(&format!("the file `{shown}`")))
     }
@@ -95,6 +110,9 @@ impl Files {
 
     /// Reads a secret's file, less the newlines at its end. The fault names the file as `shown`, and nothing of its content.
     pub(super) fn secret(&self, path: &Path, shown: &str) -> Result<SecretFile, Fault> {
+        if let Some(pod) = &self.pod {
+            return Err(pod.secret_file(path, shown));
+        }
         let name = format!("the file `{shown}`");
         let bytes = match self.content(path) {
             Ok(bytes) if bytes.len() > SECRET_LIMIT => Err(ErrorKind::FileTooLarge.into()),

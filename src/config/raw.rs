@@ -633,9 +633,23 @@ pub(super) enum NumberOrText {
 /// The environment: a variable's value by its name.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// What to say of a variable that this does not have.
+pub(super) type Unset<'a> = &'a dyn Fn(&str) -> Fault;
+
 /// Reads the whole tree; what cannot be read is reported and left out.
-pub(super) fn read(text: &str, root: DeTable<'_>, env: Env<'_>, sink: &mut Sink) -> Raw {
-    let mut reader = Reader { text, env, sink };
+pub(super) fn read(
+    text: &str,
+    root: DeTable<'_>,
+    env: Env<'_>,
+    unset: Unset<'_>,
+    sink: &mut Sink,
+) -> Raw {
+    let mut reader = Reader {
+        text,
+        env,
+        unset,
+        sink,
+    };
     let mut raw = Raw::default();
     for (name, value) in root {
         match SECTIONS.iter().find(|s| s.name == name.get_ref().as_ref()) {
@@ -1225,6 +1239,7 @@ impl<T> Read<'_, T> {
 struct Reader<'a> {
     text: &'a str,
     env: Env<'a>,
+    unset: Unset<'a>,
     sink: &'a mut Sink,
 }
 
@@ -1386,11 +1401,7 @@ impl Reader<'_> {
         if name.is_empty() || !plain || name.as_bytes()[0].is_ascii_digit() {
             return Err(Fault::new("not the name of an environment variable").help(escape));
         }
-        (self.env)(name).ok_or_else(|| {
-            Fault::new(format!("the environment variable `{name}` is not set")).help(format!(
-                "start the sidecar with `{name}` in its environment"
-            ))
-        })
+        (self.env)(name).ok_or_else(|| (self.unset)(name))
     }
 
     /// The place of a value's `n`th `${`; the whole value if escapes hide it.

@@ -15,6 +15,7 @@ use super::diagnostic::{Fault, Report, Sink};
 use super::effective::Effective;
 use super::files::{Files, Inputs};
 use super::mask::Mask;
+use super::pod::{self, Pod};
 use super::raw;
 
 /// How often a configuration is read again because its files changed meanwhile.
@@ -37,6 +38,25 @@ pub struct Loaded {
 pub(crate) struct Attempt {
     pub(crate) outcome: Result<Loaded, Report>,
     pub(crate) inputs: Inputs,
+}
+
+/// Where a configuration is used.
+struct Place<'a> {
+    /// What the names of files are relative to.
+    directory: &'a Path,
+    env: raw::Env<'a>,
+    unset: raw::Unset<'a>,
+    files: &'a Files,
+    /// The pod, if it is there and not here.
+    pod: Option<&'a Pod>,
+}
+
+/// What came of a text.
+struct Examined {
+    /// `None` if it has faults, or depends on what is not here.
+    config: Option<Config>,
+    effective: Effective,
+    report: Report,
 }
 
 impl Config {
@@ -77,6 +97,19 @@ impl Config {
             Report::whole_file(name, fault)
         })?;
         Self::parse_in(text, name, directory, &environment, files)
+    }
+
+    /// All there is to say of a text that is to be used in a pod: what is wrong wherever it is used, and what is wrong
+    /// there. What only the pod has is not judged.
+    pub(crate) fn judge_in_pod(text: &str, file_name: &str, pod: &Pod) -> Report {
+        let place = Place {
+            directory: &pod.directory,
+            env: &|name| pod.variable(name),
+            unset: &|name| pod.unset(name),
+            files: &Files::of(pod),
+            pod: Some(pod),
+        };
+        Self::examine(text, file_name, &place).report
     }
 
     /// Checks a text. `file_name` is what reports call it, and its directory is where secret files are relative to;
@@ -120,6 +153,30 @@ impl Config {
         env: raw::Env<'_>,
         files: &Files,
     ) -> Result<Loaded, Report> {
+        let place = Place {
+            directory: directory.unwrap_or(Path::new("")),
+            env,
+            unset: &unset,
+            files,
+            pod: None,
+        };
+        let Examined {
+            config,
+            effective,
+            report,
+        } = Self::examine(text, file_name, &place);
+        match config {
+            Some(config) if !report.has_errors() => Ok(Loaded {
+                effective: effective.with_workers(config.inbound.workers),
+                config,
+                warnings: report,
+                inputs: files.inputs(),
+            }),
+            _ => Err(report),
+        }
+    }
+
+    fn examine(text: &str, file_name: &str, place: &Place<'_>) -> Examined {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (root, faults) = DeTable::parse_recoverable(text);
         let root = root.into_inner();
@@ -132,23 +189,21 @@ impl Config {
         let lines = LineStarts::of(text);
         let broken = report_syntax(text, &lines, &faults, &mut sink);
         let syntax = std::mem::take(&mut sink.diagnostics);
-        let effective = Effective::of(file_name, &lines, &root, env);
-        let raw = raw::read(text, root, env, &mut sink);
-        let config = check(&raw, directory.unwrap_or(Path::new("")), files, &mut sink);
+        let effective = Effective::of(file_name, &lines, &root, place.env);
+        let raw = raw::read(text, root, place.env, place.unset, &mut sink);
+        let config = check(&raw, place.directory, place.files, &mut sink);
+        if let Some(pod) = place.pod {
+            pod::judge(&raw, pod, &mut sink);
+        }
         sink.diagnostics.retain(|d| match &d.span {
             Some(span) => broken.leaves(lines.number(span.start)),
             None => true,
         });
         sink.diagnostics.extend(syntax);
-        let report = Report::new(file_name, text, &mask, sink.diagnostics);
-        match config {
-            Some(config) if !report.has_errors() => Ok(Loaded {
-                effective: effective.with_workers(config.inbound.workers),
-                config,
-                warnings: report,
-                inputs: files.inputs(),
-            }),
-            _ => Err(report),
+        Examined {
+            config,
+            effective,
+            report: Report::new(file_name, text, &mask, sink.diagnostics),
         }
     }
 }
@@ -173,6 +228,12 @@ fn look_until_all_agree(
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+fn unset(name: &str) -> Fault {
+    Fault::new(format!("the environment variable `{name}` is not set")).help(format!(
+        "start the sidecar with `{name}` in its environment"
+    ))
 }
 
 /// What of a file cannot be judged because of faults of syntax.

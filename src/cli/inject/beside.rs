@@ -1,7 +1,7 @@
 //! What goes beside the workloads: the objects that the kustomizations in `k8s/` add, one of each in every namespace that has a
 //! sidecar.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::sidecar::{read, set};
 use super::workload::{Pods, objects};
@@ -10,7 +10,7 @@ use super::{InjectArgs, NAME};
 
 const POLICY: &str = include_str!("../../../k8s/network-policy/network-policy.yaml");
 /// The port for requests, as it stands there.
-const POLICY_PORT: &str = "port: 8080\n";
+const POLICY_PORT: &str = "    - protocol: TCP\n      port: 8080\n";
 const HOSTS: &str = include_str!("../../../k8s/cloudrun/hosts");
 /// The ConfigMap that the volume in `k8s/cloudrun` is.
 const HOSTS_NAME: &str = "wx-sidecar-hosts";
@@ -22,11 +22,16 @@ pub(super) fn beside(
     pods: &[&Pods],
     documents: &[&Document],
 ) -> (String, Vec<String>) {
-    let with_sidecar = pods.iter().filter(|it| it.ports.is_some());
-    let namespaces: BTreeSet<_> = with_sidecar.map(|it| it.namespace.as_deref()).collect();
+    let mut namespaces: BTreeMap<Option<&str>, BTreeSet<u16>> = BTreeMap::new();
+    for pods in pods {
+        if let Some(ports) = &pods.ports {
+            let namespace = namespaces.entry(pods.namespace.as_deref());
+            namespace.or_default().insert(ports.sidecar);
+        }
+    }
     let (mut text, mut notes) = (String::new(), Vec::new());
-    for namespace in namespaces {
-        for object in wanted(args, configuration, namespace) {
+    for (namespace, ports) in namespaces {
+        for object in wanted(args, configuration, namespace, &ports) {
             let what = |key| object.text_at(&["metadata", key]);
             let kind = object.text_at(&["kind"]).unwrap_or_default();
             let name = what("name").unwrap_or_default();
@@ -47,7 +52,13 @@ pub(super) fn beside(
     (text, notes)
 }
 
-fn wanted(args: &InjectArgs, configuration: Option<&str>, namespace: Option<&str>) -> Vec<Node> {
+/// What a namespace is to have whose sidecars are at these ports.
+fn wanted(
+    args: &InjectArgs,
+    configuration: Option<&str>,
+    namespace: Option<&str>,
+    ports: &BTreeSet<u16>,
+) -> Vec<Node> {
     let mut wanted = Vec::new();
     if let Some(text) = configuration {
         let (name, key) = (&args.config_map, "sidecar.toml");
@@ -57,8 +68,9 @@ fn wanted(args: &InjectArgs, configuration: Option<&str>, namespace: Option<&str
         wanted.push(config_map(HOSTS_NAME, "hosts", "hosts", HOSTS));
     }
     if args.network_policy {
-        let port = format!("port: {}\n", args.port);
-        let mut policy = read(&POLICY.replace(POLICY_PORT, &port));
+        let port = |port: &u16| POLICY_PORT.replace("8080", &port.to_string());
+        let open: String = ports.iter().map(port).collect();
+        let mut policy = read(&POLICY.replace(POLICY_PORT, &open));
         let managed_by = ["metadata", "labels", "app.kubernetes.io/managed-by"];
         set(&mut policy, &managed_by, NAME);
         wanted.push(policy);

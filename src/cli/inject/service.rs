@@ -1,7 +1,8 @@
 //! A Service in a manifest: it is to lead to the sidecar where it led to the app.
 //!
 //! That is decided only where nothing is guessed: all pods of these manifests that it selects have the sidecar, at the same
-//! port, and its `targetPort` is the app's. Otherwise it stays as it is, and that is said.
+//! port, and its `targetPort` is the app's. Otherwise it stays as it is, and that is said. A headless one stays too: whoever looks it
+//! up gets the pods' addresses and chooses the port himself, so that a `targetPort` leads him nowhere else.
 
 use std::collections::HashSet;
 
@@ -55,6 +56,7 @@ fn point_one(
     let is_own = [&[][..], &["spec"], &["spec", "ports"]]
         .iter()
         .all(|path| object.at(path).is_some_and(|it| !it.is_used_by(aliased)));
+    let is_headless = object.text_at(&["spec", "clusterIP"]) == Some("None");
     let ports = object.at(&["spec", "ports"]).map_or(&[][..], Node::items);
     for port in ports {
         let Some(target) = target(port) else {
@@ -65,6 +67,14 @@ fn point_one(
             pointed.leads_to_sidecar |= selected.iter().any(is_sidecar);
             continue;
         };
+        if is_headless {
+            pointed.notes.push(format!(
+                "line {}: left as it is: with `clusterIP: None` callers connect to the pods themselves, past the sidecar as long as they do at \
+                 port {target}, the app's; have them use port {sidecar}, the sidecar's",
+                port.line
+            ));
+            continue;
+        }
         let is_sure = is_own
             && !port.is_used_by(aliased)
             && selected

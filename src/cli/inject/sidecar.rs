@@ -1,6 +1,8 @@
 //! What is put into a workload: that which the Kustomize components in `k8s/component` and `k8s/cloudrun` add, from their own
 //! files.
 
+use std::time::Duration;
+
 use super::yaml::{self, Node};
 use super::{InjectArgs, NAME};
 
@@ -13,7 +15,7 @@ const CLOUDRUN_ENV: &str = include_str!("../../../k8s/cloudrun/source.yaml");
 pub(super) const OUTBOUND_URL: &str = "WX_OUTBOUND_URL";
 
 /// How long a classic sidecar goes on when the pod is told to end, because the app may still call WeChat.
-const CLASSIC_SLEEP: &str = "5s";
+pub(super) const CLASSIC_SLEEP: Duration = Duration::from_secs(5);
 
 /// The sidecar for one workload.
 #[derive(Debug)]
@@ -111,7 +113,8 @@ fn container(mut container: Node, args: &InjectArgs, app_port: u16) -> Node {
     );
     if args.classic {
         container.remove("restartPolicy");
-        let command = ["/wx-sidecar", "sleep", CLASSIC_SLEEP].map(Node::string);
+        let seconds = format!("{}s", CLASSIC_SLEEP.as_secs());
+        let command = ["/wx-sidecar", "sleep", &seconds].map(Node::string);
         let exec = Node::mapping(vec![("command", Node::sequence(command.to_vec()))]);
         let stop = Node::mapping(vec![("exec", exec)]);
         container.add("lifecycle", Node::mapping(vec![("preStop", stop)]));

@@ -27,6 +27,10 @@ pub(super) struct Pods {
     pub(super) labels: Vec<(String, String)>,
     /// Of those that have the sidecar.
     pub(super) ports: Option<Ports>,
+    /// The sidecar's, of those that have it.
+    pub(super) container: Option<Node>,
+    /// How many seconds they have to end, if they say so.
+    pub(super) grace: Option<u64>,
 }
 
 /// Where pods with a sidecar listen.
@@ -107,8 +111,11 @@ impl<'a> Workload<'a> {
         }
         let template = self.template()?;
         let spec = self.mapping_in(template, "spec")?;
+        let grace = spec.text_at(&["terminationGracePeriodSeconds"]);
+        change.pods.grace = grace.and_then(|it| it.parse().ok());
         if let Some(sidecar) = self.sidecar_in(spec, args.classic)? {
             change.pods.ports = ports_of(sidecar, spec);
+            change.pods.container = Some(sidecar.clone());
             let note =
                 "left as it is: it has the sidecar already (delete that to have it put in anew)";
             change.notes.push(note.to_owned());
@@ -124,6 +131,7 @@ impl<'a> Workload<'a> {
             app_names: names_of(port, containers),
             sidecar: args.port,
         });
+        change.pods.container = Some(sidecar.container.clone());
 
         self.label(template, &sidecar, &mut change)?;
         self.place(spec, &sidecar, args.classic, &mut change)?;
@@ -226,6 +234,8 @@ impl<'a> Workload<'a> {
                 .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
                 .collect(),
             ports: None,
+            container: None,
+            grace: None,
         }
     }
 
