@@ -325,6 +325,11 @@ fn calls_about_a_users_session_are_signed_for_the_app() {
             .json()
     };
     assert_eq!(check()["errcode"], 0);
+    for body in ["", "{}"] {
+        let target = "/wxa/business/getuserencryptkey";
+        let keys = rig.call("POST", target, &user, body.as_bytes()).json();
+        assert_eq!(keys["errcode"], 0, "{body:?}: {keys}");
+    }
 
     let reset = rig
         .call("GET", "/wxa/resetusersessionkey", &user, b"")

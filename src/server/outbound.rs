@@ -417,7 +417,8 @@ impl Call<'_> {
         let of_user = match &signing.user {
             None => None,
             Some(user) => {
-                let signature = self.snapshot.sessions.sign(user, &body).await?;
+                let signed = signing.of_user(&body);
+                let signature = self.snapshot.sessions.sign(user, signed).await?;
                 Some(signature.ok_or_else(outbound::unknown_user)?)
             }
         };
