@@ -123,10 +123,11 @@ impl Gateway {
         memory: &Memory,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let keeper = memory.access_tokens.keeper(app, &metrics);
         Self {
-            line: Arc::new(Line::new(app, wechat, memory, metrics)),
+            line: Arc::new(Line::new(app, wechat, memory, metrics, Arc::clone(&keeper))),
             repeats: Arc::clone(&memory.repeats),
-            keeper: memory.access_tokens.keeper(app),
+            keeper,
         }
     }
 

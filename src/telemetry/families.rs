@@ -402,7 +402,8 @@ families! {
         TOKEN_FOREIGN = Counter, "wx_sidecar_wx_token_foreign_refresh_total" []
             "Times another system has had WeChat replace the access_token: it has the AppSecret and refreshes by force.";
         APP_SECRET = GaugeOf, "wx_sidecar_app_secret_slot" []
-            "Which of the AppSecrets WeChat took last, in the order of the configuration, from 0.";
+            "Which of the AppSecrets WeChat took last, in the order of the configuration, from 0; -1 if it has not taken any since there are \
+             these.";
         QUOTA_REMAINING = GaugeOf, "wx_sidecar_wx_quota_remaining" [CGI_PATH]
             "How many calls of an API WeChat said were left of the day, when it was last asked; of the ten APIs called most.";
         QUOTA_LIMIT = GaugeOf, "wx_sidecar_wx_quota_limit" [CGI_PATH]
