@@ -381,6 +381,40 @@ fn errors_can_be_problems_for_every_caller() {
     refusal.problem(401, "wechat-refused");
     assert_eq!(refusal.header("x-wx-errcode"), Some("40029"));
     assert!(phone(&rig, &[], &code(&rig, "alice")).json()["errcode"] == 0);
+    let refusal = rig.call("GET", "/cgi-bin/token", &[], b"");
+    refusal.problem(500, "wechat-refused");
+    assert_eq!(refusal.header("x-wx-errcode"), Some("40002"));
+}
+
+#[test]
+fn a_token_endpoints_errcode_is_told_as_all_others_are() {
+    let token = "c4113r-t0ken-of-this-test";
+    canary(token);
+    let rig = rig_with(&format!("caller_token = \"{token}\""));
+    let asked = |grant_type: &str, appid: &str, secret: &str| {
+        format!("/cgi-bin/token?grant_type={grant_type}&appid={appid}&secret={secret}")
+    };
+    let (right, other) = ("client_credential", "wxfedcba9876543210");
+    for (target, errcode, status) in [
+        (asked("x", APPID, token), 40002, 500),
+        (asked(right, other, token), 40013, 500),
+        (asked(right, APPID, "x"), 40125, 500),
+        (STABLE_TOKEN.to_owned(), 43002, 405),
+    ] {
+        let call = |headers: &[(&str, &str)]| rig.call("GET", &target, headers, b"");
+        let raw = call(&[]);
+        assert_eq!((raw.status, &raw.json()["errcode"]), (200, &json!(errcode)));
+        let told = call(&[("Accept", "application/problem+json")]);
+        let problem = told.problem(status, "wechat-refused");
+        assert_eq!(problem["errcode"], errcode);
+        assert_eq!(problem["hint"], raw.json()["errmsg"], "{errcode}");
+        for answer in [raw, told] {
+            let number = errcode.to_string();
+            assert_eq!(answer.header("x-wx-errcode"), Some(&*number));
+            assert!(answer.header("x-wx-error-class").is_some(), "{errcode}");
+            assert_eq!(answer.header("x-wx-retryable"), Some("false"));
+        }
+    }
 }
 
 #[test]

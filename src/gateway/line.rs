@@ -377,7 +377,7 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
 }
 
 /// How it is told that WeChat refused a call at `path`.
-pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
+pub(crate) fn refused(refusal: Refusal, path: &str) -> Error {
     let advice = refusal.advice_at(path);
     let code = refusal.errcode;
     let fault = WechatFault {

@@ -49,6 +49,7 @@ use line::{Call, Line};
 use repeat::Repeats;
 use usage::Usage;
 
+pub(crate) use line::refused;
 pub(crate) use media::Fetched;
 pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};

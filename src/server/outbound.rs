@@ -36,7 +36,7 @@ use crate::answer::Answer;
 use crate::config::{Errors, Outbound};
 use crate::domain::OpenId;
 use crate::error::{Error, Kind, Side};
-use crate::gateway::{AppAnswer, AppCall, Payload, Shows};
+use crate::gateway::{self, AppAnswer, AppCall, Payload, Shows};
 use crate::net::{Bound, Listener, Stream, is_about_one_connection};
 use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
@@ -47,6 +47,7 @@ use crate::telemetry::logs::access::{Called, Sampler};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::timings::Timings;
 use crate::telemetry::trace::{self, Span, Tracing};
+use crate::wechat::answer::Refusal;
 use crate::wechat::{access_token, answer, endpoints, login, session_key};
 use body::AnswerBody;
 
@@ -369,8 +370,8 @@ impl Call<'_> {
             .map(|endpoint| endpoint.host.as_str());
         let Target { path, query } = Target::parse(&self.head.method, &self.head.uri, hosts)?;
         if path == TOKEN || path == access_token::API.path {
-            let answer = self.virtual_token(&path, &query, body).await?;
-            return Ok(("own", respond(answer)));
+            let response = self.virtual_token(&path, &query, body).await?;
+            return Ok(("own", response));
         }
         let (shows, ours): (_, &[&str]) = match path.as_str() {
             login::PATH => (Shows::AppSecret, &["appid", "secret"]),
@@ -453,19 +454,39 @@ impl Call<'_> {
         path: &str,
         query: &str,
         body: Incoming,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response<AnswerBody>, Error> {
         let asked = match (path == TOKEN, &self.head.method) {
             (true, _) => Asked::of_query(query),
             (false, &Method::POST) => Asked::of_json(&self.hold(body, OWN_BODY_LIMIT).await?),
             (false, _) => {
-                let refusal = serde_json::json!({
-                    "errcode": 43002,
-                    "errmsg": "require POST method",
-                });
-                return Ok(Answer::json(200, &refusal));
+                return self.refuse_token(Refusal::of(43002, "require POST method", &[]), path);
             }
         };
-        Ok(self.snapshot.callers.grant(&asked))
+        match self.snapshot.callers.grant(&asked) {
+            Ok(answer) => Ok(respond(answer)),
+            Err(refusal) => self.refuse_token(refusal, path),
+        }
+    }
+
+    /// A refusal of a token endpoint, told as WeChat's own are.
+    fn refuse_token(&self, refusal: Refusal, path: &str) -> Result<Response<AnswerBody>, Error> {
+        let said = serde_json::json!({ "errcode": refusal.errcode, "errmsg": refusal.errmsg });
+        // The table knows of the sidecar's AppSecret, and this is about what the app shows in place of it.
+        let hint = refusal.errmsg.clone();
+        let hint_zh = match refusal.errcode {
+            40002 => "grant_type 须为 client_credential".to_owned(),
+            40013 => format!("本 sidecar 的 appid 是 {}", self.snapshot.config.app.appid),
+            40125 => "请把 sidecar 的 caller_token 当作 AppSecret 使用".to_owned(),
+            _ => "请使用 POST".to_owned(),
+        };
+        let error = gateway::refused(refusal, path).with_hints(hint, hint_zh);
+        if self.wants_problems() {
+            return Err(error);
+        }
+        self.log(&error);
+        let mut response = respond(Answer::json(200, &said));
+        response.headers_mut().extend(lines(&error));
+        Ok(response)
     }
 
     fn place(&self) -> Result<Place, Error> {
@@ -537,7 +558,7 @@ impl Call<'_> {
     ) -> Result<(&'static str, Response<AnswerBody>), Error> {
         let outbound = self.outbound();
         if let Some(refusal) = &answer.refusal
-            && (outbound.errors == Errors::Problem || self.accepts_problem())
+            && self.wants_problems()
         {
             return Err(refusal.clone());
         }
@@ -572,7 +593,11 @@ impl Call<'_> {
         response
     }
 
-    fn accepts_problem(&self) -> bool {
+    /// Whether a refusal of WeChat's is told as a problem.
+    fn wants_problems(&self) -> bool {
+        if self.outbound().errors == Errors::Problem {
+            return true;
+        }
         let accepted = self.head.headers.get_all(ACCEPT).iter();
         let mut kinds = accepted.flat_map(|line| line.as_bytes().split(|&b| b == b','));
         kinds.any(|kind| {
