@@ -12,6 +12,7 @@ use wx_sidecar::sim::{Effect, Fault, Limits, UserChange};
 
 use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
+use crate::patience::eventually;
 use crate::rig::{APPID, Rig, SECRET, canary};
 
 const PHONE: &str = "/wxa/business/getuserphonenumber";
@@ -415,6 +416,30 @@ fn a_token_endpoints_errcode_is_told_as_all_others_are() {
             assert_eq!(answer.header("x-wx-retryable"), Some("false"));
         }
     }
+}
+
+#[test]
+fn an_app_that_does_not_wait_for_the_answer_is_counted() {
+    let (asked, go_on) = (Arc::new(Signal::default()), Arc::new(Signal::default()));
+    let (was_asked, told) = (Arc::clone(&asked), Arc::clone(&go_on));
+    let wechat = wechat(move |_| {
+        was_asked.give();
+        told.wait();
+        http("application/json", b"{}")
+    });
+    let rig = rig_at(&wechat, "");
+    let mut app = rig.app();
+    app.send(b"GET /cgi-bin/get_api_domain_ip HTTP/1.1\r\nHost: x.test\r\n\r\n");
+    assert!(asked.wait());
+    drop(app);
+    let counted = |result: &str| {
+        rig.metric(&format!(
+            "wx_sidecar_outbound_requests_total{{result=\"{result}\"}}"
+        ))
+    };
+    eventually("the call is counted", || counted("gone") == 1.0);
+    go_on.give();
+    assert_eq!(counted("ok"), 0.0);
 }
 
 #[test]

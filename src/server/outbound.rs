@@ -30,6 +30,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::connections::ACCEPT_PAUSE;
 use super::drain::Phase;
+use super::exchange::CLIENT_GONE;
 use super::problem::{language, problem};
 use super::snapshot::Snapshot;
 use crate::answer::Answer;
@@ -85,6 +86,9 @@ struct Entrance {
     /// Turns true when those who came this way are to leave.
     ending: watch::Sender<bool>,
 }
+
+/// A call whose app waits for the answer. If it goes before there is one, that is recorded.
+struct WaitedFor<'a>(Option<&'a Call<'a>>);
 
 /// Counts a connection for as long as it lives.
 struct Open(Rc<OutboundSide>);
@@ -282,7 +286,8 @@ impl OutboundSide {
             streamed: OnceCell::new(),
         };
         let watched = call.watch();
-        // An app that waits no longer drops this.
+        // An app that waits no longer drops these.
+        let waited_for = WaitedFor(Some(&call));
         let _ending = watched
             .clone()
             .map(|watched| inspector::Ending(watched, call.timings.began().into_std()));
@@ -307,14 +312,14 @@ impl OutboundSide {
         headers.insert(HeaderName::from_static("x-request-id"), id.clone());
         // As CloudRun's gateway calls it.
         headers.insert(HeaderName::from_static("x-openapi-seqid"), id);
-        self.metrics.outbound_request(result);
+        waited_for.no_longer();
         let took = call.timings.took();
-        call.record_span(response.status(), result, took);
+        let problem = failure.as_ref().map(|error| error.kind().row().slug);
+        let line = call.record(response.status(), result, problem);
         if let Some(watched) = watched {
             show(&watched, &mut response, failure.as_ref(), took);
         }
-        let problem = failure.map(|error| error.kind().row().slug);
-        if let Some(line) = call.line(response.status(), result, problem) {
+        if let Some(line) = line {
             response.body_mut().log_as(line);
         }
         response
@@ -619,6 +624,18 @@ impl Call<'_> {
         tracing::debug!(request_id, status = error.status(), side, %error, "call failed");
     }
 
+    /// Counts it and tells where it is told; gives back its line of the access log, if it gets one.
+    fn record(
+        &self,
+        status: StatusCode,
+        result: &'static str,
+        problem: Option<&'static str>,
+    ) -> Option<Called> {
+        self.side.metrics.outbound_request(result);
+        self.record_span(status, result, self.timings.took());
+        self.line(status, result, problem)
+    }
+
     /// Records the call up to the head of its answer. The path is one that is known, for the app might put anything there.
     fn record_span(&self, status: StatusCode, result: &'static str, took: Duration) {
         self.snapshot.tracing().record(&self.trace, || {
@@ -637,7 +654,7 @@ impl Call<'_> {
 
     /// Its line of the access log, if it gets one. An API is named as metrics name it, for the app might put anything there.
     fn line(
-        self,
+        &self,
         status: StatusCode,
         result: &'static str,
         problem: Option<&'static str>,
@@ -658,8 +675,8 @@ impl Call<'_> {
             status: status.as_u16(),
             result,
             problem,
-            timings: self.timings,
-            streamed: self.streamed.into_inner(),
+            timings: self.timings.clone(),
+            streamed: self.streamed.get().cloned(),
             returned: 0,
             stands_for,
         })
@@ -713,6 +730,23 @@ fn written(headers: &HeaderMap) -> Vec<(String, String)> {
     lines
         .map(|(name, value)| (name.as_str().to_owned(), text(value)))
         .collect()
+}
+
+impl WaitedFor<'_> {
+    /// There is an answer.
+    fn no_longer(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for WaitedFor<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0 {
+            let status = StatusCode::from_u16(CLIENT_GONE).expect("it has three digits");
+            // The line is written when it is dropped.
+            let _line = call.record(status, "gone", None);
+        }
+    }
 }
 
 impl Drop for Place {
