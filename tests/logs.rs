@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use wx_sidecar::clock::Clock;
-use wx_sidecar::sim::Simulator;
+use wx_sidecar::sim::{Fault, Simulator};
 
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, PATIENCE};
@@ -392,6 +392,30 @@ fn a_call_of_the_apps_has_the_figures_of_a_request_and_is_joined_to_it_by_its_tr
     let line: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(line["problem"], "ambiguous-path", "{text}");
     assert_eq!(line["wechat_micros"], Value::Null, "{text}");
+}
+
+#[test]
+fn a_call_whose_app_does_not_wait_for_the_answer_has_a_line() {
+    let app = FakeApp::agreeable();
+    let real = Real::start(&app, "auth = \"none\"", "[log]\naccess = \"errors\"\n");
+    let api = "/cgi-bin/get_api_domain_ip";
+    real.sim.fault(Fault::delay(api, 1, PATIENCE));
+    let mut client = Client::connect(real.run.outbound.expect("it takes calls"));
+    client.send(b"GET /cgi-bin/get_api_domain_ip HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    eventually("WeChat is asked", || real.sim.calls(api) == 1);
+    drop(client);
+    let line = real.access();
+    for (name, value) in [
+        ("side", Value::from("outbound")),
+        ("api", api.into()),
+        ("status", 499.into()),
+        ("result", "gone".into()),
+        ("problem", Value::Null),
+        ("bytes_out", 0.into()),
+    ] {
+        assert_eq!(line[name], value, "{name} in {line}");
+    }
+    assert!(line["wechat_micros"].as_u64().unwrap() > 0, "{line}");
 }
 
 #[test]

@@ -726,8 +726,20 @@ fn a_phone_number_by_code_is_told_as_one_that_is_decrypted() {
     );
     // Another user's code is no good, and without a token nobody is asked.
     let code = json!({ "code": rig.sim.issue_phone_code("bob") });
-    assert_ne!(post(&rig, Some(&session), "/wx/phone", &code).status, 200);
+    let problem = post(&rig, Some(&session), "/wx/phone", &code).problem(400, "wechat-refused");
+    assert_eq!(problem["errcode"], 40003);
+    for member in ["detail", "hint"] {
+        let text = problem[member].as_str().unwrap();
+        assert!(text.contains("another user's"), "{text}");
+    }
     assert_eq!(post(&rig, None, "/wx/phone", &code).status, 401);
+    // What is missing is what a phone number can come from.
+    let problem = post(&rig, Some(&session), "/wx/phone", &json!({})).problem(400, "bad-request");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("`code`") && !detail.contains("cloudID"),
+        "{detail}"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use wx_sidecar::sim::{Effect, Fault, Limits, UserChange};
 
 use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
+use crate::patience::eventually;
 use crate::rig::{APPID, Rig, SECRET, canary};
 
 const PHONE: &str = "/wxa/business/getuserphonenumber";
@@ -325,6 +326,11 @@ fn calls_about_a_users_session_are_signed_for_the_app() {
             .json()
     };
     assert_eq!(check()["errcode"], 0);
+    for body in ["", "{}"] {
+        let target = "/wxa/business/getuserencryptkey";
+        let keys = rig.call("POST", target, &user, body.as_bytes()).json();
+        assert_eq!(keys["errcode"], 0, "{body:?}: {keys}");
+    }
 
     let reset = rig
         .call("GET", "/wxa/resetusersessionkey", &user, b"")
@@ -376,6 +382,64 @@ fn errors_can_be_problems_for_every_caller() {
     refusal.problem(401, "wechat-refused");
     assert_eq!(refusal.header("x-wx-errcode"), Some("40029"));
     assert!(phone(&rig, &[], &code(&rig, "alice")).json()["errcode"] == 0);
+    let refusal = rig.call("GET", "/cgi-bin/token", &[], b"");
+    refusal.problem(500, "wechat-refused");
+    assert_eq!(refusal.header("x-wx-errcode"), Some("40002"));
+}
+
+#[test]
+fn a_token_endpoints_errcode_is_told_as_all_others_are() {
+    let token = "c4113r-t0ken-of-this-test";
+    canary(token);
+    let rig = rig_with(&format!("caller_token = \"{token}\""));
+    let asked = |grant_type: &str, appid: &str, secret: &str| {
+        format!("/cgi-bin/token?grant_type={grant_type}&appid={appid}&secret={secret}")
+    };
+    let (right, other) = ("client_credential", "wxfedcba9876543210");
+    for (target, errcode, status) in [
+        (asked("x", APPID, token), 40002, 500),
+        (asked(right, other, token), 40013, 500),
+        (asked(right, APPID, "x"), 40125, 500),
+        (STABLE_TOKEN.to_owned(), 43002, 405),
+    ] {
+        let call = |headers: &[(&str, &str)]| rig.call("GET", &target, headers, b"");
+        let raw = call(&[]);
+        assert_eq!((raw.status, &raw.json()["errcode"]), (200, &json!(errcode)));
+        let told = call(&[("Accept", "application/problem+json")]);
+        let problem = told.problem(status, "wechat-refused");
+        assert_eq!(problem["errcode"], errcode);
+        assert_eq!(problem["hint"], raw.json()["errmsg"], "{errcode}");
+        for answer in [raw, told] {
+            let number = errcode.to_string();
+            assert_eq!(answer.header("x-wx-errcode"), Some(&*number));
+            assert!(answer.header("x-wx-error-class").is_some(), "{errcode}");
+            assert_eq!(answer.header("x-wx-retryable"), Some("false"));
+        }
+    }
+}
+
+#[test]
+fn an_app_that_does_not_wait_for_the_answer_is_counted() {
+    let (asked, go_on) = (Arc::new(Signal::default()), Arc::new(Signal::default()));
+    let (was_asked, told) = (Arc::clone(&asked), Arc::clone(&go_on));
+    let wechat = wechat(move |_| {
+        was_asked.give();
+        told.wait();
+        http("application/json", b"{}")
+    });
+    let rig = rig_at(&wechat, "");
+    let mut app = rig.app();
+    app.send(b"GET /cgi-bin/get_api_domain_ip HTTP/1.1\r\nHost: x.test\r\n\r\n");
+    assert!(asked.wait());
+    drop(app);
+    let counted = |result: &str| {
+        rig.metric(&format!(
+            "wx_sidecar_outbound_requests_total{{result=\"{result}\"}}"
+        ))
+    };
+    eventually("the call is counted", || counted("gone") == 1.0);
+    go_on.give();
+    assert_eq!(counted("ok"), 0.0);
 }
 
 #[test]

@@ -294,3 +294,24 @@ impl Drop for Stop<'_> {
         self.0.store(true, Ordering::SeqCst);
     }
 }
+
+#[test]
+fn which_app_secret_wechat_takes_is_not_known_before_it_has_taken_one_of_the_list() {
+    let rig = Rig::new("http://127.0.0.1:9");
+    let slot = || rig.metric("wx_sidecar_app_secret_slot");
+    let one = format!("secret = \"{SECRET}\"");
+    let both = format!("secret = [\"{}\", \"{SECRET}\"]", APP_SECRETS[1]);
+    assert_eq!(slot(), -1.0);
+    rig.login("alice");
+    assert_eq!(slot(), 0.0);
+    rig.reload(&one, &both);
+    assert_eq!(slot(), -1.0, "the new one has not been shown");
+    rig.login("bob");
+    assert_eq!(slot(), 1.0);
+    rig.reload(&one, &both);
+    assert_eq!(slot(), 1.0, "the list is as it was");
+    rig.reload(&one, &one);
+    assert_eq!(slot(), -1.0, "there is no slot 1 any more");
+    rig.login("carol");
+    assert_eq!(slot(), 0.0);
+}

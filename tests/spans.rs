@@ -7,11 +7,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use wx_sidecar::sim::Fault;
 use wx_sidecar::wechat::push::sign;
 
 use crate::backends::{App, Kind};
 use crate::fake_app::{FakeApp, OK, Signal};
-use crate::http_client::Client;
+use crate::http_client::{Client, PATIENCE};
 use crate::media::Gallery;
 use crate::patience::eventually;
 use crate::process::{Run, write_configuration};
@@ -361,6 +362,26 @@ fn the_apps_calls_to_wechat_are_in_the_apps_trace() {
     assert_eq!(refused.status, 2);
     has(refused, &json!({ "error.type": errcode.to_string() }));
     assert!(refused.attributes["wechat.rid"].is_string(), "{refused:#?}");
+}
+
+#[test]
+fn a_call_whose_app_does_not_wait_for_the_answer_is_in_the_apps_trace() {
+    let collector = Collector::start("of-an-app-that-goes");
+    let rig = Rig::with("http://127.0.0.1:9", "", &collector.section(""));
+    let api = "/cgi-bin/get_api_domain_ip";
+    rig.sim.fault(Fault::delay(api, 1, PATIENCE));
+    let mut app = rig.app();
+    let head = format!("GET {api} HTTP/1.1\r\nHost: x.test\r\ntraceparent: {RECORDED}\r\n\r\n");
+    app.send(head.as_bytes());
+    eventually("WeChat is asked", || rig.sim.calls(api) == 1);
+    drop(app);
+    let spans = collector.of_trace(TRACE, 2);
+    let call = only(&spans, &format!("GET {api}"));
+    assert_eq!(
+        (call.kind, call.parent.as_str()),
+        (SERVER, &RECORDED[36..52])
+    );
+    has(call, &json!({ "http.response.status_code": 499 }));
 }
 
 #[test]

@@ -17,6 +17,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +78,8 @@ pub(super) struct AccessTokenKeepers {
 pub(super) struct AccessTokenKeeper {
     /// The secrets that the token was had for.
     secrets: Vec<Secret>,
+    /// Whether the configuration has other secrets by now.
+    is_replaced: AtomicBool,
     /// Guards what is known of tokens; held for a few lines, never across an await.
     state: Mutex<State>,
     /// Shared with the keepers of the same app's other secrets, because WeChat counts by app. Guards a short list.
@@ -134,15 +137,20 @@ enum Instead {
 
 impl AccessTokenKeepers {
     /// The keeper of `app`: the one that there is, if it is for the same secrets.
-    pub(super) fn keeper(&self, app: &config::App) -> Arc<AccessTokenKeeper> {
+    pub(super) fn keeper(&self, app: &config::App, metrics: &Metrics) -> Arc<AccessTokenKeeper> {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = keepers.get(&app.appid);
         if let Some(keeper) = known.filter(|keeper| keeper.secrets == app.secrets) {
             return Arc::clone(keeper);
         }
+        if let Some(keeper) = known {
+            keeper.is_replaced.store(true, Ordering::Relaxed);
+        }
+        metrics.app_secrets_changed();
         let forces = known.map(|keeper| Arc::clone(&keeper.forces));
         let keeper = Arc::new(AccessTokenKeeper {
             secrets: app.secrets.clone(),
+            is_replaced: AtomicBool::new(false),
             state: Mutex::default(),
             forces: forces.unwrap_or_default(),
             flights: SingleFlight::new(),
@@ -153,6 +161,11 @@ impl AccessTokenKeepers {
 }
 
 impl AccessTokenKeeper {
+    /// Whether the configuration has other AppSecrets by now, so that a place among these says nothing any more.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Relaxed)
+    }
+
     /// A token to show. Waits for WeChat only if there is none.
     pub(super) async fn token<S: Source>(
         self: &Arc<Self>,

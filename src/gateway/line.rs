@@ -14,6 +14,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::Memory;
+use super::access_token::AccessTokenKeeper;
 use super::breaker::{Breaker, Failed, Permit};
 use super::client::{Client, Failure, Question, Reply};
 use super::connector::Unconnected;
@@ -44,6 +45,8 @@ pub(super) struct Line {
     secrets: Vec<Secret>,
     /// Which of `secrets` WeChat took last. Only a guess where to start: a stale value costs one refused call.
     working_secret: AtomicUsize,
+    /// Knows whether these are still the AppSecrets of the configuration.
+    keeper: Arc<AccessTokenKeeper>,
     pub(super) metrics: Arc<Metrics>,
     tracing: Tracing,
     /// Failed calls in the log, by kind and status.
@@ -77,6 +80,7 @@ impl Line {
         wechat: &config::Wechat,
         memory: &Memory,
         metrics: Arc<Metrics>,
+        keeper: Arc<AccessTokenKeeper>,
     ) -> Self {
         Self {
             client: Client::new(wechat, memory.home.clone()),
@@ -97,6 +101,7 @@ impl Line {
             appid: app.appid.clone(),
             secrets: app.secrets.clone(),
             working_secret: AtomicUsize::new(0),
+            keeper,
             metrics,
             tracing: memory.tracing.clone(),
             failures: Throttle::default(),
@@ -182,7 +187,10 @@ impl Line {
     /// the same call may be made with another. Remembers the one that works.
     pub(super) fn may_try_another<T>(&self, place: usize, outcome: &Result<T, Error>) -> bool {
         if took_secret(outcome) {
-            self.metrics.app_secret_taken(place);
+            // A call that began before a reload tells of a place in another list.
+            if !self.keeper.is_replaced() {
+                self.metrics.app_secret_taken(place);
+            }
             if self.working_secret.swap(place, Ordering::Relaxed) != place {
                 tracing::info!(
                     index = place,
@@ -369,7 +377,7 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
 }
 
 /// How it is told that WeChat refused a call at `path`.
-pub(super) fn refused(refusal: Refusal, path: &str) -> Error {
+pub(crate) fn refused(refusal: Refusal, path: &str) -> Error {
     let advice = refusal.advice_at(path);
     let code = refusal.errcode;
     let fault = WechatFault {

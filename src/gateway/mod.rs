@@ -49,6 +49,7 @@ use line::{Call, Line};
 use repeat::Repeats;
 use usage::Usage;
 
+pub(crate) use line::refused;
 pub(crate) use media::Fetched;
 pub(crate) use payload::{Cause, Payload, Piece};
 pub(crate) use relay::{AppAnswer, AppCall, Shows};
@@ -123,10 +124,11 @@ impl Gateway {
         memory: &Memory,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let keeper = memory.access_tokens.keeper(app, &metrics);
         Self {
-            line: Arc::new(Line::new(app, wechat, memory, metrics)),
+            line: Arc::new(Line::new(app, wechat, memory, metrics, Arc::clone(&keeper))),
             repeats: Arc::clone(&memory.repeats),
-            keeper: memory.access_tokens.keeper(app),
+            keeper,
         }
     }
 

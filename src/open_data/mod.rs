@@ -103,9 +103,8 @@ impl Request {
 
     /// What is to be opened. With cloud development a phone is given both, and then no call is needed.
     pub(crate) fn wanted(&self) -> Result<Wanted, Error> {
-        if let (Some(data), Some(iv)) = (&self.encrypted_data, &self.iv) {
-            let signed = self.raw_data.clone().zip(self.signature.clone());
-            return Sealed::parse(data, iv, signed).map(Wanted::Encrypted);
+        if let Some(sealed) = self.sealed()? {
+            return Ok(Wanted::Encrypted(sealed));
         }
         match &self.cloud_id {
             Some(id) => CloudId::parse(id).map(Wanted::Cloud).map_err(bad),
@@ -115,15 +114,24 @@ impl Request {
         }
     }
 
+    /// The ciphertext, if it is all there.
+    fn sealed(&self) -> Result<Option<Sealed>, Error> {
+        let (Some(data), Some(iv)) = (&self.encrypted_data, &self.iv) else {
+            return Ok(None);
+        };
+        let signed = self.raw_data.clone().zip(self.signature.clone());
+        Sealed::parse(data, iv, signed).map(Some)
+    }
+
     /// What the number that is asked for is told by. The button gives a code beside the ciphertext; the code is better, as
     /// no session_key can be too old for it.
     pub(crate) fn number(&self) -> Result<Number, Error> {
         if let Some(code) = &self.code {
             return PhoneCode::parse(code).map(Number::Code).map_err(bad);
         }
-        match self.wanted()? {
-            Wanted::Encrypted(sealed) => Ok(Number::Encrypted(sealed)),
-            Wanted::Cloud(_) => Err(bad(Malformed(
+        match self.sealed()? {
+            Some(sealed) => Ok(Number::Encrypted(sealed)),
+            None => Err(bad(Malformed(
                 "a phone number comes from a `code`, or from `encryptedData` and `iv`",
             ))),
         }

@@ -24,6 +24,7 @@ use crate::crypto::{constant_time_eq, hmac_sha256};
 use crate::domain::AppId;
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
+use crate::wechat::answer::Refusal;
 
 /// How long an SDK may keep a virtual token, in seconds. As long as a real one: some SDKs expect that.
 const LIFE: u64 = 7200;
@@ -127,10 +128,11 @@ impl Callers {
     }
 
     /// The answer of a token endpoint: as WeChat's, with a virtual token.
-    pub(crate) fn grant(&self, asked: &Asked) -> Answer {
-        let refuse = |errcode: i64, errmsg: &str| {
-            Answer::json(200, &json!({ "errcode": errcode, "errmsg": errmsg }))
-        };
+    ///
+    /// # Errors
+    /// If WeChat would refuse; in its words, and with ours.
+    pub(crate) fn grant(&self, asked: &Asked) -> Result<Answer, Refusal> {
+        let refuse = |errcode: i64, errmsg: &str| Err(Refusal::of(errcode, errmsg, &[]));
         if asked.grant_type != "client_credential" {
             return refuse(40002, "invalid grant_type");
         }
@@ -147,7 +149,7 @@ impl Callers {
             }
         };
         let body = json!({ "access_token": token.expose(), "expires_in": LIFE });
-        Answer::json(200, &body)
+        Ok(Answer::json(200, &body))
     }
 
     fn slot(&self, shown: &str) -> Option<usize> {
@@ -271,14 +273,10 @@ mod tests {
     }
 
     fn granted(callers: &Callers, asked: &Asked) -> Result<String, i64> {
-        let answer: Value = serde_json::from_slice(&callers.grant(asked).body).unwrap();
-        match answer["access_token"].as_str() {
-            Some(token) => {
-                assert_eq!(answer["expires_in"], 7200);
-                Ok(token.to_owned())
-            }
-            None => Err(answer["errcode"].as_i64().unwrap()),
-        }
+        let granted = callers.grant(asked).map_err(|refusal| refusal.errcode)?;
+        let answer: Value = serde_json::from_slice(&granted.body).unwrap();
+        assert_eq!(answer["expires_in"], 7200);
+        Ok(answer["access_token"].as_str().unwrap().to_owned())
     }
 
     fn admits(callers: &Callers, name: &'static str, value: &str) -> bool {

@@ -1,7 +1,8 @@
 //! Signatures that the app cannot make: it has neither the user's session_key nor need it have the key of virtual payment.
 //!
 //! A call that names its user by `X-WX-OPENID` gets what WeChat wants to see of that user, in place of whatever stands in the
-//! query. What is signed is the body as it is sent, to the byte (see `wechat::signature`).
+//! query. What is signed is the body as it is sent, to the byte, or nothing where WeChat looks at no body (see
+//! `wechat::signature`).
 
 use serde_json::Value;
 
@@ -39,13 +40,21 @@ impl Signing {
         };
         let needed = match signed {
             Signed::None => false,
-            Signed::Session => user.is_some(),
+            Signed::Session | Signed::SessionAlone => user.is_some(),
             Signed::Pay | Signed::PayAndSession => true,
         };
         Ok(needed.then_some(Self { user, signed }))
     }
 
-    /// Adds the signatures to the query. `of_user` is the user's over `body`.
+    /// What the user's signature is over, in a call with `body`.
+    pub(crate) fn of_user<'b>(&self, body: &'b [u8]) -> &'b [u8] {
+        match self.signed {
+            Signed::SessionAlone => b"",
+            _ => body,
+        }
+    }
+
+    /// Adds the signatures to the query. `of_user` is the user's over [`Self::of_user`].
     ///
     /// # Errors
     /// If the key of virtual payment is needed and not configured, or the body is about another user.
@@ -171,6 +180,21 @@ mod tests {
         assert!(Signing::of("/xpay/query_order", &nobody).unwrap().is_some());
         assert!(Signing::of("/wxa/checksession", &named("a b")).is_err());
         assert!(Signing::of("/wxa/msg_sec_check", &named("a b")).is_ok());
+    }
+
+    #[test]
+    fn of_a_user_the_body_is_signed_or_nothing_as_wechat_looks_at_it() {
+        let user = named("o6zAJs1Z");
+        for (path, signed) in [
+            ("/wxa/set_user_storage", BODY),
+            ("/xpay/currency_pay", BODY),
+            ("/wxa/business/getuserencryptkey", b""),
+            ("/wxa/checksession", b""),
+            ("/wxa/resetusersessionkey", b""),
+        ] {
+            let signing = Signing::of(path, &user).unwrap().unwrap();
+            assert_eq!(signing.of_user(BODY), signed, "{path}");
+        }
     }
 
     #[test]

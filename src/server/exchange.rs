@@ -49,7 +49,7 @@ pub(super) const OWN_BODY_LIMIT: u64 = 16 * 1024;
 /// The largest body that is looked into for a login code on its way to the app.
 pub(super) const LOGIN_BODY_LIMIT: u64 = 1024 * 1024;
 /// The status that is recorded when the client went away before it could be answered (nginx's convention).
-const CLIENT_GONE: u16 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 
 /// A request under way.
 struct Exchange<'a> {

@@ -30,13 +30,14 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::connections::ACCEPT_PAUSE;
 use super::drain::Phase;
+use super::exchange::CLIENT_GONE;
 use super::problem::{language, problem};
 use super::snapshot::Snapshot;
 use crate::answer::Answer;
 use crate::config::{Errors, Outbound};
 use crate::domain::OpenId;
 use crate::error::{Error, Kind, Side};
-use crate::gateway::{AppAnswer, AppCall, Payload, Shows};
+use crate::gateway::{self, AppAnswer, AppCall, Payload, Shows};
 use crate::net::{Bound, Listener, Stream, is_about_one_connection};
 use crate::outbound::{self, Asked, Parameters, Signing, Target};
 use crate::resilience::panics::caught;
@@ -47,6 +48,7 @@ use crate::telemetry::logs::access::{Called, Sampler};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::timings::Timings;
 use crate::telemetry::trace::{self, Span, Tracing};
+use crate::wechat::answer::Refusal;
 use crate::wechat::{access_token, answer, endpoints, login, session_key};
 use body::AnswerBody;
 
@@ -84,6 +86,9 @@ struct Entrance {
     /// Turns true when those who came this way are to leave.
     ending: watch::Sender<bool>,
 }
+
+/// A call whose app waits for the answer. If it goes before there is one, that is recorded.
+struct WaitedFor<'a>(Option<&'a Call<'a>>);
 
 /// Counts a connection for as long as it lives.
 struct Open(Rc<OutboundSide>);
@@ -281,7 +286,8 @@ impl OutboundSide {
             streamed: OnceCell::new(),
         };
         let watched = call.watch();
-        // An app that waits no longer drops this.
+        // An app that waits no longer drops these.
+        let waited_for = WaitedFor(Some(&call));
         let _ending = watched
             .clone()
             .map(|watched| inspector::Ending(watched, call.timings.began().into_std()));
@@ -306,14 +312,14 @@ impl OutboundSide {
         headers.insert(HeaderName::from_static("x-request-id"), id.clone());
         // As CloudRun's gateway calls it.
         headers.insert(HeaderName::from_static("x-openapi-seqid"), id);
-        self.metrics.outbound_request(result);
+        waited_for.no_longer();
         let took = call.timings.took();
-        call.record_span(response.status(), result, took);
+        let problem = failure.as_ref().map(|error| error.kind().row().slug);
+        let line = call.record(response.status(), result, problem);
         if let Some(watched) = watched {
             show(&watched, &mut response, failure.as_ref(), took);
         }
-        let problem = failure.map(|error| error.kind().row().slug);
-        if let Some(line) = call.line(response.status(), result, problem) {
+        if let Some(line) = line {
             response.body_mut().log_as(line);
         }
         response
@@ -369,8 +375,8 @@ impl Call<'_> {
             .map(|endpoint| endpoint.host.as_str());
         let Target { path, query } = Target::parse(&self.head.method, &self.head.uri, hosts)?;
         if path == TOKEN || path == access_token::API.path {
-            let answer = self.virtual_token(&path, &query, body).await?;
-            return Ok(("own", respond(answer)));
+            let response = self.virtual_token(&path, &query, body).await?;
+            return Ok(("own", response));
         }
         let (shows, ours): (_, &[&str]) = match path.as_str() {
             login::PATH => (Shows::AppSecret, &["appid", "secret"]),
@@ -417,7 +423,8 @@ impl Call<'_> {
         let of_user = match &signing.user {
             None => None,
             Some(user) => {
-                let signature = self.snapshot.sessions.sign(user, &body).await?;
+                let signed = signing.of_user(&body);
+                let signature = self.snapshot.sessions.sign(user, signed).await?;
                 Some(signature.ok_or_else(outbound::unknown_user)?)
             }
         };
@@ -452,19 +459,39 @@ impl Call<'_> {
         path: &str,
         query: &str,
         body: Incoming,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response<AnswerBody>, Error> {
         let asked = match (path == TOKEN, &self.head.method) {
             (true, _) => Asked::of_query(query),
             (false, &Method::POST) => Asked::of_json(&self.hold(body, OWN_BODY_LIMIT).await?),
             (false, _) => {
-                let refusal = serde_json::json!({
-                    "errcode": 43002,
-                    "errmsg": "require POST method",
-                });
-                return Ok(Answer::json(200, &refusal));
+                return self.refuse_token(Refusal::of(43002, "require POST method", &[]), path);
             }
         };
-        Ok(self.snapshot.callers.grant(&asked))
+        match self.snapshot.callers.grant(&asked) {
+            Ok(answer) => Ok(respond(answer)),
+            Err(refusal) => self.refuse_token(refusal, path),
+        }
+    }
+
+    /// A refusal of a token endpoint, told as WeChat's own are.
+    fn refuse_token(&self, refusal: Refusal, path: &str) -> Result<Response<AnswerBody>, Error> {
+        let said = serde_json::json!({ "errcode": refusal.errcode, "errmsg": refusal.errmsg });
+        // The table knows of the sidecar's AppSecret, and this is about what the app shows in place of it.
+        let hint = refusal.errmsg.clone();
+        let hint_zh = match refusal.errcode {
+            40002 => "grant_type 须为 client_credential".to_owned(),
+            40013 => format!("本 sidecar 的 appid 是 {}", self.snapshot.config.app.appid),
+            40125 => "请把 sidecar 的 caller_token 当作 AppSecret 使用".to_owned(),
+            _ => "请使用 POST".to_owned(),
+        };
+        let error = gateway::refused(refusal, path).with_hints(hint, hint_zh);
+        if self.wants_problems() {
+            return Err(error);
+        }
+        self.log(&error);
+        let mut response = respond(Answer::json(200, &said));
+        response.headers_mut().extend(lines(&error));
+        Ok(response)
     }
 
     fn place(&self) -> Result<Place, Error> {
@@ -536,7 +563,7 @@ impl Call<'_> {
     ) -> Result<(&'static str, Response<AnswerBody>), Error> {
         let outbound = self.outbound();
         if let Some(refusal) = &answer.refusal
-            && (outbound.errors == Errors::Problem || self.accepts_problem())
+            && self.wants_problems()
         {
             return Err(refusal.clone());
         }
@@ -571,7 +598,11 @@ impl Call<'_> {
         response
     }
 
-    fn accepts_problem(&self) -> bool {
+    /// Whether a refusal of WeChat's is told as a problem.
+    fn wants_problems(&self) -> bool {
+        if self.outbound().errors == Errors::Problem {
+            return true;
+        }
         let accepted = self.head.headers.get_all(ACCEPT).iter();
         let mut kinds = accepted.flat_map(|line| line.as_bytes().split(|&b| b == b','));
         kinds.any(|kind| {
@@ -593,6 +624,18 @@ impl Call<'_> {
         tracing::debug!(request_id, status = error.status(), side, %error, "call failed");
     }
 
+    /// Counts it and tells where it is told; gives back its line of the access log, if it gets one.
+    fn record(
+        &self,
+        status: StatusCode,
+        result: &'static str,
+        problem: Option<&'static str>,
+    ) -> Option<Called> {
+        self.side.metrics.outbound_request(result);
+        self.record_span(status, result, self.timings.took());
+        self.line(status, result, problem)
+    }
+
     /// Records the call up to the head of its answer. The path is one that is known, for the app might put anything there.
     fn record_span(&self, status: StatusCode, result: &'static str, took: Duration) {
         self.snapshot.tracing().record(&self.trace, || {
@@ -611,7 +654,7 @@ impl Call<'_> {
 
     /// Its line of the access log, if it gets one. An API is named as metrics name it, for the app might put anything there.
     fn line(
-        self,
+        &self,
         status: StatusCode,
         result: &'static str,
         problem: Option<&'static str>,
@@ -632,8 +675,8 @@ impl Call<'_> {
             status: status.as_u16(),
             result,
             problem,
-            timings: self.timings,
-            streamed: self.streamed.into_inner(),
+            timings: self.timings.clone(),
+            streamed: self.streamed.get().cloned(),
             returned: 0,
             stands_for,
         })
@@ -687,6 +730,23 @@ fn written(headers: &HeaderMap) -> Vec<(String, String)> {
     lines
         .map(|(name, value)| (name.as_str().to_owned(), text(value)))
         .collect()
+}
+
+impl WaitedFor<'_> {
+    /// There is an answer.
+    fn no_longer(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for WaitedFor<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0 {
+            let status = StatusCode::from_u16(CLIENT_GONE).expect("it has three digits");
+            // The line is written when it is dropped.
+            let _line = call.record(status, "gone", None);
+        }
+    }
 }
 
 impl Drop for Place {

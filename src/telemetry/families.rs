@@ -402,7 +402,8 @@ families! {
         TOKEN_FOREIGN = Counter, "wx_sidecar_wx_token_foreign_refresh_total" []
             "Times another system has had WeChat replace the access_token: it has the AppSecret and refreshes by force.";
         APP_SECRET = GaugeOf, "wx_sidecar_app_secret_slot" []
-            "Which of the AppSecrets WeChat took last, in the order of the configuration, from 0.";
+            "Which of the AppSecrets WeChat took last, in the order of the configuration, from 0; -1 if it has not taken any since there are \
+             these.";
         QUOTA_REMAINING = GaugeOf, "wx_sidecar_wx_quota_remaining" [CGI_PATH]
             "How many calls of an API WeChat said were left of the day, when it was last asked; of the ten APIs called most.";
         QUOTA_LIMIT = GaugeOf, "wx_sidecar_wx_quota_limit" [CGI_PATH]
@@ -418,11 +419,11 @@ families! {
     }
     Calls {
         OUTBOUND = Counter, "wx_sidecar_outbound_requests_total"
-            [Label { name: "result", values: Values::Of("`ok`, `refused`, `own`, or the last part of a problem's `type`", |value| {
-                matches!(value, "ok" | "refused" | "own") || is_slug(value)
+            [Label { name: "result", values: Values::Of("`ok`, `refused`, `own`, `gone`, or the last part of a problem's `type`", |value| {
+                matches!(value, "ok" | "refused" | "own" | "gone") || is_slug(value)
             }) }]
-            "Calls of the app's by result: ok, refused (an errcode was passed on), own (a token endpoint), or the kind of error that the app \
-             was told.";
+            "Calls of the app's by result: ok, refused (an errcode was passed on), own (a token endpoint), gone (the app did not wait for the \
+             answer), or the kind of error that the app was told.";
         CALLER_TOKENS = Counter, "wx_sidecar_caller_token_uses_total" [SLOTS]
             "Calls of the app's by the caller token they showed: slot 0 is the first in the configuration, 1 any other.";
         TEXT_CHECKS = Counter, "wx_sidecar_text_checks_total" [these("verdict", &["pass", "review", "risky", "unchecked"])]

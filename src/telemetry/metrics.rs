@@ -93,13 +93,15 @@ impl Metrics {
         // Nobody follows what a program that embeds the sidecar hands over, and it is not away.
         let config_source_up = families::CONFIG_SOURCE_UP.gauge(of);
         config_source_up.set(1);
+        let app_secret = families::APP_SECRET.gauge(of);
+        app_secret.set(-1);
         #[cfg(target_os = "linux")]
         register(of, super::process::ProcessFacts::new());
         Self {
             logins: families::LOGINS.counters(of),
             decrypted: families::DECRYPTED.counters(of),
             tokens_opened: ["0", "1", "2"].map(|slot| tokens_opened.with_label_values(&[slot])),
-            app_secret: families::APP_SECRET.gauge(of),
+            app_secret,
             apis,
             wechat_calls: families::WX_REQUESTS.counters(of),
             wechat_seconds: families::WX_DURATION.histograms(of),
@@ -135,6 +137,11 @@ impl Metrics {
     /// Counts a token that was opened, by the place of its key; not those that a connection remembers.
     pub fn token_opened(&self, slot: usize) {
         self.tokens_opened[slot.min(2)].inc();
+    }
+
+    /// Tells that there are other AppSecrets than before, of which WeChat has not taken any yet.
+    pub fn app_secrets_changed(&self) {
+        self.app_secret.set(-1);
     }
 
     /// Tells which AppSecret WeChat has just taken.

@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 /// The times of one exchange.
+#[derive(Clone)]
 pub(crate) struct Timings {
     began: Instant,
     ended: Cell<Option<Instant>>,
@@ -189,6 +190,16 @@ pin_project! {
         #[pin]
         future: F,
     }
+
+    impl<F> PinnedDrop for OfWechat<'_, F> {
+        // Whoever is dropped in the middle has waited too.
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let waited = this.since.take().map(|since| since.elapsed());
+            let wechat = &this.timings.wechat;
+            wechat.set(wechat.get() + waited.unwrap_or_default());
+        }
+    }
 }
 
 impl<F: Future> Future for OfWechat<'_, F> {
@@ -199,6 +210,7 @@ impl<F: Future> Future for OfWechat<'_, F> {
         let since = *this.since.get_or_insert_with(Instant::now);
         let polled = this.future.poll(cx);
         if polled.is_ready() {
+            *this.since = None;
             let wechat = &this.timings.wechat;
             wechat.set(wechat.get() + since.elapsed());
         }
@@ -211,6 +223,14 @@ mod tests {
     use super::*;
 
     const STEP: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_for_wechat_in_vain_has_waited() {
+        let timings = Timings::begin();
+        let waiting = timings.wechat(std::future::pending::<()>());
+        let _elapsed = tokio::time::timeout(STEP, waiting).await;
+        assert_eq!(timings.wechat_waited(), STEP);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_is_no_work_and_what_waits_for_wechat_is_told() {

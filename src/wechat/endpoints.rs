@@ -52,6 +52,8 @@ pub enum Signed {
     None,
     /// `signature`, made with the user's session_key over the body.
     Session,
+    /// `signature`, made with the user's session_key over nothing, whatever the body has.
+    SessionAlone,
     /// `pay_sig`, made with the key of virtual payment over path and body.
     Pay,
     /// Both, because it acts on a user's balance.
@@ -341,7 +343,7 @@ static TABLE: [Endpoint; 432] = [
     row("/wxa/business/getretailinfo", Post, TOKEN, Signed::None, READS),
     row("/wxa/business/getretailmessagelist", Post, TOKEN, Signed::None, READS),
     row("/wxa/business/getretailopenidlist", Post, TOKEN, Signed::None, READS),
-    row("/wxa/business/getuserencryptkey", GetOrPost, TOKEN, Signed::Session, READS),
+    row("/wxa/business/getuserencryptkey", GetOrPost, TOKEN, Signed::SessionAlone, READS),
     row("/wxa/business/getuserphonenumber", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/business/group/adddevice", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/business/group/createid", Post, TOKEN, Signed::None, ACTS),
@@ -371,7 +373,7 @@ static TABLE: [Endpoint; 432] = [
     row("/wxa/business/unbinduserb2cauthinfo", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/charge/usage/get", Get, TOKEN, Signed::None, READS),
     row("/wxa/charge/usage/get_recent_average", Get, TOKEN, Signed::None, READS),
-    row("/wxa/checksession", Get, TOKEN, Signed::Session, READS),
+    row("/wxa/checksession", Get, TOKEN, Signed::SessionAlone, READS),
     row("/wxa/delnearbypoi", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/devplugin", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/generate_urllink", Post, TOKEN, Signed::None, ACTS),
@@ -397,7 +399,7 @@ static TABLE: [Endpoint; 432] = [
     row("/wxa/query_urllink", Post, TOKEN, Signed::None, READS),
     row("/wxa/queryscheme", Post, TOKEN, Signed::None, READS),
     row("/wxa/remove_user_storage", Post, TOKEN, Signed::Session, ACTS),
-    row("/wxa/resetusersessionkey", Get, TOKEN, Signed::Session, ACTS),
+    row("/wxa/resetusersessionkey", Get, TOKEN, Signed::SessionAlone, ACTS),
     row("/wxa/search/wxaapi_submitpages", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/sec/famousbrand/apply", Post, TOKEN, Signed::None, ACTS),
     row("/wxa/sec/famousbrand/get_status", Post, TOKEN, Signed::None, READS),
@@ -624,14 +626,14 @@ mod tests {
 
     #[test]
     fn signatures_are_wanted_where_the_documentation_wants_them() {
-        let session = [
+        let session = ["/wxa/remove_user_storage", "/wxa/set_user_storage"];
+        assert_eq!(paths(|row| row.signed == Signed::Session), session);
+        let alone = [
             "/wxa/business/getuserencryptkey",
             "/wxa/checksession",
-            "/wxa/remove_user_storage",
             "/wxa/resetusersessionkey",
-            "/wxa/set_user_storage",
         ];
-        assert_eq!(paths(|row| row.signed == Signed::Session), session);
+        assert_eq!(paths(|row| row.signed == Signed::SessionAlone), alone);
         let both = [
             "/xpay/cancel_currency_pay",
             "/xpay/currency_pay",

@@ -132,6 +132,10 @@ pub fn is_success_at(path: &str, code: i64) -> bool {
 /// [`meaning_at`] says.
 pub fn advice_at(path: &str, code: i64) -> Option<Advice> {
     let advice = match (path, code) {
+        ("/wxa/business/getuserphonenumber", 40003) => (
+            "the code may be another user's: have the user who is logged in press the phone number button",
+            "该 code 可能属于其他用户：请让当前登录的用户点击手机号授权按钮",
+        ),
         ("/wxa/business/getuserphonenumber", 40013 | 40029 | 40163) => (
             "have the user press the phone number button again; its code works once and for five minutes, and one of \
              wx.login is another kind",
@@ -149,8 +153,10 @@ pub fn advice_at(path: &str, code: i64) -> Option<Advice> {
         (path, 40001) if !endpoints::shows_token(path) => return both_languages(40125),
         // Of a dead access_token the caller knows nothing, and the sidecar has done what there was to do.
         (_, code) if api::is_dead_token(code) => (
-            "WeChat refuses the sidecar's access_token; try again in half a minute",
-            "微信拒绝了边车的 access_token；请半分钟后重试",
+            "WeChat refuses the sidecar's access_token; try again in half a minute, and if it goes on, find what else \
+             fetches tokens (GET /cgi-bin/token) and have it ask the sidecar",
+            "微信拒绝了边车的 access_token；请半分钟后重试，若持续出现，请找出别处谁在获取 access_token\
+             （GET /cgi-bin/token），让它改向边车获取",
         ),
         _ => return both_languages(code),
     };
@@ -266,8 +272,52 @@ pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
     let both = match code {
         -1 => ("wait a second and try again", "请等一秒后重试"),
         40001 => (
-            "at login: check [app] appid and secret in sidecar.toml; elsewhere: fetch a new access_token and try once more",
-            "登录接口：请检查 sidecar.toml 中 [app] 的 appid 与 secret；其他接口：请重新获取 access_token 后再试一次",
+            "at login: check [app] appid and secret in sidecar.toml; elsewhere the sidecar has renewed its access_token and \
+             tried again: if it goes on, find what else fetches tokens (GET /cgi-bin/token) and have it ask the sidecar",
+            "登录接口：请检查 sidecar.toml 中 [app] 的 appid 与 secret；其他接口：边车已更新 access_token 并重试过；\
+             若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），让它改向边车获取",
+        ),
+        40014 | 42001 => (
+            "the sidecar has renewed its access_token and tried again: if it goes on, find what else fetches tokens \
+             (GET /cgi-bin/token) and have it ask the sidecar",
+            "边车已更新 access_token 并重试过；若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），\
+             让它改向边车获取",
+        ),
+        40003 => (
+            "send an openid that a login of this Mini Program gave; openids of another one are no good here",
+            "请使用本小程序登录所得的 openid；其他小程序的 openid 在此无效",
+        ),
+        40007 => (
+            "check the media_id; it lives for three days: if it is older, upload the file again",
+            "请核对 media_id；其有效期为三天，过期请重新上传",
+        ),
+        40037 => (
+            "take a template_id from the templates of this Mini Program in the WeChat console",
+            "请使用微信公众平台中本小程序模板列表里的 template_id",
+        ),
+        41030 => (
+            "name a page of the published version; for a QR code, check_path: false and env_version help while you develop",
+            "请填写已发布版本中存在的页面；开发期间生成小程序码，可用 check_path: false 和 env_version",
+        ),
+        45015 => (
+            "the user last wrote more than 48 hours ago: send a subscription message",
+            "用户最后一次发消息已超过 48 小时：请改用订阅消息",
+        ),
+        45047 => (
+            "wait until the user writes again: how many messages may be sent depends on what the user wrote",
+            "请等用户再发消息：可发条数取决于用户发来的消息",
+        ),
+        47001 => (
+            "send a body that can be read: JSON in UTF-8",
+            "请求体无法解析：请发送 UTF-8 编码的 JSON",
+        ),
+        47003 => (
+            "an argument breaks a rule of the API's: errmsg names the field",
+            "参数不符合接口的规则：errmsg 指明了字段",
+        ),
+        87014 => (
+            "tell the author that the content was not taken; sent unchanged, it will not be either",
+            "请提示用户内容未通过审核；原样重发也不会通过",
         ),
         40029 | 40163 => (
             "call wx.login again; a code works once and for five minutes",
@@ -397,9 +447,10 @@ const fn sense(at: Place, meaning: Meaning) -> Sense {
 /// tells a success, which are a refusal nowhere else. Few, and looked at only when WeChat refuses, so in no order but
 /// that of two which fit, the first counts.
 #[rustfmt::skip]
-static SENSES: [Sense; 25] = [
+static SENSES: [Sense; 26] = [
     // The appid is not in doubt after the access_token has been taken: it is the code that is another app's.
     sense(Place::Api("/wxa/business/getuserphonenumber"), row(40013, 401, UserInput, NO, "该 code 属于其他 appid", "the code was issued for another appid")),
+    sense(Place::Api("/wxa/business/getuserphonenumber"), row(40003, 400, UserInput, NO, "该 code 属于其他用户，或 openid 不属于本 appid", "the code is another user's, or the openid belongs to another appid")),
     sense(Place::Api("/wxa/getpluginopenpid"), row(1000, 503, Transient, RETRY, "插件登录：系统错误", "plugin login: system error")),
     sense(Place::Api("/wxa/getpluginopenpid"), row(1001, 400, UserInput, NO, "插件登录：请求参数非法", "plugin login: parameters not valid")),
     sense(Place::Api("/wxa/getpluginopenpid"), row(1003, 429, RateQuota, RETRY, "插件登录：请求过于频繁", "plugin login: too frequent")),
@@ -1291,6 +1342,32 @@ mod tests {
             assert_eq!(advice(code).is_some(), advice_zh(code).is_some());
         }
         assert!(advice(40029).unwrap().contains("wx.login"));
-        assert_eq!(advice(87014), None);
+        assert_eq!(advice(40169), None);
+    }
+
+    #[test]
+    fn each_code_that_the_readmes_advise_on_has_advice_here_too() {
+        let listed = |readme: &str, heading: &str| -> Vec<i64> {
+            let (_, after) = readme.split_once(heading).expect("the heading is there");
+            let section = after.split("\n## ").next().unwrap_or_default();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
+            let first = rows.filter_map(|row| row.split(" |").next());
+            first
+                .flat_map(|codes| codes.split([',', '、']))
+                .filter_map(|code| code.trim().parse().ok())
+                .collect()
+        };
+        let codes = listed(
+            include_str!("../../README.md"),
+            "\n## Errcodes, and what to do\n",
+        );
+        let zh = listed(include_str!("../../README.zh-CN.md"), "\n## 按错误码查\n");
+        assert!(codes.len() > 20, "{codes:?}");
+        assert_eq!(codes, zh);
+        for code in codes {
+            let (en, zh) = both_languages(code).unwrap_or_else(|| panic!("{code}"));
+            assert!(en.is_ascii() && !zh.is_ascii(), "{code}: {en} {zh}");
+            assert!(advice_at("/cgi-bin/media/get", code).is_some(), "{code}");
+        }
     }
 }

@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn a_code_that_does_not_fit_the_openid_may_be_another_users() {
+        let meaning = errcode::meaning_at(API.path, 40003);
+        assert_eq!((meaning.code, meaning.status), (40003, 400));
+        assert!(meaning.en.contains("another user's"));
+        let (en, zh) = errcode::advice_at(API.path, 40003).unwrap();
+        assert!(en.contains("another user's") && zh.contains("其他用户"));
+    }
+
+    #[test]
     fn the_openid_is_sent_only_if_there_is_one() {
         let code = PhoneCode::parse("c").unwrap();
         assert_eq!(body(&code, None), r#"{"code":"c"}"#);

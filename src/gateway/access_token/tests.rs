@@ -125,7 +125,7 @@ fn app(secrets: &[&str]) -> config::App {
 }
 
 fn keeper() -> Arc<AccessTokenKeeper> {
-    AccessTokenKeepers::default().keeper(&app(&["s"]))
+    AccessTokenKeepers::default().keeper(&app(&["s"]), &Metrics::new())
 }
 
 /// Lets time pass, and what is due in it happen.
@@ -469,12 +469,16 @@ async fn a_refused_token_is_kept_while_there_is_no_other() {
 async fn a_reload_keeps_the_token_and_other_secrets_do_not() {
     let keepers = AccessTokenKeepers::default();
     let wechat = Script::of(&[Token("one", 7200), Token("two", 7200), Token("two", 7200)]);
-    keepers.keeper(&app(&["s"])).token(&wechat).await.unwrap();
-    let reloaded = keepers.keeper(&app(&["s"]));
+    keepers
+        .keeper(&app(&["s"]), &Metrics::new())
+        .token(&wechat)
+        .await
+        .unwrap();
+    let reloaded = keepers.keeper(&app(&["s"]), &Metrics::new());
     assert_eq!(reloaded.token(&wechat).await.unwrap(), token("one"));
 
     reloaded.forces().admit(Instant::now());
-    let rotated = keepers.keeper(&app(&["new", "s"]));
+    let rotated = keepers.keeper(&app(&["new", "s"]), &Metrics::new());
     let two = rotated.token(&wechat).await.unwrap();
     assert_eq!(two, token("two"));
     assert_eq!(rotated.replace(&two, &wechat).await.unwrap(), None);
