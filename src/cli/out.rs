@@ -17,7 +17,7 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> ExitCode {
     }
 }
 
-/// As [`print`], where something else than its being printed says whether the command has failed.
+/// As [`print()`], where something else than its being printed says whether the command has failed.
 pub(super) fn print_and(text: impl AsRef<[u8]>, is_good: bool) -> ExitCode {
     match is_good {
         true => print(text),
