@@ -4,7 +4,23 @@ use std::net::SocketAddr;
 
 use crate::process::{BINARY, Process};
 
-const ANY: &str = "127.0.0.1:0";
+/// A port that the system chooses.
+pub(crate) const ANY: &str = "127.0.0.1:0";
+
+/// What runs it on ports that it chooses, but for those that are given.
+pub(crate) fn arguments<'a>(outbound: &'a str, admin: &'a str) -> [&'a str; 9] {
+    [
+        "dev",
+        "--listen",
+        ANY,
+        "--sim",
+        ANY,
+        "--outbound",
+        outbound,
+        "--admin",
+        admin,
+    ]
+}
 
 /// It ends when this is dropped.
 pub(crate) struct Dev {
@@ -28,17 +44,7 @@ impl Dev {
 
     /// With more arguments, and the outbound side at an address of its own.
     pub(crate) fn with(more: &[&str], outbound: &str) -> Self {
-        let places = [
-            "--listen",
-            ANY,
-            "--sim",
-            ANY,
-            "--outbound",
-            outbound,
-            "--admin",
-            ANY,
-        ];
-        let process = Process::start(BINARY, &[&["dev"], &places[..], more].concat());
+        let process = Process::start(BINARY, &[&arguments(outbound, ANY)[..], more].concat());
         let address = |name: &str| {
             let line = process.line_with(&format!("  {name}  "));
             let (_, rest) = line.split_once("http://").expect("a place is a URL");

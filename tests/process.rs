@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use crate::dev::{ANY, arguments};
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
 use crate::patience::{comes_true, eventually};
@@ -626,21 +627,7 @@ fn a_rid_is_explained_by_what_wechat_remembers_and_a_strange_one_is_refused() {
 
 #[test]
 fn the_commands_that_dev_prints_work_as_printed() {
-    let any = "127.0.0.1:0";
-    let dev = Process::start(
-        BINARY,
-        &[
-            "dev",
-            "--listen",
-            any,
-            "--sim",
-            any,
-            "--outbound",
-            any,
-            "--admin",
-            any,
-        ],
-    );
+    let dev = Process::start(BINARY, &arguments(ANY, ANY));
     let commands = printed_commands(&dev, "Ctrl-C ends it.");
     assert_eq!(commands.len(), 14, "{commands:#?}");
     let mut outputs = run_in_one_shell(&commands);
@@ -739,24 +726,13 @@ fn what_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
 fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
     // Whoever runs the tests may have it ignored, which is handed down.
     let mut dev = Command::new("env");
-    let any = "127.0.0.1:0";
-    dev.args([
-        "--default-signal=HUP",
-        BINARY,
-        "dev",
-        "--listen",
-        any,
-        "--sim",
-        any,
-        "--outbound",
-        any,
-    ]);
+    dev.args(["--default-signal=HUP", BINARY])
+        .args(arguments(ANY, ANY));
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let errors = directory.path().join("stderr");
-    dev.args(["--admin", any])
-        .stdout(writer)
+    dev.stdout(writer)
         .stderr(fs::File::create(&errors).unwrap());
     let mut dev = dev.spawn().unwrap();
     // It says nowhere where it listens, so the system is asked.
@@ -771,9 +747,9 @@ fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
 
 #[test]
 fn a_hangup_that_is_to_be_ignored_is() {
-    let any = "127.0.0.1:0";
     let line = format!(
-        "trap '' HUP; exec {BINARY} dev --listen {any} --sim {any} --outbound {any} --admin {any}"
+        "trap '' HUP; exec {BINARY} {}",
+        arguments(ANY, ANY).join(" ")
     );
     let dev = Process::start("sh", &["-c", &line]);
     let admin = dev.line_with("  admin  ");
@@ -833,22 +809,10 @@ fn what_dev_is_asked_wrongly_it_tells_by_the_name_of_the_option() {
 
 #[test]
 fn dev_opens_its_admin_side_to_others_for_a_token_only() {
-    let any = "127.0.0.1:0";
+    let upstream = ["--upstream", "http://127.0.0.1:9"];
     let dev = Process::start(
         BINARY,
-        &[
-            "dev",
-            "--listen",
-            any,
-            "--sim",
-            any,
-            "--outbound",
-            any,
-            "--admin",
-            "0.0.0.0:0",
-            "--upstream",
-            "http://127.0.0.1:9",
-        ],
+        &[&arguments(ANY, "0.0.0.0:0")[..], &upstream].concat(),
     );
     let opened = dev.line_with("in a browser");
     let place = opened.split("http://").nth(1).unwrap();
