@@ -167,7 +167,7 @@ impl Pool {
         let unreachable = |cause: io::Error| {
             let detail = "no connection to the app; is it running and listening?";
             Error::upstream(Kind::UpstreamUnreachable, detail)
-                .with_hint("check [inbound] upstream in sidecar.toml")
+                .with_hint("it is looked for where [inbound] upstream says, or `dev --upstream`")
                 .with_cause(cause)
         };
         let connect = async {
