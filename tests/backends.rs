@@ -10,6 +10,7 @@
     reason = "the vocabulary of the integration tests, not all of it in use at any time"
 )]
 
+use crate::daemon::free_port;
 use crate::http_client::{Client, Response, chunked};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,14 +25,14 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long an app may take to start.
-const START: Duration = Duration::from_secs(30);
+/// How long an app may take to start, on a machine that is busy with others.
+const START: Duration = Duration::from_secs(120);
 /// How long one test of a script may take, on a machine that is busy with others.
 const ONE_TEST: Duration = Duration::from_secs(120);
 /// The same for one that is compiled first.
 const COMPILED_START: Duration = Duration::from_secs(240);
 /// How long an app may take to end; its requests in flight included, when it ends gracefully.
-const END: Duration = Duration::from_secs(15);
+const END: Duration = Duration::from_secs(60);
 
 /// Runs `"$@"`, sends it the signals whose names it reads, and kills the whole process group once there is nothing more
 /// to read: when the [`App`] is dropped or, as the system closes pipes, when the test binary is gone in whatever way.
@@ -192,8 +193,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts an app on this port of 127.0.0.1, or on a free one, and waits until it listens. Panics, showing what the
-    /// app wrote to stderr, when it does not.
+    /// Starts an app on this port of 127.0.0.1, or on a free one that nobody else gets when the app has gone, and waits
+    /// until it listens. Panics, showing what the app wrote to stderr, when it does not.
     pub(crate) fn start(kind: Kind, port: Option<u16>) -> App {
         App::try_start(kind, port).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -216,7 +217,7 @@ impl App {
         let installed = install_once(kind)?;
         let mut command = kind.command(&installed, None);
         command
-            .env("PORT", port.unwrap_or(0).to_string())
+            .env("PORT", port.unwrap_or_else(free_port).to_string())
             .envs(settings.iter().copied());
         App::launch(command, kind.name(), START)
     }
@@ -745,10 +746,48 @@ mod answer_as_written {
         ("X-WX-ENV", "test"),
     ];
 
-    /// All over one connection, which no answer may close.
+    /// How long a connection idles before Express closes it; here none does unless the machine stands still.
+    const IDLE: Duration = Duration::from_secs(5);
+
+    /// A connection to an app, which no answer may close.
+    struct Lasting {
+        app: SocketAddr,
+        client: Client,
+        /// When the last request was sent: since then it may have idled.
+        asked: Instant,
+    }
+
+    impl Lasting {
+        fn to(app: &App) -> Self {
+            Self {
+                app: app.addr(),
+                client: Client::connect(app.addr()),
+                asked: Instant::now(),
+            }
+        }
+
+        fn request(
+            &mut self,
+            method: &str,
+            target: &str,
+            headers: &[(&str, &str)],
+            body: &[u8],
+        ) -> Response {
+            let asked = Instant::now();
+            let mut answer = self.client.try_request(method, target, headers, body);
+            // What was closed for having idled has seen nothing of the request.
+            if answer.is_err() && self.asked.elapsed() >= IDLE {
+                self.client = Client::connect(self.app);
+                answer = self.client.try_request(method, target, headers, body);
+            }
+            self.asked = asked;
+            answer.unwrap_or_else(|error| panic!("no response to {method} {target}: {error}"))
+        }
+    }
+
     fn answers_as_written(kind: Kind) {
         let app = App::start(kind, None);
-        let mut client = Client::connect(app.addr());
+        let mut client = Lasting::to(&app);
         knows_the_caller_by_its_headers(&mut client);
         counts_per_caller(&mut client);
         takes_bodies(&mut client);
@@ -767,7 +806,7 @@ mod answer_as_written {
         answers_as_written(Kind::Flask);
     }
 
-    fn knows_the_caller_by_its_headers(client: &mut Client) {
+    fn knows_the_caller_by_its_headers(client: &mut Lasting) {
         let stranger = client.request("GET", "/api/whoami", &USER[..2], b"");
         assert_eq!(
             (stranger.status, stranger.json()),
@@ -821,7 +860,7 @@ mod answer_as_written {
         );
     }
 
-    fn counts_per_caller(client: &mut Client) {
+    fn counts_per_caller(client: &mut Lasting) {
         let user = [&USER[..], &[JSON]].concat();
         let other = [("X-WX-OPENID", "oOther"), ("X-WX-SOURCE", "wx_client")];
         let mut count = |method, headers: &[_], body: &str| {
@@ -841,7 +880,7 @@ mod answer_as_written {
         assert_eq!(count("GET", &[], ""), (401, None));
     }
 
-    fn takes_bodies(client: &mut Client) {
+    fn takes_bodies(client: &mut Lasting) {
         let content = download(300_000);
         let taken = json!({"bytes": content.len(), "sha256": sha256(&content), "content_type": "image/png"});
         let sized = client.request(
@@ -901,7 +940,7 @@ mod answer_as_written {
         );
     }
 
-    fn gives_bodies(client: &mut Client) {
+    fn gives_bodies(client: &mut Lasting) {
         for length in [0, 1, 251 * 256, 1_000_003] {
             let sized = client.request("GET", &format!("/api/download?bytes={length}"), &[], b"");
             assert_eq!(
@@ -928,7 +967,7 @@ mod answer_as_written {
         );
     }
 
-    fn fails_by_its_framework(client: &mut Client) {
+    fn fails_by_its_framework(client: &mut Lasting) {
         assert_eq!(client.request("GET", "/api/missing", &[], b"").status, 404);
         assert_eq!(client.request("GET", "/api/boom", &[], b"").status, 500);
         assert_eq!(
@@ -937,7 +976,7 @@ mod answer_as_written {
         );
     }
 
-    fn echoes_what_it_saw(client: &mut Client) {
+    fn echoes_what_it_saw(client: &mut Lasting) {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let echo =
                 Echo::of(&client.request(method, "/echo?a=%20b&c", &[("X-One", "1")], b"body"));

@@ -56,7 +56,7 @@ impl Drop for Daemon {
 /// A port that nobody listens on, and that is given to nobody else in this process.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + u16::try_from(std::process::id() % 200).unwrap() * 100;
+    let first = 10_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
     loop {
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

@@ -2,17 +2,24 @@
 
 use std::net::SocketAddr;
 
+use crate::daemon::free_port;
 use crate::process::{BINARY, Process};
 
 /// A port that the system chooses.
 pub(crate) const ANY: &str = "127.0.0.1:0";
 
-/// What runs it on ports that it chooses, but for those that are given.
-pub(crate) fn arguments<'a>(outbound: &'a str, admin: &'a str) -> [&'a str; 9] {
+/// A place for it to listen that nobody else gets. Two of those that the system chooses for it, it lets go before it listens
+/// there, and on a busy machine another test may have one by then.
+pub(crate) fn own_place() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+/// What runs it at these places, with the simulator on a port that the system chooses.
+pub(crate) fn arguments<'a>(listen: &'a str, outbound: &'a str, admin: &'a str) -> [&'a str; 9] {
     [
         "dev",
         "--listen",
-        ANY,
+        listen,
         "--sim",
         ANY,
         "--outbound",
@@ -34,17 +41,19 @@ pub(crate) struct Dev {
 impl Dev {
     /// With its sample app.
     pub(crate) fn new() -> Self {
-        Self::with(&[], ANY)
+        Self::with(&[], &own_place())
     }
 
     /// In front of an app.
     pub(crate) fn before(upstream: &str) -> Self {
-        Self::with(&["--upstream", upstream], ANY)
+        Self::with(&["--upstream", upstream], &own_place())
     }
 
     /// With more arguments, and the outbound side at an address of its own.
     pub(crate) fn with(more: &[&str], outbound: &str) -> Self {
-        let process = Process::start(BINARY, &[&arguments(outbound, ANY)[..], more].concat());
+        let listen = own_place();
+        let arguments = arguments(&listen, outbound, ANY);
+        let process = Process::start(BINARY, &[&arguments[..], more].concat());
         let address = |name: &str| {
             let line = process.line_with(&format!("  {name}  "));
             let (_, rest) = line.split_once("http://").expect("a place is a URL");

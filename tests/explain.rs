@@ -21,7 +21,7 @@ auth = "none"
 path = "/api/orders"
 methods = ["POST"]
 body_limit = "1KiB"
-timeout = "3s"
+timeout = "40s"
 [[route]]
 path = "/api/*"
 auth = "optional"
@@ -333,7 +333,7 @@ fn limits_say_where_they_come_from() {
     let (value, from) = limit(&told, "body_limit");
     assert_eq!(value, "1KiB");
     assert_eq!(from, format!("[[route]] 2 ({})", line("body_limit", 0)));
-    assert_eq!(limit(&told, "timeout").0, "3s");
+    assert_eq!(limit(&told, "timeout").0, "40s");
     let nowhere = (
         "none".to_owned(),
         "[inbound] rate_limit (default)".to_owned(),

@@ -1,16 +1,21 @@
 //! Forwarding: what the app gets, what the client gets back, and what happens when either of them misbehaves.
 
 use std::io::Write;
-use std::net::TcpListener;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
-use crate::patience::{dawdle, more_than_sockets_hold};
+use crate::patience::{PATIENCE, dawdle, eventually, more_than_sockets_hold};
 use crate::rig::Rig;
 
 /// After this long without progress a writer counts as blocked. Too short a time makes the tests weaker, not wrong.
 const BLOCKED: Duration = Duration::from_millis(300);
+/// After this long without use, a connection to the app carries no request that must not be sent twice.
+const STALE: Duration = Duration::from_secs(1);
 
 /// A sidecar that lets everybody through.
 fn open(app: &FakeApp) -> Rig {
@@ -23,6 +28,20 @@ fn open_with(app: &FakeApp, inbound: &str) -> Rig {
 
 fn is_problem(answer: &Response, status: u16, slug: &str) {
     answer.problem(status, slug);
+}
+
+/// A connection over which this was sent before it could be ended for having idled for so long. Whoever is held up in
+/// between begins anew.
+fn sent_within(idle: Duration, rig: &Rig, bytes: &[u8]) -> Client {
+    let mut sent = None;
+    eventually("nothing is sent in time", || {
+        let began = Instant::now();
+        let mut client = rig.client();
+        let is_sent = client.try_send(bytes).is_ok();
+        sent = (is_sent && began.elapsed() < idle).then_some(client);
+        sent.is_some()
+    });
+    sent.expect("it was sent")
 }
 
 /// Writes until the sidecar takes no more; says how much it took.
@@ -63,10 +82,7 @@ fn an_upload_waits_for_an_app_that_does_not_read() {
     let written = taken_from(&mut client, large);
     assert!(written < large, "all was taken though the app read none");
     go_on.give();
-    client
-        .stream()
-        .set_write_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    client.stream().set_write_timeout(Some(PATIENCE)).unwrap();
     client.send(&vec![b'a'; large - written]);
     assert_eq!(client.read_response(false).status, 200);
     let request = app.only_request();
@@ -94,7 +110,7 @@ fn a_download_waits_for_a_client_that_does_not_read() {
         if written < large {
             app_is_blocked.give();
         }
-        connection.set_write_patience(Duration::from_secs(10));
+        connection.set_write_patience(PATIENCE);
         connection.write(&vec![b'a'; large - written]);
     });
     let rig = open(&app);
@@ -561,13 +577,16 @@ fn an_app_may_answer_a_head_whose_body_has_not_come() {
 
 #[test]
 fn an_app_may_be_silent_for_longer_than_its_timeout_while_it_is_sent_a_body() {
-    let app = FakeApp::start(|connection| {
+    const TIMEOUT: Duration = Duration::from_millis(100);
+    let (tell, told) = mpsc::channel();
+    let app = FakeApp::start(move |connection| {
         let mut request = connection.read_head().expect("a head");
         connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhe");
         assert!(connection.read_body(&mut request));
         connection.write(b"re");
+        tell.send(Instant::now()).expect("the test goes on");
     });
-    let rig = open_with(&app, "timeout = \"100ms\"");
+    let rig = open_with(&app, &format!("timeout = \"{}ms\"", TIMEOUT.as_millis()));
     let mut client = rig.client();
     client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel");
     assert_eq!(client.read_head().status, 200);
@@ -579,11 +598,14 @@ fn an_app_may_be_silent_for_longer_than_its_timeout_while_it_is_sent_a_body() {
         .unwrap();
     let nothing = stream.peek(&mut [0]).unwrap_err();
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let sent = Instant::now();
     client.send(b"lo");
-    assert_eq!(client.read_exact(2), b"re");
+    let rest = client.read_to_close();
+    // From here on the app has a whole timeout. One that is held up for longer is cut off, and rightly so.
+    let answered = told.recv_timeout(PATIENCE).expect("it got the whole body");
+    let too_late = answered - sent >= TIMEOUT;
+    assert!(rest == b"re" || (too_late && rest.is_empty()), "{rest:?}");
 }
 
 /// What is still unread when a socket is closed makes the kernel throw away what it had yet to send.
@@ -631,7 +653,9 @@ fn connections_to_the_app_are_used_again() {
     let app = FakeApp::agreeable();
     let rig = open(&app);
     let mut client = rig.client();
+    let mut most = 1;
     for n in 0..10 {
+        let began = Instant::now();
         assert_eq!(
             client.request("GET", &format!("/{n}"), &[], b"").status,
             200
@@ -642,9 +666,12 @@ fn connections_to_the_app_are_used_again() {
                 .status,
             200
         );
+        // Between the two the connection may have idled for too long, if somebody was held up.
+        most += usize::from(began.elapsed() >= STALE);
     }
     assert_eq!(app.requests(20).len(), 20);
-    assert_eq!(app.connections(), 1);
+    let connections = app.connections();
+    assert!((1..=most).contains(&connections), "{connections}");
 }
 
 #[test]
@@ -692,7 +719,8 @@ fn an_idle_connection_that_the_app_closed_is_replaced_silently() {
         .iter()
         .map(|request| request.connection)
         .collect();
-    assert_eq!(places, [0, 1, 1]);
+    // A POST that comes late does not take the one that has idled meanwhile.
+    assert!(matches!(places[..], [0, 1, 1 | 2]), "{places:?}");
 }
 
 /// Answers the first request, then reads the second one on the same connection and closes without a word.
@@ -734,13 +762,28 @@ fn a_get_that_meets_a_closing_connection_is_tried_once_more() {
 
 #[test]
 fn a_post_that_meets_a_closing_connection_is_not_sent_twice() {
-    let app = closes_on_the_second_request();
+    let app = FakeApp::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.write(OK);
+            connection.read_request();
+        }
+    });
     let rig = open(&app);
     let mut client = rig.client();
-    assert_eq!(client.request("GET", "/a", &[], b"").status, 200);
-    let answer = client.request("POST", "/b", &[], b"hello");
-    is_problem(&answer, 502, "upstream-unreachable");
-    assert_eq!(app.targets(), ["/a", "/b"]);
+    let mut sent = 0;
+    // One that comes late is given a connection of its own, and the next may meet that one.
+    eventually("none meets a closing connection", || {
+        sent += 1;
+        let answer = client.request("POST", &format!("/{sent}"), &[], b"hello");
+        if answer.status == 200 {
+            return false;
+        }
+        is_problem(&answer, 502, "upstream-unreachable");
+        true
+    });
+    assert!(sent > 1, "a new connection closes after the first one");
+    let each_once: Vec<_> = (1..=sent).map(|number| format!("/{number}")).collect();
+    assert_eq!(app.targets(), each_once);
 }
 
 #[test]
@@ -858,7 +901,13 @@ fn an_answer_that_stops_in_the_middle_is_cut_off_in_time() {
         connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
         waits.wait();
     });
-    let answer = open_with(&app, "timeout = \"200ms\"").request("GET", "/a", &[], b"");
+    let rig = open_with(&app, "timeout = \"200ms\"");
+    let mut answer = Response::default();
+    // An app that is held up before it begins is late with all of it, which is a 504; it is asked once more then.
+    eventually("the app does not begin in time", || {
+        answer = rig.request("GET", "/a", &[], b"");
+        answer.status != 504
+    });
     assert_eq!(
         (answer.status, answer.truncated, answer.text()),
         (200, true, "hello")
@@ -870,11 +919,13 @@ fn an_answer_that_stops_in_the_middle_is_cut_off_in_time() {
 fn a_body_that_stops_arriving_is_a_408_and_cut_off_for_the_app() {
     let app = FakeApp::agreeable();
     let rig = open_with(&app, "idle_timeout = \"200ms\"");
-    let mut client = rig.client();
-    client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello");
+    let half = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello";
+    let mut client = sent_within(Duration::from_millis(200), &rig, half);
     is_problem(&client.read_response(false), 408, "request-timeout");
     assert_eq!(client.read_to_close(), b"");
-    assert!(!app.only_request().complete);
+    // There are more if it was sent late at first.
+    let requests = app.requests(1);
+    assert!(requests.iter().all(|it| !it.complete), "{requests:?}");
 }
 
 #[test]
@@ -907,11 +958,12 @@ fn a_chunked_body_beyond_the_limit_is_cut_off_for_the_app() {
 
 #[test]
 fn an_app_that_is_down_is_a_502() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
+    // Bound and not listening, so that nobody else comes to listen there.
+    let down = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    down.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
-    let rig = Rig::with(&format!("http://{port}"), "auth = \"none\"", "");
+    let place = down.local_addr().unwrap().as_socket().unwrap();
+    let rig = Rig::with(&format!("http://{place}"), "auth = \"none\"", "");
     let answer = rig.request("POST", "/a", &[], b"hello");
     is_problem(&answer, 502, "upstream-unreachable");
     assert_eq!(answer.json()["retryable"], true);
@@ -935,10 +987,12 @@ fn an_app_may_listen_on_a_unix_socket() {
     });
     let rig = open(&app);
     let mut client = rig.client();
+    let began = Instant::now();
     for _ in 0..2 {
         let answer = client.request("POST", "/a?b", &[], b"hello");
         assert_eq!((answer.status, answer.text()), (200, "ok"));
     }
+    let may_be_stale = began.elapsed() >= STALE;
     let requests = app.requests(2);
     assert_eq!(
         (requests[0].method(), requests[0].target()),
@@ -946,7 +1000,7 @@ fn an_app_may_listen_on_a_unix_socket() {
     );
     assert_eq!(requests[0].header("host"), Some("localhost"));
     assert_eq!(requests[1].body, b"hello");
-    assert_eq!(app.connections(), 1);
+    assert!(app.connections() == 1 || may_be_stale);
 }
 
 #[test]
@@ -1152,15 +1206,16 @@ fn what_a_trusted_proxy_says_of_the_way_here_is_kept_and_continued() {
 /// Never silent for as long as `idle_timeout`, and yet not to be waited for.
 #[test]
 fn a_body_that_drips_is_ended() {
+    /// A few minutes' worth.
+    const DROPS: usize = 2000;
     let app = FakeApp::agreeable();
     let rig = open_with(&app, "idle_timeout = \"1s\"");
     for target in ["/upload", "/wx/login"] {
-        let mut client = rig.client();
-        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n");
-        client.send(head.as_bytes());
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {DROPS}\r\n\r\n");
+        let mut client = sent_within(Duration::from_secs(1), &rig, head.as_bytes());
         let mut writer = client.stream().try_clone().unwrap();
         let dripping = std::thread::spawn(move || {
-            (0..200)
+            (0..DROPS)
                 .take_while(|_| {
                     dawdle(Duration::from_millis(100));
                     writer.write_all(b"a").is_ok()
@@ -1169,6 +1224,6 @@ fn a_body_that_drips_is_ended() {
         });
         is_problem(&client.read_response(false), 408, "request-timeout");
         drop(client);
-        assert!(dripping.join().unwrap() < 200, "{target}");
+        assert!(dripping.join().unwrap() < DROPS, "{target}");
     }
 }

@@ -19,6 +19,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::sync::Notify;
 
+use crate::daemon::free_port;
 use crate::fake_app::Signal;
 
 /// How long a test may take; only against one that would hang.
@@ -255,6 +256,8 @@ impl H2App {
     where
         F: Future<Output = ()> + 'static,
     {
+        // One that comes back wants its old port, which must not be somebody else's by then.
+        let port = if port == 0 { free_port() } else { port };
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();

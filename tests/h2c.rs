@@ -416,10 +416,12 @@ fn a_connection_whose_app_is_silent_is_not_used_again() {
         }
         call.say("ok").await;
     });
-    let rig = open_with(&app.url(), "timeout = \"1s\"");
+    // Only the first is to take too long.
+    let route = "[[route]]\npath = \"/silent\"\ntimeout = \"1s\"\n";
+    let rig = Rig::with(&app.url(), "auth = \"none\"", route);
     run(async {
         let client = client(&rig).await;
-        let silent = client.get("/a").await;
+        let silent = client.get("/silent").await;
         assert_eq!(
             (silent.status, &*silent.problem()),
             (504, "upstream-timeout")

@@ -1,14 +1,17 @@
 //! HTTP/2 from clients, by prior knowledge: what holds for HTTP/1.1 holds for it.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use h2::Reason;
 use http::HeaderMap;
 
+use crate::daemon::free_port;
 use crate::fake_app::{Connection, FakeApp, OK, Signal};
 use crate::h2_peer::{Answer, Client, get, given, read, read_body, read_some, request, run, send};
-use crate::patience::{eventually, eventually_async, more_than_sockets_hold};
-use crate::rig::Rig;
+use crate::patience::{PATIENCE, eventually, eventually_async, more_than_sockets_hold};
+use crate::rig::{self, Rig};
 
 /// A sidecar that lets everybody through.
 fn open(app: &FakeApp) -> Rig {
@@ -209,7 +212,7 @@ fn an_app_waits_for_a_client_that_does_not_read_and_other_streams_do_not() {
             }
             connection
                 .write(format!("HTTP/1.1 200 OK\r\nContent-Length: {large}\r\n\r\n").as_bytes());
-            connection.set_write_patience(std::time::Duration::from_millis(300));
+            connection.set_write_patience(Duration::from_millis(300));
             let piece = vec![b'a'; 64 * 1024];
             let mut written = 0;
             while written < large
@@ -221,7 +224,7 @@ fn an_app_waits_for_a_client_that_does_not_read_and_other_streams_do_not() {
                 is_blocked.give();
             }
             goes_on.wait();
-            connection.set_write_patience(std::time::Duration::from_secs(10));
+            connection.set_write_patience(PATIENCE);
             connection.write(&vec![b'a'; large - written]);
         }
     });
@@ -264,7 +267,7 @@ fn an_upload_waits_for_an_app_that_does_not_read() {
         let (answer, mut stream) = client.open(request("POST", "/a", &[]), false).await;
         let mut sent = 0;
         let piece = vec![b'a'; 64 * 1024];
-        let quiet = std::time::Duration::from_millis(300);
+        let quiet = Duration::from_millis(300);
         while sent < large {
             let sending = send(&mut stream, &piece, false);
             if tokio::time::timeout(quiet, sending).await.is_err() {
@@ -546,7 +549,7 @@ fn our_own_endpoints_answer_and_a_code_logs_in_on_the_way() {
             .await;
         let login = login.unwrap();
         assert_eq!(login.status, 200, "{}", login.text());
-        let session = crate::rig::Session::of(&serde_json::from_slice(&login.body).unwrap());
+        let session = rig::Session::of(&serde_json::from_slice(&login.body).unwrap());
         let bearer = session.bearer();
         let who = client
             .request(get("/who", &[("authorization", &bearer)]), None)
@@ -564,8 +567,8 @@ fn our_own_endpoints_answer_and_a_code_logs_in_on_the_way() {
             .await
             .unwrap();
         assert_eq!(on_the_way.status, 200);
-        crate::rig::canary(on_the_way.header("x-wx-access-token").unwrap());
-        crate::rig::canary(on_the_way.header("x-wx-refresh-token").unwrap());
+        rig::canary(on_the_way.header("x-wx-access-token").unwrap());
+        rig::canary(on_the_way.header("x-wx-refresh-token").unwrap());
     });
 }
 
@@ -579,8 +582,11 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
         answers.wait();
         connection.write(OK);
     });
-    let rig = open(&app);
-    let sidecar = rig.replica();
+    let rig = open_with(&app, "drain_timeout = \"2m\"");
+    // On a port that is nobody's once it is let go.
+    let listen = format!("[inbound]\nlisten = \"127.0.0.1:{}\"", free_port());
+    let config = rig.config_with("[inbound]\nlisten = \"127.0.0.1:0\"", &listen);
+    let sidecar = rig::start(&config, &rig.clock);
     let addr = sidecar.inbound_addr();
     run(async {
         let client = Client::connect(&addr).await;
@@ -604,14 +610,28 @@ fn a_drain_says_goaway_and_streams_under_way_finish() {
     });
 }
 
+/// How long a connection may idle where that is what a test is about.
+const IDLE: Duration = Duration::from_secs(1);
+
 #[test]
 fn an_idle_connection_is_ended_with_goaway() {
     let app = FakeApp::agreeable();
     let rig = open_with(&app, "idle_timeout = \"1s\"");
     run(async {
-        let client = client(&rig).await;
-        assert_eq!(client.get("/a").await.status, 200);
-        assert!(client.end().await.is_ok());
+        loop {
+            let began = Instant::now();
+            let client = client(&rig).await;
+            match client.request(get("/a", &[]), None).await {
+                Ok(answer) => assert_eq!(answer.status, 200),
+                // It had idled for too long before it asked for anything, because it was held up.
+                Err(error) => {
+                    assert!(began.elapsed() > IDLE, "{error}");
+                    continue;
+                }
+            }
+            assert!(client.end().await.is_ok());
+            return;
+        }
     });
 }
 
@@ -626,10 +646,6 @@ fn a_client_that_takes_nothing_of_finished_answers_is_let_go() {
         .concat(),
     );
     let rig = open_with(&app, "idle_timeout = \"1s\"");
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&rig.address().into()).unwrap();
-    let mut stream: std::net::TcpStream = socket.into();
     // Windows as large as can be, and then not a byte is read.
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(crate::h2_peer::frame(
@@ -648,10 +664,20 @@ fn a_client_that_takes_nothing_of_finished_answers_is_let_go() {
     for stream in 0..120 {
         bytes.extend(crate::h2_peer::frame(1, 5, 2 * stream + 1, &head));
     }
-    std::io::Write::write_all(&mut stream, &bytes).unwrap();
-    eventually("it is connected", || {
-        rig.metric("wx_sidecar_http_connections") == 1.0
+    let mut clients = Vec::new();
+    // Who is held up before that has idled for too long already, and begins anew.
+    eventually("nothing is sent in time", || {
+        let began = Instant::now();
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&rig.address().into()).unwrap();
+        let mut stream: std::net::TcpStream = socket.into();
+        let sent = std::io::Write::write_all(&mut stream, &bytes);
+        clients.push(stream);
+        sent.is_ok() && began.elapsed() < IDLE
     });
+    // Whoever has asked the app is counted as connected.
     app.requests(120);
     eventually("it is sent away", || {
         rig.metric("wx_sidecar_http_connections") == 0.0
@@ -678,12 +704,12 @@ fn a_client_that_only_takes_requests_back_is_sent_away() {
                 break;
             }
             sent += 1;
-            tokio::time::timeout(
-                std::time::Duration::from_secs(1),
-                eventually_async("it arrives", || app.targets().len() >= sent),
-            )
-            .await
-            .ok();
+            // It does, unless the client is sent away before.
+            eventually_async("it does not arrive", || {
+                let is_sent_away = client.was_told_to_leave().now_or_never() == Some(true);
+                is_sent_away || app.targets().len() >= sent
+            })
+            .await;
             stream.send_reset(Reason::CANCEL);
         }
         assert!(sent > 50, "sent away after {sent}");

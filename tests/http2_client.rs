@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
-/// How long the peer may be silent, or refuse our bytes.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::patience::PATIENCE;
+
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 // Types of frames (RFC 9113 §6).

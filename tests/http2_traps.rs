@@ -695,7 +695,8 @@ fn streams_whose_window_is_0_end_and_hold_little() {
             connection.write(&vec![b'a'; SIZE]);
         }
     });
-    let limited = Limited::new(&app, "idle_timeout = \"2s\"");
+    // Long enough for the good ones, if somebody is held up for a while.
+    let limited = Limited::new(&app, "idle_timeout = \"12s\"");
     let before = limited.memory();
     let mut stalled = Vec::new();
     for _ in 0..4 {
@@ -916,7 +917,7 @@ fn at_the_end_a_connection_is_told_and_streams_under_way_finish() {
             connection.write(OK);
         }
     });
-    let rig = Rig::with(&app.url(), "auth = \"none\"", "");
+    let rig = Rig::with(&app.url(), "auth = \"none\"\ndrain_timeout = \"2m\"", "");
     let replica = rig.replica();
     let mut busy = Http2Client::connect(replica.inbound_addr());
     busy.get(1, "/slow", &[]);

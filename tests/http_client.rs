@@ -14,8 +14,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// How long the peer may stay silent, or refuse our bytes, before a call fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the peer may stay silent, or refuse our bytes, before a call fails; only against a test that would hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest head accepted, interim or final: only against a runaway peer.
 const HEAD_LIMIT: usize = 1 << 20;
@@ -67,6 +67,18 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Response {
+        self.try_request(method, target, headers, body)
+            .unwrap_or_else(|error| panic!("no response to {method} {target}: {error}"))
+    }
+
+    /// As [`Client::request`], or says why there is no response; errors are those of [`Client::try_read_response`].
+    pub(crate) fn try_request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
         let named = |wanted: &str| {
             headers
                 .iter()
@@ -91,12 +103,10 @@ impl Client {
         let sent = self
             .try_send(head.as_bytes())
             .and_then(|()| self.try_send(body));
-        match self.try_read_response(method == "HEAD") {
-            Ok(response) => response,
-            Err(error) => {
-                panic!("no response to {method} {target}: {error} (the request: {sent:?})")
-            }
-        }
+        let response = self.try_read_response(method == "HEAD");
+        response.map_err(|error| {
+            io::Error::new(error.kind(), format!("{error} (the request: {sent:?})"))
+        })
     }
 
     /// Reads one response with its body; `is_head` says that it answers a HEAD, and so has none.

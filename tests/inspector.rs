@@ -2,6 +2,7 @@
 //! forgets. In a browser it is tested by `tests/apps/inspector/`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wx_sidecar::wechat::push::sign;
@@ -286,8 +287,9 @@ fn a_message_is_shown_decrypted_with_its_attempts_and_can_be_delivered_once_more
             }
         }
     });
-    let sections =
-        format!("[push]\ntoken = \"{PUSH_TOKEN}\"\nmode = \"plaintext\"\nformat = \"json\"\n");
+    let sections = format!(
+        "[push]\ntoken = \"{PUSH_TOKEN}\"\nmode = \"plaintext\"\nformat = \"json\"\ntimeout = \"1m\"\n"
+    );
     let stage = Stage::new(&app, &sections);
     push(&stage.rig, 4711);
     let shown = stage.last("push", |entry| entry["outcome"] == "delivered");
@@ -319,8 +321,12 @@ fn a_page_that_waits_hears_of_a_change_and_of_one_only() {
     let app = polite("");
     let stage = Stage::with(&app, "auth = \"none\"", "");
     stage.rig.request("GET", "/first", &[], b"");
-    stage.to("/first");
-    let first = stage.page("exchanges?after=0");
+    let mut first = Value::Null;
+    // It changes when it begins and when it has ended, and the second is told a moment after it is so.
+    eventually("the end of the first is not told", || {
+        first = stage.page("exchanges?after=0");
+        first["seq"] == 2
+    });
     let (seq, boot) = (first["seq"].clone(), first["boot"].clone());
     let waiting = Client::connect(stage.rig.sidecar().admin_addr());
     let target = format!("/inspector/exchanges?after={seq}&wait=20");
@@ -339,7 +345,12 @@ fn a_page_that_waits_hears_of_a_change_and_of_one_only() {
     assert_eq!(news["boot"], boot);
     // What is cleared is another memory, and whoever asks for what comes after the old one hears that at once.
     assert_eq!(stage.ask("POST", "clear", &[]).status, 204);
-    let anew = stage.page(&format!("exchanges?after={seq}&wait=20"));
+    let asked = Instant::now();
+    let anew = stage.page(&format!("exchanges?after={seq}&wait=25"));
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "it was waited for"
+    );
     assert_ne!(anew["boot"], boot);
     assert!(targets(&anew).is_empty());
 }

@@ -642,7 +642,8 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
     let text = replaced(&text, "0.0.0.0:9901", &admin);
     let text = replaced(&text, "drain_delay = \"5s\"", "drain_delay = \"0s\"");
     let text = format!(
-        "{text}\n[wechat]\nendpoints = [\"{}\"]\n[push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\n",
+        "{text}\n[wechat]\nendpoints = [\"{}\"]\nconnect_timeout = \"1m\"\ntimeout = \"1m\"\n\
+         [push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\n",
         wechat.url()
     );
     canary(PUSH_TOKEN);
@@ -671,11 +672,12 @@ fn in_an_empty_root_a_numeric_user_without_a_writable_path_serves_what_the_manif
     let admin = |target: &str| Client::connect(run.admin).request("GET", target, &[], b"");
     assert_eq!(admin("/livez").status, 200);
     assert_eq!(admin("/readyz").status, 200);
-    assert!(
+    // A request is counted when its answer is on its way.
+    eventually("requests are counted", || {
         admin("/metrics")
             .text()
             .contains("wx_sidecar_http_requests_total")
-    );
+    });
     assert_eq!(admin("/config").status, 401);
     let shown = format!("Bearer {ADMIN_TOKEN}");
     let shown = [("Authorization", shown.as_str())];

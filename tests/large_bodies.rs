@@ -97,11 +97,7 @@ fn app(connection: &mut Connection) {
 }
 
 fn open(app: &FakeApp) -> Rig {
-    Rig::with(
-        &app.url(),
-        "auth = \"none\"\nbody_limit = \"60MiB\"\nidle_timeout = \"10s\"\n",
-        "",
-    )
+    Rig::with(&app.url(), "auth = \"none\"\nbody_limit = \"60MiB\"\n", "")
 }
 
 /// Reads an answer as somebody does who has other things to do as well.
@@ -147,7 +143,9 @@ fn slow_peers_lose_nothing(app: &FakeApp) {
         is_echoed(&mut client, seed, LARGE);
         is_given(&mut client, seed + 10, LARGE);
     }
-    assert_eq!(app.connections(), 1, "the app's connection is reused");
+    // A POST takes none that has idled for a second, as it may have while the client was still reading.
+    let connections = app.connections();
+    assert!((1..=3).contains(&connections), "{connections} for six");
 }
 
 #[test]

@@ -7,6 +7,8 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,9 +95,15 @@ impl Limited {
         assert!(back, "{} descriptors", self.descriptors_now());
     }
 
+    /// Those of sockets, pipes and files. What the kernel tells events by, a sidecar has a few of all its life, and some only
+    /// once it has come to follow its file, which may be later than its first requests.
     fn descriptors_now(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.run.process.id());
-        fs::read_dir(folder).expect("the sidecar lives").count()
+        let all = fs::read_dir(folder).expect("the sidecar lives");
+        let counts = |link: &PathBuf| !link.as_os_str().as_bytes().starts_with(b"anon_inode:");
+        all.filter_map(|it| fs::read_link(it.ok()?.path()).ok())
+            .filter(counts)
+            .count()
     }
 
     /// Resident memory in KiB.
@@ -207,7 +215,8 @@ fn five_hundred_bodies_that_stop_are_told_so_and_never_whole_to_the_app() {
         }
     });
     let count = room_for(500);
-    let limited = Limited::new(&app, "idle_timeout = \"2s\"");
+    // Longer than a good client is silent, on a machine that is busy.
+    let limited = Limited::new(&app, "idle_timeout = \"12s\"");
     let mut slow = limited.crowd(count);
     for (number, stream) in slow.iter_mut().enumerate() {
         let framing = ["Content-Length: 100", "Transfer-Encoding: chunked"][number % 2];
@@ -285,12 +294,13 @@ fn without_descriptors_accepting_pauses_and_goes_on_when_there_are_some() {
     let limited = Limited::under(&["prlimit", "--nofile=64:64"], &app, "");
     let crowd = limited.crowd(150);
     limited.run.process.line_with("cannot accept connections");
-    let before = limited.ticks();
+    let (began, before) = (Instant::now(), limited.ticks());
     dawdle(Duration::from_secs(1));
-    let used = limited.ticks() - before;
+    let used = (limited.ticks() - before) as f64;
+    let waited = began.elapsed().as_secs_f64();
     assert!(
-        used < 40,
-        "{used} ticks of the processor in a second of waiting"
+        used < 40.0 * waited,
+        "{used} ticks of the processor in {waited} s of waiting"
     );
     drop(crowd);
     limited.has_descriptors_again();

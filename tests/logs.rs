@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use wx_sidecar::clock::Clock;
@@ -109,11 +111,9 @@ fn long_targets(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|number| format!("/{number}/{}", "x".repeat(3000)))
 }
 
-fn objects(output: ChildStdout) -> Vec<Value> {
+fn objects(output: ChildStdout) -> impl Iterator<Item = Value> {
     let lines = BufReader::new(output).lines().map(Result::unwrap);
-    lines
-        .map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
-        .collect()
+    lines.map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
 }
 
 fn is_access(line: &Value) -> bool {
@@ -123,6 +123,8 @@ fn is_access(line: &Value) -> bool {
 #[test]
 fn a_pipe_that_nobody_reads_blocks_no_request_and_what_was_dropped_is_told() {
     const BATCH: usize = 500;
+    // What there is room for when nothing waits.
+    const FEW: usize = 100;
     let app = FakeApp::agreeable();
     let mut sidecar = Sidecar::start(&app, Stdio::piped());
     let output = sidecar.child.stdout.take().unwrap();
@@ -133,20 +135,33 @@ fn a_pipe_that_nobody_reads_blocks_no_request_and_what_was_dropped_is_told() {
         asked += BATCH;
         sidecar.dropped("full") > 0
     });
-    let reader = std::thread::spawn(move || objects(output));
-    eventually("it flows again", || {
-        let before = sidecar.dropped("full");
-        sidecar.get(long_targets(BATCH));
-        asked += BATCH;
-        sidecar.dropped("full") == before
+    let lines = Arc::<Mutex<Vec<Value>>>::default();
+    let read = Arc::clone(&lines);
+    let reader = std::thread::spawn(move || {
+        objects(output).for_each(|line| read.lock().unwrap().push(line));
     });
-    let dropped = sidecar.dropped("full");
+    let told = || -> u64 {
+        let lines = lines.lock().unwrap();
+        lines.iter().filter_map(|line| line["lines"].as_u64()).sum()
+    };
+    let written = || {
+        let lines = lines.lock().unwrap();
+        lines.iter().filter(|line| is_access(line)).count()
+    };
+    eventually("it flows again", || told() == sidecar.dropped("full"));
+    let dropped = told();
+    sidecar.get(long_targets(FEW));
+    asked += FEW;
+    // A line is written when its answer has left, and is not waited for at the end if nobody reads for a while.
+    eventually("all others are written", || {
+        written() as u64 + dropped == asked as u64
+    });
+    assert_eq!(sidecar.dropped("full"), dropped);
     assert_eq!(sidecar.terminate(), 0);
-    let lines = reader.join().unwrap();
-    let told = lines.iter().filter_map(|line| line["lines"].as_u64());
-    assert_eq!(told.sum::<u64>(), dropped);
-    let written = lines.iter().filter(|line| is_access(line)).count();
-    assert_eq!(written as u64 + dropped, asked as u64);
+    reader.join().unwrap();
+    assert_eq!(told(), dropped);
+    assert_eq!(written() as u64 + dropped, asked as u64);
+    let lines = lines.lock().unwrap();
     assert!(lines.iter().any(|line| line["message"] == "stopped"));
 }
 
@@ -196,15 +211,13 @@ fn what_waits_to_be_written_is_written_at_the_end() {
     let output = sidecar.child.stdout.take().unwrap();
     sidecar.get((0..100).map(|number| format!("/{number}")));
     assert_eq!(sidecar.terminate(), 0);
-    let lines = objects(output);
-    let paths: Vec<_> = lines
-        .iter()
-        .filter(|line| is_access(line))
-        .map(|line| line["path"].clone())
-        .collect();
-    let asked: Vec<_> = (0..100)
-        .map(|number| Value::from(format!("/{number}")))
-        .collect();
+    let lines: Vec<_> = objects(output).collect();
+    let paths = lines.iter().filter(|line| is_access(line));
+    let mut paths: Vec<_> = paths.map(|line| line["path"].to_string()).collect();
+    let mut asked: Vec<_> = (0..100).map(|number| format!("\"/{number}\"")).collect();
+    // Two workers write, each when its answer has left.
+    paths.sort_unstable();
+    asked.sort_unstable();
     assert_eq!(paths, asked);
     assert_eq!(lines.last().unwrap()["message"], "stopped");
 }
@@ -399,7 +412,9 @@ fn a_call_whose_app_does_not_wait_for_the_answer_has_a_line() {
     let app = FakeApp::agreeable();
     let real = Real::start(&app, "auth = \"none\"", "[log]\naccess = \"errors\"\n");
     let api = "/cgi-bin/get_api_domain_ip";
-    real.sim.fault(Fault::delay(api, 1, PATIENCE));
+    // The app has left long before that.
+    let delay = Duration::from_secs(25);
+    real.sim.fault(Fault::delay(api, 1, delay));
     let mut client = Client::connect(real.run.outbound.expect("it takes calls"));
     client.send(b"GET /cgi-bin/get_api_domain_ip HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     eventually("WeChat is asked", || real.sim.calls(api) == 1);
@@ -502,7 +517,7 @@ fn a_message_can_be_followed_at_level_debug() {
     canary(TOKEN);
     canary(KEY);
     let app = FakeApp::agreeable();
-    let push = format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\n");
+    let push = format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\ntimeout = \"1m\"\n");
     let real = Real::start(
         &app,
         "",
@@ -512,8 +527,13 @@ fn a_message_can_be_followed_at_level_debug() {
     let order = ["sim", "push", "text", "--to", &to, "--token", TOKEN];
     let (code, _, stderr) = finished(&[&order[..], &["--aes-key", KEY]].concat());
     assert_eq!(code, 0, "{stderr}");
-    let came = real.run.process.line_with("a message came and is kept");
-    let brought = real.run.process.line_with("was brought to the app");
+    // Who takes it in and who delivers it do not wait for each other.
+    let line = || real.run.process.line_with("push: a message ");
+    let mut lines = [line(), line()];
+    lines.sort_by_key(|line| line.contains("was brought to the app"));
+    let [came, brought] = lines;
+    assert!(came.contains("a message came and is kept"), "{came}");
+    assert!(brought.contains("was brought to the app"), "{brought}");
     let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].clone();
     assert!(id(&came).is_string(), "{came}");
     assert_eq!(id(&came), id(&brought));
@@ -551,9 +571,16 @@ fn nothing_that_is_sent_breaks_a_line() {
             .spawn()
             .unwrap();
         let mut output = child.stdout.take().unwrap();
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let read = Arc::clone(&bytes);
         let reader = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            output.read_to_end(&mut bytes).map(|_| bytes)
+            let mut piece = [0; 64 * 1024];
+            loop {
+                match output.read(&mut piece).unwrap() {
+                    0 => return,
+                    count => read.lock().unwrap().extend_from_slice(&piece[..count]),
+                }
+            }
         });
         eventually("it listens", || UnixStream::connect(&inbound).is_ok());
         let long = "\x1b]0;x\x07".repeat(200_000);
@@ -581,14 +608,20 @@ fn nothing_that_is_sent_breaks_a_line() {
             let mut byte = [0];
             let _answered = stream.read(&mut byte);
         }
+        // A line is written when its answer has left, and is not waited for at the end if nobody reads for a while.
+        let mark = if format == "json" { ACCESS } else { " access " };
+        eventually("some are not logged", || {
+            let bytes = bytes.lock().unwrap();
+            String::from_utf8_lossy(&bytes).matches(mark).count() >= requests.len()
+        });
         let pid = child.id().to_string();
         Command::new("kill")
             .args(["-s", "TERM", &pid])
             .status()
             .unwrap();
         assert!(child.wait().unwrap().success());
-        let bytes = reader.join().unwrap().unwrap();
-        let text = String::from_utf8(bytes).expect("a log is UTF-8");
+        reader.join().unwrap();
+        let text = String::from_utf8(bytes.lock().unwrap().clone()).expect("a log is UTF-8");
         assert!(text.ends_with('\n'));
         let mut accessed = 0;
         for line in text.lines() {

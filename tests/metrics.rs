@@ -88,6 +88,10 @@ fn ten_thousand_strangers_make_no_series() {
             .all(|status| statuses.contains(status)),
         "{statuses:?}"
     );
+    // What is counted of a request is counted when its answer has left.
+    eventually("all are counted", || {
+        rig.metric("wx_sidecar_http_requests_in_flight") == 0.0
+    });
     let told = || rig.admin("/metrics").text().to_owned();
     let before = series(&told());
     (400..12_000).for_each(|number| {

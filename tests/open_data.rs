@@ -9,6 +9,7 @@ use wx_sidecar::sim::{OpenDataKind, OpenDataOrder, UserChange};
 use crate::backends::{App, Kind, Script};
 use crate::fake_app::FakeApp;
 use crate::http_client::Response;
+use crate::patience::eventually;
 use crate::rig::{self, APPID, Rig, START, Session, canary};
 
 const LOGIN: &str = "/sns/jscode2session";
@@ -642,12 +643,18 @@ fn an_app_that_wants_proof_can_verify_it() {
     let url = format!("http://{}/wx/jwks.json", rig.address());
     let verify = |audience: &str, at: u64| -> Value {
         let at = at.to_string();
-        let script = Script::start(
-            Kind::Identity,
-            "verify.js",
-            &[&url, audience, &assertion, &at],
-        );
-        serde_json::from_str(&script.line()).unwrap()
+        let mut verified = Value::Null;
+        // The library waits for the keys for five seconds, which a busy machine may take.
+        eventually("the keys come in time", || {
+            let script = Script::start(
+                Kind::Identity,
+                "verify.js",
+                &[&url, audience, &assertion, &at],
+            );
+            verified = serde_json::from_str(&script.line()).unwrap();
+            verified["error"] != "ERR_JWKS_TIMEOUT"
+        });
+        verified
     };
     let now = START.as_millis();
     let verified = verify(APPID, now + 1000);
@@ -821,15 +828,49 @@ async fn the_library_signs_checks_and_resets_for_a_user_who_has_logged_in() {
     }
 }
 
+/// A store in Redis, which is waited for as long as can be.
+#[cfg(feature = "redis")]
+fn store(server: &crate::redis_server::Server) -> String {
+    let url = server.url();
+    format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\ntimeout = \"1s\"\n")
+}
+
+/// As [`login`], and Redis has the key: if a busy machine keeps it longer than it is waited for, there is no login, or one
+/// that Redis has missed a part of.
+#[cfg(feature = "redis")]
+fn login_in_redis(rig: &Rig, user: &str) -> (Session, String) {
+    let kept =
+        || rig.metric("wx_sidecar_store_requests_total{operation=\"remember_key\",result=\"ok\"}");
+    let change = UserChange {
+        rotate: true,
+        ..UserChange::default()
+    };
+    let mut session = None;
+    eventually("Redis takes part in a login", || {
+        // While it is away a login would be refused at once, and refusals count as logins do.
+        if rig.metric("wx_sidecar_store_up") != 1.0 {
+            return false;
+        }
+        let before = kept();
+        rig.sim.change_user(user, &change);
+        let answer = rig.login_with(&rig.code(user));
+        assert!(matches!(answer.status, 200 | 503), "{}", answer.text());
+        let is_whole = answer.status == 200 && kept() > before;
+        session = is_whole.then(|| Session::of(&answer.json()));
+        is_whole
+    });
+    let key = rig.session_key(user).expect("the user has logged in");
+    (session.expect("it is whole"), key)
+}
+
 #[cfg(feature = "redis")]
 #[test]
 fn what_wechat_opens_needs_no_keys_from_the_store() {
-    use crate::patience::eventually;
     use crate::redis_server::Server;
 
     let mut server = Server::start(&[]);
     let app = FakeApp::agreeable();
-    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
+    let store = store(&server);
     let rig = Rig::with(&app.url(), "", &format!("{ROUTES}{store}"));
     let is_up = |up: f64| {
         eventually("the store is so", || {
@@ -837,7 +878,7 @@ fn what_wechat_opens_needs_no_keys_from_the_store() {
         });
     };
     is_up(1.0);
-    let (session, key) = login(&rig, "alice");
+    let (session, key) = login_in_redis(&rig, "alice");
     server.process.kill();
     is_up(0.0);
     let cloud = rig
@@ -871,7 +912,6 @@ fn what_wechat_opens_needs_no_keys_from_the_store() {
 #[test]
 fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     use crate::http_client::Client;
-    use crate::patience::eventually;
     use crate::redis_server::Server;
 
     let mut server = Server::start(&[]);
@@ -879,7 +919,7 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
         App::start(Kind::Express, None),
         App::start(Kind::Flask, None),
     );
-    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url());
+    let store = store(&server);
     let rig = Rig::with(&express.url(), "", &format!("{ROUTES}{store}"));
     let before_flask = rig.config_with(&express.url(), &flask.url());
     let second = rig::start(&before_flask, &rig.clock);
@@ -895,8 +935,8 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
         up(sidecar, "[+]store ok");
     }
     // Two logins on the first replica; the phone has encrypted with the key of the first one.
-    let (_, old) = login(&rig, "alice");
-    let (session, new) = login(&rig, "alice");
+    let (_, old) = login_in_redis(&rig, "alice");
+    let (session, new) = login_in_redis(&rig, "alice");
     let text = phone_payload("13800138009");
     let made = encrypt(&[(&old, &text), (&new, &text)]);
     let ask = |sidecar: &wx_sidecar::Sidecar, target: &str, body: &str| {
@@ -909,9 +949,14 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     for sidecar in [&second, &third] {
         for ciphertext in &made {
             let body = json!({ "detail": ciphertext.to_json() }).to_string();
-            let answer = ask(sidecar, "/api/json", &body);
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            let got = answer.json();
+            let mut got = Value::Null;
+            // If Redis keeps the sidecar waiting there is the token's own key alone.
+            eventually("Redis gives the keys", || {
+                let answer = ask(sidecar, "/api/json", &body);
+                assert!(matches!(answer.status, 200 | 401), "{}", answer.text());
+                got = answer.json();
+                answer.status == 200
+            });
             assert_eq!(got["detail"]["openData"]["phoneNumber"], "13800138009");
         }
     }
@@ -927,9 +972,20 @@ fn replicas_before_node_and_python_decrypt_with_keys_of_logins_elsewhere() {
     assert_eq!(statuses, [401, 200]);
     assert_eq!(ask(&second, "/wx/logout", "").status, 503);
     server.restart();
-    up(&third, "[+]store ok");
-    let answer = ask(&third, "/wx/logout", "");
-    assert_eq!(answer.status, 204, "{}", answer.text());
+    // A replica that Redis keeps waiting has ended the session for itself alone, and then another one is asked; it may have
+    // reached Redis all the same.
+    let (mut told, mut turns) = (third, 0);
+    eventually("the others are told", || {
+        up(&told, "[+]store ok");
+        let answer = ask(&told, "/wx/logout", "");
+        let is_told = answer.status == 204 || (answer.status == 401 && turns > 0);
+        assert!(is_told || answer.status == 503, "{}", answer.text());
+        turns += 1;
+        if !is_told {
+            told = rig.replica();
+        }
+        is_told
+    });
     eventually("the logout is felt on all", || {
         ask(&second, "/wx/open-data", &made[1].to_json().to_string()).status == 401
             && ask(rig.sidecar(), "/api/json", "{}").status == 401

@@ -4,16 +4,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wx_sidecar::Config;
 use wx_sidecar::sim::{Effect, Fault, Limits, UserChange};
 
+use crate::daemon::free_port;
 use crate::fake_app::{FakeApp, Request, Signal};
 use crate::http_client::{Client, Response, chunked};
 use crate::patience::eventually;
-use crate::rig::{APPID, Rig, SECRET, canary};
+use crate::rig::{APPID, Rig, SECRET, canary, replaced};
 
 const PHONE: &str = "/wxa/business/getuserphonenumber";
 const STABLE_TOKEN: &str = "/cgi-bin/stable_token";
@@ -31,7 +32,7 @@ fn rig_with(outbound: &str) -> Rig {
 /// A sidecar whose WeChat is `wechat`.
 fn rig_at(wechat: &FakeApp, outbound: &str) -> Rig {
     let sections = format!(
-        "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"5s\"\n\
+        "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"30s\"\n\
          [outbound]\nlisten = \"127.0.0.1:0\"\n{outbound}\n",
         wechat.url()
     );
@@ -592,17 +593,23 @@ fn what_wechat_breaks_off_the_app_sees_broken() {
         true => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"errcode\":0".to_vec(),
         false => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\xff\xd8half".to_vec(),
     });
-    let rig = rig_at(&wechat, "timeout = \"1s\"");
-    let mut app = rig.app();
-    app.send(b"GET /cgi-bin/media/get HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(app.read_head().status, 200);
-    assert_eq!(
-        app.read_to_close(),
-        b"\xff\xd8half",
-        "and no end that could be taken for one"
-    );
-    let whole = rig.call("GET", "/wxa/whole", &[], b"");
-    whole.problem(504, "wechat-timeout");
+    // Long enough for what does come, on a machine that is busy.
+    let rig = rig_at(&wechat, "timeout = \"8s\"");
+    // At once, because each waits that long for what does not.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let whole = rig.call("GET", "/wxa/whole", &[], b"");
+            whole.problem(504, "wechat-timeout");
+        });
+        let mut app = rig.app();
+        app.send(b"GET /cgi-bin/media/get HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(app.read_head().status, 200);
+        assert_eq!(
+            app.read_to_close(),
+            b"\xff\xd8half",
+            "and no end that could be taken for one"
+        );
+    });
 }
 
 #[test]
@@ -686,8 +693,10 @@ fn without_wechat_a_call_is_told_so_and_nothing_is_sent_twice() {
 #[test]
 fn a_used_up_quota_is_not_asked_for_until_it_begins_anew() {
     let rig = rig();
-    // Eight hours before midnight in Beijing; and a second into a minute, where the one before it may be meant.
-    for (errcode, wait) in [(45009, 28_801), (45011, 4)] {
+    // Eight hours before midnight in Beijing; and ten seconds into a minute.
+    for (errcode, later, wait) in [(45009, 0, 28_801_u64), (45011, 9, 51)] {
+        rig.advance(Duration::from_secs(later));
+        let began = Instant::now();
         let calls = rig.sim.calls(PHONE);
         let fault = Effect::Errcode {
             errcode,
@@ -702,7 +711,10 @@ fn a_used_up_quota_is_not_asked_for_until_it_begins_anew() {
             let told = held_back.problem(503, "wechat-breaker-open");
             assert_eq!(told["errcode"], errcode);
             assert_eq!(told["class"], "rate_quota");
-            assert_eq!(held_back.header("retry-after"), Some(&*wait.to_string()));
+            // By the clock that does not jump, which nobody turns.
+            let left: u64 = held_back.header("retry-after").unwrap().parse().unwrap();
+            let least = wait.saturating_sub(began.elapsed().as_secs() + 1);
+            assert!((least..=wait).contains(&left), "{left} of {wait}");
         }
         assert_eq!(rig.sim.calls(PHONE), calls + 1);
         // Other APIs have quotas of their own.
@@ -754,7 +766,8 @@ fn while_wechat_is_down_calls_fail_at_once_and_one_finds_out_when_it_is_back() {
             b"{\"errcode\":-1,\"errmsg\":\"system error rid: 1-2-3\"}",
         )
     });
-    let rig = rig_at(&wechat, "");
+    // A pause that is not over before all have called.
+    let rig = rig_at(&wechat, "[wechat.breaker]\nmin_pause = \"1m\"");
     let call = || rig.call("POST", "/cgi-bin/message/custom/send", &[], b"{}");
     for _ in 0..5 {
         assert_eq!(call().json()["errcode"], -1);
@@ -928,9 +941,14 @@ fn a_drain_lets_the_app_call_wechat_until_its_last_request_is_answered() {
             connection.write(crate::fake_app::OK);
         }
     });
-    let inbound = "auth = \"none\"\ndrain_timeout = \"20s\"";
+    let inbound = "auth = \"none\"\ndrain_timeout = \"2m\"";
     let rig = Rig::with(&app.url(), inbound, "");
-    let config = rig.config().to_owned();
+    // On ports of its own, which are nobody's once they are let go.
+    let mut config = rig.config().to_owned();
+    for section in ["inbound", "outbound"] {
+        let listen = |port: u16| format!("[{section}]\nlisten = \"127.0.0.1:{port}\"");
+        config = replaced(&config, &listen(0), &listen(free_port()));
+    }
     let sidecar = crate::rig::start(&config, &rig.clock);
     let outbound = sidecar.outbound_addr().unwrap();
     let mut phone = Client::connect(sidecar.inbound_addr());
@@ -941,10 +959,9 @@ fn a_drain_lets_the_app_call_wechat_until_its_last_request_is_answered() {
         let runtime = { runtime }.build().unwrap();
         runtime.block_on(sidecar.shutdown());
     });
-    // The inbound side takes nobody any more.
-    while Client::try_connect(peer_of(&phone)).is_ok() {
-        std::thread::yield_now();
-    }
+    eventually("the inbound side takes nobody any more", || {
+        Client::try_connect(peer_of(&phone)).is_err()
+    });
     let mut calls = Client::connect(&outbound);
     let target = "/cgi-bin/get_api_domain_ip";
     let answer = calls.request("GET", target, &[], b"");

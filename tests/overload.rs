@@ -205,10 +205,11 @@ mod room {
         let sidecar = one_worker(&rig);
         let mut leaves = Client::connect(sidecar.inbound_addr());
         leaves.send(b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
-        let mut other = Client::connect(sidecar.inbound_addr());
-        eventually("there is room still", || {
-            get(&mut other, "/busy?").status == 503
+        eventually("it has no place yet", || {
+            metric(&sidecar, "wx_sidecar_http_requests_in_flight") == 1
         });
+        let mut other = Client::connect(sidecar.inbound_addr());
+        assert_eq!(get(&mut other, "/busy?").status, 503);
         drop(leaves);
         app.1.give();
         eventually("there is no room again", || {
@@ -276,9 +277,10 @@ mod apps_in_trouble {
             }
         });
         let rig = Rig::with(&app.url(), OPEN, "");
+        // Its first second begins with it.
+        let began = Instant::now();
         let sidecar = one_worker(&rig);
         let mut client = Client::connect(sidecar.inbound_addr());
-        let began = Instant::now();
         let (mut good, mut bad) = (0, 0);
         for _ in 0..400 {
             let answer = get(&mut client, "/");

@@ -52,7 +52,8 @@ pub(crate) fn dawdle(time: Duration) {
     thread::sleep(time);
 }
 
-/// What is seen once it has stopped changing.
+/// What is seen once it has stopped changing. Whoever is held up for a moment seems to have stopped: a test may be the weaker for
+/// that, and must not be wrong by it.
 pub(crate) fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
     let (mut seen, mut alike) = (look(), 0);
     eventually("it changes still", || {

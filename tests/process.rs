@@ -11,20 +11,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use crate::dev::{ANY, arguments};
+use crate::daemon::free_port;
+use crate::dev::{ANY, arguments, own_place};
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
-use crate::patience::{comes_true, eventually};
+use crate::patience::{PATIENCE, comes_true, eventually};
 use crate::rig;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_wx-sidecar");
-/// How long anything may take; only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// open(2), on Linux.
 const O_NONBLOCK: i32 = 0o4000;
 
@@ -197,17 +196,22 @@ impl Run {
 }
 
 fn configuration(upstream: &str, drain_delay: &str) -> PathBuf {
-    let text = rig::configuration("https://127.0.0.1:1", upstream, "auth = \"none\"", "");
+    // No test waits for the end of a drain that has nobody to wait for.
+    let inbound = "auth = \"none\"\ndrain_timeout = \"10m\"";
+    let text = rig::configuration("https://127.0.0.1:1", upstream, inbound, "");
     let delay = format!("drain_delay = \"{drain_delay}\"");
     let text = rig::replaced(&text, "drain_delay = \"0s\"", &delay);
     write_configuration(&text)
 }
 
-/// The file outlives the test: it lies where all outputs do, less the secrets.
+/// The file outlives the test: it lies where all outputs do, less the secrets. It is never there half written, because a
+/// sidecar that follows it may look at any moment.
 pub(crate) fn write_configuration(text: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = directory.join(format!("{}.toml", test_name()));
-    fs::write(&path, text).expect("write the configuration");
+    let written = path.with_extension("toml-next");
+    fs::write(&written, text).expect("write the configuration");
+    fs::rename(&written, &path).expect("put the configuration in its place");
     path
 }
 
@@ -266,11 +270,30 @@ pub(crate) fn slow_app() -> (FakeApp, Signal, Signal) {
     (app, asked, go_on)
 }
 
+/// It would leave for ten minutes, so that whatever is seen meanwhile is of that time.
+#[test]
+fn a_terminated_sidecar_that_leaves_still_serves() {
+    let app = FakeApp::agreeable();
+    let run = Run::start(&app.url(), "10m");
+    assert_eq!(run.readiness(), 200);
+    let mut idle = Client::connect(run.inbound);
+    assert_eq!(idle.request("GET", "/a", &[], b"").status, 200);
+    run.process.signal("TERM");
+    run.process.line_with("leaving");
+    assert!(comes_true(|| run.readiness() == 503));
+    assert_eq!(idle.request("GET", "/b", &[], b"").status, 200);
+    let late = Client::connect(run.inbound).request("GET", "/c", &[], b"");
+    assert_eq!(late.status, 200, "still serving while the news spreads");
+}
+
 #[test]
 fn a_terminated_sidecar_leaves_then_drains_and_ends_with_0() {
     let (app, asked, go_on) = slow_app();
-    let run = Run::start(&app.url(), "2s");
-    assert_eq!(run.readiness(), 200);
+    // On a port of its own, which is nobody's once it is let go.
+    let text = fs::read_to_string(configuration(&app.url(), "1s")).unwrap();
+    let listen = format!("[inbound]\nlisten = \"127.0.0.1:{}\"", free_port());
+    let text = rig::replaced(&text, "[inbound]\nlisten = \"127.0.0.1:0\"", &listen);
+    let run = Run::of(&write_configuration(&text));
     let mut idle = Client::connect(run.inbound);
     assert_eq!(idle.request("GET", "/a", &[], b"").status, 200);
     let mut busy = Client::connect(run.inbound);
@@ -279,11 +302,6 @@ fn a_terminated_sidecar_leaves_then_drains_and_ends_with_0() {
 
     run.process.signal("TERM");
     run.process.line_with("leaving");
-    assert!(comes_true(|| run.readiness() == 503));
-    assert_eq!(idle.request("GET", "/b", &[], b"").status, 200);
-    let late = Client::connect(run.inbound).request("GET", "/c", &[], b"");
-    assert_eq!(late.status, 200, "still serving while the news spreads");
-
     run.process.line_with("draining");
     assert!(idle.is_closed(), "an idle connection is closed");
     assert!(comes_true(|| Client::try_connect(run.inbound).is_err()));
@@ -305,7 +323,7 @@ fn connections_that_wait_to_be_accepted_are_served_before_the_end() {
     let text = rig::configuration(
         "https://127.0.0.1:1",
         &app.url(),
-        "auth = \"none\"\nmax_connections = 1",
+        "auth = \"none\"\nmax_connections = 1\ndrain_timeout = \"10m\"",
         "",
     );
     let run = Run::of(&write_configuration(&rig::replaced(
@@ -627,7 +645,8 @@ fn a_rid_is_explained_by_what_wechat_remembers_and_a_strange_one_is_refused() {
 
 #[test]
 fn the_commands_that_dev_prints_work_as_printed() {
-    let dev = Process::start(BINARY, &arguments(ANY, ANY));
+    let (listen, outbound) = (own_place(), own_place());
+    let dev = Process::start(BINARY, &arguments(&listen, &outbound, ANY));
     let commands = printed_commands(&dev, "Ctrl-C ends it.");
     assert_eq!(commands.len(), 14, "{commands:#?}");
     let mut outputs = run_in_one_shell(&commands);
@@ -727,7 +746,7 @@ fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
     // Whoever runs the tests may have it ignored, which is handed down.
     let mut dev = Command::new("env");
     dev.args(["--default-signal=HUP", BINARY])
-        .args(arguments(ANY, ANY));
+        .args(arguments(&own_place(), &own_place(), ANY));
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -749,7 +768,7 @@ fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
 fn a_hangup_that_is_to_be_ignored_is() {
     let line = format!(
         "trap '' HUP; exec {BINARY} {}",
-        arguments(ANY, ANY).join(" ")
+        arguments(&own_place(), &own_place(), ANY).join(" ")
     );
     let dev = Process::start("sh", &["-c", &line]);
     let admin = dev.line_with("  admin  ");
@@ -810,9 +829,10 @@ fn what_dev_is_asked_wrongly_it_tells_by_the_name_of_the_option() {
 #[test]
 fn dev_opens_its_admin_side_to_others_for_a_token_only() {
     let upstream = ["--upstream", "http://127.0.0.1:9"];
+    let (listen, outbound) = (own_place(), own_place());
     let dev = Process::start(
         BINARY,
-        &[&arguments(ANY, "0.0.0.0:0")[..], &upstream].concat(),
+        &[&arguments(&listen, &outbound, "0.0.0.0:0")[..], &upstream].concat(),
     );
     let opened = dev.line_with("in a browser");
     let place = opened.split("http://").nth(1).unwrap();
@@ -880,7 +900,7 @@ fn run_in_one_shell(commands: &[String]) -> Vec<String> {
     let mark = "--- end of a command ---";
     let script: String = commands
         .iter()
-        .map(|command| format!("{command}\necho '{mark}'\n"))
+        .map(|command| format!("{}\necho '{mark}'\n", once_it_has_come(command)))
         .collect();
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).env("no_proxy", "*");
@@ -895,4 +915,18 @@ fn run_in_one_shell(commands: &[String]) -> Vec<String> {
         .split(mark)
         .map(|part| part.trim().to_owned())
         .collect()
+}
+
+/// Commands of which the one that asks for the message that was pushed first waits until it has come, as a person would. The
+/// sample app itself waits for a second, which is enough where nothing else goes on.
+pub(crate) fn once_it_has_come(commands: &str) -> String {
+    let lines = commands.lines().map(|line| {
+        let Some((asked, _)) = line.split_once("/public/pushed") else {
+            return line.to_owned();
+        };
+        format!(
+            "for _ in $(seq 60); do {asked}/public/pushed | grep -q MsgType && break; done\n{line}"
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

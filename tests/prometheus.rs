@@ -26,9 +26,10 @@ use wx_sidecar::source::Source;
 use crate::fake_app::{FakeApp, OK};
 use crate::http_client::Client;
 use crate::media::{NO_APP, errcode, form, picture};
-use crate::patience::{PATIENCE, comes_true_within, eventually};
+use crate::patience::{PATIENCE, comes_true, comes_true_within, eventually};
 use crate::prometheus_server::{Prometheus, Target, promtool};
 use crate::redis_server::Server;
+use crate::redis_store::log_in;
 use crate::rig::{APPID, Rig, Session, canary};
 use crate::tls::{Authority, write_pair};
 
@@ -334,7 +335,7 @@ impl Shop {
         });
         let redis = Server::start(&[]);
         let sections = format!(
-            "[store]\nkind = \"redis\"\nurl = \"{}\"\n\
+            "[store]\nkind = \"redis\"\nurl = \"{}\"\ntimeout = \"1s\"\n\
              [push]\ntoken = \"{PUSH_TOKEN}\"\naes_key = \"{PUSH_KEY}\"\nretry_cap = \"1s\"\nretry_for = \"1s\"\n\
              [[push.route]]\ntype = \"text\"\ncontent = \"ask*\"\ndeliver = \"/ask\"\nreply = \"wait\"\n\
              [[push.route]]\ntype = \"text\"\ncontent = \"never*\"\ndeliver = \"/never\"\n\
@@ -362,7 +363,7 @@ impl Shop {
                 per_minute: None,
             },
         );
-        let session = rig.login("alice");
+        let session = log_in(&rig, "alice");
         let secure = Secure::new(&app);
         let configuration = Configuration::of(&rig);
         Self {
@@ -398,9 +399,14 @@ impl Shop {
 
     fn people(&self) {
         let rig = &self.rig;
-        let bob = rig.login("bob");
-        rig.refresh(&bob.refresh);
-        rig.login_with("no-such-code");
+        // Redis may stand still for a moment, on a machine that is busy.
+        eventually("bob refreshes his session", || {
+            rig.refresh(&log_in(rig, "bob").refresh).status == 200
+        });
+        eventually("a code that is none is refused", || {
+            let is_up = rig.metric("wx_sidecar_store_up") == 1.0;
+            is_up && rig.login_with("no-such-code").status == 401
+        });
         for (target, status) in [
             ("/a", 200),
             ("/boom", 500),
@@ -558,6 +564,7 @@ fn every_panel_shows_what_happened_and_every_rule_is_about_series_that_are_there
         left.is_empty()
     });
     assert!(all_show, "{left:#?}");
+    // What is asked for is what the last scrape brought, and one may fail on a machine that is busy.
     for variable in dashboard["templating"]["list"]
         .as_array()
         .unwrap()
@@ -571,24 +578,28 @@ fn every_panel_shows_what_happened_and_every_rule_is_about_series_that_are_there
             .strip_suffix(')')
             .unwrap();
         let (expr, label) = inner.rsplit_once(", ").unwrap();
-        let values = prometheus.query(&as_sent(expr));
-        assert!(
-            values.iter().any(|(labels, _)| labels[label].is_string()),
-            "{definition}"
-        );
+        eventually(definition, || {
+            let values = prometheus.query(&as_sent(expr));
+            values.iter().any(|(labels, _)| labels[label].is_string())
+        });
     }
     let annotation = &dashboard["annotations"]["list"][0];
-    assert_eq!(
-        prometheus.query(&as_sent(text(annotation, "expr"))).len(),
-        2
-    );
+    eventually("the annotation is about both", || {
+        let changes = prometheus.query(&as_sent(text(annotation, "expr")));
+        changes.len() == 2
+    });
 
-    assert_the_cases_are_about_these_series(&prometheus);
+    let mut wrong = Vec::new();
+    let none_is = comes_true(|| {
+        wrong = strange_series(&prometheus);
+        wrong.is_empty()
+    });
+    assert!(none_is, "{wrong:#?}");
     assert!(shop.app.connections() > 0);
 }
 
-/// Names and labels in `rules_test.yaml`, rules and dashboard are those that a sidecar has.
-fn assert_the_cases_are_about_these_series(prometheus: &Prometheus) {
+/// Names and labels in `rules_test.yaml`, rules and dashboard that are not those that a sidecar has.
+fn strange_series(prometheus: &Prometheus) -> Vec<String> {
     let mut real = BTreeMap::<String, BTreeSet<BTreeSet<String>>>::new();
     for (labels, _) in prometheus.query("{__name__=~\"up|process_.+|wx_sidecar_.+\"}") {
         let mut labels = labels.as_object().unwrap().clone();
@@ -619,7 +630,7 @@ fn assert_the_cases_are_about_these_series(prometheus: &Prometheus) {
         let names = families(&monitoring(file)).into_iter().filter(unknown);
         wrong.extend(names.map(|name| format!("{file}: nobody has {name}")));
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    wrong
 }
 
 /// All names of ours in a text.
@@ -649,14 +660,14 @@ fn prometheus_evaluates_every_rule_and_an_alert_says_which_pod_it_is_about() {
     prometheus.scrapes(1);
     loud.call();
 
+    // Nothing else is wrong, or about to be; save that a scrape may fail on a machine that is busy, which the next one mends.
     let mut firing = Vec::new();
-    eventually("an alert fires", || {
+    let is_alone = comes_true(|| {
         let found = prometheus.get("/api/v1/alerts");
         firing.clone_from(found["data"]["alerts"].as_array().unwrap());
-        firing.iter().any(|alert| alert["state"] == "firing")
+        firing.len() == 1 && firing[0]["state"] == "firing"
     });
-    // Nothing else is wrong, or about to be.
-    assert_eq!(firing.len(), 1, "{firing:#?}");
+    assert!(is_alone, "{firing:#?}");
     let expected = json!({
         "alertname": "WxSidecarAddressNotAllowed", "severity": "critical", "job": "any-name",
         "namespace": "shops", "pod": "shop-1", "tenant": "acme", "instance": targets[1].admin,
@@ -690,10 +701,13 @@ fn prometheus_evaluates_every_rule_and_an_alert_says_which_pod_it_is_about() {
     );
 
     // The dashboard's table of who is here joins two series of each sidecar.
-    let joined = prometheus.query(
-        "wx_sidecar_build_info * on (job, instance) group_left (hash) wx_sidecar_config_hash_info",
-    );
-    assert_eq!(joined.len(), 2, "{joined:?}");
+    let mut joined = Vec::new();
+    eventually("both are here", || {
+        joined = prometheus.query(
+            "wx_sidecar_build_info * on (job, instance) group_left (hash) wx_sidecar_config_hash_info",
+        );
+        joined.len() == 2
+    });
     for (labels, value) in joined {
         assert_eq!(value, 1.0);
         for label in ["hash", "version", "pod", "tenant"] {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +30,9 @@ pub(crate) struct Target {
     pub(crate) labels: Value,
 }
 
+/// So long ago, every scrape that had begun has ended.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What an instant query gives: labels and a value.
 pub(crate) type Sample = (Value, f64);
 
@@ -37,7 +41,7 @@ impl Prometheus {
         let directory = tempfile::tempdir().unwrap();
         let group = |target: &Target| json!({ "targets": [target.admin], "labels": target.labels });
         let config = json!({
-            "global": { "scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s" },
+            "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
             "rule_files": Vec::from_iter(rules),
             "scrape_configs": [{
                 "job_name": "any-name",
@@ -86,9 +90,21 @@ impl Prometheus {
         answer.json()
     }
 
-    /// An instant query; an error is its fault, and panics.
+    /// An instant query; an error is its fault, and panics. It is of a moment, not long ago, at which every target had
+    /// answered: what belongs to one that was held up is gone until it answers again.
     pub(crate) fn query(&self, expr: &str) -> Vec<Sample> {
-        let body = format!("query={}", percent_encoded(expr));
+        let mut then = SystemTime::now();
+        eventually("all targets answer", || {
+            then = SystemTime::now() - SETTLED;
+            let up = self.query_at("up", then);
+            up.len() == self.targets && up.iter().all(|(_, value)| *value == 1.0)
+        });
+        self.query_at(expr, then)
+    }
+
+    fn query_at(&self, expr: &str, time: SystemTime) -> Vec<Sample> {
+        let time = time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let body = format!("query={}&time={time:.3}", percent_encoded(expr));
         let headers = [("Content-Type", "application/x-www-form-urlencoded")];
         let mut client = Client::connect(&*self.address);
         let answer = client.request("POST", "/api/v1/query", &headers, body.as_bytes());
@@ -111,10 +127,11 @@ impl Prometheus {
     /// Waits until every target has been scraped so many times more.
     pub(crate) fn scrapes(&self, times: usize) {
         // Only those that it has got something from: `up` is 0 for the others.
-        let scraped = || self.query("sum_over_time(up[1h])");
-        let before = scraped();
+        let scraped = |time| self.query_at("sum_over_time(up[1h])", time);
+        let before = scraped(SystemTime::now());
         eventually("it goes on to scrape", || {
-            let now = scraped();
+            // As far as queries look.
+            let now = scraped(SystemTime::now() - SETTLED);
             let since = |labels: &Value, count: f64| {
                 let old = before.iter().find(|(of, _)| of == labels);
                 count - old.map_or(0.0, |(_, old)| *old)

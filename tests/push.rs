@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use wx_sidecar::crypto;
@@ -14,6 +14,7 @@ use wx_sidecar::wechat::push::{EncodingAesKey, Envelope, Format, sign};
 use crate::fake_app::{FakeApp, OK, Request, Signal};
 use crate::h2_peer::{H2App, read_body};
 use crate::http_client::{Client, Response};
+use crate::patience::{comes_true, eventually};
 use crate::process::{finished, write_configuration};
 use crate::rig::{self, APPID, Rig, START, canary, replaced};
 
@@ -22,8 +23,6 @@ const OLD_TOKEN: &str = "pushTokenCanary00000000000000002";
 const KEY: &str = "canary7PushKey7aaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const OLD_KEY: &str = "canary7PushKey7bbbbbbbbbbbbbbbbbbbbbbbbbbbG";
 const OPENID: &str = "oPushUser0000000000000000001";
-/// Against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A push under construction: what WeChat sends, unless a test says otherwise.
 #[derive(Clone)]
@@ -162,7 +161,8 @@ fn push_section(more: &str) -> String {
         true => "",
         false => "retry_cap = \"1s\"\n",
     };
-    format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\n{cap}{more}\n")
+    // An app that is slow because the machine is busy gets nothing twice.
+    format!("[push]\ntoken = \"{TOKEN}\"\naes_key = \"{KEY}\"\ntimeout = \"1m\"\n{cap}{more}\n")
 }
 
 fn rig(app: &FakeApp, more: &str) -> Rig {
@@ -179,15 +179,12 @@ fn is_success(answer: &Response) {
 
 /// Waits until a series has a value.
 fn becomes(rig: &Rig, series: &str, value: f64) {
-    let began = Instant::now();
-    while rig.metric(series) != value {
-        assert!(
-            began.elapsed() < PATIENCE,
-            "{series} is {}",
-            rig.metric(series)
-        );
-        std::thread::yield_now();
-    }
+    let mut seen = value;
+    let is_so = comes_true(|| {
+        seen = rig.metric(series);
+        seen == value
+    });
+    assert!(is_so, "{series} is {seen}");
 }
 
 fn nothing_waits(rig: &Rig) {
@@ -735,7 +732,7 @@ fn a_message_that_the_app_calls_wrong_becomes_a_dead_letter_and_can_be_replayed(
     is_success(&Sent::json(&text("oPushUserBad", 1)).to(&rig));
     is_success(&Sent::json(&text("oPushUserBad", 2)).to(&rig));
     nothing_waits(&rig);
-    assert_eq!(rig.metric("wx_sidecar_push_dead_letters"), 2.0);
+    becomes(&rig, "wx_sidecar_push_dead_letters", 2.0);
     assert_eq!(rig.metric("wx_sidecar_push_given_up_total"), 2.0);
     let page = rig.admin("/push/dead-letters").json();
     let letters = page["letters"].as_array().unwrap();
@@ -782,7 +779,7 @@ fn the_command_asks_a_running_sidecar_by_whatever_way_it_is_to_be_asked() {
     canary(KNOWN);
     canary(OTHER);
     let app = app(|_| status(422));
-    let rig = rig(&app, "");
+    let rig = rig(&app, "retry_cap = \"100ms\"");
     for number in 1..=4 {
         is_success(&Sent::json(&text("oPushUserBad", number)).to(&rig));
     }
@@ -908,13 +905,17 @@ fn what_was_acknowledged_survives_a_restart_and_what_was_seen_too() {
     is_success(&Sent::json(&text(OPENID, 3)).to(&rig));
     *down.lock().unwrap() = false;
     nothing_waits(&rig);
-    let mut ids: Vec<_> = app
-        .requests(5)
-        .iter()
-        .map(|request| request.header("x-wx-msg-id").unwrap().to_owned())
-        .collect();
-    ids.dedup();
-    assert_eq!(ids.len(), 5, "{ids:?}");
+    // What the sidecar before it brought last, the app may note late.
+    let mut ids = Vec::new();
+    for request in app.requests(5) {
+        let id = request.header("x-wx-msg-id").unwrap().to_owned();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    assert!(ids.len() == 5 && ids.is_sorted(), "{ids:?}");
+    let accepted = "wx_sidecar_push_deliveries_total{result=\"accepted\"}";
+    assert_eq!(rig.metric(accepted), 5.0, "each is taken once");
     rig.restart();
     is_success(&Sent::json(&text(OPENID, 3)).to(&rig));
     let duplicates = "wx_sidecar_push_total{result=\"duplicate\",type=\"text\"}";
@@ -972,7 +973,16 @@ fn the_app_answers_wechat_itself_if_it_is_waited_for() {
         "<xml><ToUserName><![CDATA[gh_1]]></ToUserName><FromUserName><![CDATA[oPushUser0000000000000000001]]></FromUserName>\
          <CreateTime>1800000000</CreateTime><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[help]]></Content><MsgId>1</MsgId></xml>",
     );
-    let replied = sent.to(&rig);
+    // WeChat asks again, with another nonce, if the app was too late, as it may be on a busy machine.
+    let (mut sent, mut replied) = (sent.clone(), sent.to(&rig));
+    eventually("the app answers in time", || {
+        let is_late = replied.text() == "success";
+        if is_late {
+            sent.nonce = nonce();
+            replied = sent.to(&rig);
+        }
+        !is_late
+    });
     assert_eq!(replied.status, 200);
     assert_eq!(replied.header("content-type"), Some("text/xml"));
     let opened = |reply: &Response| {
@@ -1027,15 +1037,21 @@ fn an_app_that_has_nothing_to_say_or_says_nonsense_costs_no_message() {
     ] {
         let app = FakeApp::answering(answer(said));
         let rig = rig(&app, "reply = \"wait\"");
-        is_success(&Sent::json(&text(OPENID, 1)).to(&rig));
+        let replies = |result: &str| {
+            let series = format!("wx_sidecar_push_replies_total{{result=\"{result}\"}}");
+            rig.metric(&series)
+        };
+        // WeChat asks again if the app was too late, as it may be on a busy machine.
+        eventually("the app answers in time", || {
+            let late = replies("late");
+            is_success(&Sent::json(&text(OPENID, 1)).to(&rig));
+            replies("late") == late
+        });
         nothing_waits(&rig);
         assert_eq!(app.requests(1).len(), 1);
         let is_nonsense = !matches!(said, "success" | "" | "{}");
-        assert_eq!(
-            rig.metric("wx_sidecar_push_replies_total{result=\"invalid\"}"),
-            f64::from(u8::from(is_nonsense)),
-            "{said}"
-        );
+        let invalid = f64::from(u8::from(is_nonsense));
+        assert_eq!(replies("invalid"), invalid, "{said}");
     }
 }
 
@@ -1182,7 +1198,8 @@ async fn a_sidecar_that_is_told_to_end_delivers_what_it_has_in_memory() {
         true => OK.to_vec(),
         false => status(503),
     });
-    let config = rig::configuration("http://127.0.0.1:1", &app.url(), "", &push_section(""));
+    let inbound = "drain_timeout = \"2m\"";
+    let config = rig::configuration("http://127.0.0.1:1", &app.url(), inbound, &push_section(""));
     let clock = wx_sidecar::clock::Clock::manual(START);
     let sidecar = rig::start(&config, &clock);
     let mut client = Client::connect(sidecar.inbound_addr());

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,6 +26,8 @@ use crate::rig::{self, APPID, canary, metric_at};
 const TO: &str = "gh_0123456789ab";
 /// Where [`message_id`] begins: beyond what a double holds exactly.
 const FIRST_ID: u64 = 23_637_352_235_060_880;
+/// How long the app's reply is waited for before the sidecar answers for it.
+const REPLY_WITHIN: Duration = Duration::from_millis(4500);
 /// `[new, old]`, as while they are being changed. The last two of the 258 bits of the first key are not zero.
 const KEYS: [Key; 2] = [
     Key {
@@ -94,14 +97,26 @@ fn what_is_answered_it_reads(kind: Kind, script: &str) {
         }
     });
     let sidecar = sidecar(&app.url(), &secure("wait"));
-    let messages: Vec<_> = (0..8)
-        .map(|number| Message {
+    let mut numbers = 0..8;
+    let (mut messages, mut said) = (Vec::new(), Vec::new());
+    // Who is held up for too long has no reply, and others are sent then.
+    eventually("the replies come too late", || {
+        let message = |number: usize| Message {
             key: number / 2 % 2,
-            is_event: number < 4,
+            is_event: number % 8 < 4,
             ..Message::new(number, "转人工 ]]> 😀")
+        };
+        messages = numbers.clone().map(message).collect();
+        numbers = numbers.end..numbers.end + 8;
+        let began = Instant::now();
+        said = run(kind, script, inbound(&sidecar), &messages);
+        let mut late = said.iter().filter(|answer| answer["reply"].is_null());
+        late.all(|answer| {
+            let may_be_late = began.elapsed() >= REPLY_WITHIN;
+            assert!(may_be_late && answer["answer"] == "success", "{answer}");
+            false
         })
-        .collect();
-    let said = run(kind, script, inbound(&sidecar), &messages);
+    });
 
     for (answer, message) in said.iter().zip(&messages) {
         assert_eq!(answer["status"], 200, "{answer}");
@@ -233,7 +248,7 @@ impl Stage {
         canary(token);
         let journal = ledger.directory.path().join("journal");
         let push = format!(
-            "token = \"{token}\"\nmode = \"plaintext\"\nretry_cap = \"100ms\"\njournal = \"{}\"\n",
+            "token = \"{token}\"\nmode = \"plaintext\"\ntimeout = \"1m\"\nretry_cap = \"100ms\"\njournal = \"{}\"\n",
             journal.display()
         );
         let sidecar = sidecar(&app.url(), &push);
@@ -609,7 +624,7 @@ fn secure(reply: &str) -> String {
     }
     let [new, old] = &KEYS;
     format!(
-        "token = [\"{}\", \"{}\"]\naes_key = [\"{}\", \"{}\"]\nreply = \"{reply}\"\n",
+        "token = [\"{}\", \"{}\"]\naes_key = [\"{}\", \"{}\"]\ntimeout = \"1m\"\nreply = \"{reply}\"\n",
         new.token, old.token, new.aes_key, old.aes_key
     )
 }

@@ -14,7 +14,7 @@ use crate::daemon::free_port;
 use crate::dev::Dev;
 use crate::http_client::Client;
 use crate::patience::eventually;
-use crate::process::{BINARY, finished, write_configuration};
+use crate::process::{BINARY, finished, once_it_has_come, write_configuration};
 use crate::rig::{Session, canary};
 
 const ENGLISH: &str = include_str!("../README.md");
@@ -40,7 +40,7 @@ fn the_commands_of_the_quick_start_do_what_it_says() {
     let mut commands = blocks(section, "sh");
     assert!(commands.remove(0).starts_with("make dev "));
     let script: String = commands.iter().map(|it| format!("{it}\necho\n")).collect();
-    let script = script
+    let script = once_it_has_come(&script)
         .replace("127.0.0.1:8080", &dev.sidecar.to_string())
         .replace("127.0.0.1:8081", &dev.outbound.to_string())
         .replace("127.0.0.1:9902", &dev.simulator.to_string())

@@ -74,12 +74,13 @@ impl Server {
         server
     }
 
-    /// One that watches `master` and calls it `mymaster`.
+    /// One that watches `master` and calls it `mymaster`. It takes a while to believe that one is down: a machine that stands
+    /// still does not make it so.
     pub(crate) fn sentinel(master: &Server) -> Self {
         let mut server = Self::prepare("redis-sentinel", &[]);
         let configuration = server.path("sentinel.conf");
         let text = format!(
-            "port {}\nsentinel monitor mymaster 127.0.0.1 {} 1\nsentinel down-after-milliseconds mymaster 500\n\
+            "port {}\nsentinel monitor mymaster 127.0.0.1 {} 1\nsentinel down-after-milliseconds mymaster 12000\n\
              sentinel failover-timeout mymaster 3000\n",
             server.port, master.port
         );
@@ -140,15 +141,25 @@ impl Server {
 
     fn try_connect(&self) -> Option<Connection> {
         let client = redis::Client::open(self.url()).unwrap();
-        let connection = client.get_connection_with_timeout(Duration::from_secs(1));
+        let connection = client.get_connection_with_timeout(Duration::from_secs(10));
         let mut connection = connection.ok()?;
         redis::cmd("PING").query::<String>(&mut connection).ok()?;
         Some(connection)
     }
 
+    /// A connection to a server that runs.
+    fn connection(&self) -> Connection {
+        let mut connection = None;
+        eventually("it answers", || {
+            connection = self.try_connect();
+            connection.is_some()
+        });
+        connection.expect("it answers")
+    }
+
     /// A command, such as `CONFIG SET maxmemory 1`.
     pub(crate) fn ask<T: FromRedisValue>(&self, command: &str) -> T {
-        let mut connection = self.try_connect().expect("it answers");
+        let mut connection = self.connection();
         let mut words = command.split(' ').map(|word| match word {
             "''" => "",
             word => word,
@@ -162,7 +173,7 @@ impl Server {
 
     /// Writes all names and values down as an output that must not hold a secret, and says how many there were.
     pub(crate) fn keep_values(&self) -> usize {
-        let mut connection = self.try_connect().expect("it answers");
+        let mut connection = self.connection();
         let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
         for name in &names {
             let value: Vec<u8> = redis::cmd("DUMP").arg(name).query(&mut connection).unwrap();

@@ -5,15 +5,17 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wx_sidecar::Sidecar;
 use wx_sidecar::config::{Config, Listen};
 use wx_sidecar::source::Source;
 
+use crate::daemon::free_port;
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
-use crate::patience::{comes_true_within, eventually, settled};
+use crate::listening::Guest;
+use crate::patience::{eventually, settled};
 use crate::process::{Run, slow_app, write_configuration};
 use crate::rig::{self, canary, metric_at};
 
@@ -77,12 +79,26 @@ impl Followed {
         Client::connect(self.sidecar.admin_addr()).request(method, target, &[], b"")
     }
 
-    /// Waits until `/name` is open, which it is by a route of that name. Somebody must have told that there is a change:
-    /// files are looked at every ten seconds in any case.
+    /// Waits until `/name` is open, which it is by a route of that name.
     fn opens(&self, name: &str) {
         let target = format!("/{name}");
-        let is_told = comes_true_within(Duration::from_secs(8), || self.get(&target).status == 200);
-        assert!(is_told, "{name}");
+        eventually(name, || self.get(&target).status == 200);
+    }
+
+    /// Has a change made that opens the path of a name, of which somebody must tell: files are looked at every ten seconds in
+    /// any case. A busy machine may take some of those seconds for itself, and then it is made once more, with another name.
+    fn is_told(&self, mut change: impl FnMut(&str)) {
+        const TIMES: usize = 5;
+        const BY_ITSELF: Duration = Duration::from_secs(8);
+        static NAMES: AtomicUsize = AtomicUsize::new(0);
+        let is_told = (0..TIMES).any(|_| {
+            let name = format!("told{}", NAMES.fetch_add(1, Ordering::Relaxed));
+            let began = Instant::now();
+            change(&name);
+            self.opens(&name);
+            began.elapsed() < BY_ITSELF
+        });
+        assert!(is_told, "it is found, and nobody has told");
     }
 }
 
@@ -121,9 +137,10 @@ fn a_file_that_is_written_is_followed() {
     let app = FakeApp::agreeable();
     let followed = Followed::new(&text_for(&app, "a"), app);
     assert_eq!(followed.get("/a").status, 200);
-    assert_eq!(followed.get("/b").status, 401);
-    followed.write(&followed.text("b"));
-    followed.opens("b");
+    followed.is_told(|name| {
+        assert_eq!(followed.get(&format!("/{name}")).status, 401);
+        followed.write(&followed.text(name));
+    });
     assert_eq!(followed.get("/a").status, 401);
 }
 
@@ -131,17 +148,17 @@ fn a_file_that_is_written_is_followed() {
 fn an_editor_puts_another_file_in_its_place_again_and_again() {
     let app = FakeApp::agreeable();
     let followed = Followed::new(&text_for(&app, "a"), app);
-    for round in 0..5 {
-        let name = format!("r{round}");
-        let (new, backup) = (
-            followed.directory.path().join(".sidecar.toml.swp"),
-            followed.directory.path().join("sidecar.toml~"),
-        );
-        fs::write(&new, followed.text(&name)).unwrap();
-        fs::rename(followed.file(), &backup).unwrap();
-        fs::rename(&new, followed.file()).unwrap();
-        fs::remove_file(&backup).unwrap();
-        followed.opens(&name);
+    for _ in 0..5 {
+        followed.is_told(|name| {
+            let (new, backup) = (
+                followed.directory.path().join(".sidecar.toml.swp"),
+                followed.directory.path().join("sidecar.toml~"),
+            );
+            fs::write(&new, followed.text(name)).unwrap();
+            fs::rename(followed.file(), &backup).unwrap();
+            fs::rename(&new, followed.file()).unwrap();
+            fs::remove_file(&backup).unwrap();
+        });
     }
 }
 
@@ -153,11 +170,13 @@ fn a_volume_of_kubernetes_is_followed_again_and_again() {
         swap(volume, &[("sidecar.toml", text)], 0);
         volume.join("sidecar.toml")
     });
-    for round in 1..12 {
-        let name = format!("r{round}");
-        let text = followed.text(&name);
-        swap(followed.directory.path(), &[("sidecar.toml", &text)], round);
-        followed.opens(&name);
+    let mut round = 0;
+    for _ in 1..12 {
+        followed.is_told(|name| {
+            round += 1;
+            let text = followed.text(name);
+            swap(followed.directory.path(), &[("sidecar.toml", &text)], round);
+        });
     }
 }
 
@@ -175,17 +194,19 @@ fn a_link_to_another_directory_is_followed_and_so_is_what_is_there() {
         path
     });
     let directory = followed.directory.path();
-    fs::write(directory.join("two/sidecar.toml"), followed.text("b")).unwrap();
-    symlink("../two/sidecar.toml", directory.join("etc/next")).unwrap();
-    fs::rename(
-        directory.join("etc/next"),
-        directory.join("etc/sidecar.toml"),
-    )
-    .unwrap();
-    followed.opens("b");
+    let (mut here, mut there) = ("one/sidecar.toml", "two/sidecar.toml");
+    followed.is_told(|name| {
+        fs::write(directory.join(there), followed.text(name)).unwrap();
+        symlink(Path::new("..").join(there), directory.join("etc/next")).unwrap();
+        fs::rename(
+            directory.join("etc/next"),
+            directory.join("etc/sidecar.toml"),
+        )
+        .unwrap();
+        (here, there) = (there, here);
+    });
     // There, too.
-    fs::write(directory.join("two/sidecar.toml"), followed.text("c")).unwrap();
-    followed.opens("c");
+    followed.is_told(|name| fs::write(directory.join(here), followed.text(name)).unwrap());
 }
 
 /// The configuration and a secret of it change together, in two volumes.
@@ -218,12 +239,11 @@ fn a_secrets_file_is_followed() {
     // It is missing, and the old one stays; it comes back.
     fs::remove_file(secrets.join("..data")).unwrap();
     eventually("it is missed", || followed.metric(SUCCESSFUL) == 0.0);
-    let page = followed.admin("GET", "/config");
-    assert!(
-        page.text().contains("secrets/appsecret` does not exist"),
-        "{}",
-        page.text()
-    );
+    // It is counted before it is told.
+    eventually("it is told", || {
+        let page = followed.admin("GET", "/config");
+        page.text().contains("secrets/appsecret` does not exist")
+    });
     assert_eq!(followed.get("/a").status, 200);
     symlink("..2026_1", secrets.join("..data")).unwrap();
     eventually("it is back", || followed.metric(SUCCESSFUL) == 1.0);
@@ -270,20 +290,30 @@ fn a_bad_configuration_changes_nothing_and_says_where_it_is_bad() {
     }
     followed.write(&good);
     eventually("it is good", || followed.metric(SUCCESSFUL) == 1.0);
-    assert!(followed.admin("GET", "/config").json()["refused"].is_null());
+    // It is counted before it is told.
+    eventually("nothing is refused", || {
+        followed.admin("GET", "/config").json()["refused"].is_null()
+    });
 }
 
 /// What is written without an end is not taken before its end, and the last one counts.
 #[test]
 fn a_storm_of_writes_is_a_few_reloads_and_the_last_one_counts() {
+    // Between two looks, in seconds.
+    const QUIET: f64 = 0.15;
     let app = FakeApp::agreeable();
     let followed = Followed::new(&text_for(&app, "a"), app);
+    let began = Instant::now();
     for round in 0..1000 {
         followed.write(&followed.text(&format!("r{round}")));
     }
     followed.opens("r999");
+    // It is in use before it is counted.
+    eventually("it is good", || followed.metric(SUCCESSFUL) == 1.0);
     let loads = settled(|| followed.metric(SUCCESSES) + followed.metric(FAILURES));
-    assert!(loads < 50.0, "{loads} reloads");
+    // The start is one of them.
+    let most = 2.0 + began.elapsed().as_secs_f64() / QUIET;
+    assert!(loads < most, "{loads} reloads");
     assert_eq!(followed.metric(SUCCESSFUL), 1.0);
 }
 
@@ -397,7 +427,8 @@ fn another_mini_program_is_another_process() {
 fn a_listener_that_cannot_be_bound_leaves_all_as_it_was() {
     let app = FakeApp::agreeable();
     let followed = Followed::new(&text_for(&app, "a"), app);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // One that nobody else gets when it is free.
+    let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let taken = listener.local_addr().unwrap();
     let places = || {
         (
@@ -449,14 +480,21 @@ fn a_listener_that_cannot_be_bound_leaves_all_as_it_was() {
         refusals,
         "one refusal is told once"
     );
-    assert_eq!(followed.metric(SUCCESSFUL), 1.0);
+    // It is in use before it is counted.
+    eventually("it is good", || followed.metric(SUCCESSFUL) == 1.0);
     assert_eq!(followed.get("/b").status, 200);
 }
 
 #[test]
 fn a_sidecar_moves_and_whoever_is_at_the_old_place_is_served_to_the_end() {
     let (app, asked, go_on) = slow_app();
-    let followed = Followed::new(&text_for(&app, "a slow"), app);
+    // At a port that nobody else gets once it is left.
+    let at_a_port = rig::replaced(
+        &text_for(&app, "a slow"),
+        "[inbound]\nlisten = \"127.0.0.1:0\"",
+        &format!("[inbound]\nlisten = \"127.0.0.1:{}\"", free_port()),
+    );
+    let followed = Followed::new(&at_a_port, app);
     let old = followed.sidecar.inbound_addr();
     let mut idle = Client::connect(&old);
     assert_eq!(idle.request("GET", "/a", &[], b"").status, 200);
@@ -494,7 +532,7 @@ fn a_sidecar_moves_and_whoever_is_at_the_old_place_is_served_to_the_end() {
     );
     assert!(busy.is_closed());
     // And back.
-    followed.write(&followed.text("a slow"));
+    followed.write(&at_a_port);
     eventually("it moves back", || {
         matches!(followed.sidecar.inbound_addr(), Listen::Tcp(_))
     });
@@ -508,28 +546,23 @@ fn no_request_fails_while_the_sidecar_moves_about() {
     let app = FakeApp::agreeable();
     let followed = Followed::new(&text_for(&app, "a"), app);
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let ports: Vec<_> = {
-        let listeners = [0; 4].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        listeners
-            .iter()
-            .map(|it| it.local_addr().unwrap())
-            .collect()
-    };
+    let moves = AtomicUsize::new(0);
+    let ports = [0; 4].map(|_| free_port());
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                while !stop.load(Ordering::SeqCst) {
+                    let before = moves.load(Ordering::SeqCst);
                     let addr = followed.sidecar.inbound_addr();
-                    let Ok(mut client) = Client::try_connect(&addr) else {
-                        // It has moved since it was asked where it is.
-                        assert_ne!(followed.sidecar.inbound_addr(), addr);
+                    let Ok(mut guest) = Guest::come(&addr) else {
+                        // It has moved since it was asked where it is, and perhaps back.
+                        let is_there = followed.sidecar.inbound_addr() == addr;
+                        assert!(!is_there || moves.load(Ordering::SeqCst) != before);
                         continue;
                     };
-                    loop {
-                        let answer = client.request("GET", "/a", &[], b"");
-                        assert_eq!(answer.status, 200);
-                        done.fetch_add(1, Ordering::Relaxed);
-                        if stop.load(Ordering::Relaxed)
+                    while let Some(answer) = guest.ask() {
+                        done.fetch_add(1, Ordering::SeqCst);
+                        if stop.load(Ordering::SeqCst)
                             || answer.header("connection") == Some("close")
                         {
                             break;
@@ -540,26 +573,36 @@ fn no_request_fails_while_the_sidecar_moves_about() {
         }
         for round in 0..8 {
             let port = ports[round % ports.len()];
-            let served = done.load(Ordering::Relaxed);
+            let served = done.load(Ordering::SeqCst);
+            moves.fetch_add(1, Ordering::SeqCst);
             followed.write(&rig::replaced(
                 &followed.text("a"),
                 "[inbound]\nlisten = \"127.0.0.1:0\"",
-                &format!("[inbound]\nlisten = \"{port}\""),
+                &format!("[inbound]\nlisten = \"127.0.0.1:{port}\""),
             ));
             let told = followed.admin("POST", "/reload");
             assert_eq!(told.status, 200, "{}", told.text());
             eventually("there is traffic", || {
-                done.load(Ordering::Relaxed) > served + 50
+                done.load(Ordering::SeqCst) > served + 50
             });
         }
-        stop.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::SeqCst);
     });
 }
 
 #[test]
 fn the_admin_side_and_the_apps_side_move_too() {
     let app = FakeApp::agreeable();
-    let followed = Followed::new(&text_for(&app, "a"), app);
+    let sections = ["admin", "outbound"];
+    // From ports that nobody else gets once they are left.
+    let at_ports = sections.iter().fold(text_for(&app, "a"), |text, section| {
+        rig::replaced(
+            &text,
+            &format!("[{section}]\nlisten = \"127.0.0.1:0\""),
+            &format!("[{section}]\nlisten = \"127.0.0.1:{}\"", free_port()),
+        )
+    });
+    let followed = Followed::new(&at_ports, app);
     let (admin, outbound) = (
         followed.sidecar.admin_addr(),
         followed.sidecar.outbound_addr().unwrap(),
@@ -575,7 +618,6 @@ fn the_admin_side_and_the_apps_side_move_too() {
         .status,
         200
     );
-    let sections = ["admin", "outbound"];
     let moved = sections.iter().fold(followed.text("a"), |text, section| {
         rig::replaced(
             &text,
@@ -618,10 +660,7 @@ fn the_admin_side_moves_to_all_addresses_of_its_port_and_back() {
     const TOKEN: &str = "canary-admin-t0ken-77";
     canary(TOKEN);
     let app = FakeApp::agreeable();
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let text = |address: &str| {
         rig::replaced(
             &text_for(&app, "a"),
@@ -701,19 +740,19 @@ fn messages_are_taken_as_soon_as_a_configuration_says_so() {
 #[test]
 fn the_log_changes_its_level_and_its_form() {
     let app = FakeApp::agreeable();
-    let text = text_for(&app, "a");
+    let text = text_for(&app, "a b");
     let path = write_configuration(&text);
     let run = Run::under(&[], &path);
-    let get = || {
+    let get = |path: &str| {
         Client::connect(run.inbound)
-            .request("GET", "/a", &[], b"")
+            .request("GET", path, &[], b"")
             .status
     };
-    assert_eq!(get(), 200);
+    assert_eq!(get("/a"), 200);
     run.process.line_with("\"path\":\"/a\"");
+    // It follows its file; whoever asks it to may have it look twice, and say so twice.
     let pretty = rig::replaced(&text, "[log]\n", "[log]\nformat = \"pretty\"\n");
     write_configuration(&pretty);
-    run.process.signal("HUP");
     let line = run.process.line_with("configuration reloaded");
     assert!(!line.starts_with('{'), "{line}");
     let quiet = rig::replaced(
@@ -722,14 +761,17 @@ fn the_log_changes_its_level_and_its_form() {
         "access = \"off\"\nlevel = \"warn\"",
     );
     write_configuration(&quiet);
-    run.process.signal("HUP");
     // Nothing more is said of what goes well, and something of what does not.
-    let status = || metric_at(run.admin, SUCCESSES);
-    eventually("it is read", || status() >= 3.0);
-    assert_eq!(get(), 200);
+    eventually("it is in use", || {
+        let page = Client::connect(run.admin).request("GET", "/config", &[], b"");
+        page.json()["config"]["log"]["level"]["value"] == "warn"
+    });
+    assert_eq!(get("/b"), 200);
     write_configuration("[app]\n");
-    let line = run.process.line_with("\"");
-    assert!(line.contains("not valid"), "{line}");
+    let said = run.process.lines_to("not valid").concat();
+    for well in ["\"path\":\"/b\"", "configuration reloaded"] {
+        assert!(!said.contains(well), "{said}");
+    }
 }
 
 /// In a place where the system gives no watches, files are looked at now and then.

@@ -319,7 +319,7 @@ pub(crate) fn configuration(wechat: &str, upstream: &str, inbound: &str, section
     let wechat_section = if sections.contains("[wechat]") {
         String::new()
     } else {
-        format!("[wechat]\nendpoints = [\"{wechat}\"]\ntimeout = \"5s\"\n")
+        format!("[wechat]\nendpoints = [\"{wechat}\"]\ntimeout = \"30s\"\n")
     };
     // Each request's line is an output to be searched for secrets.
     let log_section = if sections.contains("[log]") {

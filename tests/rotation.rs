@@ -14,7 +14,7 @@ use wx_sidecar::sim::push::{Push, PushOptions, Pusher, Reply};
 
 use crate::fake_app::FakeApp;
 use crate::http_client::{Client, Response};
-use crate::patience::eventually;
+use crate::patience::{PATIENCE, eventually};
 use crate::reload::Followed;
 use crate::rig::{self, APPID, Rig, SECRET, Session, canary};
 
@@ -75,11 +75,15 @@ fn text(rig: &Rig, app: &FakeApp, has: [Has; 5]) -> String {
         Has::of(AES_KEYS)(has[3]),
         Has::of(CALLER_TOKENS)(has[4]),
     ];
+    let wechat = rig.sim.url();
     let sections = format!(
         "[session]\nkey = {session}\n[push]\ntoken = {push_token}\naes_key = {aes_key}\n\
-         [outbound]\nlisten = \"127.0.0.1:0\"\ncaller_token = {caller}\n"
+         [outbound]\nlisten = \"127.0.0.1:0\"\ncaller_token = {caller}\n\
+         [wechat]\nendpoints = [\"{wechat}\"]\ntimeout = \"60s\"\n"
     );
-    let text = rig::configuration(&rig.sim.url(), &app.url(), "", &sections);
+    // Those who log in go on for as long as the slowest of the others takes.
+    let inbound = "login_rate_limit = \"none\"";
+    let text = rig::configuration(&wechat, &app.url(), inbound, &sections);
     rig::replaced(
         &text,
         &format!("secret = \"{SECRET}\""),
@@ -167,7 +171,8 @@ impl World<'_> {
         self.go_on(2, || {
             let (token, key) = *self.push.lock().unwrap();
             let appid = AppId::parse(APPID).unwrap();
-            let options = PushOptions::new(&to, appid, Secret::new(token), Secret::new(key));
+            let mut options = PushOptions::new(&to, appid, Secret::new(token), Secret::new(key));
+            options.timeout = PATIENCE;
             number += 1;
             let message = Push::text(format!("oUser-{number}-0123456789"), "hello");
             let sent = Pusher::new(options).unwrap().send_once_blocking(&message);

@@ -108,7 +108,7 @@ impl Stage {
             }
         });
         let sections = format!(
-            "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"5s\"\n",
+            "[wechat]\nendpoints = [\"{}\"]\ntimeout = \"60s\"\n",
             wechat.url()
         );
         let rig = Rig::with("http://127.0.0.1:9", "", &sections);

@@ -13,6 +13,7 @@ use wx_sidecar::sim::{Effect, Fault};
 use wx_sidecar::{Config, Sidecar};
 
 use crate::backends::{App, Echo, Kind};
+use crate::daemon::free_port;
 use crate::http_client::{Client, Response, chunked};
 use crate::rig::{self, APPID, Rig, SECRET, Session, canary};
 
@@ -40,12 +41,13 @@ fn rig() -> Rig {
     Rig::with(app_url(), "", ROUTES)
 }
 
-/// An app that must not be spoken to: nobody accepts what connects.
+/// An app that must not be spoken to: nobody accepts what connects. Its port has been nobody else's, whom others may still
+/// look for.
 struct Untouched(TcpListener);
 
 impl Untouched {
     fn listen() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+        Self(TcpListener::bind(("127.0.0.1", free_port())).unwrap())
     }
 
     fn url(&self) -> String {

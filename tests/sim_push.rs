@@ -19,8 +19,10 @@ use wx_sidecar::sim::push::{
 };
 use wx_sidecar::sim::{Options, Simulator};
 
+use crate::daemon::free_port;
 use crate::fake_app::{FakeApp, Signal};
 use crate::http_client::Client;
+use crate::patience::PATIENCE;
 use crate::rig::{APPID, Rig, SECRET, canary, keep};
 
 const TOKEN: &str = "ca9a41pushtoken00";
@@ -30,13 +32,14 @@ const SUCCESS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsuccess";
 const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const UNAUTHORIZED: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
 
-/// Impatient, so that a test is short.
+/// Impatient after a failure, so that a test is short, and patient before, so that there is none but those it wants.
 fn options(to: &str) -> PushOptions {
     canary(TOKEN);
     canary(KEY);
     let appid = AppId::parse(APPID).unwrap();
     PushOptions {
         retry_after: Some(Duration::ZERO),
+        timeout: PATIENCE,
         ..PushOptions::new(to, appid, Secret::new(TOKEN), Secret::new(KEY))
     }
 }
@@ -148,12 +151,10 @@ fn a_late_reply_is_no_reply() {
 
 #[test]
 fn nobody_there_and_no_http_are_told_apart() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = free_port();
     let pusher_to = |to: String| Pusher::new(options(&to)).unwrap();
-    let nobody = pusher_to(format!("http://{free}/")).send_once_blocking(&Push::image(USER));
+    let nobody =
+        pusher_to(format!("http://127.0.0.1:{free}/")).send_once_blocking(&Push::image(USER));
     assert!(
         matches!(nobody.verdict, Err(Reason::NoConnection(_))),
         "{nobody}"
@@ -256,7 +257,7 @@ fn the_sidecar_takes_every_sample_in_every_mode_and_format_and_the_app_gets_it()
 fn command(words: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wx-sidecar"));
     command.args(["sim", "push"]).args(words);
-    command.args(["--token", TOKEN, "--aes-key", KEY]);
+    command.args(["--token", TOKEN, "--aes-key", KEY, "--timeout", "60s"]);
     let output = command.output().expect("run the binary");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 on a terminal");
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
@@ -368,7 +369,8 @@ struct Life {
 impl Mortal {
     /// Dies when it has seen so many requests, without an answer to the last one.
     fn dying_after(requests: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // One that nobody else gets in between.
+        let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
         let addr = listener.local_addr().unwrap();
         let life = Arc::<Life>::default();
         let ours = Arc::clone(&life);
@@ -462,7 +464,8 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
 fn storm_options(to: SocketAddr) -> PushOptions {
     PushOptions {
         mode: Mode::Plaintext,
-        tries: 1000,
+        // It may be away for any time.
+        tries: 100_000,
         retry_after: Some(Duration::from_millis(5)),
         ..options(&format!("http://{to}/"))
     }

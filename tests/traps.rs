@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::backends::{App, Echo, Kind};
 use crate::fake_app::FakeApp;
+use crate::patience::PATIENCE;
 use crate::rig::{self, Rig, Session};
 use crate::tls::{Authority, write_pair};
 use corpus::{Case, Step};
@@ -34,8 +35,10 @@ const KNOWN: &[(&str, &str)] = &[];
 /// The ways in. Whoever gives the sidecar another kind of listener adds it here, and the whole catalogue runs over it.
 pub(crate) const DOORS: [Door; 2] = [Door::Plain, Door::Tls];
 
-/// How long anything may take; only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the sidecar waits for the rest of what it has answered already.
+const LEFTOVER: Duration = Duration::from_secs(2);
+/// After this long without a request, one side or the other ends a connection between the sidecar and a played app.
+const UNUSED: u64 = 30;
 /// Longer cases are not sent byte by byte.
 const SMALL: usize = 1500;
 
@@ -83,7 +86,8 @@ impl Door {
                 write_pair(directory.path(), &authority.certify("localhost"));
                 let at = directory.path().display();
                 let section = format!(
-                    "[inbound.tls]\ncert_file = \"{at}/cert.pem\"\nkey_file = \"{at}/key.pem\"\n"
+                    "[inbound.tls]\ncert_file = \"{at}/cert.pem\"\nkey_file = \"{at}/key.pem\"\n\
+                     handshake_timeout = \"1m\"\n"
                 );
                 let client = authority.client(rustls::ALL_VERSIONS);
                 (section, Way::Tls(client, directory))
@@ -381,7 +385,9 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(door: Door) -> Self {
         let witness = Witness::start();
-        let rig = Rig::with(&witness.url(), "header_limit = \"32KiB\"", ROUTES);
+        // Nobody here is slow on purpose.
+        let inbound = "header_limit = \"32KiB\"\nheader_timeout = \"1m\"";
+        let rig = Rig::with(&witness.url(), inbound, ROUTES);
         let alice = rig.login("alice");
         let told = rig.get_as(&alice, "/wx/verify");
         let (section, way) = door.build();
@@ -407,8 +413,21 @@ impl Stage {
         }
     }
 
-    /// Runs a case; says what was wrong.
+    /// Runs a case; says what was wrong. Whoever is held up in the middle of a case is let go when the sidecar has answered
+    /// and waited for the rest, and begins anew.
     fn run(&self, case: &Case, cut: Cut) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let began = Instant::now();
+            let outcome = self.run_once(case, cut);
+            let was_in_time = began.elapsed() < LEFTOVER;
+            if outcome.is_ok() || was_in_time || Instant::now() > until {
+                return outcome;
+            }
+        }
+    }
+
+    fn run_once(&self, case: &Case, cut: Cut) -> Result<(), String> {
         self.witness.forget();
         let mut expected = Expected::of(case);
         for text in expected.sees.iter_mut().chain(&mut expected.never) {
@@ -871,12 +890,7 @@ fn deceive(case: &Case, cut: Cut) -> Result<(), String> {
         assert!(known.contains(&key), "{}: what is {key}?", case.id);
     }
     let app = trickster(case, cut);
-    let config = rig::configuration(
-        "https://127.0.0.1:1",
-        &app.url(),
-        "auth = \"none\"\ntimeout = \"2s\"",
-        "",
-    );
+    let config = rig::configuration("https://127.0.0.1:1", &app.url(), "auth = \"none\"", "");
     let config = rig::replaced(&config, "workers = 2", "workers = 1");
     let sidecar = rig::start(&config, &Clock::manual(rig::START));
     let mut client = Visitor::new(Box::new(connect(sidecar.inbound_addr())));
@@ -988,6 +1002,7 @@ fn twenty_thousand_requests_of_two_hundred_users_are_never_mixed_up() {
         .map(|user| rig.login(&format!("user {user}")))
         .collect();
     let addr = &rig.sidecar().inbound_addr();
+    let began = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..16_usize {
             let users = &users;
@@ -1017,8 +1032,10 @@ fn twenty_thousand_requests_of_two_hundred_users_are_never_mixed_up() {
             });
         }
     });
-    // As many connections as there can be requests at once, and no more: they were shared.
-    assert!(app.connections() <= 16, "{}", app.connections());
+    // As many connections as there can be requests at once, and no more: they were shared. One that is not needed for long is
+    // closed, and opened anew when it is.
+    let most = 16 * (1 + usize::try_from(began.elapsed().as_secs() / UNUSED).unwrap());
+    assert!(app.connections() <= most, "{}", app.connections());
 }
 
 /// Rows P1 to P5 on real apps: what the sidecar let pass as open, the app must not take for anything else.

@@ -6,21 +6,16 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use wx_sidecar::sim::{Effect, Fault, UserChange};
 
 use crate::http_client::{Client, Response};
+use crate::patience::{PATIENCE, eventually};
 use crate::rig::{Rig, SECRET, canary};
 
 const LOGIN: &str = "/sns/jscode2session";
 /// Logins need no app; nobody listens on this port.
 const NO_APP: &str = "http://127.0.0.1:9";
-
-/// A rig whose patience with WeChat is short.
-fn impatient() -> Rig {
-    let rig = Rig::new(NO_APP);
-    rig.reload("timeout = \"5s\"", "timeout = \"300ms\"");
-    rig
-}
 
 /// Posts a code, asking for an answer in this language.
 fn login_in(rig: &Rig, language: &str, code: &str) -> Response {
@@ -227,17 +222,20 @@ fn problems_speak_the_language_of_their_reader() {
 
 #[test]
 fn a_wechat_that_is_too_slow_is_a_504() {
-    let rig = impatient();
-    rig.sim
-        .fault(Fault::delay(LOGIN, 1, Duration::from_secs(5)));
+    let rig = Rig::new(NO_APP);
+    // Long enough for the call to arrive, on a machine that is busy.
+    rig.reload("timeout = \"30s\"", "timeout = \"8s\"");
+    rig.sim.fault(Fault::delay(LOGIN, 1, 2 * PATIENCE));
     let problem = problem(&rig.login_with(&rig.code("alice")), 504, "wechat-timeout");
     assert_eq!(problem["retryable"], true);
     assert!(
         problem["hint"].is_string(),
         "the code may be spent, which the client must be told"
     );
-    assert_eq!(rig.sim.calls(LOGIN), 1);
+    eventually("it has arrived", || rig.sim.calls(LOGIN) == 1);
+    rig.reload("timeout = \"30s\"", "timeout = \"1m\"");
     assert_eq!(rig.login_with(&rig.code("alice")).status, 200);
+    assert_eq!(rig.sim.calls(LOGIN), 2, "it is not repeated");
 }
 
 #[test]
@@ -287,9 +285,11 @@ fn a_wechat_that_answers_nonsense_is_a_502() {
 
 #[test]
 fn a_wechat_that_is_not_there_is_a_502() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound and not listening: every connection is refused, and nobody else gets the port.
+    let gone = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    gone.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let addr = gone.local_addr().unwrap().as_socket().unwrap();
     let rig = Rig::with(NO_APP, "", &wechat_at(addr));
     let problem = problem(
         &rig.login_with(&rig.code("alice")),
@@ -301,7 +301,7 @@ fn a_wechat_that_is_not_there_is_a_502() {
 }
 
 fn wechat_at(addr: SocketAddr) -> String {
-    format!("[wechat]\nendpoints = [\"http://{addr}\"]\ntimeout = \"5s\"\n")
+    format!("[wechat]\nendpoints = [\"http://{addr}\"]\ntimeout = \"30s\"\n")
 }
 
 /// A WeChat that answers every call with this body; the simulator would not.

@@ -334,7 +334,8 @@ fn is_cut_off(body: &[u8]) {
     let rig = Rig::with(&app.url(), "auth = \"none\"", "");
     let mut client = rig.client();
     client.send(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-    client.send(body);
+    // It may be answered, and the connection closed, before all of it has been sent.
+    let _sent = client.try_send(body);
     let shown = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
     let answer = client.read_response(false);
     assert_eq!(answer.status, 400, "{shown:?}");
@@ -457,7 +458,8 @@ fn a_client_that_vanishes_in_its_body_leaves_a_request_cut_off() {
 
 #[test]
 fn a_head_may_arrive_in_two_parts_cut_anywhere() {
-    let gate = Gate::new();
+    // What comes between the parts may take its time on a busy machine.
+    let gate = Gate::with("header_timeout = \"2m\"");
     let request = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello";
     let mut client = gate.rig.client();
     for cut in 1..request.len() {
@@ -506,17 +508,21 @@ fn echo() -> FakeApp {
 fn pipelined_requests_are_answered_in_order() {
     let app = echo();
     let rig = Rig::with(&app.url(), "auth = \"none\"", "");
-    let requests: String = (0..20)
-        .map(|n| format!("POST /{n} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"))
+    let targets: Vec<_> = (0..20).map(|n| format!("/{n}")).collect();
+    let requests: String = targets
+        .iter()
+        .map(|target| {
+            format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+        })
         .collect();
     let mut client = rig.client();
     client.send(requests.as_bytes());
-    for n in 0..20 {
-        assert_eq!(client.read_response(false).text(), format!("/{n}"));
+    for target in &targets {
+        assert_eq!(client.read_response(false).text(), target);
     }
     assert!(client.is_quiet());
-    assert_eq!(app.requests(20).len(), 20);
-    assert_eq!(app.connections(), 1);
+    // One after the other, be it over one connection or, where a POST finds none that was in use a moment ago, over more.
+    assert_eq!(app.targets(), targets);
 }
 
 #[test]

@@ -412,7 +412,8 @@ mod tests {
     async fn behind_a_dead_address_the_next_is_tried() {
         let alive = TcpListener::bind((HERE, 0)).await.unwrap();
         let port = alive.local_addr().unwrap().port();
-        let both = |_: &str| Ok(vec![ELSEWHERE, HERE]);
+        // The time is divided evenly: most of it is for the address that is alive, however late one comes to that.
+        let both = |_: &str| Ok(vec![ELSEWHERE, HERE, HERE, HERE]);
         // Nobody listens there.
         let refused = connect(Duration::from_secs(60), both, port).await;
         assert!(refused.is_ok());
@@ -420,7 +421,7 @@ mod tests {
         let hole = black_hole(SocketAddr::new(ELSEWHERE, port));
         let dead = connect(Duration::from_millis(20), |_| Ok(vec![ELSEWHERE]), port).await;
         assert!(dead.is_err());
-        let silent = connect(Duration::from_secs(1), both, port).await;
+        let silent = connect(Duration::from_secs(12), both, port).await;
         assert!(silent.is_ok());
         drop(hole);
     }
@@ -434,7 +435,8 @@ mod tests {
         let mut held = vec![listener];
         loop {
             let knock = stream();
-            let outcome = knock.connect_timeout(&at.into(), Duration::from_millis(20));
+            // Long, because a machine that is slow to let somebody in is not one whose queue is full.
+            let outcome = knock.connect_timeout(&at.into(), Duration::from_secs(2));
             held.push(knock);
             if outcome.is_err() {
                 return held;

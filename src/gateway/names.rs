@@ -278,12 +278,19 @@ mod tests {
             Ok(vec![HERE])
         };
         let names = Names::by(lookup, LONG);
+        let wanting = Arc::new(AtomicUsize::new(0));
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..1000 {
-            let names = names.clone();
-            all.spawn(async move { resolve(&names).await });
+            let (names, wanting) = (names.clone(), Arc::clone(&wanting));
+            all.spawn(async move {
+                wanting.fetch_add(1, Ordering::SeqCst);
+                resolve(&names).await
+            });
         }
-        tokio::task::yield_now().await;
+        // One yield lets only some of them begin, and the others would come when the lookup is over.
+        while wanting.load(Ordering::SeqCst) < 1000 {
+            tokio::task::yield_now().await;
+        }
         drop(sender);
         let answers = all.join_all().await;
         assert!(answers.iter().all(|answer| *answer == Ok(vec![HERE])));

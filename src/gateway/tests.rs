@@ -130,14 +130,17 @@ fn endpoint(tls: bool, port: u16) -> config::Endpoint {
     }
 }
 
+/// With timeouts that no test reaches.
+const LONG: Duration = Duration::from_secs(60);
+
+/// With this timeout of answers, and all the time to connect: that it runs out is another failure.
 fn gateway_to(ports: &[u16], timeout: Duration) -> Gateway {
     let endpoints = ports.iter().map(|port| endpoint(false, *port)).collect();
-    gateway_with(endpoints, timeout, timeout)
+    gateway_with(endpoints, LONG, timeout)
 }
 
-/// With a timeout that no test reaches.
 fn gateway(ports: &[u16]) -> Gateway {
-    gateway_to(ports, Duration::from_secs(30))
+    gateway_to(ports, LONG)
 }
 
 fn code() -> LoginCode {
@@ -473,10 +476,11 @@ async fn a_tls_handshake_that_hangs_counts_as_no_connection() {
     // Its queue takes the connection, and nobody ever says hello.
     let silent = bystander();
     let peer = Peer::saying(ok(USER)).await;
+    // The same time is what the second has to be connected to.
     let gateway = gateway_with(
         vec![endpoint(true, port(&silent)), endpoint(false, peer.port)],
-        Duration::from_millis(50),
-        Duration::from_secs(30),
+        Duration::from_secs(3),
+        LONG,
     );
     assert!(gateway.code2session(&code()).await.is_ok());
 }

@@ -119,6 +119,15 @@ pub(crate) mod faults {
     #[cfg(test)]
     static ARMED: std::sync::Mutex<Vec<(&'static str, usize)>> = std::sync::Mutex::new(Vec::new());
 
+    /// Orders are for the whole process, and whoever comes by first takes them: who gives some, or comes by a place without
+    /// wanting any, is alone with this.
+    #[cfg(test)]
+    pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+        static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        ONE.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     #[cfg(test)]
     type Held = (&'static str, std::sync::mpsc::Receiver<()>);
 

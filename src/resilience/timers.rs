@@ -223,6 +223,8 @@ mod tests {
     use super::*;
 
     fn run<F: Future>(test: impl FnOnce(Timers) -> F) -> F::Output {
+        // A sweep here would take the panic that another test has ordered for its own.
+        let _alone = faults::alone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,10 @@ use crate::resilience::panics::faults;
 use crate::source::Source;
 
 /// Only against a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// So long that it comes in pieces.
 const LONG: usize = 1 << 20;
-
-/// Panics are ordered for the whole process: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A sidecar with one worker, in front of an app that gives `answer` to each request.
 fn sidecar(answer: impl Into<Vec<u8>>) -> Sidecar {
@@ -125,7 +119,7 @@ fn eventually(mut look: impl FnMut() -> bool) {
 
 #[test]
 fn a_panic_before_an_answer_is_a_500_for_that_request_and_nothing_for_others() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let sidecar = sidecar(OK);
     let mut other = Client::connect(sidecar.inbound_addr());
     assert!(other.get(b"\r\n\r\nok"));
@@ -149,7 +143,7 @@ fn a_panic_before_an_answer_is_a_500_for_that_request_and_nothing_for_others() {
 
 #[test]
 fn a_panic_within_an_answer_cuts_it_off_and_its_connection_to_the_app_is_not_used_again() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n");
     let sidecar = sidecar([answer.as_bytes(), &vec![b'x'; LONG]].concat());
     // With nothing sent yet there is still time to tell.
@@ -170,7 +164,7 @@ fn a_panic_within_an_answer_cuts_it_off_and_its_connection_to_the_app_is_not_use
 
 #[test]
 fn a_background_task_that_panics_begins_anew() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let sidecar = sidecar(OK);
     faults::arm("accept", 0);
     faults::arm("timers", 0);
@@ -186,7 +180,7 @@ fn a_background_task_that_panics_begins_anew() {
 
 #[test]
 fn a_reload_that_panics_is_told_and_the_next_one_works() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let sidecar = sidecar(OK);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sidecar.toml");
@@ -213,7 +207,7 @@ fn a_reload_that_panics_is_told_and_the_next_one_works() {
 
 #[test]
 fn the_admin_side_that_panics_begins_anew() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let sidecar = sidecar(OK);
     faults::arm("admin", 0);
     for _ in 0..2 {
@@ -224,7 +218,7 @@ fn the_admin_side_that_panics_begins_anew() {
 /// Nobody on that thread could tell.
 #[test]
 fn a_thread_that_stands_still_is_told_by_name_until_it_runs_again() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let sidecar = sidecar(OK);
     assert_eq!(sidecar.check_threads(), Ok(()));
     assert!(admin(&sidecar, "/livez").starts_with("HTTP/1.1 200 "));
@@ -247,7 +241,7 @@ fn a_thread_that_stands_still_is_told_by_name_until_it_runs_again() {
 
 #[test]
 fn a_sidecar_that_loses_a_worker_ends() {
-    let _alone = alone();
+    let _alone = faults::alone();
     let sidecar = sidecar(OK);
     faults::arm("accept", 0);
     faults::arm("restart", 0);

@@ -372,7 +372,7 @@ mod tests {
 
     fn dial(simulator: &Simulator) -> TcpStream {
         let stream = TcpStream::connect(simulator.addr()).unwrap();
-        let patience = Some(Duration::from_secs(20));
+        let patience = Some(Duration::from_secs(60));
         stream.set_read_timeout(patience).unwrap();
         stream
     }

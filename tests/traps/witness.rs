@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::patience::PATIENCE;
+
 /// A listening app.
 pub(crate) struct Witness {
     addr: SocketAddr,
@@ -116,10 +118,7 @@ impl Witness {
         state.asked += 1;
         let asked = state.asked;
         while state.done < asked {
-            let waiting = self
-                .shared
-                .passed
-                .wait_timeout(state, Duration::from_secs(10));
+            let waiting = self.shared.passed.wait_timeout(state, PATIENCE);
             let (next, late) = waiting.unwrap_or_else(PoisonError::into_inner);
             state = next;
             assert!(!late.timed_out(), "the witness has gone");

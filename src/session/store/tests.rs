@@ -9,7 +9,10 @@ use crate::secret::Secret;
 /// Where the tests' time begins.
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const GRACE: Duration = Duration::from_secs(10);
-const LEASE: Duration = Duration::from_secs(5);
+/// Longer than any test takes.
+pub(super) const LEASE: Duration = Duration::from_secs(600);
+/// Only against a test that would hang.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(3600);
 
 pub(super) fn user(name: &str) -> OpenId {
@@ -44,7 +47,7 @@ pub(super) fn granted(user: &OpenId, started: Timestamp) -> Granted {
 pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -21,7 +21,7 @@ const place = JSON.parse(process.argv[2]);
 const URL_OF_PAGE = place.page;
 const PICTURES = place.pictures;
 const AXE = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
-const PATIENCE = { timeout: 15_000 };
+const PATIENCE = { timeout: 60_000 };
 
 let browser;
 /** What the pages of this test complained about. */
