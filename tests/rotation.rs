@@ -99,6 +99,7 @@ struct World<'a> {
     caller: Mutex<&'static str>,
     stop: AtomicBool,
     done: [AtomicUsize; 4],
+    users: AtomicUsize,
 }
 
 impl World<'_> {
@@ -153,8 +154,10 @@ impl World<'_> {
         });
     }
 
+    /// As somebody who has not been here: WeChat bounds the logins of one user in a minute.
     fn login(&self) -> Session {
-        let code = self.rig.sim.issue_code("alice");
+        let number = self.users.fetch_add(1, Ordering::SeqCst);
+        let code = self.rig.sim.issue_code(&format!("user-{number}"));
         let body = json!({ "code": code }).to_string();
         let headers = [("Content-Type", "application/json")];
         granted(
@@ -270,6 +273,7 @@ fn every_secret_is_replaced_under_load_and_no_request_fails() {
         caller: Mutex::new(CALLER_TOKENS[0]),
         stop: AtomicBool::new(false),
         done: Default::default(),
+        users: AtomicUsize::new(0),
     };
     thread::scope(|scope| {
         // Whatever happens here, the others must come to their end.
