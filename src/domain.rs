@@ -74,17 +74,17 @@ pub struct AccessToken(Zeroizing<String>);
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionKey(Zeroizing<[u8; 16]>);
 
-/// Why a text is not the value it was meant to be; the message has no part of the text in it.
+/// Why a text is not the value it was meant to be, in English and in Chinese; neither has a part of the text in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(pub &'static str);
+pub struct Malformed(pub &'static str, pub &'static str);
 
 impl AppId {
     /// Parses an AppID; it is case-sensitive, as WeChat's check is.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let digits = text
             .strip_prefix("wx")
-            .ok_or(Malformed("an appid begins with `wx`"))?;
+            .ok_or(Malformed("an appid begins with `wx`", "appid 以 `wx` 开头"))?;
         if digits.len() != 16
             || !digits
                 .bytes()
@@ -92,6 +92,7 @@ impl AppId {
         {
             return Err(Malformed(
                 "an appid is `wx` followed by 16 lower-case hexadecimal digits",
+                "appid 是 `wx` 加 16 位小写十六进制数字",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -113,6 +114,7 @@ impl OpenId {
     pub fn from_bytes(text: &[u8]) -> Result<Self, Malformed> {
         UserId::parse(text).map(Self).ok_or(Malformed(
             "an openid is 6 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
+            "openid 是 6 至 64 个字符，只含 A-Z、a-z、0-9、`_` 和 `-`",
         ))
     }
 
@@ -137,6 +139,7 @@ impl UnionId {
     pub fn from_bytes(text: &[u8]) -> Result<Self, Malformed> {
         UserId::parse(text).map(Self).ok_or(Malformed(
             "a unionid is 6 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
+            "unionid 是 6 至 64 个字符，只含 A-Z、a-z、0-9、`_` 和 `-`",
         ))
     }
 
@@ -157,6 +160,7 @@ impl LoginCode {
         if !is_visible(text, MAX_CODE) {
             return Err(Malformed(
                 "a login code is 1 to 512 visible ASCII characters",
+                "登录 code 是 1 至 512 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -174,6 +178,7 @@ impl PhoneCode {
         if !is_visible(text, MAX_CODE) {
             return Err(Malformed(
                 "a phone code is 1 to 512 visible ASCII characters",
+                "手机号 code 是 1 至 512 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -189,7 +194,10 @@ impl CloudId {
     /// Parses a cloudID.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         if !is_visible(text, MAX_CODE) {
-            return Err(Malformed("a cloudID is 1 to 512 visible ASCII characters"));
+            return Err(Malformed(
+                "a cloudID is 1 to 512 visible ASCII characters",
+                "cloudID 是 1 至 512 个可见的 ASCII 字符",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -207,6 +215,7 @@ impl MediaId {
         if !(1..=MAX_MEDIA_ID).contains(&text.len()) || !text.bytes().all(plain) {
             return Err(Malformed(
                 "a media_id is 1 to 256 letters, digits, `_` and `-`",
+                "media_id 是 1 至 256 个字符，只含字母、数字、`_` 和 `-`",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -224,6 +233,7 @@ impl AccessToken {
         if !is_visible(text, MAX_ACCESS_TOKEN) {
             return Err(Malformed(
                 "an access_token is 1 to 4096 visible ASCII characters",
+                "access_token 是 1 至 4096 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -243,7 +253,10 @@ impl SessionKey {
 
     /// From the base64 text of WeChat's answer.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let malformed = Malformed("a session_key is the base64 of 16 bytes");
+        let malformed = Malformed(
+            "a session_key is the base64 of 16 bytes",
+            "session_key 是 16 字节的 base64",
+        );
         let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| malformed)?);
         let bytes: [u8; 16] = bytes.as_slice().try_into().map_err(|_| malformed)?;
         Ok(Self::from_bytes(bytes))

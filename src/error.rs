@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::domain::Malformed;
 use crate::wechat::errcode::{self, Meaning};
 
 /// Who is at fault.
@@ -36,6 +37,49 @@ pub enum Language {
     English,
     /// Simplified Chinese.
     Chinese,
+}
+
+/// A sentence in both languages. A pair is one: English, then Chinese.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    en: Cow<'static, str>,
+    /// None where it quotes a protocol or a file format, whose words are English: then it is that to all.
+    zh: Option<Cow<'static, str>>,
+}
+
+impl Sentence {
+    /// What breaks a rule of HTTP, of a form or of another format, told in English to all, as its RFC is.
+    pub fn english(en: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            en: en.into(),
+            zh: None,
+        }
+    }
+
+    /// The sentence in this language.
+    pub fn told(&self, language: Language) -> &str {
+        let zh = self.zh.as_deref().filter(|_| language == Language::Chinese);
+        zh.unwrap_or(&self.en)
+    }
+}
+
+impl<E, Z> From<(E, Z)> for Sentence
+where
+    E: Into<Cow<'static, str>>,
+    Z: Into<Cow<'static, str>>,
+{
+    fn from((en, zh): (E, Z)) -> Self {
+        Self {
+            en: en.into(),
+            zh: Some(zh.into()),
+        }
+    }
+}
+
+impl From<Malformed> for Sentence {
+    fn from(Malformed(en, zh): Malformed) -> Self {
+        (en, zh).into()
+    }
 }
 
 /// Our own kinds of failure. Each is a row of [`Kind::row`].
@@ -328,7 +372,7 @@ impl Kind {
                 503,
                 true,
                 "The sidecar is at its limit",
-                "边车已达上限",
+                "sidecar 已达上限",
             ),
             Self::PushRefused => row(
                 "push-refused",
@@ -418,9 +462,8 @@ pub struct Error(Box<Account>);
 struct Account {
     kind: Kind,
     side: Side,
-    detail: Cow<'static, str>,
-    hint: Option<Cow<'static, str>>,
-    hint_zh: Option<Cow<'static, str>>,
+    detail: Sentence,
+    hint: Option<Sentence>,
     wechat: Option<WechatFault>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
@@ -431,13 +474,12 @@ struct Account {
 
 impl Error {
     /// A failure of `kind`, with a sentence for the caller that says what about this request.
-    pub fn new(kind: Kind, side: Side, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(kind: Kind, side: Side, detail: impl Into<Sentence>) -> Self {
         Self(Box::new(Account {
             kind,
             side,
             detail: detail.into(),
             hint: None,
-            hint_zh: None,
             wechat: None,
             retry_after: None,
             allow: None,
@@ -448,60 +490,47 @@ impl Error {
     }
 
     /// A failure that the client caused.
-    pub fn downstream(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn downstream(kind: Kind, detail: impl Into<Sentence>) -> Self {
         Self::new(kind, Side::Downstream, detail)
     }
 
     /// A failure that the app caused.
-    pub fn upstream(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn upstream(kind: Kind, detail: impl Into<Sentence>) -> Self {
         Self::new(kind, Side::Upstream, detail)
     }
 
     /// There is too much to do. A second is what a burst takes to pass, and no promise.
-    pub(crate) fn overloaded(detail: &'static str) -> Self {
+    pub(crate) fn overloaded(detail: impl Into<Sentence>) -> Self {
         Self::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
     }
 
     /// WeChat answered with an errcode. `hint` is what the caller should do, if more is known than the table says.
-    pub fn wechat(fault: WechatFault, hint: Option<&'static str>) -> Self {
-        let detail = Cow::Owned(fault.meaning.en.to_owned());
+    pub fn wechat(fault: WechatFault, hint: Option<Sentence>) -> Self {
+        let detail = (fault.meaning.en, fault.meaning.zh);
         let side = match fault.meaning.class {
             errcode::Class::AuthConfig => Side::Us,
             errcode::Class::UserInput => Side::Downstream,
             _ => Side::Wechat,
         };
         let mut error = Self::new(Kind::WechatRefused, side, detail);
-        error.0.hint = hint.map(Cow::Borrowed);
+        error.0.hint = hint;
         error.0.wechat = Some(fault);
         error
     }
 
-    /// Adds what the caller should do about it; told in English to all.
+    /// Adds what the caller should do about it.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<Sentence>) -> Self {
         self.0.hint = Some(hint.into());
-        self.0.hint_zh = None;
-        self
-    }
-
-    /// Adds what the caller should do about it, in both languages.
-    #[must_use]
-    pub fn with_hints(
-        mut self,
-        en: impl Into<Cow<'static, str>>,
-        zh: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        self.0.hint = Some(en.into());
-        self.0.hint_zh = Some(zh.into());
         self
     }
 
     /// The same, if nothing better is known.
     #[must_use]
-    pub(crate) fn or_hints(self, en: &'static str, zh: &'static str) -> Self {
+    pub(crate) fn or_hint(self, hint: impl Into<Sentence>) -> Self {
         match self.0.hint {
             Some(_) => self,
-            None => self.with_hints(en, zh),
+            None => self.with_hint(hint),
         }
     }
 
@@ -630,29 +659,21 @@ impl Error {
             .map_or(self.0.kind.row().retryable, |fault| fault.meaning.retryable)
     }
 
-    /// What to do about it; a hint in English is better than none.
+    /// What to do about it.
     pub(crate) fn hint(&self, language: Language) -> Option<&str> {
-        let zh = self
-            .0
-            .hint_zh
-            .as_deref()
-            .filter(|_| language == Language::Chinese);
-        zh.or(self.0.hint.as_deref())
+        self.0.hint.as_ref().map(|hint| hint.told(language))
     }
 
     /// What about this request, for its sender.
     pub(crate) fn detail(&self, language: Language) -> &str {
-        match (&self.0.wechat, language) {
-            (Some(fault), Language::Chinese) => fault.meaning.zh,
-            _ => &self.0.detail,
-        }
+        self.0.detail.told(language)
     }
 }
 
 impl fmt::Display for Error {
     /// For the log: slug, detail, errcode and the chain of causes. Never a secret, because none of the parts holds one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.kind.row().slug, self.0.detail)?;
+        write!(f, "{}: {}", self.0.kind.row().slug, self.0.detail.en)?;
         if let Some(fault) = &self.0.wechat {
             write!(f, " (errcode {})", fault.meaning.code)?;
         }

@@ -129,11 +129,7 @@ fn a_risky_text_is_refused_with_the_reason_and_the_app_sees_nothing() {
     assert_eq!(problem["label"], 20003);
     assert_eq!(problem["suggest"], "risky");
     assert_eq!(problem["retryable"], false);
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(
-        detail.contains("`content`") && detail.contains("abuse (辱骂)"),
-        "{detail}"
-    );
+    assert_eq!(problem["detail"], "`content` is judged as abuse");
     let chinese = [("Content-Type", JSON), ("Accept-Language", "zh-CN")];
     let answer = desk.send("POST", "/comments", &chinese, br#"{"content":"[risky]"}"#);
     let problem = answer.problem(422, "content-risky");

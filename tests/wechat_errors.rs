@@ -214,10 +214,46 @@ fn problems_speak_the_language_of_their_reader() {
             }
         }
     }
-    let ours = rig
-        .request("GET", "/api/x", &[("Accept-Language", "zh-CN")], b"")
-        .json();
-    assert!(is_chinese(&ours["title"]));
+}
+
+#[test]
+fn what_is_the_sidecars_own_speaks_it_too() {
+    let rig = Rig::new(NO_APP);
+    let session = rig.login("alice");
+    let bearer = session.bearer();
+    for (method, path, token, body, kind) in [
+        ("GET", "/api/x", "", "", "token-missing"),
+        ("GET", "/api/x", "Bearer wxs1.x", "", "token-invalid"),
+        ("GET", "/api/x", &bearer[..], "", "upstream-unreachable"),
+        ("GET", "/wx/nothing", "", "", "not-found"),
+        ("DELETE", "/wx/login", "", "", "method-not-allowed"),
+        ("POST", "/wx/login", "", "[]", "bad-request"),
+        ("POST", "/wx/login", "", "{}", "bad-request"),
+        (
+            "POST",
+            "/wx/refresh",
+            "",
+            r#"{"refresh_token":1}"#,
+            "bad-request",
+        ),
+        ("POST", "/wx/phone", &bearer[..], "{}", "bad-request"),
+        ("POST", "/wx/push", "", "", "not-found"),
+    ] {
+        for (language, chinese) in [("zh-CN", true), ("en", false)] {
+            let mut lines = vec![("Accept-Language", language)];
+            lines.extend((!token.is_empty()).then_some(("Authorization", token)));
+            let problem = rig.request(method, path, &lines, body.as_bytes()).json();
+            assert_eq!(problem["type"], format!("urn:wx-sidecar:problem:{kind}"));
+            for member in ["title", "detail", "hint"] {
+                let told = &problem[member];
+                let is_told = !told.is_null() || member == "hint";
+                assert!(
+                    is_told && (told.is_null() || is_chinese(told) == chinese),
+                    "{member} of {kind} for {language:?}: {problem}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

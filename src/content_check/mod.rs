@@ -106,10 +106,10 @@ impl ContentCheck {
         self.metrics.text_checked(verdict);
         judged.map_err(|stopped| match stopped {
             Stopped::Judged(field, judgement) => refused(field, judgement),
-            Stopped::Failed(error) => error.or_hints(
+            Stopped::Failed(error) => error.or_hint((
                 "the text was not passed on, because WeChat has not judged it; send it again later",
                 "微信尚未完成内容检测，内容未被提交；请稍后重试",
-            ),
+            )),
         })
     }
 
@@ -204,28 +204,38 @@ fn media_type(kind: media::Kind) -> Option<MediaType> {
 fn refused(field: &str, judgement: Judgement) -> Error {
     let (en, zh) = judgement.label.meaning();
     let (suggest, detail) = match judgement.suggest {
-        Suggest::Risky => ("risky", format!("`{field}` is judged as {en} ({zh})")),
+        Suggest::Risky => (
+            "risky",
+            (
+                format!("`{field}` is judged as {en}"),
+                format!("`{field}` 被判定为{zh}"),
+            ),
+        ),
         _ => (
             "review",
-            format!("`{field}` is doubtful, and may be {en} ({zh})"),
+            (
+                format!("`{field}` is doubtful, and may be {en}"),
+                format!("`{field}` 存疑，可能为{zh}"),
+            ),
         ),
     };
     Error::downstream(Kind::ContentRisky, detail)
         .with_member("field", field)
         .with_member("label", judgement.label.0)
         .with_member("suggest", suggest)
-        .with_hints("change the text, and send it again", "请修改内容后重新提交")
+        .with_hint(("change the text, and send it again", "请修改内容后重新提交"))
 }
 
 fn too_long() -> Error {
-    let detail = format!(
-        "the texts to be checked are longer than {} pieces of 2,500 characters",
-        pieces::MOST
+    let most = pieces::MOST;
+    let detail = (
+        format!("the texts to be checked are longer than {most} pieces of 2,500 characters"),
+        format!("待检测的文本超过 {most} 段（每段 2500 字）"),
     );
-    Error::downstream(Kind::BodyTooLarge, detail).with_hints(
+    Error::downstream(Kind::BodyTooLarge, detail).with_hint((
         "send less text in one request: some 19,000 characters in one field, or fewer in several",
         "请减少单次请求中的文本：单个字段约 19000 字以内，多个字段合计更少",
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -264,16 +274,21 @@ mod tests {
         };
         let error = refused("post.title", judgement);
         assert_eq!(error.status(), 422);
-        for (language, hint) in [
-            (Language::English, "change the text"),
-            (Language::Chinese, "请修改内容"),
+        for (language, detail, hint) in [
+            (
+                Language::English,
+                "`post.title` is judged as crime",
+                "change the text",
+            ),
+            (
+                Language::Chinese,
+                "`post.title` 被判定为违法犯罪",
+                "请修改内容",
+            ),
         ] {
             let problem: serde_json::Value =
                 serde_json::from_slice(&error.to_problem("id", language)).unwrap();
-            assert_eq!(
-                problem["detail"],
-                "`post.title` is judged as crime (违法犯罪)"
-            );
+            assert_eq!(problem["detail"], detail);
             assert_eq!(
                 (&problem["field"], &problem["label"]),
                 (&"post.title".into(), &20_006.into())

@@ -4,7 +4,6 @@
 //! the same name is wide (Go and .NET fold case, PHP makes `_` of `.`), a name that could be read twice is refused, and what
 //! is text in any reading is checked. That costs a question to WeChat at worst.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -13,6 +12,7 @@ use serde::de::{
 };
 
 use super::pieces::{self, Piece};
+use crate::error::Sentence;
 use crate::wechat::content_check::LONGEST_TEXT;
 use crate::wire::form::url_decoded;
 
@@ -27,7 +27,7 @@ const LONGEST_INDEX: usize = 4;
 
 /// Why a body is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused(pub(crate) Cow<'static, str>);
+pub(crate) struct Refused(pub(crate) Sentence);
 
 /// The texts of some fields.
 pub(crate) struct Texts<'c> {
@@ -77,7 +77,10 @@ impl<'c> Texts<'c> {
     }
 
     fn walk(&mut self, document: &[u8], ways: &[Way<'_>]) -> Result<(), Refused> {
-        let is_none = "what should be JSON is none, not in UTF-8, or nests deeper than 128 levels";
+        let is_none = (
+            "what should be JSON is none, not in UTF-8, or nests deeper than 128 levels",
+            "应为 JSON 的内容不是 JSON、不是 UTF-8，或嵌套超过 128 层",
+        );
         if str::from_utf8(document).is_err() {
             return Err(Refused(is_none.into()));
         }
@@ -113,7 +116,10 @@ impl<'c> Texts<'c> {
         });
         for (count, pair) in pairs.filter(|pair| !pair.is_empty()).enumerate() {
             if count == MOST_PAIRS {
-                let told = format!("a form or a query has {MOST_PAIRS} pairs at the most");
+                let told = (
+                    format!("a form or a query has {MOST_PAIRS} pairs at the most"),
+                    format!("表单或查询串最多 {MOST_PAIRS} 个键值对"),
+                );
                 return Err(Refused(told.into()));
             }
             self.pair(pair)?;
@@ -125,7 +131,11 @@ impl<'c> Texts<'c> {
     pub(crate) fn field(&mut self, name: &str, value: &[u8]) -> Result<(), Refused> {
         if name.eq_ignore_ascii_case("_charset_") && !value.eq_ignore_ascii_case(b"utf-8") {
             return Err(Refused(
-                "a form with a text that is checked must be UTF-8".into(),
+                (
+                    "a form with a text that is checked must be UTF-8",
+                    "含待检测文本的表单须为 UTF-8",
+                )
+                    .into(),
             ));
         }
         let spelled = Spelled::of(name);
@@ -134,7 +144,12 @@ impl<'c> Texts<'c> {
             let field = &self.fields[index];
             if spelled.is(field) {
                 let Ok(text) = str::from_utf8(value) else {
-                    return Err(Refused(format!("`{}` is not UTF-8", field.name).into()));
+                    let name = &field.name;
+                    let told = (
+                        format!("`{name}` is not UTF-8"),
+                        format!("`{name}` 不是 UTF-8"),
+                    );
+                    return Err(Refused(told.into()));
                 };
                 for name in spelled.below(field) {
                     self.add(index, name);
@@ -179,9 +194,11 @@ impl<'c> Texts<'c> {
         let decoded = url_decoded(name);
         let decoded = String::from_utf8_lossy(&decoded);
         if has_wide_escape(name) || has_wide_escape(value) && self.has(&decoded) {
-            return Err(Refused(
-                "`%u` with four digits is no escape of a form or a query; write UTF-8 as `%E4%BD%A0`".into(),
-            ));
+            let told = (
+                "`%u` with four digits is no escape of a form or a query; write UTF-8 as `%E4%BD%A0`",
+                "表单和查询串中不能使用 `%u` 加四位数字的转义；UTF-8 应写作 `%E4%BD%A0`",
+            );
+            return Err(Refused(told.into()));
         }
         self.field(&decoded, &url_decoded(value))
     }
@@ -430,7 +447,10 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
             let leads_on = |way: &Way<'_>| !way.rest.is_empty() && way.behind(&name).is_some();
             let is_on_the_way = !name.is_empty() && self.ways.iter().any(leads_on);
             if is_on_the_way && !passed.insert(folded(&spelled)) {
-                let told = "a member on the way to a text that is checked stands twice";
+                let told = (
+                    "a member on the way to a text that is checked stands twice",
+                    "通往待检测文本的路径上有重复的字段",
+                );
                 *self.refused = Some(Refused(told.into()));
                 return Err(A::Error::custom(""));
             }
@@ -450,6 +470,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::Language;
+
+    fn told(refused: &Refused) -> &str {
+        refused.0.told(Language::English)
+    }
 
     fn fields(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -591,7 +616,7 @@ mod tests {
             r#"{"0":{"post":1,"post":2}}"#,
         ] {
             let refused = in_json(&["post.title"], document).unwrap_err();
-            assert!(refused.0.contains("twice"), "{document}: {refused:?}");
+            assert!(told(&refused).contains("twice"), "{document}: {refused:?}");
         }
         assert!(in_json(&["content"], r#"{"a":1,"a":2,"content":"x"}"#).is_ok());
     }
@@ -746,7 +771,7 @@ mod tests {
             let found = in_form(&["content"], many(most, end).as_bytes());
             assert_eq!(found.unwrap(), ["content: x"], "{end}");
             let refused = in_form(&["content"], many(MOST_PAIRS, end).as_bytes());
-            assert!(refused.unwrap_err().0.contains("1000 pairs"), "{end}");
+            assert!(told(&refused.unwrap_err()).contains("1000 pairs"), "{end}");
         }
         let empty = format!("{}content=x", "&;".repeat(100_000));
         assert!(in_form(&["content"], empty.as_bytes()).is_err());

@@ -423,7 +423,10 @@ impl Failed {
         if fault.is_some_and(|fault| fault.meaning.class == Class::AuthConfig) {
             return self.last.clone();
         }
-        let detail = "WeChat gives the sidecar no access_token at the moment";
+        let detail = (
+            "WeChat gives the sidecar no access_token at the moment",
+            "sidecar 目前无法从微信取得 access_token",
+        );
         Error::new(Kind::AccessTokenUnavailable, Side::Wechat, detail)
             .with_retry_after(self.pause(now).max(Duration::from_secs(1)))
             .with_cause(self.last.clone())
@@ -447,11 +450,11 @@ impl Forces {
 }
 
 fn broke_off() -> Error {
-    Error::new(
-        Kind::Internal,
-        Side::Us,
+    let detail = (
         "fetching an access_token broke off",
-    )
+        "获取 access_token 的过程中断",
+    );
+    Error::new(Kind::Internal, Side::Us, detail)
 }
 
 #[cfg(test)]

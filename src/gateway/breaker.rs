@@ -753,17 +753,25 @@ impl From<HeldBack> for Error {
             cause,
             retry_after,
         } = held_back;
-        let error =
-            |side, detail| Self::new(Kind::BreakerOpen, side, detail).with_retry_after(retry_after);
+        let error = |side, detail: (String, String)| {
+            Self::new(Kind::BreakerOpen, side, detail).with_retry_after(retry_after)
+        };
         let refusal = match &*cause {
             Cause::Refused(refusal) => refusal.clone(),
             Cause::Failed(Failed::NotConnected) => {
-                let detail = "no connection to WeChat can be had; calls are held back for a moment";
-                return error(Side::Wechat, detail.to_owned());
+                let detail = (
+                    "no connection to WeChat can be had; calls are held back for a moment"
+                        .to_owned(),
+                    "无法连接微信服务器，调用暂停片刻".to_owned(),
+                );
+                return error(Side::Wechat, detail);
             }
             Cause::Failed(_) => {
-                let detail = format!(
-                    "WeChat has not answered calls of this API ({cause}); they are held back for a moment"
+                let detail = (
+                    format!(
+                        "WeChat has not answered calls of this API ({cause}); they are held back for a moment"
+                    ),
+                    format!("微信未应答该接口的调用（{cause}），调用暂停片刻"),
                 );
                 return error(Side::Wechat, detail);
             }
@@ -773,9 +781,15 @@ impl From<HeldBack> for Error {
             Class::AuthConfig => Side::Us,
             _ => Side::Wechat,
         };
-        let detail = format!(
-            "calls of this API are held back, because WeChat has answered {}: {}",
-            meaning.code, meaning.en
+        let detail = (
+            format!(
+                "calls of this API are held back, because WeChat has answered {}: {}",
+                meaning.code, meaning.en
+            ),
+            format!(
+                "该接口的调用暂停中，因为微信返回了 {}：{}",
+                meaning.code, meaning.zh
+            ),
         );
         let advice = refusal.advice_at(&path);
         let error = error(side, detail).with_fault(WechatFault {
@@ -784,7 +798,7 @@ impl From<HeldBack> for Error {
             rid: refusal.rid,
         });
         match advice {
-            Some((en, zh)) => error.with_hints(en, zh),
+            Some(advice) => error.with_hint(advice),
             None => error,
         }
     }

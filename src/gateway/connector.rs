@@ -72,6 +72,9 @@ pub(super) enum Unconnected {
     Tls(Authority, #[source] Cause),
 }
 
+/// What is told if nothing better is known.
+pub(super) const NO_CONNECTION: (&str, &str) = ("no connection to WeChat", "无法连接微信服务器");
+
 /// What a proxy did instead of connecting us.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
@@ -189,12 +192,18 @@ impl Unconnected {
     }
 
     /// For the caller: which part of the way it was, and no names of ours.
-    pub(super) fn told(&self) -> &'static str {
+    pub(super) fn told(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Server(..) => "no connection to WeChat",
-            Self::Proxy { .. } => "the egress proxy gives no connection to WeChat",
-            Self::Tls(..) => "no trusted TLS with WeChat",
-            Self::Ending(_) => "the sidecar is ending",
+            Self::Server(..) => NO_CONNECTION,
+            Self::Proxy { .. } => (
+                "the egress proxy gives no connection to WeChat",
+                "出口代理无法连接微信服务器",
+            ),
+            Self::Tls(..) => (
+                "no trusted TLS with WeChat",
+                "无法与微信服务器建立可信的 TLS 连接",
+            ),
+            Self::Ending(_) => ("the sidecar is ending", "sidecar 正在退出"),
         }
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::crypto;
 use crate::domain::AppId;
-use crate::error::{Error, Kind, Side};
+use crate::error::{Error, Kind, Sentence, Side};
 use crate::telemetry::throttle::Throttle;
 use crate::wechat::api_security::{ApiSecurity, Nonces, Refused, Request, url_of};
 
@@ -78,7 +78,9 @@ impl Envelope {
         let sealed = self
             .security
             .seal(&self.appid, &request, self.clock.now(), &nonces)
-            .map_err(|why| Error::downstream(Kind::BadRequest, why.to_string()))?;
+            .map_err(|why| {
+                Error::downstream(Kind::BadRequest, Sentence::english(why.to_string()))
+            })?;
         let mut headers = HeaderMap::from_iter(sealed.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Sealed {
@@ -116,7 +118,10 @@ impl Envelope {
             }
             Err(Refused::Errcode(_)) => Ok(body.clone()),
             Err(why) => {
-                let detail = format!("WeChat's answer is not believed: {why}");
+                let detail = (
+                    format!("WeChat's answer is not believed: {why}"),
+                    format!("微信的应答不可信：{why}"),
+                );
                 Err(Error::new(Kind::WechatInvalid, Side::Wechat, detail))
             }
         }

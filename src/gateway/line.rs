@@ -17,13 +17,13 @@ use super::Memory;
 use super::access_token::AccessTokenKeeper;
 use super::breaker::{Breaker, Failed, Permit};
 use super::client::{Client, Failure, Question, Reply};
-use super::connector::Unconnected;
+use super::connector::{NO_CONNECTION, Unconnected};
 use super::envelope::Envelope;
 use super::payload::Payload;
 use super::usage::Usage;
 use crate::config;
 use crate::domain::AppId;
-use crate::error::{Error, Kind, Side, WechatFault};
+use crate::error::{Error, Kind, Sentence, Side, WechatFault};
 use crate::secret::Secret;
 use crate::telemetry::inspector::{self, WechatCall};
 use crate::telemetry::metrics::{CallOutcome, Metrics};
@@ -219,8 +219,7 @@ impl Line {
         }
         if reply.status != 200 {
             let status = reply.status;
-            let detail = format!("WeChat answered HTTP {status} without an errcode");
-            return Err(invalid(detail, call.api));
+            return Err(invalid(without_errcode(status), call.api));
         }
         read(&answer).map_err(|why| unusable(why, call.api))
     }
@@ -363,17 +362,42 @@ fn json_content() -> HeaderMap {
 fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
     let status = reply.status;
     if (300..400).contains(&status) {
-        let detail =
-            format!("WeChat answered HTTP {status}, a redirect, and redirects are not followed");
-        return Err(invalid(detail, api));
+        return Err(invalid(redirected(status), api));
     }
     answer::parse(&reply.body).map_err(|why| match status {
         200 => unusable(why, api),
         _ => {
-            let detail = format!("WeChat answered HTTP {status} with something that is not JSON");
+            let detail = (
+                format!("WeChat answered HTTP {status} with something that is not JSON"),
+                format!("微信应答 HTTP {status}，内容不是 JSON"),
+            );
             invalid(detail, api).with_cause(why)
         }
     })
+}
+
+/// How it is told that WeChat wants us to go elsewhere.
+pub(super) fn redirected(status: u16) -> (String, String) {
+    (
+        format!("WeChat answered HTTP {status}, a redirect, and redirects are not followed"),
+        format!("微信应答 HTTP {status}（重定向），sidecar 不跟随重定向"),
+    )
+}
+
+/// How it is told that WeChat failed without saying why.
+pub(super) fn without_errcode(status: u16) -> (String, String) {
+    (
+        format!("WeChat answered HTTP {status} without an errcode"),
+        format!("微信应答 HTTP {status}，没有 errcode"),
+    )
+}
+
+/// How it is told that what WeChat answers says nothing that is of use.
+pub(super) fn of_no_use(why: Invalid) -> (String, String) {
+    (
+        format!("WeChat's answer cannot be used: {why}"),
+        format!("微信的应答无法使用：{why}"),
+    )
 }
 
 /// How it is told that WeChat refused a call at `path`.
@@ -390,39 +414,52 @@ pub(crate) fn refused(refusal: Refusal, path: &str) -> Error {
         error = error.with_retry_after(after);
     }
     match advice {
-        Some((en, zh)) => error.with_hints(en, zh),
+        Some(advice) => error.with_hint(advice),
         None => error,
     }
 }
 
 fn lost(failure: Failure, api: &Api) -> Error {
-    let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
+    let error = |kind, detail: (&'static str, &'static str)| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {
             let unconnected = Unconnected::behind(&*cause);
-            let detail = unconnected.map_or("no connection to WeChat", Unconnected::told);
+            let detail = unconnected.map_or(NO_CONNECTION, Unconnected::told);
             error(Kind::WechatUnreachable, detail).with_cause(cause)
         }
         Failure::BrokeOff(cause) => {
-            let detail = "WeChat broke off before its answer was complete";
+            let detail = (
+                "WeChat broke off before its answer was complete",
+                "微信的应答在完成之前中断",
+            );
             may_have_acted(error(Kind::WechatUnreachable, detail), api.if_lost).with_cause(cause)
         }
         Failure::Timeout => {
-            let detail = "WeChat did not answer in time";
+            let detail = ("WeChat did not answer in time", "微信没有及时应答");
             may_have_acted(error(Kind::WechatTimeout, detail), api.if_lost)
         }
         Failure::NotHttp(cause) => {
-            invalid("WeChat's answer is not valid HTTP".to_owned(), api).with_cause(cause)
+            let detail = (
+                "WeChat's answer is not valid HTTP",
+                "微信的应答不是有效的 HTTP",
+            );
+            invalid(detail, api).with_cause(cause)
         }
-        Failure::TooLarge => invalid("WeChat's answer is larger than 1 MiB".to_owned(), api),
+        Failure::TooLarge => {
+            let detail = (
+                "WeChat's answer is larger than 1 MiB",
+                "微信的应答超过 1 MiB",
+            );
+            invalid(detail, api)
+        }
     }
 }
 
 fn unusable(why: Invalid, api: &Api) -> Error {
-    invalid(format!("WeChat's answer cannot be used: {why}"), api)
+    invalid(of_no_use(why), api)
 }
 
-fn invalid(detail: String, api: &Api) -> Error {
+fn invalid(detail: impl Into<Sentence>, api: &Api) -> Error {
     let error = Error::new(Kind::WechatInvalid, Side::Wechat, detail);
     may_have_acted(error, api.if_lost)
 }
@@ -430,7 +467,7 @@ fn invalid(detail: String, api: &Api) -> Error {
 /// For a call whose answer was lost: what WeChat has done is not known, and a code may be used up.
 fn may_have_acted(error: Error, if_lost: Option<Advice>) -> Error {
     match if_lost {
-        Some((en, zh)) => error.with_hints(en, zh),
+        Some(advice) => error.with_hint(advice),
         None => error,
     }
 }

@@ -63,7 +63,10 @@ impl Gateway {
             let place = told.fields().get("video_url");
             return match place.and_then(|place| place.as_str()) {
                 Some(url) => films.fetch(url, patience).await,
-                None => Err(invalid("WeChat answered with JSON that is no medium")),
+                None => Err(invalid((
+                    "WeChat answered with JSON that is no medium",
+                    "微信返回的是 JSON，不是媒体文件",
+                ))),
             };
         }
         Fetched::of(&answer.headers, answer.start, answer.rest, patience)
@@ -79,7 +82,10 @@ impl Fetched {
     ) -> Result<Self, Error> {
         // Nobody asked for it, so nobody could unpack it.
         if headers.contains_key(CONTENT_ENCODING) {
-            return Err(invalid("WeChat sent the medium compressed"));
+            return Err(invalid((
+                "WeChat sent the medium compressed",
+                "微信返回的媒体文件被压缩",
+            )));
         }
         let length = headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -109,7 +115,10 @@ impl Fetched {
             let frame = tokio::time::timeout(self.patience, rest.frame()).await;
             match frame {
                 Err(_) => {
-                    let detail = "WeChat stopped in the middle of the medium";
+                    let detail = (
+                        "WeChat stopped in the middle of the medium",
+                        "微信传输媒体文件时停止",
+                    );
                     return Err(Error::new(Kind::WechatTimeout, Side::Wechat, detail));
                 }
                 Ok(None) => {
@@ -117,7 +126,10 @@ impl Fetched {
                     return Ok(None);
                 }
                 Ok(Some(Err(cause))) => {
-                    let detail = "WeChat broke off in the middle of the medium";
+                    let detail = (
+                        "WeChat broke off in the middle of the medium",
+                        "微信传输媒体文件时中断",
+                    );
                     let error = Error::new(Kind::WechatUnreachable, Side::Wechat, detail);
                     return Err(error.with_cause(cause));
                 }
@@ -130,7 +142,7 @@ impl Fetched {
     }
 }
 
-pub(super) fn invalid(detail: &'static str) -> Error {
+pub(super) fn invalid(detail: (&'static str, &'static str)) -> Error {
     Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 

@@ -347,7 +347,8 @@ impl Source for Arc<Line> {
 }
 
 fn no_secret() -> Error {
-    Error::new(Kind::Internal, Side::Us, "no AppSecret is configured")
+    let detail = ("no AppSecret is configured", "没有配置 AppSecret");
+    Error::new(Kind::Internal, Side::Us, detail)
 }
 
 /// Whether WeChat answered with such an errcode.

@@ -20,7 +20,7 @@ use super::Gateway;
 use super::breaker::Permit;
 use super::client::{Failure, Question, body_failure};
 use super::envelope::Envelope;
-use super::line::{Asked, Lost, refused, waiting};
+use super::line::{self, Asked, Lost, refused, waiting};
 use super::payload::Payload;
 use super::repeat::Vain;
 use crate::domain::AccessToken;
@@ -98,11 +98,17 @@ impl Gateway {
             return Err(refusal);
         };
         if !call.payload.is_at_hand() {
-            let detail = "the access_token had died, and the body was too large to be kept for a second attempt";
+            let detail = (
+                "the access_token had died, and the body was too large to be kept for a second attempt",
+                "access_token 已失效，而请求体过大，没有保留下来供重试",
+            );
             return Err(
                 Error::new(Kind::AccessTokenUnavailable, Side::Wechat, detail)
                     .with_retry_after(Duration::from_secs(1))
-                    .with_hint("send it again: there is a new access_token now")
+                    .with_hint((
+                        "send it again: there is a new access_token now",
+                        "请重新发送：现在已有新的 access_token",
+                    ))
                     .with_cause(refusal),
             );
         }
@@ -226,7 +232,10 @@ impl Gateway {
         payload: &Payload,
     ) -> Result<Peeked, Lost> {
         let Payload::Whole(body) = payload else {
-            let detail = "a call that is to be encrypted has to be known as a whole";
+            let detail = (
+                "a call that is to be encrypted has to be known as a whole",
+                "需要加密的调用必须完整保存在内存中",
+            );
             let error = Error::new(Kind::Internal, Side::Us, detail);
             return Err(Lost::unsent(error));
         };
@@ -376,13 +385,12 @@ impl Peeked {
 }
 
 fn redirected(status: StatusCode) -> Error {
-    let detail =
-        format!("WeChat answered HTTP {status}, a redirect, and redirects are not followed");
+    let detail = line::redirected(status.as_u16());
     Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 
 fn without_errcode(status: StatusCode) -> Error {
-    let detail = format!("WeChat answered HTTP {status} without an errcode");
+    let detail = line::without_errcode(status.as_u16());
     Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 

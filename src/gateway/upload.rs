@@ -8,6 +8,7 @@ use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::Gateway;
+use super::line;
 use super::payload::{Payload, Piece};
 use super::relay::{AppCall, Shows};
 use crate::crypto;
@@ -51,10 +52,8 @@ impl Gateway {
             Some(_) => Err(Invalid::TooLarge),
         };
         let taken = body.and_then(|answer| media::parse(&answer));
-        let taken = taken.map_err(|why| {
-            let detail = format!("WeChat's answer cannot be used: {why}");
-            Error::new(Kind::WechatInvalid, Side::Wechat, detail)
-        })?;
+        let taken = taken
+            .map_err(|why| Error::new(Kind::WechatInvalid, Side::Wechat, line::of_no_use(why)))?;
         Ok(Uploaded {
             kind: file.kind,
             media_id: taken.media_id,

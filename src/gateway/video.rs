@@ -74,7 +74,9 @@ impl Films {
     /// # Errors
     /// If it may not be there, or is not.
     pub(super) async fn fetch(&self, url: &str, patience: Duration) -> Result<Fetched, Error> {
-        let mut place: Uri = url.parse().map_err(|_| not_allowed("is no URL"))?;
+        let mut place: Uri = url
+            .parse()
+            .map_err(|_| not_allowed(("is no URL", "不是有效的 URL")))?;
         for _ in 0..=MOST_REDIRECTS {
             let pool = match self.places.judge(&place)? {
                 Place::Allowed => &self.guarded,
@@ -88,19 +90,28 @@ impl Films {
             let (head, body) = answer.into_parts();
             match head.status {
                 StatusCode::OK if is_text(&head.headers) => {
-                    return Err(invalid("a page, and no film, is where WeChat says it is"));
+                    return Err(invalid((
+                        "a page, and no film, is where WeChat says it is",
+                        "微信给出的视频地址返回的是网页，不是视频",
+                    )));
                 }
                 StatusCode::OK => {
                     return Fetched::of(&head.headers, Bytes::new(), Some(body), patience);
                 }
                 status if status.is_redirection() => place = next(&place, &head.headers)?,
                 status => {
-                    let detail = format!("the film is not where WeChat says it is (HTTP {status})");
+                    let detail = (
+                        format!("the film is not where WeChat says it is (HTTP {status})"),
+                        format!("微信给出的视频地址取不到视频（HTTP {status}）"),
+                    );
                     return Err(Error::new(Kind::WechatInvalid, Side::Wechat, detail));
                 }
             }
         }
-        Err(not_allowed("leads to one that leads on"))
+        Err(not_allowed((
+            "leads to one that leads on",
+            "重定向次数过多",
+        )))
     }
 }
 
@@ -109,11 +120,18 @@ impl Places {
         let port = match url.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => 443,
             Some(scheme) if *scheme == Scheme::HTTP => 80,
-            _ => return Err(not_allowed("is neither http nor https")),
+            _ => {
+                return Err(not_allowed((
+                    "is neither http nor https",
+                    "既不是 http 也不是 https",
+                )));
+            }
         };
-        let authority = url.authority().ok_or_else(|| not_allowed("has no host"))?;
+        let authority = url
+            .authority()
+            .ok_or_else(|| not_allowed(("has no host", "没有主机名")))?;
         if authority.as_str().contains('@') {
-            return Err(not_allowed("has a user in it"));
+            return Err(not_allowed(("has a user in it", "含有用户名")));
         }
         let port = match authority.port() {
             None => port,
@@ -129,9 +147,10 @@ impl Places {
         // A bare address is nobody's host: nothing says whose it is.
         match self.hosts.iter().any(|pattern| matches(pattern, &host)) {
             true if host.parse::<IpAddr>().is_err() => Ok(Place::Allowed),
-            _ => Err(not_allowed(
+            _ => Err(not_allowed((
                 "is on a host that `[media] video_hosts` does not name",
-            )),
+                "所在的主机不在 `[media] video_hosts` 中",
+            ))),
         }
     }
 }
@@ -148,13 +167,16 @@ fn question(place: &Uri) -> Request<Outgoing> {
 /// Where a redirect leads: to a whole URL, or a path on the same host.
 fn next(place: &Uri, headers: &HeaderMap) -> Result<Uri, Error> {
     let location = headers.get(LOCATION).and_then(|it| it.to_str().ok());
-    let location = location.ok_or_else(|| not_allowed("leads to nowhere"))?;
+    let location = location.ok_or_else(|| not_allowed(("leads to nowhere", "重定向没有目标")))?;
     let mut parts = place.clone().into_parts();
     if location.starts_with('/') && !location.starts_with("//") {
         parts.path_and_query = location.parse().ok();
-        return Uri::from_parts(parts).map_err(|_| not_allowed("leads to no URL"));
+        return Uri::from_parts(parts)
+            .map_err(|_| not_allowed(("leads to no URL", "重定向的目标不是有效的 URL")));
     }
-    location.parse().map_err(|_| not_allowed("leads to no URL"))
+    location
+        .parse()
+        .map_err(|_| not_allowed(("leads to no URL", "重定向的目标不是有效的 URL")))
 }
 
 /// A pattern is a host, or `*.` and the end of one.
@@ -179,24 +201,37 @@ fn is_text(headers: &HeaderMap) -> bool {
     .any(|text| kind.starts_with(text))
 }
 
-fn not_allowed(why: &str) -> Error {
-    let detail = format!("WeChat says that a film is at a URL that {why}");
+fn not_allowed((en, zh): (&str, &str)) -> Error {
+    let detail = (
+        format!("WeChat says that a film is at a URL that {en}"),
+        format!("微信给出的视频地址{zh}"),
+    );
     Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 
 fn told(failure: Failure) -> Error {
-    let error = |kind, detail| Error::new(kind, Side::Wechat, detail);
+    let error = |kind, detail: (&'static str, &'static str)| Error::new(kind, Side::Wechat, detail);
     match failure {
         Failure::NotConnected(cause) => {
             let unconnected = Unconnected::behind(&*cause);
-            let detail = unconnected.map_or("no connection to the film", Unconnected::told);
+            let detail = unconnected.map_or(
+                ("no connection to the film", "无法连接视频所在的服务器"),
+                Unconnected::told,
+            );
             error(Kind::WechatUnreachable, detail).with_cause(cause)
         }
-        Failure::Timeout => error(Kind::WechatTimeout, "the film did not come in time"),
-        Failure::BrokeOff(cause) | Failure::NotHttp(cause) => {
-            error(Kind::WechatUnreachable, "the film broke off").with_cause(cause)
+        Failure::Timeout => {
+            let detail = ("the film did not come in time", "视频没有及时到达");
+            error(Kind::WechatTimeout, detail)
         }
-        Failure::TooLarge => error(Kind::WechatInvalid, "the film is too large"),
+        Failure::BrokeOff(cause) | Failure::NotHttp(cause) => {
+            let detail = ("the film broke off", "视频传输中断");
+            error(Kind::WechatUnreachable, detail).with_cause(cause)
+        }
+        Failure::TooLarge => {
+            let detail = ("the film is too large", "视频过大");
+            error(Kind::WechatInvalid, detail)
+        }
     }
 }
 

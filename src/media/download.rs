@@ -248,9 +248,10 @@ impl Downloads {
             return Err(error);
         }
         if flights.len() >= MOST_FLIGHTS {
-            return Err(Error::overloaded(
+            return Err(Error::overloaded((
                 "too many media are on their way from WeChat",
-            ));
+                "正在从微信下载的媒体文件过多",
+            )));
         }
         let fill = Arc::new(Fill::new());
         flights.insert(key, Arc::clone(&fill));

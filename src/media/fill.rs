@@ -191,7 +191,10 @@ impl Fill {
         }
         let length = self.state().length;
         if head.length.is_some_and(|said| said != length) {
-            return Err(invalid("the medium is not as long as WeChat said"));
+            return Err(invalid((
+                "the medium is not as long as WeChat said",
+                "媒体文件的长度与微信声明的不符",
+            )));
         }
         if let Sink::Open(_) = sink {
             sink = self.write(sink, cache).await;
@@ -346,13 +349,19 @@ impl State {
     }
 }
 
-const TOO_LARGE: &str = "the medium is larger than any that WeChat has";
+const TOO_LARGE: (&str, &str) = (
+    "the medium is larger than any that WeChat has",
+    "媒体文件超过微信允许的最大大小",
+);
 
-fn invalid(detail: &'static str) -> Error {
+fn invalid(detail: (&'static str, &'static str)) -> Error {
     Error::new(Kind::WechatInvalid, Side::Wechat, detail)
 }
 
 fn ended() -> Error {
-    let detail = "the medium was given up on its way from WeChat";
+    let detail = (
+        "the medium was given up on its way from WeChat",
+        "媒体文件的下载已放弃",
+    );
     Error::new(Kind::WechatUnreachable, Side::Us, detail)
 }

@@ -28,9 +28,9 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign {
     /// With its article.
-    pub(crate) what: &'static str,
+    pub(crate) what: (&'static str, &'static str),
     /// What to do about it.
-    pub(crate) advice: &'static str,
+    pub(crate) advice: (&'static str, &'static str),
 }
 
 impl Format {
@@ -102,15 +102,15 @@ impl Format {
     }
 
     /// As it is called in a sentence, with its article.
-    pub(crate) fn described(self) -> &'static str {
+    pub(crate) fn described(self) -> (&'static str, &'static str) {
         match self {
-            Self::Jpeg => "a JPEG picture",
-            Self::Png => "a PNG picture",
-            Self::Gif => "a GIF picture",
-            Self::Bmp => "a BMP picture",
-            Self::Amr => "an AMR sound",
-            Self::Mp3 => "an MP3 sound",
-            Self::Mp4 => "an MP4 film",
+            Self::Jpeg => ("a JPEG picture", "JPEG 图片"),
+            Self::Png => ("a PNG picture", "PNG 图片"),
+            Self::Gif => ("a GIF picture", "GIF 图片"),
+            Self::Bmp => ("a BMP picture", "BMP 图片"),
+            Self::Amr => ("an AMR sound", "AMR 音频"),
+            Self::Mp3 => ("an MP3 sound", "MP3 音频"),
+            Self::Mp4 => ("an MP4 film", "MP4 视频"),
         }
     }
 }
@@ -125,12 +125,21 @@ pub(crate) fn content_type(start: &[u8]) -> &'static str {
 }
 
 /// What begins with `start` if it is surely no medium: nothing, or a text such as those of errors, whatever it is called.
-pub(crate) fn no_medium(start: &[u8]) -> Option<&'static str> {
+pub(crate) fn no_medium(start: &[u8]) -> Option<(&'static str, &'static str)> {
     let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(start);
     match text.trim_ascii_start().first() {
-        _ if start.is_empty() => Some("there is nothing where a medium should be"),
-        Some(b'<') => Some("a page, and no medium, came from WeChat"),
-        Some(b'{') => Some("JSON, and no medium, came from WeChat"),
+        _ if start.is_empty() => Some((
+            "there is nothing where a medium should be",
+            "媒体文件是空的",
+        )),
+        Some(b'<') => Some((
+            "a page, and no medium, came from WeChat",
+            "微信返回的是网页，不是媒体文件",
+        )),
+        Some(b'{') => Some((
+            "JSON, and no medium, came from WeChat",
+            "微信返回的是 JSON，不是媒体文件",
+        )),
         _ => None,
     }
 }
@@ -207,39 +216,48 @@ fn is_mp4_brand(brand: &[u8]) -> bool {
 
 fn foreign_brand(brand: &[u8]) -> Option<Foreign> {
     Some(match brand {
-        b"qt  " => film("a QuickTime film (MOV)"),
+        b"qt  " => film(("a QuickTime film (MOV)", "QuickTime 视频（MOV）")),
         b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => {
-            picture("an HEIC picture")
+            picture(("an HEIC picture", "HEIC 图片"))
         }
-        b"avif" | b"avis" => picture("an AVIF picture"),
-        b"M4A " | b"M4B " | b"M4P " => sound("an AAC sound (M4A)"),
-        b"crx " => picture("a raw picture (CR3)"),
-        [b'3', b'g', ..] => film("a 3GPP film"),
+        b"avif" | b"avis" => picture(("an AVIF picture", "AVIF 图片")),
+        b"M4A " | b"M4B " | b"M4P " => sound(("an AAC sound (M4A)", "AAC 音频（M4A）")),
+        b"crx " => picture(("a raw picture (CR3)", "RAW 图片（CR3）")),
+        [b'3', b'g', ..] => film(("a 3GPP film", "3GPP 视频")),
         _ => return None,
     })
 }
 
 const UNKNOWN: Foreign = Foreign {
-    what: "nothing that WeChat takes",
-    advice: "WeChat takes pictures (JPEG, PNG, GIF, BMP), sound (AMR, MP3) and films (MP4)",
+    what: ("nothing that WeChat takes", "微信不接受的文件"),
+    advice: (
+        "WeChat takes pictures (JPEG, PNG, GIF, BMP), sound (AMR, MP3) and films (MP4)",
+        "微信接受图片（JPEG、PNG、GIF、BMP）、音频（AMR、MP3）和视频（MP4）",
+    ),
 };
 
-const fn picture(what: &'static str) -> Foreign {
-    let advice = "send pictures as JPEG, PNG, GIF or BMP; wx.compressImage makes a JPEG of one";
+const fn picture(what: (&'static str, &'static str)) -> Foreign {
+    let advice = (
+        "send pictures as JPEG, PNG, GIF or BMP; wx.compressImage makes a JPEG of one",
+        "请发送 JPEG、PNG、GIF 或 BMP 图片；wx.compressImage 可将图片转为 JPEG",
+    );
     Foreign { what, advice }
 }
 
-const fn sound(what: &'static str) -> Foreign {
-    let advice = "send sound as MP3 or AMR; a RecorderManager records MP3 with format: \"mp3\"";
+const fn sound(what: (&'static str, &'static str)) -> Foreign {
+    let advice = (
+        "send sound as MP3 or AMR; a RecorderManager records MP3 with format: \"mp3\"",
+        "请发送 MP3 或 AMR 音频；RecorderManager 设置 format: \"mp3\" 即录制 MP3",
+    );
     Foreign { what, advice }
 }
 
-const fn film(what: &'static str) -> Foreign {
-    let advice = "send films as MP4";
+const fn film(what: (&'static str, &'static str)) -> Foreign {
+    let advice = ("send films as MP4", "请发送 MP4 视频");
     Foreign { what, advice }
 }
 
-const fn other(what: &'static str) -> Foreign {
+const fn other(what: (&'static str, &'static str)) -> Foreign {
     let advice = UNKNOWN.advice;
     Foreign { what, advice }
 }
@@ -248,9 +266,9 @@ const fn other(what: &'static str) -> Foreign {
 fn foreign(start: &[u8]) -> Foreign {
     if let [b'R', b'I', b'F', b'F', _, _, _, _, form @ ..] = start {
         match form.first_chunk() {
-            Some(b"WEBP") => return picture("a WebP picture"),
-            Some(b"WAVE") => return sound("a WAV sound"),
-            Some(b"AVI ") => return film("an AVI film"),
+            Some(b"WEBP") => return picture(("a WebP picture", "WebP 图片")),
+            Some(b"WAVE") => return sound(("a WAV sound", "WAV 音频")),
+            Some(b"AVI ") => return film(("an AVI film", "AVI 视频")),
             _ => {}
         }
     }
@@ -261,44 +279,62 @@ fn foreign(start: &[u8]) -> Foreign {
 }
 
 const SIGNATURES: &[(&[u8], Foreign)] = &[
-    (b"#!AMR-WB", sound("an AMR-WB sound")),
-    (b"#!AMR", sound("an AMR sound of several channels")),
-    (b"#!SILK", sound("a SILK sound")),
-    (b"\x02#!SILK", sound("a SILK sound")),
-    (b"OggS", sound("an Ogg sound or film")),
-    (b"fLaC", sound("a FLAC sound")),
-    (b"MThd", sound("a MIDI file")),
-    (b"\xff\xf1", sound("an AAC sound")),
-    (b"\xff\xf9", sound("an AAC sound")),
-    (b"\x1a\x45\xdf\xa3", film("a Matroska or WebM film")),
-    (b"FLV", film("an FLV film")),
+    (b"#!AMR-WB", sound(("an AMR-WB sound", "AMR-WB 音频"))),
+    (
+        b"#!AMR",
+        sound(("an AMR sound of several channels", "多声道 AMR 音频")),
+    ),
+    (b"#!SILK", sound(("a SILK sound", "SILK 音频"))),
+    (b"\x02#!SILK", sound(("a SILK sound", "SILK 音频"))),
+    (b"OggS", sound(("an Ogg sound or film", "Ogg 音频或视频"))),
+    (b"fLaC", sound(("a FLAC sound", "FLAC 音频"))),
+    (b"MThd", sound(("a MIDI file", "MIDI 文件"))),
+    (b"\xff\xf1", sound(("an AAC sound", "AAC 音频"))),
+    (b"\xff\xf9", sound(("an AAC sound", "AAC 音频"))),
+    (
+        b"\x1a\x45\xdf\xa3",
+        film(("a Matroska or WebM film", "Matroska 或 WebM 视频")),
+    ),
+    (b"FLV", film(("an FLV film", "FLV 视频"))),
     (
         b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-        film("a Windows Media file"),
+        film(("a Windows Media file", "Windows Media 文件")),
     ),
-    (b"\x00\x00\x01\xba", film("an MPEG film")),
-    (b"II*\0", picture("a TIFF picture")),
-    (b"MM\0*", picture("a TIFF picture")),
-    (b"8BPS", picture("a Photoshop picture")),
-    (b"\x00\x00\x01\x00", picture("an ICO picture")),
-    (b"\xff\x0a", picture("a JPEG XL picture")),
-    (b"\x00\x00\x00\x0cJXL ", picture("a JPEG XL picture")),
-    (b"%PDF-", other("a PDF document")),
-    (b"%!PS", other("a PostScript document")),
+    (b"\x00\x00\x01\xba", film(("an MPEG film", "MPEG 视频"))),
+    (b"II*\0", picture(("a TIFF picture", "TIFF 图片"))),
+    (b"MM\0*", picture(("a TIFF picture", "TIFF 图片"))),
+    (b"8BPS", picture(("a Photoshop picture", "Photoshop 图片"))),
+    (b"\x00\x00\x01\x00", picture(("an ICO picture", "ICO 图片"))),
+    (b"\xff\x0a", picture(("a JPEG XL picture", "JPEG XL 图片"))),
+    (
+        b"\x00\x00\x00\x0cJXL ",
+        picture(("a JPEG XL picture", "JPEG XL 图片")),
+    ),
+    (b"%PDF-", other(("a PDF document", "PDF 文档"))),
+    (b"%!PS", other(("a PostScript document", "PostScript 文档"))),
     (
         b"PK\x03\x04",
-        other("a ZIP archive, or a document that is one"),
+        other((
+            "a ZIP archive, or a document that is one",
+            "ZIP 压缩包或以其为容器的文档",
+        )),
     ),
-    (b"PK\x05\x06", other("a ZIP archive without files")),
-    (b"Rar!\x1a", other("a RAR archive")),
-    (b"7z\xbc\xaf\x27\x1c", other("a 7z archive")),
-    (b"\x1f\x8b", other("a gzip archive")),
-    (b"\xd0\xcf\x11\xe0", other("an Office document")),
-    (b"\x7fELF", other("a program")),
-    (b"MZ", other("a program")),
-    (b"\xca\xfe\xba\xbe", other("a program")),
-    (b"#!", other("a script")),
-    (b"<?php", other("a script")),
+    (
+        b"PK\x05\x06",
+        other(("a ZIP archive without files", "空的 ZIP 压缩包")),
+    ),
+    (b"Rar!\x1a", other(("a RAR archive", "RAR 压缩包"))),
+    (b"7z\xbc\xaf\x27\x1c", other(("a 7z archive", "7z 压缩包"))),
+    (b"\x1f\x8b", other(("a gzip archive", "gzip 压缩包"))),
+    (
+        b"\xd0\xcf\x11\xe0",
+        other(("an Office document", "Office 文档")),
+    ),
+    (b"\x7fELF", other(("a program", "可执行程序"))),
+    (b"MZ", other(("a program", "可执行程序"))),
+    (b"\xca\xfe\xba\xbe", other(("a program", "可执行程序"))),
+    (b"#!", other(("a script", "脚本"))),
+    (b"<?php", other(("a script", "脚本"))),
 ];
 
 /// What is written in angle brackets, behind whatever readers of it step over.
@@ -310,22 +346,25 @@ fn markup(start: &[u8]) -> Foreign {
         beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(with))
     };
     if begins(b"<svg") {
-        return picture("an SVG picture");
+        return picture(("an SVG picture", "SVG 图片"));
     }
     if begins(b"<?xml") {
-        return other("an XML document, such as an SVG picture");
+        return other((
+            "an XML document, such as an SVG picture",
+            "XML 文档（例如 SVG 图片）",
+        ));
     }
     if begins(b"<!doctype") || begins(b"<html") || begins(b"<!--") || begins(b"<script") {
-        return other("an HTML page");
+        return other(("an HTML page", "HTML 网页"));
     }
     match text.first() {
-        Some(b'<') => other("a text in markup"),
+        Some(b'<') => other(("a text in markup", "标记文本")),
         Some(_)
             if start
                 .iter()
                 .all(|b| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~')) =>
         {
-            other("a text")
+            other(("a text", "文本"))
         }
         _ => UNKNOWN,
     }
@@ -409,7 +448,7 @@ mod tests {
             (b"BMW is no picture of theirs", "a text"),
         ] {
             let foreign = Format::of(start).unwrap_err();
-            assert!(foreign.what.contains(what), "{what}: {foreign:?}");
+            assert!(foreign.what.0.contains(what), "{what}: {foreign:?}");
         }
     }
 

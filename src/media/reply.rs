@@ -105,7 +105,10 @@ impl<'a> Asked<'a> {
         }
         let is_it = |tag: &&[u8]| **tag == *b"*" || **tag == *facts.etag.as_bytes();
         if !self.if_match.is_empty() && !self.if_match.iter().any(is_it) {
-            let detail = "the medium is not the one that If-Match names";
+            let detail = (
+                "the medium is not the one that If-Match names",
+                "媒体文件与 If-Match 不符",
+            );
             return Err(Error::downstream(Kind::PreconditionFailed, detail));
         }
         let is_known = |tag: &&[u8]| is_it(&tag.strip_prefix(b"W/").unwrap_or(*tag));
@@ -186,7 +189,10 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 fn unsatisfiable(length: u64) -> Error {
-    let detail = format!("the medium has {length} bytes, and the range begins behind them");
+    let detail = (
+        format!("the medium has {length} bytes, and the range begins behind them"),
+        format!("媒体文件共 {length} 字节，请求的范围在其之后"),
+    );
     Error::downstream(Kind::RangeNotSatisfiable, detail).with_complete_length(length)
 }
 

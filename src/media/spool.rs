@@ -87,9 +87,10 @@ impl Occupied {
                 self.bytes += bytes;
                 Ok(())
             }
-            Err(_) => Err(Error::overloaded(
+            Err(_) => Err(Error::overloaded((
                 "as many files as the disk may have are on their way",
-            )),
+                "正在上传的文件已占满磁盘配额",
+            ))),
         }
     }
 }
@@ -206,12 +207,8 @@ impl Spool {
 }
 
 fn lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(
-        Kind::Internal,
-        Side::Us,
-        "a file on the disk cannot be read",
-    )
-    .with_cause(cause)
+    let detail = ("a file on the disk cannot be read", "磁盘上的文件无法读取");
+    Error::new(Kind::Internal, Side::Us, detail).with_cause(cause)
 }
 
 #[cfg(test)]

@@ -126,7 +126,8 @@ impl Incoming {
     /// If it is none that WeChat takes.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
         if self.length == 0 {
-            let detail = format!("{} is empty", self.told());
+            let (en, zh) = self.told();
+            let detail = (format!("{en} is empty"), format!("{zh}是空的"));
             return Err(Error::downstream(Kind::BadRequest, detail));
         }
         self.look()?;
@@ -158,9 +159,16 @@ impl Incoming {
         match self.wanted.filter(|kind| !format.can_be(*kind)) {
             None => Ok(format),
             Some(kind) => {
-                let (told, what) = (self.told(), format.described());
-                let detail = format!("{told} is {what}, and that cannot be `{}`", kind.name());
-                let hint = "leave `type` out, or say what the file is; only a JPEG can be a thumb";
+                let ((en, zh), kind) = (self.told(), kind.name());
+                let (what, what_zh) = format.described();
+                let detail = (
+                    format!("{en} is {what}, and that cannot be `{kind}`"),
+                    format!("{zh}是{what_zh}，不能作为 `{kind}`"),
+                );
+                let hint = (
+                    "leave `type` out, or say what the file is; only a JPEG can be a thumb",
+                    "请省略 `type`，或填写文件的实际类型；只有 JPEG 可以作为缩略图（thumb）",
+                );
                 Err(Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(hint))
             }
         }
@@ -176,19 +184,29 @@ impl Incoming {
         if self.length <= limit {
             return Ok(());
         }
-        let (told, kind) = (self.told(), kind.name());
-        let detail =
-            format!("{told} is larger than {limit} bytes, the most that WeChat takes as `{kind}`");
-        let hint = format!("the limit is `{kind}` below [media.max_size] in sidecar.toml");
+        let ((en, zh), kind) = (self.told(), kind.name());
+        let detail = (
+            format!("{en} is larger than {limit} bytes, the most that WeChat takes as `{kind}`"),
+            format!("{zh}超过 {limit} 字节，即微信对 `{kind}` 的上限"),
+        );
+        let hint = (
+            format!("the limit is `{kind}` below [media.max_size] in sidecar.toml"),
+            format!("上限由 sidecar.toml 中 [media.max_size] 的 `{kind}` 设定"),
+        );
         Err(Error::downstream(Kind::BodyTooLarge, detail).with_hint(hint))
     }
 
     fn refused(&self, foreign: Foreign) -> Error {
-        let detail = format!("{} is {}", self.told(), foreign.what);
+        let ((en, zh), (what, what_zh)) = (self.told(), foreign.what);
+        let detail = (format!("{en} is {what}"), format!("{zh}是{what_zh}"));
         Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(foreign.advice)
     }
 
-    fn told(&self) -> String {
-        format!("file {} of the form", self.number)
+    fn told(&self) -> (String, String) {
+        let number = self.number;
+        (
+            format!("file {number} of the form"),
+            format!("表单中的第 {number} 个文件"),
+        )
     }
 }

@@ -156,13 +156,17 @@ impl Urls {
             .filter(|text| text.len() <= MAX_DIGITS)
             .and_then(|text| text.parse::<u64>().ok());
         let (Some(slot), Some(seconds)) = (slot, seconds) else {
-            return Err(invalid(
+            return Err(invalid((
                 "the URL of the medium is not one of ours, or was changed",
-            ));
+                "该媒体链接不是本 sidecar 签发的，或已被改动",
+            )));
         };
         let expires_at = Timestamp::from_millis(seconds * 1000);
         if now >= expires_at {
-            return Err(invalid("the URL of the medium has expired"));
+            return Err(invalid((
+                "the URL of the medium has expired",
+                "该媒体链接已过期",
+            )));
         }
         let bound = (!tag.is_empty()).then_some((slot, tag));
         Ok(Pass { expires_at, bound })
@@ -181,8 +185,12 @@ impl<'a> Signature<'a> {
     /// What a query shows; `None` if it shows no signature nor a part of one.
     pub(crate) fn of_query(query: &'a [u8]) -> Result<Option<Self>, Error> {
         let value = |name| {
-            query::raw(query, name)
-                .map_err(|Repeated| invalid("a parameter of the URL stands there twice"))
+            query::raw(query, name).map_err(|Repeated| {
+                invalid((
+                    "a parameter of the URL stands there twice",
+                    "链接中有重复的参数",
+                ))
+            })
         };
         let (expiry, tag, signature) = (value("e")?, value("u")?, value("s")?);
         if (expiry, tag, signature) == (None, None, None) {
@@ -205,11 +213,14 @@ impl Pass<'_> {
 
 /// The URL is bound to somebody else.
 pub(crate) fn another_users() -> Error {
-    invalid("the URL of the medium is bound to another user")
+    invalid((
+        "the URL of the medium is bound to another user",
+        "该媒体链接属于另一个用户",
+    ))
 }
 
-fn invalid(detail: &'static str) -> Error {
-    Error::downstream(Kind::MediaUrlInvalid, detail).with_hints(HINT, HINT_ZH)
+fn invalid(detail: (&'static str, &'static str)) -> Error {
+    Error::downstream(Kind::MediaUrlInvalid, detail).with_hint((HINT, HINT_ZH))
 }
 
 /// None of the parts has a line feed that was signed by us, so no two triples are the same text.

@@ -72,7 +72,10 @@ impl Request {
     /// were given as it is.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(body).map_err(|_| {
-            let detail = "the body must be a JSON object with `encryptedData` and `iv`, `cloudID` or `code`, all strings and each once";
+            let detail = (
+                "the body must be a JSON object with `encryptedData` and `iv`, `cloudID` or `code`, all strings and each once",
+                "请求体须为 JSON 对象，含 `encryptedData` 和 `iv`、`cloudID` 或 `code`，均为字符串且各出现一次",
+            );
             Error::downstream(Kind::BadRequest, detail)
         })
     }
@@ -110,6 +113,7 @@ impl Request {
             Some(id) => CloudId::parse(id).map(Wanted::Cloud).map_err(bad),
             None => Err(bad(Malformed(
                 "`encryptedData` and `iv`, or a `cloudID`, are missing",
+                "缺少 `encryptedData` 和 `iv`，或 `cloudID`",
             ))),
         }
     }
@@ -133,6 +137,7 @@ impl Request {
             Some(sealed) => Ok(Number::Encrypted(sealed)),
             None => Err(bad(Malformed(
                 "a phone number comes from a `code`, or from `encryptedData` and `iv`",
+                "手机号须由 `code` 或 `encryptedData` 和 `iv` 得到",
             ))),
         }
     }
@@ -232,7 +237,12 @@ pub(crate) fn phone(data: &OpenData) -> Result<Answer, Error> {
         serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
-    let absent = || bad(Malformed("`encryptedData` holds no phone number"));
+    let absent = || {
+        bad(Malformed(
+            "`encryptedData` holds no phone number",
+            "`encryptedData` 中没有手机号",
+        ))
+    };
     if !data.fields().contains_key("phoneNumber") {
         return Err(absent());
     }
@@ -267,13 +277,16 @@ impl Sealed {
 
 /// The one error for all that cannot be decrypted.
 fn undecryptable() -> Error {
-    let detail = "the data cannot be decrypted with this user's session keys";
+    let detail = (
+        "the data cannot be decrypted with this user's session keys",
+        "无法用该用户的 session_key 解密数据",
+    );
     Error::downstream(Kind::DecryptFailed, detail)
-        .with_hints("call wx.login again", "请重新调用 wx.login")
+        .with_hint(("call wx.login again", "请重新调用 wx.login"))
 }
 
 fn bad(why: Malformed) -> Error {
-    Error::downstream(Kind::BadRequest, why.0)
+    Error::downstream(Kind::BadRequest, why)
 }
 
 /// A value of a query. A `+` stays: it stands for itself in base64, where it does not it is repaired. So does a `%` that

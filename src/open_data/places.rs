@@ -46,8 +46,8 @@ pub(crate) enum Content {
 
 /// Why a document is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Refused(pub(crate) &'static str);
+#[error("{}", .0.0)]
+pub(crate) struct Refused(pub(crate) (&'static str, &'static str));
 
 /// The places of a document, in their order.
 pub(crate) fn find(text: &[u8]) -> Result<Vec<Place>, Refused> {
@@ -55,7 +55,7 @@ pub(crate) fn find(text: &[u8]) -> Result<Vec<Place>, Refused> {
     let is_json =
         str::from_utf8(text).is_ok() && serde_json::from_slice::<IgnoredAny>(text).is_ok();
     if !is_json {
-        return Err(Refused("the body is not JSON"));
+        return Err(NOT_JSON);
     }
     let mut scanner = Scanner {
         text,
@@ -139,12 +139,15 @@ struct Known {
 }
 
 /// It cannot be: the document was found to be JSON.
-const NOT_JSON: Refused = Refused("the body is not JSON");
+const NOT_JSON: Refused = Refused(("the body is not JSON", "请求体不是 JSON"));
 
 impl Scanner<'_> {
     fn value(&mut self, depth: usize) -> Result<Range<usize>, Refused> {
         if depth > MAX_DEPTH {
-            return Err(Refused("the body nests deeper than 128 levels"));
+            return Err(Refused((
+                "the body nests deeper than 128 levels",
+                "请求体的嵌套超过 128 层",
+            )));
         }
         let first = self.peek()?;
         let start = self.at;
@@ -205,7 +208,10 @@ impl Scanner<'_> {
         }
         if let Some(place) = object.place(self.text)? {
             if self.places.len() == MAX_PLACES {
-                return Err(Refused("the body has more than 16 pieces of open data"));
+                return Err(Refused((
+                    "the body has more than 16 pieces of open data",
+                    "请求体中的开放数据超过 16 处",
+                )));
             }
             self.places.push(place);
         }
@@ -222,9 +228,10 @@ impl Scanner<'_> {
             false => str::from_utf8(&self.text[name.start + 1..name.end - 1]).unwrap_or_default(),
         };
         if name.eq_ignore_ascii_case("openData") {
-            return Err(Refused(
+            return Err(Refused((
                 "`openData` is what the sidecar calls decrypted data; a client must not send it here",
-            ));
+                "`openData` 是 sidecar 对解密结果的称呼，客户端不能在此发送",
+            )));
         }
         Ok(Member::of(name))
     }
@@ -297,9 +304,10 @@ impl Object {
         {
             self.check_unique(&[Member::CloudId])?;
             if find(Member::Data).is_some() {
-                return Err(Refused(
+                return Err(Refused((
                     "`data` beside `cloudID` is what WeChat knows; a client must not send it",
-                ));
+                    "`cloudID` 旁的 `data` 来自微信，客户端不能发送",
+                )));
             }
             let end = cloud.value.end;
             return Ok(Some(Place {
@@ -316,7 +324,10 @@ impl Object {
         for member in members {
             let times = self.known.iter().filter(|known| known.member == *member);
             if times.count() > 1 {
-                return Err(Refused("a member of an object with open data stands twice"));
+                return Err(Refused((
+                    "a member of an object with open data stands twice",
+                    "含开放数据的对象中有重复的字段",
+                )));
             }
         }
         Ok(())

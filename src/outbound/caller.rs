@@ -103,10 +103,14 @@ impl Callers {
         if let Some(slot) = in_headers.chain(in_url).find_map(|shown| self.slot(&shown)) {
             return Ok(Some(slot));
         }
-        let detail = "the call does not show the caller token of the sidecar's configuration";
-        Err(Error::downstream(Kind::CallerUnknown, detail).with_hint(
+        let detail = (
+            "the call does not show the caller token of the sidecar's configuration",
+            "调用没有出示 sidecar 配置中的 caller_token",
+        );
+        Err(Error::downstream(Kind::CallerUnknown, detail).with_hint((
             "give it to your SDK as its AppSecret, or send `Authorization: Bearer <caller token>`",
-        ))
+            "请把它作为 AppSecret 填入 SDK，或发送 `Authorization: Bearer <caller token>`",
+        )))
     }
 
     /// Refuses a name that a page may have pointed here.
@@ -121,10 +125,14 @@ impl Callers {
         if !is_said || is_nobodys(name) || is_wechats(name, endpoints) {
             return Ok(());
         }
-        let detail = "the call comes by a name that is neither WeChat's nor of this machine, as a page in a browser might have it";
-        Err(Error::downstream(Kind::CallDenied, detail).with_hint(
+        let detail = (
+            "the call comes by a name that is neither WeChat's nor of this machine, as a page in a browser might have it",
+            "调用所用的主机名既不是微信的，也不是本机的，可能来自浏览器中的网页",
+        );
+        Err(Error::downstream(Kind::CallDenied, detail).with_hint((
             "call an address such as http://127.0.0.1:8081, or set [outbound] caller_token and show it",
-        ))
+            "请使用 http://127.0.0.1:8081 这样的地址，或设置 [outbound] caller_token 并在调用时出示",
+        )))
     }
 
     /// The answer of a token endpoint: as WeChat's, with a virtual token.
@@ -199,7 +207,10 @@ impl Asked {
 
 fn from_no_browser(headers: &HeaderMap) -> Result<(), Error> {
     if headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
-        let detail = "this is for servers, and the request comes from a page in a browser";
+        let detail = (
+            "this is for servers, and the request comes from a page in a browser",
+            "此端口供服务端使用，而请求来自浏览器中的网页",
+        );
         return Err(Error::downstream(Kind::CallDenied, detail));
     }
     Ok(())

@@ -56,11 +56,17 @@ impl Rules {
             found.map(|(text, _)| text.clone())
         };
         if let Some(pattern) = matching(&self.deny) {
-            let hint = format!("take \"{pattern}\" out of `deny` below [outbound] in sidecar.toml");
+            let hint = (
+                format!("take \"{pattern}\" out of `deny` below [outbound] in sidecar.toml"),
+                format!("请从 sidecar.toml 中 [outbound] 的 `deny` 去掉 \"{pattern}\""),
+            );
             return Err(denied().with_hint(hint));
         }
         if matching(&self.allow).is_none() {
-            let hint = format!("add \"{path}\" to `allow` below [outbound] in sidecar.toml");
+            let hint = (
+                format!("add \"{path}\" to `allow` below [outbound] in sidecar.toml"),
+                format!("请在 sidecar.toml 中 [outbound] 的 `allow` 加入 \"{path}\""),
+            );
             return Err(denied().with_hint(hint));
         }
         Ok(())
@@ -73,11 +79,11 @@ fn denied() -> Error {
         errmsg: "this path is not allowed by the sidecar's configuration".to_owned(),
         rid: None,
     };
-    Error::downstream(
-        Kind::CallDenied,
+    let detail = (
         "this path is not allowed by the sidecar's configuration",
-    )
-    .with_fault(fault)
+        "sidecar 的配置不允许调用该路径",
+    );
+    Error::downstream(Kind::CallDenied, detail).with_fault(fault)
 }
 
 #[cfg(test)]

@@ -101,9 +101,14 @@ fn is_ours(appid: &str, ours: &AppId) -> Result<(), Error> {
     if appid == ours.as_str() {
         return Ok(());
     }
-    let detail = format!("this sidecar calls WeChat as {ours} and as no other app");
-    Err(Error::downstream(Kind::BadRequest, detail)
-        .with_hint("run a sidecar for the other app, too, and call that one"))
+    let detail = (
+        format!("this sidecar calls WeChat as {ours} and as no other app"),
+        format!("本 sidecar 只以 {ours} 的身份调用微信"),
+    );
+    Err(Error::downstream(Kind::BadRequest, detail).with_hint((
+        "run a sidecar for the other app, too, and call that one",
+        "请为另一个小程序也运行一个 sidecar，并调用它",
+    )))
 }
 
 fn decoded(text: &str) -> Cow<'_, str> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Parameters;
 use crate::config::VirtualPayment;
-use crate::domain::OpenId;
+use crate::domain::{Malformed, OpenId};
 use crate::error::{Error, Kind, Side};
 use crate::wechat::endpoints::{self, Signed};
 use crate::wechat::signature::pay_sig;
@@ -34,7 +34,9 @@ impl Signing {
             (Signed::None | Signed::Pay, _) | (_, None) => None,
             (_, Some(openid)) => {
                 Some(OpenId::from_bytes(openid.as_bytes()).map_err(|malformed| {
-                    Error::downstream(Kind::BadRequest, format!("X-WX-OPENID: {}", malformed.0))
+                    let Malformed(en, zh) = malformed;
+                    let detail = (format!("X-WX-OPENID: {en}"), format!("X-WX-OPENID：{zh}"));
+                    Error::downstream(Kind::BadRequest, detail)
                 })?)
             }
         };
@@ -98,15 +100,25 @@ impl Signing {
 
 /// What the app is told if nobody knows the user's session_key.
 pub(crate) fn unknown_user() -> Error {
-    let detail = "no session_key of this user is known: the user has not logged in here";
+    let detail = (
+        "no session_key of this user is known: the user has not logged in here",
+        "没有该用户的 session_key：该用户未在此登录",
+    );
     Error::downstream(Kind::UserUnknown, detail)
-        .with_hint("let the Mini Program log in through the sidecar (POST /wx/login), or fetch the session with jscode2session through it")
+        .with_hint((
+            "let the Mini Program log in through the sidecar (POST /wx/login), or fetch the session with jscode2session through it",
+            "请让小程序通过 sidecar 登录（POST /wx/login），或通过 sidecar 调用 jscode2session",
+        ))
 }
 
 fn no_key(name: &str) -> Error {
-    let detail = format!("virtual payment is signed with a key, and `{name}` is not configured");
-    Error::new(Kind::CallDenied, Side::Us, detail).with_hint(format!(
-        "write {name} or {name}_file below [wechat.virtual_payment] in sidecar.toml"
+    let detail = (
+        format!("virtual payment is signed with a key, and `{name}` is not configured"),
+        format!("虚拟支付需要密钥签名，而 `{name}` 没有配置"),
+    );
+    Error::new(Kind::CallDenied, Side::Us, detail).with_hint((
+        format!("write {name} or {name}_file below [wechat.virtual_payment] in sidecar.toml"),
+        format!("请在 sidecar.toml 的 [wechat.virtual_payment] 中写入 {name} 或 {name}_file"),
     ))
 }
 
@@ -114,7 +126,10 @@ fn no_key(name: &str) -> Error {
 fn is_about(user: &OpenId, body: &[u8]) -> Result<(), Error> {
     match member(body, "openid") {
         Some(Value::String(openid)) if openid != user.as_str() => {
-            let detail = "X-WX-OPENID and the body's `openid` are two users";
+            let detail = (
+                "X-WX-OPENID and the body's `openid` are two users",
+                "X-WX-OPENID 与请求体中的 `openid` 不是同一个用户",
+            );
             Err(Error::downstream(Kind::BadRequest, detail))
         }
         _ => Ok(()),

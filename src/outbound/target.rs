@@ -40,7 +40,10 @@ impl Target {
             Method::GET | Method::POST => {}
             Method::CONNECT => return Err(no_tunnels()),
             _ => {
-                let detail = "WeChat's APIs take GET and POST";
+                let detail = (
+                    "WeChat's APIs take GET and POST",
+                    "微信接口只接受 GET 和 POST",
+                );
                 return Err(
                     Error::downstream(Kind::MethodNotAllowed, detail).with_allow("GET, POST")
                 );
@@ -48,7 +51,10 @@ impl Target {
         }
         if let Some(authority) = uri.authority() {
             if authority.as_str().contains('@') {
-                let detail = "an address with `@` in it can be read in two ways";
+                let detail = (
+                    "an address with `@` in it can be read in two ways",
+                    "含有 `@` 的地址有歧义",
+                );
                 return Err(Error::downstream(Kind::AmbiguousPath, detail));
             }
             if !is_wechats(authority.host(), hosts) {
@@ -78,31 +84,46 @@ pub(super) fn bare(name: &str) -> &str {
     name.trim_matches(['[', ']'])
 }
 
-fn ambiguous(path: &str) -> Option<&'static str> {
+fn ambiguous(path: &str) -> Option<(&'static str, &'static str)> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_-.".contains(&b);
     if !path.bytes().all(plain) {
-        return Some(
+        return Some((
             "a path of WeChat's has letters, digits, `_`, `-`, `.` and `/` in it and nothing else",
-        );
+            "微信接口的路径只含字母、数字、`_`、`-`、`.` 和 `/`",
+        ));
     }
     let mut segments = path.strip_prefix('/')?.split('/');
     segments
         .any(|segment| matches!(segment, "" | "." | ".."))
-        .then_some("a path of WeChat's has no empty segment, no `.` and no `..`")
+        .then_some((
+            "a path of WeChat's has no empty segment, no `.` and no `..`",
+            "微信接口的路径没有空段、`.` 或 `..`",
+        ))
 }
 
 fn no_tunnels() -> Error {
-    let detail =
-        "a tunnel is encrypted from end to end, so that the sidecar could not add the access_token";
+    let detail = (
+        "a tunnel is encrypted from end to end, so that the sidecar could not add the access_token",
+        "隧道是端到端加密的，sidecar 无法加入 access_token",
+    );
     Error::downstream(Kind::MethodNotAllowed, detail)
         .with_allow("GET, POST")
-        .with_hint("call http://api.weixin.qq.com/... (not https) through this proxy, or http://<this address>/...")
+        .with_hint((
+            "call http://api.weixin.qq.com/... (not https) through this proxy, or http://<this address>/...",
+            "请通过本代理调用 http://api.weixin.qq.com/...（不是 https），或 http://<本地址>/...",
+        ))
 }
 
 fn elsewhere() -> Error {
-    let detail = "this proxy leads to WeChat and nowhere else";
+    let detail = (
+        "this proxy leads to WeChat and nowhere else",
+        "本代理只通往微信",
+    );
     Error::downstream(Kind::CallDenied, detail)
-        .with_hint("name the other hosts in `no_proxy`, or leave http_proxy out and call the sidecar's own address")
+        .with_hint((
+            "name the other hosts in `no_proxy`, or leave http_proxy out and call the sidecar's own address",
+            "请把其他主机写入 `no_proxy`，或不用 http_proxy，直接调用 sidecar 的地址",
+        ))
 }
 
 #[cfg(test)]

@@ -60,9 +60,14 @@ pub(super) fn handed(
         .and_then(|id| std::str::from_utf8(id).ok())
         .and_then(|id| MediaId::parse(id).ok())
         .ok_or_else(|| {
-            invalid("the app's X-WX-Media-Id is not one media_id").with_hint(
+            let detail = (
+                "the app's X-WX-Media-Id is not one media_id",
+                "后端应用的 X-WX-Media-Id 不是一个 media_id",
+            );
+            invalid(detail).with_hint((
                 "it is what WeChat called the file when it was uploaded, and nothing else",
-            )
+                "它应当是上传文件时微信返回的 media_id，不含其他内容",
+            ))
         })?;
     let keep = headers::answer_filter(head, !headers::added(forward, head).is_empty());
     let app = head.fields.iter().filter(|field| keep(field));

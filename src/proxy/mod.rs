@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::config::Upstream;
 use crate::domain::User;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Sentence};
 use crate::path::CanonicalPath;
 use crate::resilience::Timers;
 use crate::resilience::panics::faults;
@@ -318,9 +318,10 @@ impl Exchange<'_> {
             .await
         {
             Ok(sent) => Ok(sent.is_ok()),
-            Err(_) => Err(Failure::Final(timed_out(
+            Err(_) => Err(Failure::Final(timed_out((
                 "the app did not take the request in time",
-            ))),
+                "后端应用没有及时接收请求",
+            )))),
         }
     }
 
@@ -358,9 +359,7 @@ impl Exchange<'_> {
                     match self.timers.within(self.forward.limits.upstream, head).await {
                         Ok(outcome) => outcome?,
                         Err(_) => {
-                            return Err(Failure::Final(timed_out(
-                                "the app did not answer in time",
-                            )));
+                            return Err(Failure::Final(timed_out(NO_ANSWER)));
                         }
                     }
                 }
@@ -498,9 +497,10 @@ impl Exchange<'_> {
         let limit = self.forward.limits.upstream;
         self.timers.within(limit, sending).map(|sent| match sent {
             Ok(sent) => sent.map_err(|cause| Upload::Upstream(unreachable(cause))),
-            Err(_) => Err(Upload::Upstream(timed_out(
+            Err(_) => Err(Upload::Upstream(timed_out((
                 "the app stopped taking the body",
-            ))),
+                "后端应用停止接收请求体",
+            )))),
         })
     }
 
@@ -516,7 +516,7 @@ impl Exchange<'_> {
             .await
         {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::Final(timed_out("the app did not answer in time"))),
+            Err(_) => Err(Failure::Final(timed_out(NO_ANSWER))),
         }
     }
 
@@ -542,9 +542,10 @@ impl Exchange<'_> {
                     return Ok(());
                 }
                 101 => {
-                    return Err(Failure::Final(invalid(
+                    return Err(Failure::Final(invalid((
                         "the app switched protocols unasked",
-                    )));
+                        "后端应用擅自切换协议",
+                    ))));
                 }
                 103 => {
                     let keep = headers::answer_filter(head, false);
@@ -559,9 +560,10 @@ impl Exchange<'_> {
                 }
             }
         }
-        Err(Failure::Final(invalid(
+        Err(Failure::Final(invalid((
             "the app sent interim answers without end",
-        )))
+            "后端应用不断发送临时响应",
+        ))))
     }
 
     fn start_answer(&self, head: &ResponseHead, responder: &mut Responder<'_>) {
@@ -726,7 +728,7 @@ impl<F: Future> Future for UnlessGone<'_, '_, F> {
 }
 
 fn client_gone() -> Error {
-    Error::downstream(Kind::BadRequest, "the client went away")
+    Error::downstream(Kind::BadRequest, ("the client went away", "客户端已断开"))
 }
 
 /// Runs an upload, if it still runs, and a main future, until either is done.
@@ -837,47 +839,74 @@ fn no_answer(cause: NoHead) -> Failure {
     match cause {
         NoHead::Closed => Failure::Dead(Error::upstream(
             Kind::UpstreamUnreachable,
-            "the app closed the connection without an answer",
+            (
+                "the app closed the connection without an answer",
+                "后端应用没有应答就关闭了连接",
+            ),
         )),
         NoHead::Io(cause) => Failure::Dead(unreachable(cause)),
         NoHead::Truncated => Failure::Final(Error::upstream(
             Kind::UpstreamUnreachable,
-            "the app broke off in the middle of its answer's head",
+            (
+                "the app broke off in the middle of its answer's head",
+                "后端应用在发送响应头时中断",
+            ),
         )),
-        NoHead::Http2 => Failure::Final(invalid("the app greets as a client would")),
-        NoHead::Invalid(HeadError::TooLarge) => {
-            Failure::Final(invalid("the head of the app's answer is too large"))
-        }
+        NoHead::Http2 => Failure::Final(invalid((
+            "the app greets as a client would",
+            "后端应用发来了客户端的 HTTP/2 前言",
+        ))),
+        NoHead::Invalid(HeadError::TooLarge) => Failure::Final(invalid((
+            "the head of the app's answer is too large",
+            "后端应用的响应头过大",
+        ))),
         NoHead::Invalid(cause) => {
-            Failure::Final(invalid("the app's answer is not valid HTTP").with_cause(cause))
+            let detail = (
+                "the app's answer is not valid HTTP",
+                "后端应用的响应不是有效的 HTTP",
+            );
+            Failure::Final(invalid(detail).with_cause(cause))
         }
     }
 }
 
 fn unreachable(cause: io::Error) -> Error {
-    Error::upstream(Kind::UpstreamUnreachable, "the connection to the app broke").with_cause(cause)
+    let detail = ("the connection to the app broke", "与后端应用的连接中断");
+    Error::upstream(Kind::UpstreamUnreachable, detail).with_cause(cause)
 }
 
-fn timed_out(detail: &'static str) -> Error {
+const NO_ANSWER: (&str, &str) = ("the app did not answer in time", "后端应用没有及时应答");
+
+fn timed_out(detail: (&'static str, &'static str)) -> Error {
     Error::upstream(Kind::UpstreamTimeout, detail)
 }
 
 fn silent_within_answer() -> Error {
-    timed_out("the app stopped in the middle of its answer")
+    timed_out((
+        "the app stopped in the middle of its answer",
+        "后端应用在发送响应时停止",
+    ))
 }
 
 /// A request body that does not come, or only drop by drop.
 pub(crate) fn silent_within_body() -> Error {
-    let detail = "the body stopped arriving, or comes too slowly";
+    let detail = (
+        "the body stopped arriving, or comes too slowly",
+        "请求体停止到达，或到达过慢",
+    );
     Error::downstream(Kind::RequestTimeout, detail)
 }
 
-fn invalid(detail: &'static str) -> Error {
+fn invalid(detail: (&'static str, &'static str)) -> Error {
     Error::upstream(Kind::UpstreamInvalid, detail)
 }
 
 fn broken_answer(cause: &BodyError) -> Error {
-    invalid("the app broke off in the middle of its answer").with_cause(cause.to_string())
+    let detail = (
+        "the app broke off in the middle of its answer",
+        "后端应用在发送响应时中断",
+    );
+    invalid(detail).with_cause(cause.to_string())
 }
 
 /// Sends to the client, for no longer than it may leave what it is sent untaken.
@@ -890,7 +919,7 @@ pub(crate) fn to_client<T>(
         Ok(sent) => sent.map_err(|cause| client_gone().with_cause(cause)),
         Err(_) => Err(Error::downstream(
             Kind::RequestTimeout,
-            "the client stopped reading",
+            ("the client stopped reading", "客户端停止接收"),
         )),
     })
 }
@@ -898,9 +927,12 @@ pub(crate) fn to_client<T>(
 /// A request body that cannot be read to its end.
 pub(crate) fn broken_body(error: BodyError) -> Error {
     match error {
-        BodyError::Malformed(detail) => Error::downstream(Kind::BadRequest, detail),
+        BodyError::Malformed(detail) => {
+            Error::downstream(Kind::BadRequest, Sentence::english(detail))
+        }
         BodyError::Truncated => {
-            Error::downstream(Kind::BadRequest, "the body is shorter than announced")
+            let detail = ("the body is shorter than announced", "请求体比声明的长度短");
+            Error::downstream(Kind::BadRequest, detail)
         }
         BodyError::Io(cause) => client_gone().with_cause(cause),
     }
@@ -908,9 +940,12 @@ pub(crate) fn broken_body(error: BodyError) -> Error {
 
 /// A request body beyond the limit.
 pub(crate) fn too_large(limit: u64) -> Error {
-    Error::downstream(
-        Kind::BodyTooLarge,
+    let detail = (
         format!("the body is larger than {limit} bytes"),
-    )
-    .with_hint("raise body_limit for this route in sidecar.toml")
+        format!("请求体超过 {limit} 字节"),
+    );
+    Error::downstream(Kind::BodyTooLarge, detail).with_hint((
+        "raise body_limit for this route in sidecar.toml",
+        "请在 sidecar.toml 中调大该路由的 body_limit",
+    ))
 }

@@ -165,9 +165,15 @@ impl Pool {
         timeout: Duration,
     ) -> Result<UpstreamConnection, Error> {
         let unreachable = |cause: io::Error| {
-            let detail = "no connection to the app; is it running and listening?";
+            let detail = (
+                "no connection to the app; is it running and listening?",
+                "无法连接后端应用；它是否已启动并在监听？",
+            );
             Error::upstream(Kind::UpstreamUnreachable, detail)
-                .with_hint("it is looked for where [inbound] upstream says, or `dev --upstream`")
+                .with_hint((
+                    "it is looked for where [inbound] upstream says, or `dev --upstream`",
+                    "应用的地址由 [inbound] upstream 或 `dev --upstream` 指定",
+                ))
                 .with_cause(cause)
         };
         let connect = async {

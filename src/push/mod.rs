@@ -373,10 +373,14 @@ impl Bus {
 
     fn not_stored(&self, msg_type: &str, why: &NotStored) -> Error {
         let (result, detail) = match why {
-            NotStored::Full => (PushResult::Full, "as many messages wait as may"),
+            NotStored::Full => {
+                let detail = ("as many messages wait as may", "等待投递的消息已达上限");
+                (PushResult::Full, detail)
+            }
             NotStored::Failed(_) => {
                 let why = self.inbox.failure();
-                (PushResult::Failed, why.unwrap_or("it cannot be made safe"))
+                let why = why.unwrap_or("it cannot be made safe");
+                (PushResult::Failed, (why, "消息无法安全保存"))
             }
         };
         self.metrics.received(msg_type, result);

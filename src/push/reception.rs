@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::config::{Push, PushMode};
 use crate::crypto;
 use crate::domain::AppId;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Sentence};
 use crate::secret::Secret;
 use crate::wechat::push::{
     EncodingAesKey, Envelope, Flaw, Format, Message, Query, encrypted_reply, is_signed,
@@ -252,10 +252,17 @@ impl Refused {
     /// As the sender is told.
     pub(super) fn to_error(&self) -> Error {
         if self.malformed {
-            return Error::downstream(Kind::BadRequest, self.detail.clone());
+            let detail = Sentence::english(self.detail.clone());
+            return Error::downstream(Kind::BadRequest, detail);
         }
-        Error::downstream(Kind::PushRefused, "this is not a message of WeChat's to this Mini Program")
-            .with_hint("Token, EncodingAESKey, mode and AppID must be those at mp.weixin.qq.com; the sidecar's log says which one is not")
+        let detail = (
+            "this is not a message of WeChat's to this Mini Program",
+            "这不是微信推送给本小程序的消息",
+        );
+        Error::downstream(Kind::PushRefused, detail).with_hint((
+            "Token, EncodingAESKey, mode and AppID must be those at mp.weixin.qq.com; the sidecar's log says which one is not",
+            "Token、EncodingAESKey、加密方式和 AppID 须与 mp.weixin.qq.com 上的一致；sidecar 的日志会指出哪一项不符",
+        ))
     }
 }
 

@@ -53,7 +53,10 @@ pub(crate) struct NoRoom;
 
 impl From<NoRoom> for Error {
     fn from(_: NoRoom) -> Self {
-        Self::overloaded("the memory for bodies is in use (buffer_limit)")
+        Self::overloaded((
+            "the memory for bodies is in use (buffer_limit)",
+            "用于请求体的内存已用尽（buffer_limit）",
+        ))
     }
 }
 

@@ -28,7 +28,7 @@ use crate::answer::{Answer, reason};
 use crate::clock::Timestamp;
 use crate::config::{Auth, ClientTrace, EscapedSlashes};
 use crate::domain::{LoginCode, UnionId, User};
-use crate::error::{Error, Kind, Language, Side};
+use crate::error::{Error, Kind, Language, Sentence, Side};
 use crate::open_data::Request;
 use crate::path::CanonicalPath;
 use crate::proxy::{self, Added, Body, Counting, Forward, Origin};
@@ -183,7 +183,7 @@ pub(super) fn no_head(cause: &HeadError) -> Error {
         HeadError::Version => Kind::VersionNotSupported,
         HeadError::TransferCoding => Kind::NotImplemented,
     };
-    Error::downstream(kind, cause.to_string())
+    Error::downstream(kind, Sentence::english(cause.to_string()))
 }
 
 /// Answers a client that did not finish its head in time.
@@ -195,7 +195,10 @@ pub(super) async fn refuse_slow(
 ) {
     let error = Error::downstream(
         Kind::RequestTimeout,
-        "the request's head did not arrive in time",
+        (
+            "the request's head did not arrive in time",
+            "请求头没有及时到达",
+        ),
     );
     refuse_with(worker, settings, peer, &error, responder).await;
 }
@@ -355,9 +358,9 @@ impl<'a> Exchange<'a> {
             Endpoint::SeedLogin => {
                 self.limit_login()?;
                 let request = asked();
-                let code = request
-                    .code()
-                    .ok_or_else(|| bad_request("the parameter `code` is missing"))?;
+                let code = request.code().ok_or_else(|| {
+                    bad_request(("the parameter `code` is missing", "缺少参数 `code`"))
+                })?;
                 let login = sessions.login(parse_code(code)?);
                 Ok(self.granted(self.timings.wechat(login).await?))
             }
@@ -535,7 +538,10 @@ impl<'a> Exchange<'a> {
     fn slot(&self) -> Result<Slot<'a>, Error> {
         let limit = self.snapshot.requests_per_worker;
         self.worker.slots.take(limit).ok_or_else(|| {
-            Error::overloaded("as many requests as max_requests allows are being dealt with")
+            Error::overloaded((
+                "as many requests as max_requests allows are being dealt with",
+                "正在处理的请求数已达 max_requests",
+            ))
         })
     }
 
@@ -554,10 +560,14 @@ impl<'a> Exchange<'a> {
                 let seconds = wait.as_millis().div_ceil(1000);
                 let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
                 let detail = match whose {
-                    Whose::User(_) => "this user sends more requests than the rate limit allows",
-                    Whose::Client(_) => {
-                        "this address sends more requests than the rate limit allows"
-                    }
+                    Whose::User(_) => (
+                        "this user sends more requests than the rate limit allows",
+                        "该用户的请求超过了频率限制",
+                    ),
+                    Whose::Client(_) => (
+                        "this address sends more requests than the rate limit allows",
+                        "该地址的请求超过了频率限制",
+                    ),
                 };
                 Error::downstream(Kind::RateLimited, detail).with_retry_after(after)
             })
@@ -770,14 +780,15 @@ pub(super) fn canonical(
     escaped_slashes: EscapedSlashes,
 ) -> Result<CanonicalPath<'_>, Error> {
     let path = CanonicalPath::parse(head.target(), escaped_slashes)
-        .map_err(|cause| Error::downstream(Kind::AmbiguousPath, cause.0))?;
+        .map_err(|cause| Error::downstream(Kind::AmbiguousPath, Sentence::english(cause.0)))?;
     if matches!(head.method, Method::Connect | Method::Trace) {
-        let error = Error::downstream(Kind::MethodNotAllowed, "this method is never forwarded");
+        let detail = ("this method is never forwarded", "这种请求方法从不转发");
+        let error = Error::downstream(Kind::MethodNotAllowed, detail);
         return Err(error.with_allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if head.method_text().iter().any(u8::is_ascii_lowercase) {
         // Some apps upper-case it, and then it would be another method than the one that was decided on.
-        let detail = "methods are written in upper case";
+        let detail = ("methods are written in upper case", "请求方法须用大写字母");
         return Err(Error::downstream(Kind::BadRequest, detail));
     }
     Ok(path)
@@ -848,7 +859,10 @@ pub(super) fn only(head: &RequestHead, name: Name) -> Result<Option<&[u8]>, Erro
     head.fields.only(name).map_err(|_repeated| {
         Error::downstream(
             Kind::BadRequest,
-            "a header that may stand only once stands twice",
+            (
+                "a header that may stand only once stands twice",
+                "只能出现一次的请求头出现了两次",
+            ),
         )
     })
 }
@@ -900,23 +914,38 @@ fn with_tokens(answer: Answer, grant: Option<Grant>) -> Answer {
 }
 
 pub(super) fn no_such_endpoint() -> Error {
-    Error::downstream(Kind::NotFound, "the sidecar has no such endpoint")
-        .with_hint("paths below [inbound] prefix belong to the sidecar")
+    let detail = ("the sidecar has no such endpoint", "sidecar 没有这个接口");
+    Error::downstream(Kind::NotFound, detail).with_hint((
+        "paths below [inbound] prefix belong to the sidecar",
+        "[inbound] prefix 之下的路径属于 sidecar",
+    ))
 }
 
 pub(super) fn wrong_method(allowed: &'static str) -> Error {
-    let detail = format!("this endpoint takes {allowed}");
+    let detail = (
+        format!("this endpoint takes {allowed}"),
+        format!("该接口接受 {allowed}"),
+    );
     Error::downstream(Kind::MethodNotAllowed, detail).with_allow(allowed)
 }
 
 pub(super) fn no_assertions() -> Error {
-    Error::downstream(Kind::NotFound, "there are no assertions here")
-        .with_hint("write assertion = true below [session] in sidecar.toml")
+    let detail = (
+        "there are no assertions here",
+        "此处没有启用断言（assertion）",
+    );
+    Error::downstream(Kind::NotFound, detail).with_hint((
+        "write assertion = true below [session] in sidecar.toml",
+        "请在 sidecar.toml 的 [session] 中写入 assertion = true",
+    ))
 }
 
 pub(super) fn token_missing() -> Error {
-    Error::downstream(Kind::TokenMissing, "the request has no access token")
-        .with_hint("log in with POST /wx/login and send `Authorization: Bearer <access_token>`")
+    let detail = ("the request has no access token", "请求没有携带登录凭证");
+    Error::downstream(Kind::TokenMissing, detail).with_hint((
+        "log in with POST /wx/login and send `Authorization: Bearer <access_token>`",
+        "请先用 POST /wx/login 登录，并发送 `Authorization: Bearer <access_token>`",
+    ))
 }
 
 fn login_code(request: &[u8]) -> Result<LoginCode, Error> {
@@ -924,15 +953,21 @@ fn login_code(request: &[u8]) -> Result<LoginCode, Error> {
 }
 
 pub(super) fn parse_code(text: &str) -> Result<LoginCode, Error> {
-    LoginCode::parse(text).map_err(|cause| Error::downstream(Kind::BadRequest, cause.0))
+    LoginCode::parse(text).map_err(bad_request)
 }
 
 /// A text member of a JSON object.
 fn text_member(request: &[u8], name: &'static str) -> Result<String, Error> {
     match json_object(request)?.get_mut(name).map(Value::take) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(bad_request(format!("the member `{name}` must be a string"))),
-        None => Err(bad_request(format!("the member `{name}` is missing"))),
+        Some(_) => Err(bad_request((
+            format!("the member `{name}` must be a string"),
+            format!("字段 `{name}` 须为字符串"),
+        ))),
+        None => Err(bad_request((
+            format!("the member `{name}` is missing"),
+            format!("缺少字段 `{name}`"),
+        ))),
     }
 }
 
@@ -944,17 +979,23 @@ fn wants_everywhere(request: &[u8]) -> Result<bool, Error> {
     match json_object(request)?.get("everywhere") {
         None => Ok(false),
         Some(Value::Bool(everywhere)) => Ok(*everywhere),
-        Some(_) => Err(bad_request("the member `everywhere` must be true or false")),
+        Some(_) => Err(bad_request((
+            "the member `everywhere` must be true or false",
+            "字段 `everywhere` 须为 true 或 false",
+        ))),
     }
 }
 
 fn json_object(request: &[u8]) -> Result<Value, Error> {
     match serde_json::from_slice(request) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        _ => Err(bad_request("the body must be a JSON object")),
+        _ => Err(bad_request((
+            "the body must be a JSON object",
+            "请求体须为 JSON 对象",
+        ))),
     }
 }
 
-fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn bad_request(detail: impl Into<Sentence>) -> Error {
     Error::downstream(Kind::BadRequest, detail)
 }

@@ -295,7 +295,10 @@ impl OutboundSide {
         let made = caught(inspector::within(watched.clone(), making)).await;
         let outcome = made.unwrap_or_else(|panicked| {
             self.metrics.panicked();
-            let detail = "a defect of the sidecar; other calls are not affected";
+            let detail = (
+                "a defect of the sidecar; other calls are not affected",
+                "sidecar 的缺陷；其他调用不受影响",
+            );
             Err(Error::new(Kind::Internal, Side::Us, detail).with_cause(panicked))
         });
         let (failure, (result, mut response)) = match outcome {
@@ -484,7 +487,7 @@ impl Call<'_> {
             40125 => "请把 sidecar 的 caller_token 当作 AppSecret 使用".to_owned(),
             _ => "请使用 POST".to_owned(),
         };
-        let error = gateway::refused(refusal, path).with_hints(hint, hint_zh);
+        let error = gateway::refused(refusal, path).with_hint((hint, hint_zh));
         if self.wants_problems() {
             return Err(error);
         }
@@ -497,7 +500,10 @@ impl Call<'_> {
     fn place(&self) -> Result<Place, Error> {
         let calls = &self.side.calls;
         if calls.get() >= self.outbound().max_requests {
-            let detail = "as many calls as [outbound] max_requests allows are being dealt with";
+            let detail = (
+                "as many calls as [outbound] max_requests allows are being dealt with",
+                "正在处理的调用数已达 [outbound] max_requests",
+            );
             return Err(Error::overloaded(detail));
         }
         calls.set(calls.get() + 1);
@@ -537,12 +543,12 @@ impl Call<'_> {
             let data = match frame.await {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(error))) => {
-                    let detail = "the body broke off";
+                    let detail = ("the body broke off", "请求体中断");
                     return Err(Error::downstream(Kind::BadRequest, detail).with_cause(error));
                 }
                 Ok(None) => return Ok(Bytes::from_owner(held)),
                 Err(_) => {
-                    let detail = "the body did not arrive in time";
+                    let detail = ("the body did not arrive in time", "请求体没有及时到达");
                     return Err(Error::downstream(Kind::RequestTimeout, detail));
                 }
             };
@@ -578,9 +584,11 @@ impl Call<'_> {
         let (status, headers) = (answer.status, outbound::for_app(&answer.headers));
         let body = AnswerBody::relayed(answer, outbound, place).ok_or_else(|| {
             let limit = outbound.body_limit;
-            let detail = format!("WeChat's answer is larger than {limit} bytes");
-            Error::new(Kind::WechatInvalid, Side::Wechat, detail)
-                .with_hint("raise body_limit below [outbound] in sidecar.toml")
+            let detail = (
+                format!("WeChat's answer is larger than {limit} bytes"),
+                format!("微信的应答超过 {limit} 字节"),
+            );
+            Error::new(Kind::WechatInvalid, Side::Wechat, detail).with_hint(RAISE_THE_LIMIT)
         })?;
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -796,8 +804,15 @@ fn respond(answer: Answer) -> Response<AnswerBody> {
     response
 }
 
+const RAISE_THE_LIMIT: (&str, &str) = (
+    "raise body_limit below [outbound] in sidecar.toml",
+    "请在 sidecar.toml 的 [outbound] 中调大 body_limit",
+);
+
 fn too_large(limit: u64) -> Error {
-    let detail = format!("the body is larger than the {limit} bytes of body_limit");
-    Error::downstream(Kind::BodyTooLarge, detail)
-        .with_hint("raise body_limit below [outbound] in sidecar.toml")
+    let detail = (
+        format!("the body is larger than the {limit} bytes of body_limit"),
+        format!("请求体超过 body_limit 的 {limit} 字节"),
+    );
+    Error::downstream(Kind::BodyTooLarge, detail).with_hint(RAISE_THE_LIMIT)
 }

@@ -116,7 +116,10 @@ impl Worker {
     /// Counts a panic in a request; the failure that the client is told.
     pub(super) fn broke(&self, panicked: Panicked) -> Error {
         self.state.metrics.panicked();
-        let detail = "a defect of the sidecar; other requests are not affected";
+        let detail = (
+            "a defect of the sidecar; other requests are not affected",
+            "sidecar 的缺陷；其他请求不受影响",
+        );
         Error::new(Kind::Internal, Side::Us, detail).with_cause(panicked)
     }
 

@@ -149,11 +149,15 @@ impl Sessions {
                 Ok(self.grant(claims, now))
             }
             Spent::Simultaneous => {
-                let detail = "another call with this refresh token was answered a moment ago";
+                let detail = (
+                    "another call with this refresh token was answered a moment ago",
+                    "刚才已用该刷新凭证应答了另一个请求",
+                );
                 Err(Error::downstream(Kind::RefreshConflict, detail)
-                    .with_hint(
+                    .with_hint((
                         "use the tokens of that answer; if it was lost, ask again in a second",
-                    )
+                        "请使用那次应答中的凭证；若没有收到，请一秒后再试",
+                    ))
                     .with_retry_after(Duration::from_secs(1)))
             }
             Spent::Before => {
@@ -165,8 +169,11 @@ impl Sessions {
                         "a spent refresh token was shown; its session is revoked"
                     );
                 }
-                let detail = "this refresh token was spent before, so somebody has a copy of it";
-                Err(Error::downstream(Kind::RefreshReused, detail).with_hint("call wx.login again"))
+                let detail = (
+                    "this refresh token was spent before, so somebody has a copy of it",
+                    "该刷新凭证已经用过，说明有人持有它的副本",
+                );
+                Err(Error::downstream(Kind::RefreshReused, detail).with_hint(LOG_IN_AGAIN))
             }
         }
     }
@@ -262,7 +269,10 @@ impl Sessions {
                 Claimed::Mine => break,
                 Claimed::Done(granted) => return self.replay(*granted).await,
                 Claimed::Elsewhere if waiting.elapsed() > self.login_lease => {
-                    let detail = "the login of this code takes too long at another replica";
+                    let detail = (
+                        "the login of this code takes too long at another replica",
+                        "另一个副本处理该 code 的登录耗时过长",
+                    );
                     let error = Error::new(Kind::StoreUnavailable, Side::Us, detail);
                     return Err(error.with_retry_after(Duration::from_secs(1)));
                 }
@@ -330,10 +340,11 @@ impl Sessions {
     /// The session that a code was exchanged for before, if it still lives.
     async fn replay(&self, mut granted: Granted) -> Result<Granted, Error> {
         if self.state.store.is_revoked(&granted.claims) {
-            let detail = "the session of this code has been ended";
-            return Err(
-                Error::downstream(Kind::TokenInvalid, detail).with_hint("call wx.login again")
+            let detail = (
+                "the session of this code has been ended",
+                "该 code 的会话已结束",
             );
+            return Err(Error::downstream(Kind::TokenInvalid, detail).with_hint(LOG_IN_AGAIN));
         }
         let generation = self.state.store.generation(granted.claims.session).await?;
         self.state.metrics.login("replayed");
@@ -391,23 +402,33 @@ impl Sessions {
     }
 }
 
+const LOG_IN_AGAIN: (&str, &str) = ("call wx.login again", "请重新调用 wx.login");
+
 fn broke_off() -> Error {
-    Error::new(Kind::Internal, Side::Us, "the login broke off")
+    Error::new(
+        Kind::Internal,
+        Side::Us,
+        ("the login broke off", "登录过程中断"),
+    )
 }
 
 fn refused(purpose: Purpose, why: Unusable) -> Error {
     match why {
         Unusable::Invalid => Error::downstream(
             Kind::TokenInvalid,
-            "the token is not valid, or its session has ended",
+            (
+                "the token is not valid, or its session has ended",
+                "凭证无效，或其会话已结束",
+            ),
         )
-        .with_hint("call wx.login again"),
+        .with_hint(LOG_IN_AGAIN),
         Unusable::Expired => {
             let hint = match purpose {
-                Purpose::Access => "refresh it",
-                Purpose::Refresh => "call wx.login again",
+                Purpose::Access => ("refresh it", "请刷新凭证"),
+                Purpose::Refresh => LOG_IN_AGAIN,
             };
-            Error::downstream(Kind::TokenExpired, "the token has expired").with_hint(hint)
+            let detail = ("the token has expired", "凭证已过期");
+            Error::downstream(Kind::TokenExpired, detail).with_hint(hint)
         }
     }
 }

@@ -181,13 +181,16 @@ impl Pusher {
     /// # Errors
     /// If the URL is none, or if the key is malformed or missing in a mode that encrypts.
     pub fn new(options: PushOptions) -> Result<Self, Malformed> {
-        let to: Uri = options
-            .to
-            .parse()
-            .map_err(|_| Malformed("the receiver's address is not a URL"))?;
+        let to: Uri = options.to.parse().map_err(|_| {
+            Malformed(
+                "the receiver's address is not a URL",
+                "接收方的地址不是 URL",
+            )
+        })?;
         if !matches!(to.scheme_str(), Some("http" | "https")) || to.host().is_none() {
             return Err(Malformed(
                 "the receiver's address begins with http:// or https://",
+                "接收方的地址须以 http:// 或 https:// 开头",
             ));
         }
         let aes_key = options
@@ -196,7 +199,10 @@ impl Pusher {
             .map(|key| AesKey::parse(key.expose()));
         let aes_key = aes_key.transpose()?.map(Arc::new);
         if aes_key.is_none() && options.mode != Mode::Plaintext {
-            return Err(Malformed("only the mode plaintext does without an AES key"));
+            return Err(Malformed(
+                "only the mode plaintext does without an AES key",
+                "只有明文模式不需要 AES 密钥",
+            ));
         }
         let tls = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()

@@ -251,7 +251,10 @@ impl KeyNumber {
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric());
         if !plain || !(1..=64).contains(&text.len()) {
-            return Err(Malformed("a key's number is 1 to 64 letters and digits"));
+            return Err(Malformed(
+                "a key's number is 1 to 64 letters and digits",
+                "密钥编号是 1 至 64 个字母和数字",
+            ));
         }
         Ok(Self(text.to_owned()))
     }

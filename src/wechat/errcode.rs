@@ -155,8 +155,8 @@ pub fn advice_at(path: &str, code: i64) -> Option<Advice> {
         (_, code) if api::is_dead_token(code) => (
             "WeChat refuses the sidecar's access_token; try again in half a minute, and if it goes on, find what else \
              fetches tokens (GET /cgi-bin/token) and have it ask the sidecar",
-            "微信拒绝了边车的 access_token；请半分钟后重试，若持续出现，请找出别处谁在获取 access_token\
-             （GET /cgi-bin/token），让它改向边车获取",
+            "微信拒绝了 sidecar 的 access_token；请半分钟后重试，若持续出现，请找出别处谁在获取 access_token\
+             （GET /cgi-bin/token），让它改向 sidecar 获取",
         ),
         _ => return both_languages(code),
     };
@@ -274,14 +274,14 @@ pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
         40001 => (
             "at login: check [app] appid and secret in sidecar.toml; elsewhere the sidecar has renewed its access_token and \
              tried again: if it goes on, find what else fetches tokens (GET /cgi-bin/token) and have it ask the sidecar",
-            "登录接口：请检查 sidecar.toml 中 [app] 的 appid 与 secret；其他接口：边车已更新 access_token 并重试过；\
-             若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），让它改向边车获取",
+            "登录接口：请检查 sidecar.toml 中 [app] 的 appid 与 secret；其他接口：sidecar 已更新 access_token 并重试过；\
+             若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），让它改向 sidecar 获取",
         ),
         40014 | 42001 => (
             "the sidecar has renewed its access_token and tried again: if it goes on, find what else fetches tokens \
              (GET /cgi-bin/token) and have it ask the sidecar",
-            "边车已更新 access_token 并重试过；若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），\
-             让它改向边车获取",
+            "sidecar 已更新 access_token 并重试过；若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），\
+             让它改向 sidecar 获取",
         ),
         40003 => (
             "send an openid that a login of this Mini Program gave; openids of another one are no good here",
@@ -362,7 +362,7 @@ pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
         ),
         48001 => (
             "have the API granted to this Mini Program in the WeChat console (some need a verified account), then reload the sidecar",
-            "请在微信公众平台为该小程序开通此接口（部分接口要求账号已认证），然后让边车重新加载配置",
+            "请在微信公众平台为该小程序开通此接口（部分接口要求账号已认证），然后让 sidecar 重新加载配置",
         ),
         48004 => (
             "the API is banned for this account: see the WeChat console for the reason",

@@ -92,11 +92,18 @@ impl Encrypted {
         })
         .ok_or(Malformed(
             "`encryptedData` is not the base64 of whole blocks of 16 bytes",
+            "`encryptedData` 不是若干个 16 字节分组的 base64",
         ))?;
         if data.len() > MAX_LEN {
-            return Err(Malformed("`encryptedData` is longer than WeChat makes it"));
+            return Err(Malformed(
+                "`encryptedData` is longer than WeChat makes it",
+                "`encryptedData` 比微信生成的长",
+            ));
         }
-        let malformed = Malformed("`iv` is not the base64 of 16 bytes");
+        let malformed = Malformed(
+            "`iv` is not the base64 of 16 bytes",
+            "`iv` 不是 16 字节的 base64",
+        );
         let iv = decode(iv, |length| length == cbc::BLOCK).ok_or(malformed)?;
         let iv = iv.try_into().map_err(|_| malformed)?;
         Ok(Self { iv, data })

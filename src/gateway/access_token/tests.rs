@@ -81,7 +81,7 @@ impl Source for Script {
             Unreachable => Err(Error::new(
                 Kind::WechatUnreachable,
                 Side::Wechat,
-                "no connection to WeChat",
+                ("no connection to WeChat", "无法连接微信服务器"),
             )),
             Panic => panic!("as the test wants"),
         }

@@ -36,8 +36,11 @@ struct Head<'a> {
 }
 
 pub(in crate::server) fn no_media() -> Error {
-    Error::downstream(Kind::NotFound, "no media are dealt with here")
-        .with_hint("[media] enabled is false in sidecar.toml")
+    let detail = ("no media are dealt with here", "此处不处理媒体文件");
+    Error::downstream(Kind::NotFound, detail).with_hint((
+        "[media] enabled is false in sidecar.toml",
+        "sidecar.toml 中 [media] enabled 为 false",
+    ))
 }
 
 impl Exchange<'_> {
@@ -128,7 +131,12 @@ impl Exchange<'_> {
         let bind = match parameter(query, "bind")?.as_deref() {
             None | Some("false") => false,
             Some("true") => true,
-            Some(_) => return Err(bad_request("`bind` is `true` or `false`")),
+            Some(_) => {
+                return Err(bad_request((
+                    "`bind` is `true` or `false`",
+                    "`bind` 须为 `true` 或 `false`",
+                )));
+            }
         };
         let wanted = parameter(query, "ttl")?;
         let ttl = wanted
@@ -151,7 +159,7 @@ impl Exchange<'_> {
     fn media_id(&self, path: &CanonicalPath<'_>) -> Result<MediaId, Error> {
         let text = self.snapshot.router.media_id(path.as_bytes());
         let text = std::str::from_utf8(text.unwrap_or_default()).unwrap_or_default();
-        MediaId::parse(text).map_err(|cause| bad_request(cause.0))
+        MediaId::parse(text).map_err(bad_request)
     }
 
     /// Who reads a medium, and how long its URL is still good if it was shown in place of a token. Who shows a token with a
@@ -239,7 +247,10 @@ impl Exchange<'_> {
                 }
                 Ok(_) => {
                     responder.take_back();
-                    return Err(cut_off("the medium is shorter than its length says"));
+                    return Err(cut_off((
+                        "the medium is shorter than its length says",
+                        "媒体文件比声明的长度短",
+                    )));
                 }
                 Err(error) => {
                     responder.take_back();
@@ -317,7 +328,11 @@ impl Exchange<'_> {
 fn readable<T>(read: io::Result<T>, responder: &mut Responder<'_>) -> Result<T, Error> {
     read.map_err(|cause| {
         responder.take_back();
-        cut_off("the medium cannot be read from the disk").with_cause(cause)
+        cut_off((
+            "the medium cannot be read from the disk",
+            "无法从磁盘读取媒体文件",
+        ))
+        .with_cause(cause)
     })
 }
 
@@ -339,8 +354,12 @@ fn is(name: &[u8], known: &str) -> bool {
 
 /// A parameter of the query that may stand there once.
 pub(super) fn parameter(query: &[u8], name: &str) -> Result<Option<String>, Error> {
-    media::parameter(query, name)
-        .map_err(|Repeated| bad_request(format!("the parameter `{name}` stands there twice")))
+    media::parameter(query, name).map_err(|Repeated| {
+        bad_request((
+            format!("the parameter `{name}` stands there twice"),
+            format!("参数 `{name}` 出现了两次"),
+        ))
+    })
 }
 
 /// How long a URL is to be good.
@@ -348,13 +367,14 @@ fn ttl(text: &str, longest: Duration) -> Result<Duration, Error> {
     let ttl = humantime::parse_duration(text).ok();
     let ttl = ttl.filter(|ttl| *ttl >= Duration::from_secs(1) && *ttl <= longest);
     ttl.ok_or_else(|| {
-        bad_request(format!(
-            "`ttl` is a duration such as `10m`, from `1s` to `{}`",
-            humantime::format_duration(longest)
+        let longest = humantime::format_duration(longest);
+        bad_request((
+            format!("`ttl` is a duration such as `10m`, from `1s` to `{longest}`"),
+            format!("`ttl` 须为 `1s` 到 `{longest}` 之间的时长，例如 `10m`"),
         ))
     })
 }
 
-fn cut_off(detail: &'static str) -> Error {
+fn cut_off(detail: (&'static str, &'static str)) -> Error {
     Error::new(Kind::Internal, Side::Us, detail)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Caller, Exchange, Grant, parse_code, token_missing, with_tokens};
+use super::{Caller, Exchange, Grant, bad_request, parse_code, token_missing, with_tokens};
 use crate::answer::Answer;
 use crate::domain::{CloudId, SessionKey};
 use crate::error::{Error, Kind};
@@ -126,8 +126,7 @@ impl<'a> Exchange<'a> {
                     sealed.push((index, data, code.as_deref()));
                 }
                 Content::Cloud(id) => {
-                    let id = CloudId::parse(id)
-                        .map_err(|why| Error::downstream(Kind::BadRequest, why.0))?;
+                    let id = CloudId::parse(id).map_err(bad_request)?;
                     in_cloud.push((index, id));
                 }
             }
@@ -212,7 +211,10 @@ impl<'a> Exchange<'a> {
             Ok(granted) => {
                 let user = caller.claims.as_ref().map(|claims| &claims.user.openid);
                 if user.is_some_and(|user| *user != granted.claims.user.openid) {
-                    let detail = "the `code` beside the open data is another user's than the token";
+                    let detail = (
+                        "the `code` beside the open data is another user's than the token",
+                        "开放数据旁的 `code` 与登录凭证不属于同一个用户",
+                    );
                     return Err(Error::downstream(Kind::BadRequest, detail));
                 }
                 Owner::of_login(granted)

@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::answer::Answer;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Sentence};
 use crate::path::CanonicalPath;
 use crate::push::{self, Brought, Bus};
 use crate::wire::{Reader, Responder};
@@ -39,11 +39,18 @@ impl Exchange<'_> {
 }
 
 pub(in crate::server) fn no_messages() -> Error {
-    Error::downstream(Kind::NotFound, "no messages are taken here")
-        .with_hint("write [push] with token and aes_key in sidecar.toml")
+    let detail = ("no messages are taken here", "此处不接收消息推送");
+    Error::downstream(Kind::NotFound, detail).with_hint((
+        "write [push] with token and aes_key in sidecar.toml",
+        "请在 sidecar.toml 中写入 [push] 及其 token 和 aes_key",
+    ))
 }
 
 fn query<'p>(path: &CanonicalPath<'p>) -> Result<&'p str, Error> {
-    std::str::from_utf8(path.query().unwrap_or_default())
-        .map_err(|_| Error::downstream(Kind::BadRequest, "the query is not UTF-8"))
+    std::str::from_utf8(path.query().unwrap_or_default()).map_err(|_| {
+        Error::downstream(
+            Kind::BadRequest,
+            Sentence::english("the query is not UTF-8"),
+        )
+    })
 }

@@ -123,9 +123,14 @@ fn find(texts: &mut Texts<'_>, boundary: &Boundary, body: &[u8]) -> Result<(), E
         let name = &field.part.name;
         let is_text = !field.is_file() && form::is_in_utf8(&field.part.content_type);
         if texts.has(name) && !is_text {
-            let detail = "a text that is checked must be UTF-8 and no file";
-            let hint =
-                "leave the part's filename out, and all of its Content-Type but `charset=utf-8`";
+            let detail = (
+                "a text that is checked must be UTF-8 and no file",
+                "待检测的文本须为 UTF-8，且不能是文件",
+            );
+            let hint = (
+                "leave the part's filename out, and all of its Content-Type but `charset=utf-8`",
+                "请去掉该部分的 filename，Content-Type 只保留 `charset=utf-8`",
+            );
             return Err(bad_request(detail).with_hint(hint));
         }
         texts.field(name, &field.value).map_err(bad)?;
@@ -134,7 +139,8 @@ fn find(texts: &mut Texts<'_>, boundary: &Boundary, body: &[u8]) -> Result<(), E
 }
 
 fn bad(refused: Refused) -> Error {
-    bad_request(refused.0).with_hint(
+    bad_request(refused.0).with_hint((
         "send each text once and in UTF-8, as JSON.stringify and encodeURIComponent write it",
-    )
+        "每个文本只发送一次，使用 UTF-8，写法与 JSON.stringify 和 encodeURIComponent 相同",
+    ))
 }

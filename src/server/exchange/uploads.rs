@@ -14,7 +14,7 @@ use super::{Exchange, bad_request, with_tokens};
 use crate::answer::Answer;
 use crate::content_check::Passed;
 use crate::domain::OpenId;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Sentence};
 use crate::gateway::Uploaded;
 use crate::media::{Incoming, Media, Received, Uploads};
 use crate::path::CanonicalPath;
@@ -105,8 +105,11 @@ impl Exchange<'_> {
         received.await?;
         let (fields, files, _) = intake.into_files()?;
         if files.is_empty() {
-            let hint = "send it as wx.uploadFile does, in a part with a filename";
-            return Err(bad_request("the form has no file").with_hint(hint));
+            let hint = (
+                "send it as wx.uploadFile does, in a part with a filename",
+                "请像 wx.uploadFile 那样发送，文件所在的部分须有 filename",
+            );
+            return Err(bad_request(("the form has no file", "表单中没有文件")).with_hint(hint));
         }
         let sending = self.send(media, &files, Some(&claims.user.openid));
         let sent = self.timings.wechat(sending).await?;
@@ -212,9 +215,14 @@ impl Exchange<'_> {
     ) -> Result<(Boundary, Option<MediaKind>, u64), Error> {
         let written = self.written()?;
         let boundary = written.boundary()?.cloned().ok_or_else(|| {
-            let detail = "files are taken in a form (multipart/form-data)";
-            Error::downstream(Kind::UnsupportedMediaType, detail)
-                .with_hint("send them as wx.uploadFile does")
+            let detail = (
+                "files are taken in a form (multipart/form-data)",
+                "文件须放在表单（multipart/form-data）中",
+            );
+            Error::downstream(Kind::UnsupportedMediaType, detail).with_hint((
+                "send them as wx.uploadFile does",
+                "请像 wx.uploadFile 那样发送",
+            ))
         })?;
         let kind = parameter(path.query().unwrap_or_default(), "type")?;
         let kind = kind.map(|name| kind_of(name.as_bytes())).transpose()?;
@@ -327,7 +335,10 @@ impl Intake<'_> {
             return Ok(());
         };
         if self.files.len() == MOST_FILES {
-            let detail = format!("a form has {MOST_FILES} files at the most");
+            let detail = (
+                format!("a form has {MOST_FILES} files at the most"),
+                format!("一个表单最多 {MOST_FILES} 个文件"),
+            );
             return Err(bad_request(detail));
         }
         let wanted = match &mut self.besides {
@@ -386,8 +397,10 @@ impl Besides {
             Self::Own { bytes, .. } => {
                 *bytes += piece.len() as u64;
                 if *bytes > MOST_BESIDES {
-                    let detail =
-                        format!("the form has more than {MOST_BESIDES} bytes besides its files");
+                    let detail = (
+                        format!("the form has more than {MOST_BESIDES} bytes besides its files"),
+                        format!("表单中文件以外的内容超过 {MOST_BESIDES} 字节"),
+                    );
                     return Err(Error::downstream(Kind::BodyTooLarge, detail));
                 }
                 Ok(())
@@ -412,7 +425,10 @@ impl Besides {
         };
         let said = kind_of(text)?;
         if kind.replace(said).is_some_and(|before| before != said) {
-            return Err(bad_request("`type` says two different things"));
+            return Err(bad_request((
+                "`type` says two different things",
+                "`type` 有两个不同的值",
+            )));
         }
         Ok(())
     }
@@ -436,28 +452,44 @@ fn described(file: &Received, sent: &Sent) -> Value {
 
 fn kind_of(text: &[u8]) -> Result<MediaKind, Error> {
     let name = std::str::from_utf8(text).ok();
-    name.and_then(MediaKind::of)
-        .ok_or_else(|| bad_request("`type` must be image, voice, video or thumb"))
+    name.and_then(MediaKind::of).ok_or_else(|| {
+        bad_request((
+            "`type` must be image, voice, video or thumb",
+            "`type` 须为 image、voice、video 或 thumb",
+        ))
+    })
 }
 
 pub(super) fn malformed(why: FormError) -> Error {
-    let hint = "a form is written as wx.uploadFile, browsers and `curl -F` write it (RFC 7578)";
-    bad_request(why.0).with_hint(hint)
+    let hint = (
+        "a form is written as wx.uploadFile, browsers and `curl -F` write it (RFC 7578)",
+        "表单的写法须与 wx.uploadFile、浏览器和 `curl -F` 相同（RFC 7578）",
+    );
+    bad_request(Sentence::english(why.0)).with_hint(hint)
 }
 
 /// Busboy and formidable make a file of a part that has a Content-Type, though it has no filename.
 fn file_without_name() -> Error {
-    let detail = "a part of the form has no filename, and is neither text/plain nor JSON in UTF-8; some apps would take it for a file";
-    Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(
+    let detail = (
+        "a part of the form has no filename, and is neither text/plain nor JSON in UTF-8; some apps would take it for a file",
+        "表单中有一部分没有 filename，又不是 UTF-8 的 text/plain 或 JSON；有些应用会把它当作文件",
+    );
+    Error::downstream(Kind::UnsupportedMediaType, detail).with_hint((
         "give it a filename if it is a file, and leave out its Content-Type if it is not",
-    )
+        "若是文件，请加上 filename；若不是，请去掉它的 Content-Type",
+    ))
 }
 
 /// A form for us that is larger than any that could be good.
 fn too_large(limit: u64) -> Error {
-    let detail = format!(
-        "the form is larger than {limit} bytes, which is more than {MOST_FILES} files may have"
+    let detail = (
+        format!(
+            "the form is larger than {limit} bytes, which is more than {MOST_FILES} files may have"
+        ),
+        format!("表单超过 {limit} 字节，即 {MOST_FILES} 个文件的上限"),
     );
-    Error::downstream(Kind::BodyTooLarge, detail)
-        .with_hint("the limits of files stand below [media.max_size] in sidecar.toml")
+    Error::downstream(Kind::BodyTooLarge, detail).with_hint((
+        "the limits of files stand below [media.max_size] in sidecar.toml",
+        "文件大小的上限在 sidecar.toml 的 [media.max_size] 中",
+    ))
 }

@@ -5,7 +5,7 @@
 
 use super::uploads::malformed;
 use super::{Exchange, only};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Sentence};
 use crate::wire::form::{self, Boundary, FormError};
 use crate::wire::{Name, RequestHead};
 
@@ -76,7 +76,7 @@ impl<'a> Written<'a> {
             return Ok(false);
         }
         if self.is_encoded {
-            return Err(compressed("a body with open data"));
+            return Err(compressed(("a body with open data", "含开放数据的请求体")));
         }
         Ok(true)
     }
@@ -87,14 +87,20 @@ impl<'a> Written<'a> {
         if let Form::Parts(boundary) = &self.form {
             let boundary = boundary.as_ref().map_err(|why| malformed(*why))?;
             return match self.is_encoded {
-                true => Err(compressed("a form with files")),
+                true => Err(compressed(("a form with files", "含文件的表单"))),
                 false => Ok(Some(boundary)),
             };
         }
         let lower = self.content_type.to_ascii_lowercase();
         if memchr::memmem::find(&lower, b"multipart").is_some() {
-            let detail = "files are looked for in multipart/form-data, and no other multipart body is taken where they are";
-            return Err(unreadable(detail).with_hint("send files as wx.uploadFile does"));
+            let detail = (
+                "files are looked for in multipart/form-data, and no other multipart body is taken where they are",
+                "文件只在 multipart/form-data 中查找，此处不接受其他 multipart 格式",
+            );
+            return Err(unreadable(detail).with_hint((
+                "send files as wx.uploadFile does",
+                "请像 wx.uploadFile 那样发送文件",
+            )));
         }
         Ok(None)
     }
@@ -102,7 +108,10 @@ impl<'a> Written<'a> {
     /// How texts that are checked are written in the body, if there is one way to read it.
     pub(super) fn checked(&self) -> Result<Checked<'_>, Error> {
         if self.is_encoded {
-            return Err(compressed("a body with a text that is checked"));
+            return Err(compressed((
+                "a body with a text that is checked",
+                "含待检测文本的请求体",
+            )));
         }
         let checked = match &self.form {
             Form::Json => Checked::Json,
@@ -111,13 +120,23 @@ impl<'a> Written<'a> {
                 Checked::Parts(boundary.as_ref().map_err(|why| malformed(*why))?)
             }
             Form::Other => {
-                let detail = "a text is checked in application/json, application/x-www-form-urlencoded or multipart/form-data, and in nothing else";
-                return Err(unreadable(detail).with_hint("say it in the Content-Type"));
+                let detail = (
+                    "a text is checked in application/json, application/x-www-form-urlencoded or multipart/form-data, and in nothing else",
+                    "文本只在 application/json、application/x-www-form-urlencoded 或 multipart/form-data 中检测",
+                );
+                return Err(unreadable(detail)
+                    .with_hint(("say it in the Content-Type", "请在 Content-Type 中写明")));
             }
         };
         if !form::is_in_utf8(self.content_type) {
-            let detail = "a Content-Type with a text that is checked has another parameter than `charset=utf-8` and the `boundary` of a form";
-            return Err(unreadable(detail).with_hint("send UTF-8, and leave the parameter out"));
+            let detail = (
+                "a Content-Type with a text that is checked has another parameter than `charset=utf-8` and the `boundary` of a form",
+                "含待检测文本的 Content-Type 除 `charset=utf-8` 和表单的 `boundary` 外还有其他参数",
+            );
+            return Err(unreadable(detail).with_hint((
+                "send UTF-8, and leave the parameter out",
+                "请使用 UTF-8，并去掉该参数",
+            )));
         }
         Ok(checked)
     }
@@ -147,12 +166,18 @@ fn is_content_encoding(name: &[u8]) -> bool {
     letters.eq(*b"contentencoding")
 }
 
-fn compressed(what: &str) -> Error {
-    unreadable(format!("{what} must not be compressed"))
-        .with_hint("send it without a Content-Encoding")
+fn compressed((en, zh): (&str, &str)) -> Error {
+    let detail = (
+        format!("{en} must not be compressed"),
+        format!("{zh}不能压缩"),
+    );
+    unreadable(detail).with_hint((
+        "send it without a Content-Encoding",
+        "请不要使用 Content-Encoding",
+    ))
 }
 
-fn unreadable(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn unreadable(detail: impl Into<Sentence>) -> Error {
     Error::downstream(Kind::UnsupportedMediaType, detail)
 }
 

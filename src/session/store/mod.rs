@@ -195,7 +195,7 @@ impl Store {
         }
     }
 
-    /// Revokes one session: in this process at once and in any case, elsewhere if the store is there.
+    /// Revokes one session: in this process at once and in any case, elsewhere now if the store is there, or once it is back.
     pub(crate) async fn revoke(&self, session: SessionId) -> Result<(), Unavailable> {
         match self {
             Self::Memory(memory) => {
@@ -279,8 +279,10 @@ impl Store {
 
 impl From<Unavailable> for Error {
     fn from(why: Unavailable) -> Self {
-        let detail =
-            "the store of sessions cannot be reached; what it was to remember did not happen";
+        let detail = (
+            "the store of sessions cannot be reached; what it was to remember did not happen",
+            "无法连接会话存储，需要写入的操作没有执行",
+        );
         Self::new(Kind::StoreUnavailable, Side::Us, detail)
             .with_retry_after(Duration::from_secs(1))
             .with_cause(why)

@@ -44,7 +44,10 @@ pub(super) struct Opened {
 impl AesKey {
     /// Decodes the 43 characters that stand in WeChat's console.
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
-        const SHAPE: Malformed = Malformed("an EncodingAESKey is 43 letters and digits");
+        const SHAPE: Malformed = Malformed(
+            "an EncodingAESKey is 43 letters and digits",
+            "EncodingAESKey 是 43 个字母和数字",
+        );
         if text.len() != 43 || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(SHAPE);
         }

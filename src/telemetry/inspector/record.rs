@@ -459,17 +459,12 @@ impl Failure {
         let fault = error.fault();
         let title = |language| error.detail(language).to_owned();
         let hint = |language| error.hint(language).map(str::to_owned);
-        // What is special about a failure of our own is told in English only; what it is, in both.
-        let chinese = match fault {
-            Some(_) => title(Language::Chinese),
-            None => error.kind().row().zh.to_owned(),
-        };
         Self {
             slug: error.kind().row().slug,
             errcode: fault.map(|fault| fault.meaning.code),
             errmsg: fault.map(|fault| fault.errmsg.clone()),
             rid: fault.and_then(|fault| fault.rid.clone()),
-            title: [title(Language::English), chinese],
+            title: [title(Language::English), title(Language::Chinese)],
             hint: [hint(Language::English), hint(Language::Chinese)],
         }
     }

@@ -51,7 +51,10 @@ pub struct Envelope<'a> {
 impl EncodingAesKey {
     /// Parses the 43 letters and digits.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let malformed = Malformed("an EncodingAESKey is 43 letters and digits");
+        let malformed = Malformed(
+            "an EncodingAESKey is 43 letters and digits",
+            "EncodingAESKey 是 43 个字母和数字",
+        );
         if text.len() != 43 || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(malformed);
         }
