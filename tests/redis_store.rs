@@ -423,14 +423,28 @@ fn redis_dies_and_comes_back_empty() {
 }
 
 #[test]
-fn a_logout_without_redis_counts_at_the_replica_that_heard_it() {
+fn a_logout_without_redis_counts_at_once_where_it_was_heard_and_everywhere_when_redis_is_back() {
     let mut server = Server::start(&[]);
     let shared = Shared::new(&server.url()).up();
-    let session = log_in(&shared.rig, "alice");
+    let (rig, second) = (&shared.rig, shared.rig.replica());
+    is_up(&second);
+    let sessions = ["alice", "bob"].map(|user| log_in(rig, user));
     server.process.kill();
-    is_away(shared.rig.sidecar());
-    refused(&logout(shared.rig.sidecar(), &session, false));
-    assert_eq!(show(shared.rig.sidecar(), &session), 401);
+    is_away(rig.sidecar());
+    for (session, everywhere) in sessions.iter().zip([false, true]) {
+        refused(&logout(rig.sidecar(), session, everywhere));
+        assert_eq!(show(rig.sidecar(), session), 401);
+        assert_eq!(show(&second, session), 200, "it cannot know");
+    }
+    server.restart();
+    for session in &sessions {
+        eventually("it has ended everywhere", || show(&second, session) == 401);
+    }
+    let late = rig.replica();
+    is_up(&late);
+    for session in &sessions {
+        assert_eq!(show(&late, session), 401);
+    }
 }
 
 #[test]

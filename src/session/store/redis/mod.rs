@@ -6,6 +6,7 @@
 //! overwritten. Every key has a time to live, so there is nothing to clean up.
 
 mod follower;
+mod owed;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +28,12 @@ use crate::session::token::{Claims, SessionId};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::store::StoreMetrics;
 use follower::{Followed, Follower};
+use owed::{Owed, Telling};
 
 /// How often a compare-and-set is tried while others change the same value; that many do at once only in an attack.
 const MOST_TURNS: usize = 8;
+/// How often it is tried to tell what is owed.
+const TELL_EVERY: Duration = Duration::from_millis(500);
 /// How long the key that proves a connection stays.
 const PROBE_TTL: Duration = Duration::from_secs(60);
 
@@ -77,6 +81,7 @@ pub(crate) struct RedisStore {
     follower: Follower,
     vault: ArcSwap<Vault>,
     revocations: Revocations,
+    owed: Owed,
     /// This replica's name in claims.
     owner: [u8; 16],
     session_ttl: Duration,
@@ -100,6 +105,7 @@ impl RedisStore {
             follower: Follower::new(),
             vault: ArcSwap::from_pointee(vault(config)),
             revocations: Revocations::new(session_ttl),
+            owed: Owed::default(),
             owner: crypto::random(),
             session_ttl,
             timeout: redis.timeout,
@@ -109,7 +115,7 @@ impl RedisStore {
         }
     }
 
-    /// Keeps the connection and follows the revocations, for as long as it is polled.
+    /// Keeps the connection, follows the revocations of others and tells ours, for as long as it is polled.
     pub(super) async fn keep(&self) {
         let probe = || {
             let name = self.vault.load().name("probe", &self.owner);
@@ -119,7 +125,18 @@ impl RedisStore {
         };
         let keep = self.link.keep(probe, &self.metrics, || self.told());
         let follow = self.follower.follow(&self.link, self, self.timeout);
-        tokio::join!(keep, follow);
+        tokio::join!(keep, follow, self.settle());
+    }
+
+    /// Tells what is owed, for ever.
+    async fn settle(&self) {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            while self.link.why_away().is_none()
+                && let Some(owed) = self.owed.next()
+                && self.tell_of(owed).await.is_ok()
+            {}
+        }
     }
 
     /// Seals with the keys of this configuration from now on.
@@ -192,7 +209,8 @@ impl RedisStore {
 
     pub(super) async fn revoke(&self, session: SessionId) -> Result<(), Unavailable> {
         self.revocations.add_session(session);
-        self.append(&Revocation::Session(session)).await
+        let revocation = Revocation::Session(session);
+        self.tell_of(self.owed.telling(revocation)).await
     }
 
     pub(super) async fn revoke_user(
@@ -201,6 +219,21 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<(), Unavailable> {
         self.revocations.add_user(user, now);
+        let revocation = Revocation::User(user.clone(), now);
+        self.tell_of(self.owed.telling(revocation)).await
+    }
+
+    /// Tells the other replicas, and for all sessions of a user those to come.
+    async fn tell_of(&self, telling: Telling<'_>) -> Result<(), Unavailable> {
+        if let Revocation::User(user, now) = telling.revocation() {
+            self.remember_user(user, *now).await?;
+        }
+        self.append(telling.revocation()).await?;
+        telling.done();
+        Ok(())
+    }
+
+    async fn remember_user(&self, user: &OpenId, now: Timestamp) -> Result<(), Unavailable> {
         let vault = self.vault.load_full();
         let name = vault.name("user", user.as_bytes());
         let judge = |known: Option<Timestamp>| match known {
@@ -208,8 +241,7 @@ impl RedisStore {
             _ => Some(now),
         };
         self.update("revoke", &vault, &name, self.session_ttl, judge)
-            .await?;
-        self.append(&Revocation::User(user.clone(), now)).await
+            .await
     }
 
     /// Asks, because a revocation may be on its way to this replica; if Redis is away, goes by what has arrived.
