@@ -106,8 +106,8 @@ impl Follower {
             match self.event(asks).await {
                 Event::Asked(ask) => {
                     faults::strike("reload");
-                    self.feed.refresh().await;
-                    let outcome = match (self.reload().await, self.feed.failure()) {
+                    let answered = self.feed.refresh().await.err().map(|unread| unread.0);
+                    let outcome = match (self.reload().await, answered.or(self.feed.failure())) {
                         (Ok(()), Some(why)) => Err(NotReloaded::PerhapsOld(why)),
                         (outcome, _) => outcome,
                     };

@@ -130,15 +130,25 @@ impl Feed {
     }
 
     /// Has ZooKeeper asked what the node holds now, if it is one, and waits for the answer, but not for long.
-    pub(crate) async fn refresh(&mut self) {
-        if let Some(node) = &mut self.node {
-            let following = node.following();
-            following.asked.send_modify(|asked| *asked += 1);
-            let asked = *following.asked.borrow();
-            // A receiver of its own, so that what comes meanwhile is news all the same.
-            let mut seen = following.seen.clone();
-            let answer = seen.wait_for(|seen| seen.answered >= asked);
-            let _in_time = timeout(PATIENCE, answer).await;
+    ///
+    /// # Errors
+    /// If there has been none.
+    pub(crate) async fn refresh(&mut self) -> Result<(), Unread> {
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
+        let following = node.following();
+        following.asked.send_modify(|asked| *asked += 1);
+        let asked = *following.asked.borrow();
+        // A receiver of its own, so that what comes meanwhile is news all the same.
+        let mut seen = following.seen.clone();
+        let answer = seen.wait_for(|seen| seen.answered >= asked);
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(_)) => Ok(()),
+            // Why it is, if that is known, is the better reason.
+            _ => Err(Unread(self.failure().unwrap_or_else(|| {
+                format!("ZooKeeper has not answered within {} s", PATIENCE.as_secs())
+            }))),
         }
     }
 

@@ -54,7 +54,9 @@ pub(super) mod code {
     pub(in crate::zookeeper) const NO_AUTH: i32 = -102;
     pub(in crate::zookeeper) const BAD_VERSION: i32 = -103;
     pub(in crate::zookeeper) const NODE_EXISTS: i32 = -110;
+    pub(in crate::zookeeper) const SESSION_EXPIRED: i32 = -112;
     pub(in crate::zookeeper) const AUTH_FAILED: i32 = -115;
+    pub(in crate::zookeeper) const SESSION_MOVED: i32 = -118;
 }
 
 /// All that an ACL can allow.
