@@ -28,7 +28,7 @@ use pipe::Pipe;
 /// The target of the access log.
 const ACCESS: &str = "access";
 /// How long the end of the process waits for what is still to be written.
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 static PIPE: Pipe = Pipe::new();
 /// What is written, and how; set by whoever logs to standard output.

@@ -10,6 +10,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// How much waits to be written at most, in bytes.
@@ -42,6 +43,8 @@ struct Waiting {
     settled: u64,
     /// Lines that were dropped and not yet told of.
     untold: u64,
+    /// The thread that writes, which has room always: what it says is how much there was no room for.
+    writer: Option<ThreadId>,
 }
 
 impl Pipe {
@@ -53,6 +56,7 @@ impl Pipe {
                 taken: 0,
                 settled: 0,
                 untold: 0,
+                writer: None,
             }),
             filled: Condvar::new(),
             emptied: Condvar::new(),
@@ -64,7 +68,8 @@ impl Pipe {
     /// Takes a line, with the line feed at its end, unless there is no room for it. Never waits for output.
     pub(super) fn push(&self, line: &[u8], urgent: bool) {
         let mut waiting = self.waiting();
-        if waiting.text.len() + line.len() > CAPACITY {
+        let is_full = waiting.text.len() + line.len() > CAPACITY;
+        if is_full && waiting.writer != Some(thread::current().id()) {
             waiting.untold += 1;
             self.crowded_out.fetch_add(1, Ordering::Relaxed);
             return;
@@ -106,6 +111,7 @@ impl Pipe {
 
     /// Writes what comes, for ever. `tell` is told of lines that were dropped, when output flows again.
     pub(super) fn write_to(&self, mut out: impl Write, tell: impl Fn(u64)) {
+        self.waiting().writer = Some(thread::current().id());
         let mut batch = Batch::default();
         let mut untold = 0;
         loop {
@@ -206,7 +212,7 @@ impl Batch {
                 Ok(count) => at += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::thread::sleep(BUSY_PAUSE);
+                    thread::sleep(BUSY_PAUSE);
                 }
                 Err(_) => break false,
             }
@@ -279,7 +285,7 @@ mod tests {
             pipe.push(line.as_bytes(), true);
         }
         let writing = Arc::clone(&pipe);
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let told = Arc::clone(&writing);
             writing.write_to(Output { fates, written }, move |lost| {
                 told.push(format!("{lost} lost\n").as_bytes(), true);
@@ -303,7 +309,7 @@ mod tests {
         let (pipe, fates, reader) = pipe(&["first\n"]);
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         while !pipe.waiting().text.is_empty() {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         while pipe.dropped()[0].1 < 10 {
             pipe.push(&line, true);
@@ -321,6 +327,38 @@ mod tests {
         assert!(pipe.flush(PATIENCE));
         assert_eq!(pipe.dropped(), [("full", 10), ("error", 0)]);
         assert!(pipe.waiting().text.capacity() <= 2 * ENOUGH);
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_though_there_is_no_room_for_that_either() {
+        let pipe = Arc::new(Pipe::new());
+        let (written, reader) = mpsc::channel();
+        let (tell, fates) = mpsc::channel();
+        let fill = |pipe: &Pipe| {
+            while pipe.waiting().text.len() < CAPACITY - 1024 {
+                pipe.push(&[&[b'x'; 1023][..], b"\n"].concat(), true);
+            }
+        };
+        fill(&pipe);
+        pipe.push(&[b'y'; 2048], true);
+        let writing = Arc::clone(&pipe);
+        thread::spawn(move || {
+            let told = Arc::clone(&writing);
+            writing.write_to(Output { fates, written }, move |lost| {
+                thread::scope(|scope| drop(scope.spawn(|| fill(&told))));
+                told.push(
+                    format!("{lost} lost\n{}", "z".repeat(2048)).as_bytes(),
+                    true,
+                );
+            });
+        });
+        drop(tell);
+        let mut text = String::new();
+        while !text.contains("1 lost\n") {
+            let more = reader.recv_timeout(PATIENCE).expect("it is told");
+            text.push_str(std::str::from_utf8(&more).unwrap());
+        }
+        assert_eq!(pipe.dropped(), [("full", 1), ("error", 0)]);
     }
 
     #[test]
