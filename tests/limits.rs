@@ -76,7 +76,7 @@ impl Limited {
 
     pub(crate) fn is_as_it_was(&self) {
         serves_the_good(self.run.inbound, 100);
-        let back = comes_true(|| self.descriptors_now() <= self.descriptors);
+        let back = comes_true(|| self.has_let_go());
         assert!(
             back,
             "{} descriptors, once {}",
@@ -90,9 +90,16 @@ impl Limited {
     fn has_descriptors_again(&self) {
         let back = comes_true(|| {
             let answer = self.client().request("POST", "/good", &[], b"good");
-            answer.status == 200 && self.descriptors_now() <= self.descriptors
+            answer.status == 200 && self.has_let_go()
         });
         assert!(back, "{} descriptors", self.descriptors_now());
+    }
+
+    /// Whether there are as many as before, but for some connections to the app that are kept for later: how many those
+    /// are depends on how many requests came at once. What is lost is lost for each of a crowd.
+    fn has_let_go(&self) -> bool {
+        const KEPT: usize = 8;
+        self.descriptors_now() <= self.descriptors + KEPT
     }
 
     /// Those of sockets, pipes and files. What the kernel tells events by, a sidecar has a few of all its life, and some only
