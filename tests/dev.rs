@@ -2,17 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::daemon::free_port;
 use crate::process::{BINARY, Process};
 
 /// A port that the system chooses.
 pub(crate) const ANY: &str = "127.0.0.1:0";
-
-/// A place for it to listen that nobody else gets. Two of those that the system chooses for it, it lets go before it listens
-/// there, and on a busy machine another test may have one by then.
-pub(crate) fn own_place() -> String {
-    format!("127.0.0.1:{}", free_port())
-}
 
 /// What runs it at these places, with the simulator on a port that the system chooses.
 pub(crate) fn arguments<'a>(listen: &'a str, outbound: &'a str, admin: &'a str) -> [&'a str; 9] {
@@ -41,18 +34,17 @@ pub(crate) struct Dev {
 impl Dev {
     /// With its sample app.
     pub(crate) fn new() -> Self {
-        Self::with(&[], &own_place())
+        Self::with(&[], ANY)
     }
 
     /// In front of an app.
     pub(crate) fn before(upstream: &str) -> Self {
-        Self::with(&["--upstream", upstream], &own_place())
+        Self::with(&["--upstream", upstream], ANY)
     }
 
     /// With more arguments, and the outbound side at an address of its own.
     pub(crate) fn with(more: &[&str], outbound: &str) -> Self {
-        let listen = own_place();
-        let arguments = arguments(&listen, outbound, ANY);
+        let arguments = arguments(ANY, outbound, ANY);
         let process = Process::start(BINARY, &[&arguments[..], more].concat());
         let address = |name: &str| {
             let line = process.line_with(&format!("  {name}  "));

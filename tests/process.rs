@@ -17,7 +17,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::daemon::free_port;
-use crate::dev::{ANY, arguments, own_place};
+use crate::dev::{ANY, arguments};
 use crate::fake_app::{FakeApp, OK, Signal};
 use crate::http_client::Client;
 use crate::patience::{PATIENCE, comes_true, eventually};
@@ -645,8 +645,7 @@ fn a_rid_is_explained_by_what_wechat_remembers_and_a_strange_one_is_refused() {
 
 #[test]
 fn the_commands_that_dev_prints_work_as_printed() {
-    let (listen, outbound) = (own_place(), own_place());
-    let dev = Process::start(BINARY, &arguments(&listen, &outbound, ANY));
+    let dev = Process::start(BINARY, &arguments(ANY, ANY, ANY));
     let commands = printed_commands(&dev, "Ctrl-C ends it.");
     assert_eq!(commands.len(), 14, "{commands:#?}");
     let mut outputs = run_in_one_shell(&commands);
@@ -746,7 +745,7 @@ fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
     // Whoever runs the tests may have it ignored, which is handed down.
     let mut dev = Command::new("env");
     dev.args(["--default-signal=HUP", BINARY])
-        .args(arguments(&own_place(), &own_place(), ANY));
+        .args(arguments(ANY, ANY, ANY));
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -768,7 +767,7 @@ fn dev_goes_on_without_a_reader_and_ends_with_its_terminal() {
 fn a_hangup_that_is_to_be_ignored_is() {
     let line = format!(
         "trap '' HUP; exec {BINARY} {}",
-        arguments(&own_place(), &own_place(), ANY).join(" ")
+        arguments(ANY, ANY, ANY).join(" ")
     );
     let dev = Process::start("sh", &["-c", &line]);
     let admin = dev.line_with("  admin  ");
@@ -829,10 +828,9 @@ fn what_dev_is_asked_wrongly_it_tells_by_the_name_of_the_option() {
 #[test]
 fn dev_opens_its_admin_side_to_others_for_a_token_only() {
     let upstream = ["--upstream", "http://127.0.0.1:9"];
-    let (listen, outbound) = (own_place(), own_place());
     let dev = Process::start(
         BINARY,
-        &[&arguments(&listen, &outbound, "0.0.0.0:0")[..], &upstream].concat(),
+        &[&arguments(ANY, ANY, "0.0.0.0:0")[..], &upstream].concat(),
     );
     let opened = dev.line_with("in a browser");
     let place = opened.split("http://").nth(1).unwrap();

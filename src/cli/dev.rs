@@ -5,9 +5,12 @@
 
 mod sample;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Instant;
+
+use socket2::{Domain, Socket, Type};
 
 use super::out;
 use super::run::serve;
@@ -101,7 +104,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
             args.sim
         )
     })?;
-    let outbound = settled(args.outbound);
+    let (outbound, _outbound_is_ours) = settled(args.outbound);
     let upstream = match &args.upstream {
         Some(url) => url.to_string(),
         None => format!(
@@ -109,7 +112,7 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
             sample::start(outbound).map_err(|cause| format!("the sample app: {cause}"))?
         ),
     };
-    let listen = settled(args.listen);
+    let (listen, _listen_is_ours) = settled(args.listen);
     let text = format!(
         r#"
         [app]
@@ -189,14 +192,21 @@ fn start(args: &DevArgs) -> Result<Dev, String> {
     })
 }
 
-/// An address with a port of its own: the URLs of pictures say it before anything listens there.
-fn settled(listen: SocketAddr) -> SocketAddr {
+/// An address with a port of its own: the URLs of pictures say it before anything listens there. As long as the socket is
+/// kept, which does not listen, nobody else is given the port.
+fn settled(listen: SocketAddr) -> (SocketAddr, Option<Socket>) {
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&listen.into())?;
+        let address = socket.local_addr()?.as_socket();
+        Ok::<_, io::Error>((address.unwrap_or(listen), Some(socket)))
+    };
     match listen.port() {
-        0 => TcpListener::bind(listen).and_then(|it| it.local_addr()),
-        _ => Ok(listen),
+        // What cannot be listened on is told by whoever listens.
+        0 => bound().unwrap_or((listen, None)),
+        _ => (listen, None),
     }
-    // What cannot be listened on is told by whoever listens.
-    .unwrap_or(listen)
 }
 
 impl Dev {

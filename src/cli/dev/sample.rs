@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::crypto;
 
 /// How long it looks for a message that is on its way, in steps.
-const LOOKS: usize = 40;
+const LOOKS: usize = 200;
 const LOOK: Duration = Duration::from_millis(25);
 /// What a WebSocket's key is completed with (RFC 6455 §1.3).
 const WEBSOCKET: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -109,6 +109,7 @@ fn greet(place: &Place<'_>) -> Result<(), Unanswered> {
     let answer = ask::exchange(place, HTTP2_GREETING, PATIENCE, has_head)?;
     match answer.get(FRAME_TYPE) {
         Some(&SETTINGS) if has_head(&answer) => Ok(()),
+        _ if answer.is_empty() => Err(Unanswered::silent()),
         _ => Err(Unanswered::NotHttp("what it says is not HTTP/2".to_owned())),
     }
 }

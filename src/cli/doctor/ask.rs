@@ -35,6 +35,12 @@ pub(super) enum Unanswered {
     NotHttp(String),
 }
 
+impl Unanswered {
+    pub(super) fn silent() -> Self {
+        Self::NotHttp("it does not answer".to_owned())
+    }
+}
+
 impl<'a> Place<'a> {
     pub(super) fn of_app(upstream: &'a Upstream) -> Self {
         match upstream {
@@ -93,7 +99,7 @@ pub(super) fn ask(
             status,
             body: body.to_owned(),
         }),
-        None if answer.is_empty() => Err(Unanswered::NotHttp("it does not answer".to_owned())),
+        None if answer.is_empty() => Err(Unanswered::silent()),
         None => Err(Unanswered::NotHttp("what it says is not HTTP".to_owned())),
     }
 }
