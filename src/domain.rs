@@ -114,7 +114,7 @@ impl OpenId {
     pub fn from_bytes(text: &[u8]) -> Result<Self, Malformed> {
         UserId::parse(text).map(Self).ok_or(Malformed(
             "an openid is 6 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
-            "openid 是 6 至 64 个字符，只含 A-Z、a-z、0-9、`_` 和 `-`",
+            "openid 须为 6 至 64 个字符，只含 A-Z、a-z、0-9、`_` 和 `-`",
         ))
     }
 
@@ -139,7 +139,7 @@ impl UnionId {
     pub fn from_bytes(text: &[u8]) -> Result<Self, Malformed> {
         UserId::parse(text).map(Self).ok_or(Malformed(
             "a unionid is 6 to 64 characters of A-Z, a-z, 0-9, `_` and `-`",
-            "unionid 是 6 至 64 个字符，只含 A-Z、a-z、0-9、`_` 和 `-`",
+            "unionid 须为 6 至 64 个字符，只含 A-Z、a-z、0-9、`_` 和 `-`",
         ))
     }
 
@@ -160,7 +160,7 @@ impl LoginCode {
         if !is_visible(text, MAX_CODE) {
             return Err(Malformed(
                 "a login code is 1 to 512 visible ASCII characters",
-                "登录 code 是 1 至 512 个可见的 ASCII 字符",
+                "登录 code 须为 1 至 512 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -178,7 +178,7 @@ impl PhoneCode {
         if !is_visible(text, MAX_CODE) {
             return Err(Malformed(
                 "a phone code is 1 to 512 visible ASCII characters",
-                "手机号 code 是 1 至 512 个可见的 ASCII 字符",
+                "手机号 code 须为 1 至 512 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -196,7 +196,7 @@ impl CloudId {
         if !is_visible(text, MAX_CODE) {
             return Err(Malformed(
                 "a cloudID is 1 to 512 visible ASCII characters",
-                "cloudID 是 1 至 512 个可见的 ASCII 字符",
+                "cloudID 须为 1 至 512 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -215,7 +215,7 @@ impl MediaId {
         if !(1..=MAX_MEDIA_ID).contains(&text.len()) || !text.bytes().all(plain) {
             return Err(Malformed(
                 "a media_id is 1 to 256 letters, digits, `_` and `-`",
-                "media_id 是 1 至 256 个字符，只含字母、数字、`_` 和 `-`",
+                "media_id 须为 1 至 256 个字符，只含字母、数字、`_` 和 `-`",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -233,7 +233,7 @@ impl AccessToken {
         if !is_visible(text, MAX_ACCESS_TOKEN) {
             return Err(Malformed(
                 "an access_token is 1 to 4096 visible ASCII characters",
-                "access_token 是 1 至 4096 个可见的 ASCII 字符",
+                "access_token 须为 1 至 4096 个可见的 ASCII 字符",
             ));
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -255,7 +255,7 @@ impl SessionKey {
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let malformed = Malformed(
             "a session_key is the base64 of 16 bytes",
-            "session_key 是 16 字节的 base64",
+            "session_key 须为 16 字节的 base64",
         );
         let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| malformed)?);
         let bytes: [u8; 16] = bytes.as_slice().try_into().map_err(|_| malformed)?;

@@ -498,8 +498,8 @@ fn a_code_cannot_inject_a_parameter() {
 fn the_language_that_weighs_most_is_spoken() {
     let rig = Rig::new("http://127.0.0.1:9");
     for (preference, title) in [
-        ("zh-CN,zh;q=0.9,en;q=0.8", "需要登录凭证"),
-        ("en;q=0.1, zh;q=0.5", "需要登录凭证"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "需要访问令牌"),
+        ("en;q=0.1, zh;q=0.5", "需要访问令牌"),
         ("zh;q=0, en", "An access token is required"),
         ("fr", "An access token is required"),
         ("en-US", "An access token is required"),

@@ -208,14 +208,14 @@ fn refused(field: &str, judgement: Judgement) -> Error {
             "risky",
             (
                 format!("`{field}` is judged as {en}"),
-                format!("`{field}` 被判定为{zh}"),
+                format!("`{field}` 被判定为违规（{zh}）"),
             ),
         ),
         _ => (
             "review",
             (
                 format!("`{field}` is doubtful, and may be {en}"),
-                format!("`{field}` 存疑，可能为{zh}"),
+                format!("`{field}` 存疑，可能违规（{zh}）"),
             ),
         ),
     };
@@ -282,7 +282,7 @@ mod tests {
             ),
             (
                 Language::Chinese,
-                "`post.title` 被判定为违法犯罪",
+                "`post.title` 被判定为违规（违法犯罪）",
                 "请修改内容",
             ),
         ] {

@@ -771,7 +771,7 @@ impl From<HeldBack> for Error {
                     format!(
                         "WeChat has not answered calls of this API ({cause}); they are held back for a moment"
                     ),
-                    format!("微信未应答该接口的调用（{cause}），调用暂停片刻"),
+                    "该接口的调用没有得到微信的响应，暂停片刻".to_owned(),
                 );
                 return error(Side::Wechat, detail);
             }

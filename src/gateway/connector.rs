@@ -197,7 +197,7 @@ impl Unconnected {
             Self::Server(..) => NO_CONNECTION,
             Self::Proxy { .. } => (
                 "the egress proxy gives no connection to WeChat",
-                "出口代理无法连接微信服务器",
+                "无法通过出口代理连接微信服务器",
             ),
             Self::Tls(..) => (
                 "no trusted TLS with WeChat",

@@ -120,7 +120,7 @@ impl Envelope {
             Err(why) => {
                 let detail = (
                     format!("WeChat's answer is not believed: {why}"),
-                    format!("微信的应答不可信：{why}"),
+                    "微信的响应不可信".to_owned(),
                 );
                 Err(Error::new(Kind::WechatInvalid, Side::Wechat, detail))
             }

@@ -369,7 +369,7 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
         _ => {
             let detail = (
                 format!("WeChat answered HTTP {status} with something that is not JSON"),
-                format!("微信应答 HTTP {status}，内容不是 JSON"),
+                format!("微信返回 HTTP {status}，内容不是 JSON"),
             );
             invalid(detail, api).with_cause(why)
         }
@@ -380,7 +380,7 @@ fn parse(reply: &Reply, api: &Api) -> Result<Answer, Error> {
 pub(super) fn redirected(status: u16) -> (String, String) {
     (
         format!("WeChat answered HTTP {status}, a redirect, and redirects are not followed"),
-        format!("微信应答 HTTP {status}（重定向），sidecar 不跟随重定向"),
+        format!("微信返回 HTTP {status}（重定向），sidecar 不跟随重定向"),
     )
 }
 
@@ -388,7 +388,7 @@ pub(super) fn redirected(status: u16) -> (String, String) {
 pub(super) fn without_errcode(status: u16) -> (String, String) {
     (
         format!("WeChat answered HTTP {status} without an errcode"),
-        format!("微信应答 HTTP {status}，没有 errcode"),
+        format!("微信返回 HTTP {status}，没有 errcode"),
     )
 }
 
@@ -396,7 +396,7 @@ pub(super) fn without_errcode(status: u16) -> (String, String) {
 pub(super) fn of_no_use(why: Invalid) -> (String, String) {
     (
         format!("WeChat's answer cannot be used: {why}"),
-        format!("微信的应答无法使用：{why}"),
+        "微信的响应无法使用".to_owned(),
     )
 }
 
@@ -430,25 +430,25 @@ fn lost(failure: Failure, api: &Api) -> Error {
         Failure::BrokeOff(cause) => {
             let detail = (
                 "WeChat broke off before its answer was complete",
-                "微信的应答在完成之前中断",
+                "微信的响应在完成之前中断",
             );
             may_have_acted(error(Kind::WechatUnreachable, detail), api.if_lost).with_cause(cause)
         }
         Failure::Timeout => {
-            let detail = ("WeChat did not answer in time", "微信没有及时应答");
+            let detail = ("WeChat did not answer in time", "微信没有及时响应");
             may_have_acted(error(Kind::WechatTimeout, detail), api.if_lost)
         }
         Failure::NotHttp(cause) => {
             let detail = (
                 "WeChat's answer is not valid HTTP",
-                "微信的应答不是有效的 HTTP",
+                "微信的响应不是有效的 HTTP",
             );
             invalid(detail, api).with_cause(cause)
         }
         Failure::TooLarge => {
             let detail = (
                 "WeChat's answer is larger than 1 MiB",
-                "微信的应答超过 1 MiB",
+                "微信的响应超过 1 MiB",
             );
             invalid(detail, api)
         }

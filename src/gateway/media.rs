@@ -84,7 +84,7 @@ impl Fetched {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(invalid((
                 "WeChat sent the medium compressed",
-                "微信返回的媒体文件被压缩",
+                "微信返回的媒体文件带有压缩编码（Content-Encoding）",
             )));
         }
         let length = headers.get(CONTENT_LENGTH);
@@ -117,7 +117,7 @@ impl Fetched {
                 Err(_) => {
                     let detail = (
                         "WeChat stopped in the middle of the medium",
-                        "微信传输媒体文件时停止",
+                        "微信在媒体文件传输中途停止发送",
                     );
                     return Err(Error::new(Kind::WechatTimeout, Side::Wechat, detail));
                 }
@@ -128,7 +128,7 @@ impl Fetched {
                 Ok(Some(Err(cause))) => {
                     let detail = (
                         "WeChat broke off in the middle of the medium",
-                        "微信传输媒体文件时中断",
+                        "微信在媒体文件传输中途断开",
                     );
                     let error = Error::new(Kind::WechatUnreachable, Side::Wechat, detail);
                     return Err(error.with_cause(cause));

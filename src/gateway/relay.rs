@@ -234,7 +234,7 @@ impl Gateway {
         let Payload::Whole(body) = payload else {
             let detail = (
                 "a call that is to be encrypted has to be known as a whole",
-                "需要加密的调用必须完整保存在内存中",
+                "需要加密的调用必须先完整读入内存",
             );
             let error = Error::new(Kind::Internal, Side::Us, detail);
             return Err(Lost::unsent(error));

@@ -351,7 +351,7 @@ impl State {
 
 const TOO_LARGE: (&str, &str) = (
     "the medium is larger than any that WeChat has",
-    "媒体文件超过微信允许的最大大小",
+    "媒体文件的大小超过微信允许的上限",
 );
 
 fn invalid(detail: (&'static str, &'static str)) -> Error {
@@ -361,7 +361,7 @@ fn invalid(detail: (&'static str, &'static str)) -> Error {
 fn ended() -> Error {
     let detail = (
         "the medium was given up on its way from WeChat",
-        "媒体文件的下载已放弃",
+        "媒体文件的下载已中止",
     );
     Error::new(Kind::WechatUnreachable, Side::Us, detail)
 }

@@ -229,7 +229,7 @@ fn foreign_brand(brand: &[u8]) -> Option<Foreign> {
 }
 
 const UNKNOWN: Foreign = Foreign {
-    what: ("nothing that WeChat takes", "微信不接受的文件"),
+    what: ("nothing that WeChat takes", "类型未知"),
     advice: (
         "WeChat takes pictures (JPEG, PNG, GIF, BMP), sound (AMR, MP3) and films (MP4)",
         "微信接受图片（JPEG、PNG、GIF、BMP）、音频（AMR、MP3）和视频（MP4）",
@@ -316,7 +316,7 @@ const SIGNATURES: &[(&[u8], Foreign)] = &[
         b"PK\x03\x04",
         other((
             "a ZIP archive, or a document that is one",
-            "ZIP 压缩包或以其为容器的文档",
+            "ZIP 压缩包，或以 ZIP 为容器的文档",
         )),
     ),
     (

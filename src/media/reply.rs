@@ -191,7 +191,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 fn unsatisfiable(length: u64) -> Error {
     let detail = (
         format!("the medium has {length} bytes, and the range begins behind them"),
-        format!("媒体文件共 {length} 字节，请求的范围在其之后"),
+        format!("媒体文件共 {length} 字节，请求的范围起点已超出"),
     );
     Error::downstream(Kind::RangeNotSatisfiable, detail).with_complete_length(length)
 }

@@ -163,7 +163,7 @@ impl Incoming {
                 let (what, what_zh) = format.described();
                 let detail = (
                     format!("{en} is {what}, and that cannot be `{kind}`"),
-                    format!("{zh}是{what_zh}，不能作为 `{kind}`"),
+                    format!("{zh}（{what_zh}）不能作为 `{kind}`"),
                 );
                 let hint = (
                     "leave `type` out, or say what the file is; only a JPEG can be a thumb",
@@ -198,7 +198,7 @@ impl Incoming {
 
     fn refused(&self, foreign: Foreign) -> Error {
         let ((en, zh), (what, what_zh)) = (self.told(), foreign.what);
-        let detail = (format!("{en} is {what}"), format!("{zh}是{what_zh}"));
+        let detail = (format!("{en} is {what}"), format!("{zh}被拒绝：{what_zh}"));
         Error::downstream(Kind::UnsupportedMediaType, detail).with_hint(foreign.advice)
     }
 

@@ -74,7 +74,7 @@ impl Request {
         serde_json::from_slice(body).map_err(|_| {
             let detail = (
                 "the body must be a JSON object with `encryptedData` and `iv`, `cloudID` or `code`, all strings and each once",
-                "请求体须为 JSON 对象，含 `encryptedData` 和 `iv`、`cloudID` 或 `code`，均为字符串且各出现一次",
+                "请求体须为 JSON 对象，含 `encryptedData` 和 `iv`，或 `cloudID`，或 `code`；均为字符串，且各出现一次",
             );
             Error::downstream(Kind::BadRequest, detail)
         })
@@ -113,7 +113,7 @@ impl Request {
             Some(id) => CloudId::parse(id).map(Wanted::Cloud).map_err(bad),
             None => Err(bad(Malformed(
                 "`encryptedData` and `iv`, or a `cloudID`, are missing",
-                "缺少 `encryptedData` 和 `iv`，或 `cloudID`",
+                "须提供 `encryptedData` 和 `iv`，或提供 `cloudID`",
             ))),
         }
     }
@@ -137,7 +137,7 @@ impl Request {
             Some(sealed) => Ok(Number::Encrypted(sealed)),
             None => Err(bad(Malformed(
                 "a phone number comes from a `code`, or from `encryptedData` and `iv`",
-                "手机号须由 `code` 或 `encryptedData` 和 `iv` 得到",
+                "获取手机号须提供 `code`，或提供 `encryptedData` 和 `iv`",
             ))),
         }
     }

@@ -230,7 +230,7 @@ impl Scanner<'_> {
         if name.eq_ignore_ascii_case("openData") {
             return Err(Refused((
                 "`openData` is what the sidecar calls decrypted data; a client must not send it here",
-                "`openData` 是 sidecar 对解密结果的称呼，客户端不能在此发送",
+                "`openData` 是 sidecar 存放解密结果的字段，客户端不能在此发送",
             )));
         }
         Ok(Member::of(name))

@@ -58,14 +58,14 @@ impl Rules {
         if let Some(pattern) = matching(&self.deny) {
             let hint = (
                 format!("take \"{pattern}\" out of `deny` below [outbound] in sidecar.toml"),
-                format!("请从 sidecar.toml 中 [outbound] 的 `deny` 去掉 \"{pattern}\""),
+                format!("请从 sidecar.toml 中 [outbound] 的 `deny` 中去掉 \"{pattern}\""),
             );
             return Err(denied().with_hint(hint));
         }
         if matching(&self.allow).is_none() {
             let hint = (
                 format!("add \"{path}\" to `allow` below [outbound] in sidecar.toml"),
-                format!("请在 sidecar.toml 中 [outbound] 的 `allow` 加入 \"{path}\""),
+                format!("请在 sidecar.toml 中 [outbound] 的 `allow` 中加入 \"{path}\""),
             );
             return Err(denied().with_hint(hint));
         }

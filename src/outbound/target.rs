@@ -97,7 +97,7 @@ fn ambiguous(path: &str) -> Option<(&'static str, &'static str)> {
         .any(|segment| matches!(segment, "" | "." | ".."))
         .then_some((
             "a path of WeChat's has no empty segment, no `.` and no `..`",
-            "微信接口的路径没有空段、`.` 或 `..`",
+            "微信接口的路径不含空段、`.` 和 `..`",
         ))
 }
 
@@ -110,7 +110,7 @@ fn no_tunnels() -> Error {
         .with_allow("GET, POST")
         .with_hint((
             "call http://api.weixin.qq.com/... (not https) through this proxy, or http://<this address>/...",
-            "请通过本代理调用 http://api.weixin.qq.com/...（不是 https），或 http://<本地址>/...",
+            "请通过本代理调用 http://api.weixin.qq.com/...（不是 https），或 http://<本代理的地址>/...",
         ))
 }
 
@@ -122,7 +122,7 @@ fn elsewhere() -> Error {
     Error::downstream(Kind::CallDenied, detail)
         .with_hint((
             "name the other hosts in `no_proxy`, or leave http_proxy out and call the sidecar's own address",
-            "请把其他主机写入 `no_proxy`，或不用 http_proxy，直接调用 sidecar 的地址",
+            "请把其他主机写入 `no_proxy`，或不设置 http_proxy，直接调用 sidecar 的地址",
         ))
 }
 

@@ -544,7 +544,7 @@ impl Exchange<'_> {
                 101 => {
                     return Err(Failure::Final(invalid((
                         "the app switched protocols unasked",
-                        "后端应用擅自切换协议",
+                        "后端应用未经请求就切换了协议",
                     ))));
                 }
                 103 => {
@@ -841,7 +841,7 @@ fn no_answer(cause: NoHead) -> Failure {
             Kind::UpstreamUnreachable,
             (
                 "the app closed the connection without an answer",
-                "后端应用没有应答就关闭了连接",
+                "后端应用没有响应就关闭了连接",
             ),
         )),
         NoHead::Io(cause) => Failure::Dead(unreachable(cause)),
@@ -875,7 +875,7 @@ fn unreachable(cause: io::Error) -> Error {
     Error::upstream(Kind::UpstreamUnreachable, detail).with_cause(cause)
 }
 
-const NO_ANSWER: (&str, &str) = ("the app did not answer in time", "后端应用没有及时应答");
+const NO_ANSWER: (&str, &str) = ("the app did not answer in time", "后端应用没有及时响应");
 
 fn timed_out(detail: (&'static str, &'static str)) -> Error {
     Error::upstream(Kind::UpstreamTimeout, detail)
@@ -892,7 +892,7 @@ fn silent_within_answer() -> Error {
 pub(crate) fn silent_within_body() -> Error {
     let detail = (
         "the body stopped arriving, or comes too slowly",
-        "请求体停止到达，或到达过慢",
+        "请求体的传输停止，或过慢",
     );
     Error::downstream(Kind::RequestTimeout, detail)
 }

@@ -172,7 +172,7 @@ impl Pool {
             Error::upstream(Kind::UpstreamUnreachable, detail)
                 .with_hint((
                     "it is looked for where [inbound] upstream says, or `dev --upstream`",
-                    "应用的地址由 [inbound] upstream 或 `dev --upstream` 指定",
+                    "后端应用的地址由 [inbound] upstream 或 `dev --upstream` 指定",
                 ))
                 .with_cause(cause)
         };

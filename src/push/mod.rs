@@ -380,7 +380,7 @@ impl Bus {
             NotStored::Failed(_) => {
                 let why = self.inbox.failure();
                 let why = why.unwrap_or("it cannot be made safe");
-                (PushResult::Failed, (why, "消息无法安全保存"))
+                (PushResult::Failed, (why, "消息无法可靠保存"))
             }
         };
         self.metrics.received(msg_type, result);

@@ -540,7 +540,7 @@ impl<'a> Exchange<'a> {
         self.worker.slots.take(limit).ok_or_else(|| {
             Error::overloaded((
                 "as many requests as max_requests allows are being dealt with",
-                "正在处理的请求数已达 max_requests",
+                "正在处理的请求数已达 max_requests 上限",
             ))
         })
     }
@@ -782,7 +782,7 @@ pub(super) fn canonical(
     let path = CanonicalPath::parse(head.target(), escaped_slashes)
         .map_err(|cause| Error::downstream(Kind::AmbiguousPath, Sentence::english(cause.0)))?;
     if matches!(head.method, Method::Connect | Method::Trace) {
-        let detail = ("this method is never forwarded", "这种请求方法从不转发");
+        let detail = ("this method is never forwarded", "这种请求方法一律不转发");
         let error = Error::downstream(Kind::MethodNotAllowed, detail);
         return Err(error.with_allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
@@ -924,7 +924,7 @@ pub(super) fn no_such_endpoint() -> Error {
 pub(super) fn wrong_method(allowed: &'static str) -> Error {
     let detail = (
         format!("this endpoint takes {allowed}"),
-        format!("该接口接受 {allowed}"),
+        format!("该接口只接受 {allowed}"),
     );
     Error::downstream(Kind::MethodNotAllowed, detail).with_allow(allowed)
 }
@@ -941,7 +941,7 @@ pub(super) fn no_assertions() -> Error {
 }
 
 pub(super) fn token_missing() -> Error {
-    let detail = ("the request has no access token", "请求没有携带登录凭证");
+    let detail = ("the request has no access token", "请求没有携带访问令牌");
     Error::downstream(Kind::TokenMissing, detail).with_hint((
         "log in with POST /wx/login and send `Authorization: Bearer <access_token>`",
         "请先用 POST /wx/login 登录，并发送 `Authorization: Bearer <access_token>`",

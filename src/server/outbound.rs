@@ -502,7 +502,7 @@ impl Call<'_> {
         if calls.get() >= self.outbound().max_requests {
             let detail = (
                 "as many calls as [outbound] max_requests allows are being dealt with",
-                "正在处理的调用数已达 [outbound] max_requests",
+                "正在处理的调用数已达 [outbound] max_requests 上限",
             );
             return Err(Error::overloaded(detail));
         }
@@ -543,7 +543,7 @@ impl Call<'_> {
             let data = match frame.await {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(error))) => {
-                    let detail = ("the body broke off", "请求体中断");
+                    let detail = ("the body broke off", "请求体传输中断");
                     return Err(Error::downstream(Kind::BadRequest, detail).with_cause(error));
                 }
                 Ok(None) => return Ok(Bytes::from_owner(held)),
@@ -586,7 +586,7 @@ impl Call<'_> {
             let limit = outbound.body_limit;
             let detail = (
                 format!("WeChat's answer is larger than {limit} bytes"),
-                format!("微信的应答超过 {limit} 字节"),
+                format!("微信的响应超过 {limit} 字节"),
             );
             Error::new(Kind::WechatInvalid, Side::Wechat, detail).with_hint(RAISE_THE_LIMIT)
         })?;

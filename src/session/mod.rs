@@ -151,17 +151,18 @@ impl Sessions {
             Spent::Simultaneous => {
                 let detail = (
                     "another call with this refresh token was answered a moment ago",
-                    "刚才已用该刷新凭证应答了另一个请求",
+                    "另一个使用该刷新令牌的请求刚刚已得到响应",
                 );
                 Err(Error::downstream(Kind::RefreshConflict, detail)
                     .with_hint((
                         "use the tokens of that answer; if it was lost, ask again in a second",
-                        "请使用那次应答中的凭证；若没有收到，请一秒后再试",
+                        "请使用那次响应中的令牌；若没有收到，请一秒后再试",
                     ))
                     .with_retry_after(Duration::from_secs(1)))
             }
             Spent::Before => {
-                self.state.store.revoke(claims.session).await?;
+                let ended = self.state.store.revoke(claims.session).await;
+                self.note(ended);
                 if let Some(suppressed) = self.state.reuse.pass((), Instant::now()) {
                     tracing::warn!(
                         event = "refresh_reuse",
@@ -171,7 +172,7 @@ impl Sessions {
                 }
                 let detail = (
                     "this refresh token was spent before, so somebody has a copy of it",
-                    "该刷新凭证已经用过，说明有人持有它的副本",
+                    "该刷新令牌已经用过，说明有人复制了它",
                 );
                 Err(Error::downstream(Kind::RefreshReused, detail).with_hint(LOG_IN_AGAIN))
             }
@@ -188,7 +189,15 @@ impl Sessions {
         } else {
             store.revoke(claims.session).await
         };
-        revoked.map_err(Error::from)
+        revoked.map_err(|why| {
+            let detail = (
+                "the session has ended here; the other replicas hear of it when the store of sessions can be reached again",
+                "会话已在此结束；会话存储恢复后，其他副本才会得知",
+            );
+            Error::new(Kind::StoreUnavailable, Side::Us, detail)
+                .with_retry_after(Duration::from_secs(1))
+                .with_cause(why)
+        })
     }
 
     /// The session keys that what the user's phone encrypts may be encrypted with, newest first. The token's own is always
@@ -418,16 +427,16 @@ fn refused(purpose: Purpose, why: Unusable) -> Error {
             Kind::TokenInvalid,
             (
                 "the token is not valid, or its session has ended",
-                "凭证无效，或其会话已结束",
+                "令牌无效，或其会话已结束",
             ),
         )
         .with_hint(LOG_IN_AGAIN),
         Unusable::Expired => {
             let hint = match purpose {
-                Purpose::Access => ("refresh it", "请刷新凭证"),
+                Purpose::Access => ("refresh it", "请用刷新令牌换取新的访问令牌"),
                 Purpose::Refresh => LOG_IN_AGAIN,
             };
-            let detail = ("the token has expired", "凭证已过期");
+            let detail = ("the token has expired", "令牌已过期");
             Error::downstream(Kind::TokenExpired, detail).with_hint(hint)
         }
     }

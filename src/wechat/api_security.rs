@@ -253,7 +253,7 @@ impl KeyNumber {
         if !plain || !(1..=64).contains(&text.len()) {
             return Err(Malformed(
                 "a key's number is 1 to 64 letters and digits",
-                "密钥编号是 1 至 64 个字母和数字",
+                "密钥编号须为 1 至 64 位字母和数字",
             ));
         }
         Ok(Self(text.to_owned()))

@@ -155,7 +155,7 @@ pub fn advice_at(path: &str, code: i64) -> Option<Advice> {
         (_, code) if api::is_dead_token(code) => (
             "WeChat refuses the sidecar's access_token; try again in half a minute, and if it goes on, find what else \
              fetches tokens (GET /cgi-bin/token) and have it ask the sidecar",
-            "微信拒绝了 sidecar 的 access_token；请半分钟后重试，若持续出现，请找出别处谁在获取 access_token\
+            "微信拒绝了 sidecar 的 access_token；请半分钟后重试，若持续出现，请找出还有哪个程序在获取 access_token\
              （GET /cgi-bin/token），让它改向 sidecar 获取",
         ),
         _ => return both_languages(code),
@@ -275,12 +275,12 @@ pub fn both_languages(code: i64) -> Option<(&'static str, &'static str)> {
             "at login: check [app] appid and secret in sidecar.toml; elsewhere the sidecar has renewed its access_token and \
              tried again: if it goes on, find what else fetches tokens (GET /cgi-bin/token) and have it ask the sidecar",
             "登录接口：请检查 sidecar.toml 中 [app] 的 appid 与 secret；其他接口：sidecar 已更新 access_token 并重试过；\
-             若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），让它改向 sidecar 获取",
+             若持续出现，请找出还有哪个程序在获取 access_token（GET /cgi-bin/token），让它改向 sidecar 获取",
         ),
         40014 | 42001 => (
             "the sidecar has renewed its access_token and tried again: if it goes on, find what else fetches tokens \
              (GET /cgi-bin/token) and have it ask the sidecar",
-            "sidecar 已更新 access_token 并重试过；若持续出现，请找出别处谁在获取 access_token（GET /cgi-bin/token），\
+            "sidecar 已更新 access_token 并重试过；若持续出现，请找出还有哪个程序在获取 access_token（GET /cgi-bin/token），\
              让它改向 sidecar 获取",
         ),
         40003 => (

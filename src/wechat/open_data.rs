@@ -92,12 +92,12 @@ impl Encrypted {
         })
         .ok_or(Malformed(
             "`encryptedData` is not the base64 of whole blocks of 16 bytes",
-            "`encryptedData` 不是若干个 16 字节分组的 base64",
+            "`encryptedData` 不是整数个 16 字节分组的 base64",
         ))?;
         if data.len() > MAX_LEN {
             return Err(Malformed(
                 "`encryptedData` is longer than WeChat makes it",
-                "`encryptedData` 比微信生成的长",
+                "`encryptedData` 超过微信生成的最大长度",
             ));
         }
         let malformed = Malformed(

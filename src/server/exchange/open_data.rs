@@ -213,7 +213,7 @@ impl<'a> Exchange<'a> {
                 if user.is_some_and(|user| *user != granted.claims.user.openid) {
                     let detail = (
                         "the `code` beside the open data is another user's than the token",
-                        "开放数据旁的 `code` 与登录凭证不属于同一个用户",
+                        "开放数据旁的 `code` 与访问令牌不属于同一个用户",
                     );
                     return Err(Error::downstream(Kind::BadRequest, detail));
                 }

@@ -141,6 +141,6 @@ fn find(texts: &mut Texts<'_>, boundary: &Boundary, body: &[u8]) -> Result<(), E
 fn bad(refused: Refused) -> Error {
     bad_request(refused.0).with_hint((
         "send each text once and in UTF-8, as JSON.stringify and encodeURIComponent write it",
-        "每个文本只发送一次，使用 UTF-8，写法与 JSON.stringify 和 encodeURIComponent 相同",
+        "每个文本只发送一次，使用 UTF-8，写法与 JSON.stringify 和 encodeURIComponent 的输出相同",
     ))
 }

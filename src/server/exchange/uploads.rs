@@ -472,7 +472,7 @@ pub(super) fn malformed(why: FormError) -> Error {
 fn file_without_name() -> Error {
     let detail = (
         "a part of the form has no filename, and is neither text/plain nor JSON in UTF-8; some apps would take it for a file",
-        "表单中有一部分没有 filename，又不是 UTF-8 的 text/plain 或 JSON；有些应用会把它当作文件",
+        "表单中有一部分没有 filename，又不是 UTF-8 的 text/plain 或 JSON；有些后端应用会把它当作文件",
     );
     Error::downstream(Kind::UnsupportedMediaType, detail).with_hint((
         "give it a filename if it is a file, and leave out its Content-Type if it is not",
@@ -490,6 +490,6 @@ fn too_large(limit: u64) -> Error {
     );
     Error::downstream(Kind::BodyTooLarge, detail).with_hint((
         "the limits of files stand below [media.max_size] in sidecar.toml",
-        "文件大小的上限在 sidecar.toml 的 [media.max_size] 中",
+        "文件大小的上限在 sidecar.toml 的 [media.max_size] 中设定",
     ))
 }

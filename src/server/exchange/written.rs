@@ -131,7 +131,7 @@ impl<'a> Written<'a> {
         if !form::is_in_utf8(self.content_type) {
             let detail = (
                 "a Content-Type with a text that is checked has another parameter than `charset=utf-8` and the `boundary` of a form",
-                "含待检测文本的 Content-Type 除 `charset=utf-8` 和表单的 `boundary` 外还有其他参数",
+                "待检测文本的 Content-Type 除 `charset=utf-8` 和表单的 `boundary` 外还有其他参数",
             );
             return Err(unreadable(detail).with_hint((
                 "send UTF-8, and leave the parameter out",

@@ -46,7 +46,7 @@ impl AesKey {
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         const SHAPE: Malformed = Malformed(
             "an EncodingAESKey is 43 letters and digits",
-            "EncodingAESKey 是 43 个字母和数字",
+            "EncodingAESKey 须为 43 位字母和数字",
         );
         if text.len() != 43 || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(SHAPE);

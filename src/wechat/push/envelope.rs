@@ -53,7 +53,7 @@ impl EncodingAesKey {
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let malformed = Malformed(
             "an EncodingAESKey is 43 letters and digits",
-            "EncodingAESKey 是 43 个字母和数字",
+            "EncodingAESKey 须为 43 位字母和数字",
         );
         if text.len() != 43 || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(malformed);

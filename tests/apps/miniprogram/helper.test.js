@@ -94,6 +94,16 @@ check('fifty requests at once cost one login', async () => {
   assert.equal(await codesExchanged() - before, 1);
 });
 
+check('errors are told in the language that is asked for', async () => {
+  const of = async (options, header) => {
+    const failed = await errorOf(phone(options).sidecar.request({ url: '/wx/nothing', header }));
+    return [failed.title, failed.detail].join(' ');
+  };
+  assert.equal(await of({}), 'No such endpoint the sidecar has no such endpoint');
+  assert.match(await of({ language: 'zh-CN' }), /没有这个接口 .*没有这个接口/);
+  assert.match(await of({ language: 'zh-CN' }, { 'accept-language': 'en' }), /^No such endpoint/);
+});
+
 check('an access token that has expired costs one refresh for fifty requests', async () => {
   const one = phone();
   await many(1, one);
