@@ -7,6 +7,8 @@ export interface InitOptions {
   prefix?: string;
   /** Milliseconds, for all calls that name none. */
   timeout?: number;
+  /** Of errors, such as `zh-CN`; without it the phone's own, or English. */
+  language?: string;
   /** Gives codes in place of `wx.login`: for a simulator. */
   getCode?: () => string | Promise<string>;
 }

@@ -28,8 +28,9 @@ var generation = 0;
 var doubtful = false;
 
 /**
- * Says where the sidecar is. `prefix` is `[inbound] prefix`; `timeout` is for all calls that name none; `getCode`
- * gives the codes in place of wx.login. Called again without options, as CloudRun's init is, it changes nothing.
+ * Says where the sidecar is. `prefix` is `[inbound] prefix`; `timeout` is for all calls that name none; `language`
+ * ('zh-CN') is that of errors, unless a call has an Accept-Language; `getCode` gives the codes in place of wx.login.
+ * Called again without options, as CloudRun's init is, it changes nothing.
  */
 function init(options) {
   if (!options && settings) return api;
@@ -41,6 +42,7 @@ function init(options) {
     baseUrl: options.baseUrl.replace(/\/+$/, ''),
     prefix: options.prefix === undefined ? '/wx' : options.prefix,
     timeout: options.timeout,
+    language: options.language,
     getCode: options.getCode || codeOfWeChat
   };
   tokens = stored();
@@ -311,7 +313,9 @@ function settled() {
 }
 
 function headers(given, access) {
-  return access ? merge(given, { Authorization: 'Bearer ' + access }) : merge(given);
+  var added = access ? { Authorization: 'Bearer ' + access } : {};
+  if (settings.language && !headerOf({ header: given }, 'Accept-Language')) added['Accept-Language'] = settings.language;
+  return merge(given, added);
 }
 
 /** The options less what is ours or means something else to wx. */

@@ -200,7 +200,9 @@ fn settled(listen: SocketAddr) -> (SocketAddr, Option<Socket>) {
         socket.set_reuse_address(true)?;
         socket.bind(&listen.into())?;
         let address = socket.local_addr()?.as_socket();
-        Ok::<_, io::Error>((address.unwrap_or(listen), Some(socket)))
+        // Elsewhere it would keep us from it, too.
+        let kept = cfg!(target_os = "linux").then_some(socket);
+        Ok::<_, io::Error>((address.unwrap_or(listen), kept))
     };
     match listen.port() {
         // What cannot be listened on is told by whoever listens.

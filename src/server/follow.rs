@@ -111,6 +111,9 @@ impl Follower {
                         (Ok(()), Some(why)) => Err(NotReloaded::PerhapsOld(why)),
                         (outcome, _) => outcome,
                     };
+                    if let Err(error @ NotReloaded::PerhapsOld(_)) = &outcome {
+                        tracing::warn!(%error, "reloaded, perhaps from what was known before");
+                    }
                     let _gone = ask.send(outcome);
                 }
                 Event::Stirred => self.look().await,

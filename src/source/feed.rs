@@ -145,8 +145,9 @@ impl Feed {
         let answer = seen.wait_for(|seen| seen.answered >= asked);
         match timeout(PATIENCE, answer).await {
             Ok(Ok(_)) => Ok(()),
-            // Why it is, if that is known, is the better reason.
-            _ => Err(Unread(self.failure().unwrap_or_else(|| {
+            Ok(Err(_)) => Err(Unread("nobody asks ZooKeeper at the moment".to_owned())),
+            // Why that is, if it is known, is the better reason.
+            Err(_) => Err(Unread(self.failure().unwrap_or_else(|| {
                 format!("ZooKeeper has not answered within {} s", PATIENCE.as_secs())
             }))),
         }

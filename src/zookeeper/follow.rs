@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::jute::Stat;
-use super::session::Session;
+use super::session::{Session, another};
 use super::{Content, Seen, State, Znode, ZookeeperError};
 use crate::crypto;
 
@@ -72,7 +72,11 @@ impl<'a> Follower<'a> {
             if let Err(error) = self.follow_one_server().await {
                 self.note(State::Away(error));
             }
-            pauses.pause(began.elapsed()).await;
+            // Who asks waits for an answer, and not for the end of a pause.
+            tokio::select! {
+                () = pauses.pause(began.elapsed()) => {}
+                () = another(&mut self.asks) => {}
+            }
         }
     }
 

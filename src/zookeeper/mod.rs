@@ -176,23 +176,29 @@ impl Znode {
             return Err(ZookeeperError::TooLarge { length, most });
         }
         let until = Instant::now() + patience;
-        let write = async || {
-            let mut session = self.arrive().await?;
+        let mut pauses = Pauses::new();
+        loop {
+            let mut session = retry(until, || self.arrive()).await?;
             let written = timeout_at(until, session.put(&self.path, bytes, over)).await;
             let late = |_| Err(Failure::Broken("it has not answered in time".to_owned()));
-            let version = written
-                .unwrap_or_else(late)
-                .map_err(|failure| match failure {
-                    Failure::Broken(why) => ZookeeperError::Uncertain {
-                        path: self.path.clone(),
-                        why,
-                    },
-                    failure => self.explain(failure),
-                })?;
-            session.close().await;
-            Ok(version)
-        };
-        retry(until, write).await
+            match written.unwrap_or_else(late) {
+                Ok(version) => {
+                    session.close().await;
+                    return Ok(version);
+                }
+                // It has done nothing for us, and does for another session.
+                Err(Failure::Refused(code::SESSION_EXPIRED | code::SESSION_MOVED))
+                    if Instant::now() < until =>
+                {
+                    pauses.pause(Duration::ZERO).await;
+                }
+                Err(Failure::Broken(why)) => {
+                    let path = self.path.clone();
+                    return Err(ZookeeperError::Uncertain { path, why });
+                }
+                Err(failure) => return Err(self.explain(failure)),
+            }
+        }
     }
 
     /// Follows it for as long as anybody listens. What becomes of connections, sessions, servers and the node ends
@@ -261,7 +267,6 @@ impl Znode {
         let path = || self.path.clone();
         match failure {
             Failure::Broken(why) => ZookeeperError::Unreachable(why),
-            // It has done nothing for us, and would for another session.
             Failure::Refused(code::SESSION_EXPIRED | code::SESSION_MOVED) => {
                 ZookeeperError::Unreachable("it has given up the session".to_owned())
             }

@@ -183,13 +183,7 @@ impl Session {
         until: Instant,
         asks: &mut watch::Receiver<u64>,
     ) -> Result<bool, Failure> {
-        let asked = async {
-            if asks.changed().await.is_err() {
-                // Nobody can ask any more.
-                std::future::pending::<()>().await;
-            }
-        };
-        let mut asked = pin!(asked);
+        let mut asked = pin!(another(asks));
         loop {
             if std::mem::take(&mut self.changed) {
                 return Ok(false);
@@ -444,6 +438,13 @@ impl From<io::Error> for Failure {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => broken(CLOSED),
             _ => Self::Broken(error.to_string()),
         }
+    }
+}
+
+/// Returns when there is another ask; never, if nobody can ask any more.
+pub(super) async fn another(asks: &mut watch::Receiver<u64>) {
+    if asks.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -34,6 +34,7 @@ use owed::{Owed, Telling};
 const MOST_TURNS: usize = 8;
 /// How often it is tried to tell what is owed.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+const TELL_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// How long the key that proves a connection stays.
 const PROBE_TTL: Duration = Duration::from_secs(60);
 
@@ -128,14 +129,21 @@ impl RedisStore {
         tokio::join!(keep, follow, self.settle());
     }
 
-    /// Tells what is owed, for ever.
+    /// Tells what is owed, for ever. What Redis refuses although it is there is tried less and less often, because each try
+    /// that fails takes the connection out of use.
     async fn settle(&self) {
+        let mut pause = TELL_EVERY;
         loop {
-            tokio::time::sleep(TELL_EVERY).await;
-            while self.link.why_away().is_none()
+            tokio::time::sleep(pause).await;
+            while self.failure().is_none()
                 && let Some(owed) = self.owed.next()
-                && self.tell_of(owed).await.is_ok()
-            {}
+            {
+                if self.tell_of(owed).await.is_err() {
+                    pause = (2 * pause).min(TELL_AT_LEAST_EVERY);
+                    break;
+                }
+                pause = TELL_EVERY;
+            }
         }
     }
 

@@ -56,8 +56,12 @@ impl Drop for Telling<'_> {
     fn drop(&mut self) {
         if let Some(revocation) = self.revocation.take() {
             let mut waiting = self.owed.waiting();
-            if waiting.len() < MOST {
-                waiting.push_back(revocation);
+            match waiting.len() < MOST {
+                true => waiting.push_back(revocation),
+                false => tracing::error!(
+                    waiting = MOST,
+                    "a revocation is forgotten, and other replicas will not hear of it: too many wait for Redis"
+                ),
             }
         }
     }
