@@ -216,14 +216,14 @@ impl Kind {
                 401,
                 false,
                 "The token is not valid",
-                "访问令牌无效",
+                "令牌无效",
             ),
             Self::TokenExpired => row(
                 "token-expired",
                 401,
                 false,
                 "The token has expired",
-                "访问令牌已过期",
+                "令牌已过期",
             ),
             Self::RefreshReused => row(
                 "refresh-reused",
@@ -504,18 +504,15 @@ impl Error {
         Self::new(Kind::Overloaded, Side::Us, detail).with_retry_after(Duration::from_secs(1))
     }
 
-    /// WeChat answered with an errcode. `hint` is what the caller should do, if more is known than the table says.
-    pub fn wechat(fault: WechatFault, hint: Option<Sentence>) -> Self {
+    /// WeChat answered with an errcode.
+    pub fn wechat(fault: WechatFault) -> Self {
         let detail = (fault.meaning.en, fault.meaning.zh);
         let side = match fault.meaning.class {
             errcode::Class::AuthConfig => Side::Us,
             errcode::Class::UserInput => Side::Downstream,
             _ => Side::Wechat,
         };
-        let mut error = Self::new(Kind::WechatRefused, side, detail);
-        error.0.hint = hint;
-        error.0.wechat = Some(fault);
-        error
+        Self::new(Kind::WechatRefused, side, detail).with_fault(fault)
     }
 
     /// Adds what the caller should do about it.

@@ -129,7 +129,10 @@ fn a_risky_text_is_refused_with_the_reason_and_the_app_sees_nothing() {
     assert_eq!(problem["label"], 20003);
     assert_eq!(problem["suggest"], "risky");
     assert_eq!(problem["retryable"], false);
-    assert_eq!(problem["detail"], "`content` is judged as abuse");
+    assert_eq!(
+        problem["detail"],
+        "`content` is judged as against the rules (abuse)"
+    );
     let chinese = [("Content-Type", JSON), ("Accept-Language", "zh-CN")];
     let answer = desk.send("POST", "/comments", &chinese, br#"{"content":"[risky]"}"#);
     let problem = answer.problem(422, "content-risky");

@@ -207,14 +207,14 @@ fn refused(field: &str, judgement: Judgement) -> Error {
         Suggest::Risky => (
             "risky",
             (
-                format!("`{field}` is judged as {en}"),
+                format!("`{field}` is judged as against the rules ({en})"),
                 format!("`{field}` 被判定为违规（{zh}）"),
             ),
         ),
         _ => (
             "review",
             (
-                format!("`{field}` is doubtful, and may be {en}"),
+                format!("`{field}` is doubtful, and may be against the rules ({en})"),
                 format!("`{field}` 存疑，可能违规（{zh}）"),
             ),
         ),
@@ -277,7 +277,7 @@ mod tests {
         for (language, detail, hint) in [
             (
                 Language::English,
-                "`post.title` is judged as crime",
+                "`post.title` is judged as against the rules (crime)",
                 "change the text",
             ),
             (

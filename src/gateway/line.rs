@@ -409,7 +409,7 @@ pub(crate) fn refused(refusal: Refusal, path: &str) -> Error {
         errmsg: refusal.errmsg,
         rid: refusal.rid,
     };
-    let mut error = Error::wechat(fault, None);
+    let mut error = Error::wechat(fault);
     if let Some(after) = errcode::retry_after(code) {
         error = error.with_retry_after(after);
     }

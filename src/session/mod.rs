@@ -194,9 +194,7 @@ impl Sessions {
                 "the session has ended here; the other replicas hear of it when the store of sessions can be reached again",
                 "会话已在此结束；会话存储恢复后，其他副本才会得知",
             );
-            Error::new(Kind::StoreUnavailable, Side::Us, detail)
-                .with_retry_after(Duration::from_secs(1))
-                .with_cause(why)
+            why.told(detail)
         })
     }
 

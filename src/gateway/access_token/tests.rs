@@ -105,7 +105,7 @@ fn refusal(code: i64) -> Error {
         errmsg: String::new(),
         rid: None,
     };
-    let error = Error::wechat(fault, None);
+    let error = Error::wechat(fault);
     match errcode::retry_after(code) {
         Some(after) => error.with_retry_after(after),
         None => error,

@@ -277,15 +277,22 @@ impl Store {
     }
 }
 
+impl Unavailable {
+    /// What the client is told: that it happened, and what that means for the request.
+    pub(super) fn told(self, detail: (&'static str, &'static str)) -> Error {
+        Error::new(Kind::StoreUnavailable, Side::Us, detail)
+            .with_retry_after(Duration::from_secs(1))
+            .with_cause(self)
+    }
+}
+
 impl From<Unavailable> for Error {
     fn from(why: Unavailable) -> Self {
         let detail = (
             "the store of sessions cannot be reached; what it was to remember did not happen",
             "无法连接会话存储，需要写入的操作没有执行",
         );
-        Self::new(Kind::StoreUnavailable, Side::Us, detail)
-            .with_retry_after(Duration::from_secs(1))
-            .with_cause(why)
+        why.told(detail)
     }
 }
 
